@@ -1,0 +1,1 @@
+"""The autograder of Fine-Tuning Math; it knows no problem by name."""

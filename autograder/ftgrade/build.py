@@ -1,0 +1,307 @@
+"""Leaves to notebook: fill a master's holes with stubs and checks, the same bytes every time."""
+
+import ast
+import hashlib
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import jupytext
+
+from ftgrade.catalog import Catalog
+from ftgrade.errors import AuthorFault
+from ftgrade.problem import Check, Problem
+
+SETUP = "import numpy as np\nimport torch\n\nfrom ftmath import check"
+KERNEL = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+Cell = dict[str, Any]
+
+
+def problem_notebook(catalog: Catalog, stem: str) -> str:
+    """Return the text of a problem's notebook: statement, stubs and check cells, with nbgrader's metadata."""
+    leaves, problem = catalog.leaves(stem), catalog.problem(stem)
+    solution = ast.parse(leaves.solution.read_text("utf-8"))
+    text = leaves.solution.read_text("utf-8")
+    cells: list[Cell] = []
+    filled: list[str] = []
+    for master in read_master(leaves.source):
+        hole = master["metadata"].get("hole")
+        function = master["metadata"].get("function", "")
+        filled.append(f"{hole} {function}".strip())
+        if hole == "card":
+            cells.append(locked("markdown", card(problem)))
+        elif hole == "setup":
+            cells.append(locked("code", SETUP))
+        elif hole == "answer":
+            cells.append(answer_cell(function, stub(solution, text, function, stem)))
+        elif hole == "checks":
+            cells.extend(check_cell(check) for check in problem.checks if check.of == function)
+        elif hole is not None:
+            raise AuthorFault(f"source/{stem}.py has a hole {hole!r}; holes are card, setup, answer and checks")
+        elif master["cell_type"] == "markdown":
+            cells.append(locked("markdown", master["source"]))
+        else:
+            cells.append(code(master["source"]))
+    demand_holes(stem, problem, filled)
+    return render(stem, cells)
+
+
+def demand_holes(stem: str, problem: Problem, filled: list[str]) -> None:
+    """Raise AuthorFault unless every hole that the problem needs stands exactly once."""
+    needed = ["card", "setup", *(f"{hole} {name}" for name in problem.functions for hole in ("answer", "checks"))]
+    for hole in needed:
+        if filled.count(hole) != 1:
+            raise AuthorFault(
+                f"source/{stem}.py must hold the hole `{hole}` once, and holds it {filled.count(hole)} times: "
+                '`# %% hole="answer" function="name"` opens one'
+            )
+
+
+def read_master(path: Path) -> list[Cell]:
+    """Return the cells of a py:percent master."""
+    notebook = jupytext.reads(path.read_text("utf-8"), fmt="py:percent")
+    return [dict(cell) for cell in notebook.cells]
+
+
+def stub(solution: ast.Module, text: str, function: str, stem: str) -> str:
+    """Return a function's contract (signature and docstring) cut from the reference, with an empty body."""
+    found = [node for node in solution.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    if not found or ast.get_docstring(found[0]) is None:
+        raise AuthorFault(f"solutions/{stem}.py must define {function!r} with a docstring")
+    node = found[0]
+    last = node.body[0].end_lineno
+    contract = "\n".join(text.splitlines()[node.lineno - 1 : last])
+    return f"{contract}\n    ### BEGIN SOLUTION\n    raise NotImplementedError\n    ### END SOLUTION"
+
+
+def card(problem: Problem) -> str:
+    """Return the title card: where the problem belongs, what it takes, how its points are given."""
+    rows = "\n".join(
+        f"| {check.name} | {check.points:g} | `{check.of}` | {check.title} | {', '.join(check.concerns)} |"
+        for check in problem.checks
+    )
+    return (
+        f"**Part** {problem.part.replace('_', ' ')} · **difficulty** {dots(problem.difficulty)} · "
+        f"**importance** {dots(problem.importance)} · **about** {problem.minutes} minutes · "
+        f"**{problem.points:g} points**\n\n"
+        "Each check is graded on inputs that are drawn for you, and gives all of its points or none.\n\n"
+        "| check | points | function | what it asks | hidden concerns |\n| --- | ---: | --- | --- | --- |\n" + rows
+    )
+
+
+def dots(level: int) -> str:
+    """Return a level of 1 to 5 as text that a screen reader can say too."""
+    return f"{'●' * level}{'○' * (5 - level)} ({level} of 5)"
+
+
+# ------------------------------------------------------------------------------------------------------------ cells
+
+
+def code(source: str, **nbgrader: Any) -> Cell:
+    metadata = {"nbgrader": nbgrader} if nbgrader else {}
+    return {"cell_type": "code", "execution_count": None, "metadata": metadata, "outputs": [], "source": source}
+
+
+def marks(grade_id: str, *, grade: bool = False, locked: bool = True, solution: bool = False) -> dict[str, Any]:
+    """Return nbgrader's record of a cell (its schema, version 3)."""
+    record = {"grade": grade, "locked": locked, "solution": solution, "task": False}
+    return {"grade_id": grade_id, "schema_version": 3, **record}
+
+
+def locked(kind: str, source: str) -> Cell:
+    """Return a read-only cell; nbgrader restores its text at grading, so a page of feedback shows ours."""
+    nbgrader = marks(f"{'text' if kind == 'markdown' else 'given'}-{short_hash(kind, source)}")
+    if kind == "code":
+        return code(source, **nbgrader)
+    return {"cell_type": "markdown", "metadata": {"nbgrader": nbgrader}, "source": source}
+
+
+def answer_cell(function: str, source: str) -> Cell:
+    return code(source, **marks(function, locked=False, solution=True))
+
+
+def check_cell(check: Check) -> Cell:
+    """Return the graded cell of a check: it runs the public examples here, and is replaced by the verdict there."""
+    call = f'check({check.of}, "{check.name}", points={check.points:g}, hidden={json.dumps(list(check.concerns))})'
+    if len(call) > 100:
+        concerns = textwrap.indent(",\n".join(json.dumps(concern) for concern in check.concerns), " " * 8)
+        call = (
+            f'check(\n    {check.of},\n    "{check.name}",\n    points={check.points:g},\n'
+            f"    hidden=[\n{concerns},\n    ],\n)"
+        )
+    return code(call, **marks(check.name, grade=True), points=check.points)
+
+
+def short_hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def render(name: str, cells: list[Cell]) -> str:
+    """Return the notebook's text; ids come from what a cell says, and a repeated text gets a counted one."""
+    seen: dict[str, int] = {}
+    for cell in cells:
+        grade_id = cell["metadata"].get("nbgrader", {}).get("grade_id", "")
+        digest = short_hash(name, cell["cell_type"], grade_id, cell["source"])
+        seen[digest] = seen.get(digest, 0) + 1
+        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        cell["source"] = cell["source"].splitlines(keepends=True)
+    document = {"cells": cells, "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def course_notebook(master: Path, name: str) -> str:
+    """Return the text of a course notebook, without outputs, from its master."""
+    cells = [
+        {"cell_type": "markdown", "metadata": {}, "source": cell["source"]}
+        if cell["cell_type"] == "markdown"
+        else code(cell["source"])
+        for cell in read_master(master)
+    ]
+    return render(name, cells)
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+def wanted(catalog: Catalog) -> dict[Path, str]:
+    """Return every built file with the text that it should have."""
+    files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in catalog.stems()}
+    for master, notebook in catalog.course_text().items():
+        files[notebook] = course_notebook(master, notebook.relative_to(catalog.root).as_posix())
+    return files
+
+
+def stale(catalog: Catalog) -> list[Path]:
+    """Return the built files that are missing or differ from what their masters give, by a byte or more."""
+    return [path for path, text in wanted(catalog).items() if not path.is_file() or path.read_bytes() != text.encode()]
+
+
+def build(catalog: Catalog) -> list[Path]:
+    """Write the built files that are stale, and return them."""
+    changed = stale(catalog)
+    texts = wanted(catalog)
+    for path in changed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(texts[path], "utf-8")
+    return changed
+
+
+# -------------------------------------------------------------------------------------------------- a filled notebook
+
+
+def filled_notebook(catalog: Catalog, stem: str, answers: str) -> str:
+    """Return the notebook with the functions of a Python file in their answer cells, as a student would hand it in.
+
+    What stands before a function (imports, helpers) goes into its cell; what stands after the last one into the last.
+    """
+    functions = catalog.problem(stem).functions
+    pieces = dict.fromkeys(functions, "")
+    lines, start, name = answers.splitlines(keepends=True), 0, functions[0]
+    for node in ast.parse(answers).body:
+        if isinstance(node, ast.FunctionDef) and node.name in pieces:
+            name = node.name
+            pieces[name] = "".join(lines[start : node.end_lineno])
+            start = node.end_lineno or start
+    pieces[name] += "".join(lines[start:])
+    document = json.loads(problem_notebook(catalog, stem))
+    for cell in document["cells"]:
+        grade_id = cell["metadata"].get("nbgrader", {}).get("grade_id")
+        if pieces.get(grade_id):
+            cell["source"] = pieces[grade_id].strip("\n").splitlines(keepends=True)
+        elif grade_id in pieces:
+            cell["source"] = [line for line in cell["source"] if not line.strip().startswith("###")]
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------------ new problem
+
+NEW_SOURCE = """# %% [markdown]
+# # Problem {number}. {title}
+#
+# State the task, every convention it needs, and the shape or unit of every symbol.
+
+# %% hole="card"
+
+# %% hole="setup"
+
+# %% [markdown]
+# ## 1. `{function}`
+#
+# Say what is asked.
+
+# %% hole="answer" function="{function}"
+
+# %% hole="checks" function="{function}"
+"""
+
+NEW_SOLUTION = '''"""{title}: contract and reference."""
+
+
+def {function}(value: int) -> int:
+    """Return twice the value.
+
+    Errors: ValueError naming `value` if it is negative.
+
+    >>> {function}(3)
+    6
+    """
+    if value < 0:
+        raise ValueError(f"value must not be negative, got {{value}}")
+    # Say why this is the right formula.
+    return 2 * value
+'''
+
+NEW_PROBLEM = '''"""How {stem} is judged."""
+
+from collections.abc import Iterator
+
+from ftgrade.problem import AnyCase, Case, Problem, Refusal, Rng, call, integer
+
+problem = Problem(part="05_lora_algebra", difficulty=1, importance=1, minutes=10)
+
+
+@problem.check(
+    "value", points=8, of="{function}", title="the value", concerns=["larger values"], same=integer,
+    next_step="Work one example by hand.",
+)  # fmt: skip
+def value(rng: Rng) -> Iterator[AnyCase]:
+    yield Case("a positive value", call("{function}", int(rng.integers(3, 100))))
+
+
+@problem.check(
+    "err", points=2, of="{function}", title="invalid input", concerns=["negative values"],
+    next_step="Raise ValueError with the argument's name in its message.",
+)  # fmt: skip
+def err(rng: Rng) -> Iterator[AnyCase]:
+    yield Refusal("a negative value", call("{function}", -int(rng.integers(1, 9))), "value")
+
+
+@problem.mistake(
+    replaces="{function}",
+    says="Your result is the square of the value.",
+    next_step="Compare 2 * 3 with 3 * 3.",
+)
+def squared(value: int) -> int:
+    if value < 0:
+        raise ValueError("value must not be negative")
+    return value * value
+'''
+
+
+def new_problem(catalog: Catalog, slug: str) -> list[Path]:
+    """Write the three leaves of the next problem, which pass the laws as they are, and return them."""
+    if not slug.isidentifier() or slug != slug.lower():
+        raise AuthorFault(f"a slug is a lower-case Python name such as dora_magnitude, got {slug!r}")
+    number = max((int(stem[1:3]) for stem in catalog.stems()), default=0) + 1
+    stem = f"p{number:02}_{slug}"
+    words = {"stem": stem, "number": number, "function": slug, "title": slug.replace("_", " ").capitalize()}
+    source, solutions, problems = catalog.drawers()
+    texts = {source: NEW_SOURCE, solutions: NEW_SOLUTION, problems: NEW_PROBLEM}
+    paths = [folder / f"{stem}.py" for folder in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text.format(**words), "utf-8")
+    return paths

@@ -1,0 +1,123 @@
+"""Stem to leaves: the only module that knows the folders of the repository."""
+
+import hashlib
+import importlib.util
+import os
+import re
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftgrade.errors import AuthorFault, CourseFault
+
+if TYPE_CHECKING:
+    from ftgrade.problem import Problem
+
+STEM = re.compile(r"p(\d\d)_[a-z0-9_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The files that one stem ties together."""
+
+    stem: str
+    source: Path
+    solution: Path
+    problem: Path
+    notebook: Path
+
+    def missing(self) -> list[Path]:
+        return [path for path in (self.source, self.solution, self.problem) if not path.is_file()]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The problems of one checkout of the repository."""
+
+    root: Path
+
+    def stems(self) -> list[str]:
+        """Return every stem that any of the three drawers holds, in order."""
+        found = {path.stem for drawer in self.drawers() for path in drawer.glob("*.py")}
+        return sorted(stem for stem in found if STEM.fullmatch(stem))
+
+    def drawers(self) -> tuple[Path, Path, Path]:
+        return self.root / "source", self.root / "solutions", self.root / "autograder" / "problems"
+
+    def strays(self) -> list[Path]:
+        """Return the files of the drawers that belong to no stem."""
+        files = [path for drawer in self.drawers() for path in drawer.iterdir() if path.name != "__pycache__"]
+        return [path for path in files if not STEM.fullmatch(path.stem)]
+
+    def leaves(self, stem: str) -> Leaves:
+        """Return the leaves of a stem, or of what a person types for it (`p03`, `3`). Raises CourseFault."""
+        full = self.stem(stem)
+        source, solutions, problems = self.drawers()
+        file = f"{full}.py"
+        return Leaves(full, source / file, solutions / file, problems / file, source / full / f"{full}.ipynb")
+
+    def stem(self, name: str) -> str:
+        """Return the stem that a short name stands for: `p03_lora_parameters` for `p03`."""
+        stems = self.stems()
+        matches = [stem for stem in stems if name in (stem, stem[:3], stem[1:3], str(int(stem[1:3])))]
+        if len(matches) != 1:
+            raise CourseFault(f"there is no problem {name!r}; there are: {', '.join(stems)}")
+        return matches[0]
+
+    def solution(self, stem: str) -> types.ModuleType:
+        """Load the reference of a stem afresh, so that a caller may replace its functions."""
+        return load(self.leaves(stem).solution, f"ftgrade_solution_{stem}")
+
+    def problem(self, stem: str) -> "Problem":
+        """Load how a stem is judged."""
+        from ftgrade.problem import Problem
+
+        path = self.leaves(stem).problem
+        problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)
+        if not isinstance(problem, Problem):
+            raise AuthorFault(f"{path.name} must define `problem = Problem(...)`, and doesn't")
+        return problem
+
+    def digest(self, stem: str) -> str:
+        """Return a fingerprint of what judges a stem: a change of it makes every stored report stale."""
+        leaves = self.leaves(stem)
+        return hashlib.sha256(leaves.solution.read_bytes() + b"\0" + leaves.problem.read_bytes()).hexdigest()[:16]
+
+    def title(self, stem: str) -> str:
+        """Return the problem's title: the first heading of its statement."""
+        match = re.search(r"^# # (.+)$", self.leaves(stem).source.read_text("utf-8"), re.MULTILINE)
+        if not match:
+            raise AuthorFault(f"source/{stem}.py must open with a heading, `# # Problem …`")
+        return match[1].strip()
+
+    def course_text(self) -> dict[Path, Path]:
+        """Return the masters of the course's notebooks, each with the notebook that is built from it."""
+        text = self.root / "course" / "text"
+        masters = sorted(text.rglob("*.py"))
+        return {path: self.root / "course" / path.relative_to(text).with_suffix(".ipynb") for path in masters}
+
+    def submissions(self, stem: str, kind: str) -> list[Path]:
+        """Return the demo submissions of a stem: `accepted`, `wrong` or `broken`."""
+        return sorted((self.root / "tests" / "submissions" / self.stem(stem) / kind).glob("*.ipynb"))
+
+
+def load(path: Path, name: str) -> types.ModuleType:
+    """Import a content file by its path, without leaving it in `sys.modules`."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise AuthorFault(f"the leaf {path.name} is missing: `ftgrade new` writes all three of a problem")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise AuthorFault(f"{path.name} can't be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def home() -> Catalog:
+    """Return the catalog of the checkout that this package runs from, or that FTGRADE_HOME names."""
+    root = Path(os.environ.get("FTGRADE_HOME", Path(__file__).parents[2]))
+    if not (root / "autograder" / "problems").is_dir():
+        raise CourseFault("the problems are not beside this installation: set FTGRADE_HOME to the repository's folder")
+    return Catalog(root)

@@ -1,0 +1,124 @@
+"""The grader's end of the hop: ask with a deadline, and turn replies, which anyone may have forged, into outcomes."""
+
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ftgrade.worker import FrameError, decode, encode, frame, read_frame
+
+MAX_NAMES = 8
+MAX_MESSAGE = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a student's function: plain values in, `backward` to differentiate what comes out."""
+
+    function: str
+    arguments: tuple[Any, ...] = ()
+    keywords: tuple[tuple[str, Any], ...] = ()
+    backward: bool = False
+
+    def request(self) -> dict[str, Any]:
+        """Return the frame's message."""
+        return {
+            "op": "call",
+            "function": self.function,
+            "arguments": [encode(item) for item in self.arguments],
+            "keywords": {name: encode(item) for name, item in self.keywords},
+            "backward": self.backward,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The function returned: its value, the positions of changed inputs, and the gradients if they were asked for."""
+
+    value: Any
+    changed: tuple[int, ...] = ()
+    gradients: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The function raised: class names from the error's own to its bases, the message, the cell's line."""
+
+    names: tuple[str, ...]
+    message: str
+    line: int | None = None
+
+    def is_a(self, name: str) -> bool:
+        return name in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No value came: `timeout`, `killed`, `missing` function, `unsendable` value, `protocol` breach, or `not-run`."""
+
+    kind: str
+    words: str
+
+
+Outcome = Value | Raised | Lost
+
+
+class Deadline:
+    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too."""
+
+    def __init__(self, channel: socket.socket, seconds: float) -> None:
+        self.channel = channel
+        self.end = time.monotonic() + seconds
+
+    def receive(self, length: int) -> bytes:
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.channel.settimeout(left)
+        return self.channel.recv(length)
+
+
+def ask(channel: socket.socket, message: dict[str, Any], seconds: float) -> Any:
+    """Send a message and return the reply's JSON. Raises TimeoutError, EOFError (the other end died) or FrameError."""
+    deadline = Deadline(channel, seconds)
+    channel.settimeout(seconds)
+    try:
+        channel.sendall(frame(message))
+        return read_frame(deadline.receive)
+    except ConnectionError:
+        raise EOFError("the other end closed the channel") from None
+
+
+def outcome(reply: Any) -> Outcome:
+    """Return the outcome that a call's reply tells, or a protocol breach: replies are checked, never trusted."""
+    try:
+        return parse_outcome(reply)
+    except (FrameError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return Lost("protocol", "the reply was not in the form that the grader reads")
+
+
+def parse_outcome(reply: dict[str, Any]) -> Outcome:
+    if "value" in reply:
+        gradients = reply.get("gradients")
+        return Value(
+            decode(reply["value"]),
+            tuple(int(position) for position in reply["changed"]),
+            None if gradients is None else tuple(decode(item) for item in gradients),
+        )
+    if "error" in reply:
+        return raised(reply["error"])
+    if "missing" in reply:
+        return Lost("missing", "the notebook defines no function of this name")
+    if "unsendable" in reply:
+        return Lost("unsendable", "the returned value nests too deep or is too large")
+    raise ValueError("not a reply")
+
+
+def raised(error: dict[str, Any]) -> Raised:
+    """Return the error of a reply, capped."""
+    line = error.get("line")
+    return Raised(
+        tuple(str(name)[:100] for name in list(error["names"])[:MAX_NAMES]),
+        str(error["message"])[:MAX_MESSAGE],
+        line if isinstance(line, int) else None,
+    )

@@ -1,0 +1,329 @@
+"""One submission, or a class of them, to reports: seeds, the worker's calls, and what is stored."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ftgrade import channel, report
+from ftgrade.catalog import Catalog
+from ftgrade.channel import Call, Lost, Outcome
+from ftgrade.errors import CourseFault, GradingError, StudentFault
+from ftgrade.judge import Judging
+from ftgrade.notebook import Cell, Finding, Submission, read_file
+from ftgrade.report import CellNote, CheckReport, Report
+from ftgrade.sandbox.process import Sandbox, Worker
+from ftgrade.worker import FrameError
+
+HIDDEN_SEEDS = 3
+LOAD_SECONDS = 10.0
+SUBMISSION_SECONDS = 60.0
+MAX_NOTE_CHARACTERS = 2_000
+
+
+# ------------------------------------------------------------------------------------------------- secret and seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """An instructor's course folder, as nbgrader lays it out, with our own `.ftgrade/` beside the gradebook."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        """Return the folder of the secret and the reports, made on first use and invisible to git."""
+        folder = self.root / ".ftgrade"
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            (folder / ".gitignore").write_text("*\n")
+        return folder
+
+    def notebook(self, student: str, stem: str) -> Path:
+        return self.root / "submitted" / student / stem / f"{stem}.ipynb"
+
+    def students(self, stem: str) -> list[str]:
+        """Return who handed in a folder for this problem, in order."""
+        folders = (self.root / "submitted").glob(f"*/{stem}")
+        return sorted(folder.parent.name for folder in folders)
+
+    def report_path(self, student: str, stem: str) -> Path:
+        return self.state / "reports" / stem / f"{student}.json"
+
+    def secret(self) -> bytes:
+        """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't."""
+        path = self.state / "secret"
+        with contextlib.suppress(FileNotFoundError):
+            return bytes.fromhex(path.read_text().strip())
+        if any(self.state.glob("reports/*/*.json")):
+            raise CourseFault(
+                f"the course's secret {path} is missing, and {self.root.name} was graded with one: put it back from a "
+                "backup, or remove .ftgrade/reports to grade everybody again with a new secret"
+            )
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+        return bytes.fromhex(path.read_text().strip())
+
+
+def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[int]:
+    """Return the seeds that a student's hidden cases of one problem are drawn from."""
+    return [seed_of(secret.hex(), student, stem, str(version), str(number)) for number in range(HIDDEN_SEEDS)]
+
+
+def open_seed(stem: str, version: int) -> int:
+    """Return the published seed, for self-checks."""
+    return seed_of("open", stem, str(version))
+
+
+def seed_of(*parts: str) -> int:
+    return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:8], "big")
+
+
+def secret_print(secret: bytes) -> str:
+    """Return a short name of a secret that doesn't tell it."""
+    return hashlib.sha256(b"print\0" + secret).hexdigest()[:8]
+
+
+# ------------------------------------------------------------------------------------------------- one submission
+
+
+class Session:
+    """One submission's worker: runs its cells, answers calls, and is replaced after a crash.
+
+    A function that once failed to return is not called again, so that a crash or an endless loop costs one question.
+    """
+
+    def __init__(self, sandbox: Sandbox, cells: list[Cell], call_seconds: float) -> None:
+        self.sandbox = sandbox
+        self.cells = cells
+        self.call_seconds = call_seconds
+        self.end = time.monotonic() + SUBMISSION_SECONDS
+        self.lost: dict[str, Lost] = {}
+        self.skipped: dict[int, str] = {}
+        self.notes: list[CellNote] = []
+        self.stack = contextlib.ExitStack()
+        self.worker: Worker | None = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def left(self, seconds: float) -> float:
+        """Return how long a step may take, given what is left of the submission's time."""
+        return max(0.0, min(seconds, self.end - time.monotonic()))
+
+    def loaded(self) -> Worker:
+        """Return a worker in which every cell has run, leaving out cells that hang or kill it."""
+        while self.worker is None:
+            worker = self.stack.enter_context(self.sandbox.worker())
+            self.notes = []
+            stuck = self.load(worker)
+            if stuck is None:
+                self.worker = worker
+            else:
+                self.stack.close()
+                self.skipped[stuck[0].number] = stuck[1]
+        return self.worker
+
+    def load(self, worker: Worker) -> tuple[Cell, str] | None:
+        """Run the cells in order; return the first that didn't come back, with the reason."""
+        for cell in self.cells:
+            if cell.number in self.skipped:
+                self.notes.append(CellNote(cell.number, error=self.skipped[cell.number]))
+                continue
+            try:
+                reply = worker.ask({"op": "run", "source": cell.source}, self.left(LOAD_SECONDS))
+                self.notes.extend(note(cell, reply))
+            except TimeoutError:
+                return cell, f"The cell ran for more than {LOAD_SECONDS:.0f} s and was left out."
+            except (EOFError, FrameError, BrokenPipeError):
+                return cell, "The cell ended the whole process and was left out."
+        return None
+
+    def ask(self, call: Call) -> Outcome:
+        """Return the outcome of one call."""
+        if call.function in self.lost:
+            return self.lost[call.function]
+        if self.left(1.0) == 0.0:
+            return Lost("timeout", "the submission's time was used up")
+        try:
+            return channel.outcome(self.loaded().ask(call.request(), self.left(self.call_seconds)))
+        except TimeoutError:
+            return self.lose(call, Lost("timeout", "the call ran too long"))
+        except FrameError:
+            return self.lose(call, Lost("protocol", "the reply was no frame"))
+        except (EOFError, BrokenPipeError):
+            return self.lose(call, Lost("killed", "the process ended"))
+
+    def lose(self, call: Call, outcome: Lost) -> Lost:
+        """Drop the worker and remember that this function doesn't come back."""
+        self.stack.close()
+        self.worker = None
+        self.lost[call.function] = Lost("not-run", "the function had failed to return before")
+        return outcome
+
+
+def note(cell: Cell, reply: object) -> Iterator[CellNote]:
+    """Yield what a cell's reply tells its student, if it tells anything."""
+    if not isinstance(reply, dict):
+        return
+    printed, error = str(reply.get("printed", ""))[:MAX_NOTE_CHARACTERS], ""
+    if isinstance(reply.get("error"), dict):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            failure = channel.raised(reply["error"])
+            line = f" (line {failure.line})" if failure.line else ""
+            error = f"{failure.names[0] if failure.names else 'Error'}{line}: {failure.message[:300]}"
+    if printed or error:
+        yield CellNote(cell.number, printed, error)
+
+
+def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], list[Finding]]:
+    """Return the code cells to run, in order, without the graded check cells, and what was odd about them."""
+    code = [cell for cell in submission.cells if cell.kind == "code" and cell.grade_id not in graded]
+    findings = list(submission.findings)
+    claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
+    twice = sorted({name for name in claimed if claimed.count(name) > 1})
+    if twice:
+        words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
+        findings.append(Finding("duplicate-cells", words))
+    return code, findings
+
+
+class Grader:
+    """Grade submissions of a course: problems loaded once, one sandbox, reports stored by what was graded."""
+
+    def __init__(self, catalog: Catalog, course: Course) -> None:
+        self.catalog = catalog
+        self.course = course
+        self.sandbox = Sandbox()
+        self.judgings: dict[str, Judging] = {}
+        self.lock = threading.Lock()
+
+    def judging(self, stem: str) -> Judging:
+        with self.lock:
+            if stem not in self.judgings:
+                self.judgings[stem] = Judging(self.catalog, stem)
+            return self.judgings[stem]
+
+    def report(self, student: str, stem: str, fresh: bool = False) -> Report:
+        """Return the report of what a student handed in: the stored one if nothing changed, else a new one."""
+        judging = self.judging(stem)
+        secret = self.course.secret()
+        blank = self.blank(judging, student, secret)
+        try:
+            submission = read_file(self.course.notebook(student, stem))
+        except StudentFault as fault:
+            return self.store(unreadable(blank, fault))
+        blank = dataclasses.replace(blank, key=self.key(submission, blank))
+        stored = None if fresh else self.stored(student, stem)
+        if stored is not None and stored.key == blank.key and stored.state == "graded":
+            return stored
+        seeds = hidden_seeds(secret, student, stem, judging.problem.version)
+        return self.store(self.graded(blank, judging, submission, seeds))
+
+    def blank(self, judging: Judging, student: str, secret: bytes) -> Report:
+        """Return the report that everyone starts from: every check at 0."""
+        checks = tuple(
+            CheckReport(check.name, check.title, check.of, check.points, 0.0, "not-run", 0, 0)
+            for check in judging.problem.checks
+        )
+        version = judging.problem.version
+        return Report(judging.stem, student, "ours", "", secret_print(secret), version, checks)
+
+    def key(self, submission: Submission, blank: Report) -> str:
+        """Return the name of everything that a score depends on."""
+        environment = [platform.python_version(), torch.__version__, np.__version__]
+        judged_by = [self.catalog.digest(blank.stem), code_digest()]
+        parts = [submission.digest, blank.stem, blank.student, blank.secret_print, *judged_by, *environment]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def graded(self, blank: Report, judging: Judging, submission: Submission, seeds: list[int]) -> Report:
+        """Return the report of a submission; a fault of the problem or of ours is told as such, and scores 0."""
+        cells, findings = answer_cells(submission, {check.name for check in judging.problem.checks})
+        with Session(self.sandbox, cells, judging.problem.call_seconds) as session:
+            try:
+                session.loaded()
+                checks = tuple(report.describe(verdict) for verdict in judging.judge(session.ask, seeds))
+            except Exception as error:  # whatever it is, this student waits and the class goes on
+                words = f"The grader could not finish: {type(error).__name__}: {error}"
+                return dataclasses.replace(blank, findings=(*findings, Finding("ours", words)))
+        findings += [Finding("cell-left-out", f"Cell {number}: {words}") for number, words in session.skipped.items()]
+        notes = tuple(session.notes)
+        return dataclasses.replace(blank, state="graded", checks=checks, findings=tuple(findings), notes=notes)
+
+    def stored(self, student: str, stem: str) -> Report | None:
+        with contextlib.suppress(OSError, ValueError):
+            return report.from_json(self.course.report_path(student, stem).read_text("utf-8"))
+        return None
+
+    def store(self, made: Report) -> Report:
+        """Write the report in one step, so that a reader finds the old one or the new one."""
+        path = self.course.report_path(made.student, made.stem)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+        partial.write_text(report.to_json(made), "utf-8")
+        partial.replace(path)
+        return made
+
+    def close(self) -> None:
+        self.sandbox.close()
+
+
+def unreadable(blank: Report, fault: StudentFault) -> Report:
+    """Return the report of a submission that can't be graded as it is."""
+    checks = tuple(
+        dataclasses.replace(check, status="unreadable", words=fault.words, next_step="Hand in again.")
+        for check in blank.checks
+    )
+    return dataclasses.replace(
+        blank, state="unreadable", key=fault.kind, checks=checks, findings=(Finding(fault.kind, fault.words),)
+    )
+
+
+def code_digest() -> str:
+    """Return a fingerprint of the engine's own judging code."""
+    names = ("worker.py", "channel.py", "problem.py", "judge.py", "report.py", "grade.py", "notebook.py")
+    folder = Path(__file__).parent
+    return hashlib.sha256(b"\0".join((folder / name).read_bytes() for name in names)).hexdigest()[:16]
+
+
+# -------------------------------------------------------------------------------------------------------- a class
+
+
+def grade_class(grader: Grader, stems: list[str], workers: int, fresh: bool = False) -> Iterator[Report]:
+    """Yield a report for every submission of these problems, as they are finished."""
+    todo = [(student, stem) for stem in stems for student in grader.course.students(stem)]
+    with ThreadPoolExecutor(workers) as pool:
+        finished = [pool.submit(settled, grader, student, stem, fresh) for student, stem in todo]
+        for future in as_completed(finished):
+            yield future.result()
+
+
+def settled(grader: Grader, student: str, stem: str, fresh: bool) -> Report:
+    """Return a report whatever happens; a problem that can't be loaded is told for each of its submissions."""
+    try:
+        return grader.report(student, stem, fresh)
+    except GradingError as error:
+        if isinstance(error, CourseFault):
+            raise
+        words = Finding("ours", f"{type(error).__name__}: {error}")
+        return Report(stem, student, "ours", "", "", 0, (), (words,))
+
+
+__all__ = ["Course", "Grader", "Session", "grade_class", "hidden_seeds", "open_seed", "secret_print"]

@@ -1,0 +1,256 @@
+"""Outcomes and the reference to verdicts: whether a case holds, and which known mistake the answers coincide with."""
+
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ftgrade import channel, worker
+from ftgrade.catalog import Catalog
+from ftgrade.channel import Call, Lost, Outcome, Raised, Value
+from ftgrade.errors import AuthorFault
+from ftgrade.problem import (
+    AnyCase,
+    Case,
+    Check,
+    Close,
+    Difference,
+    Mistake,
+    Refusal,
+    Relation,
+    Same,
+    calls_of,
+    integer,
+)  # fmt: skip
+
+Ask = Callable[[Call], Outcome]
+
+_LOST_WORDS = {
+    "timeout": "it ran longer than the limit",
+    "killed": "it ended the whole process (memory, recursion, or an exit)",
+    "unsendable": "it returned something too large or too deep to read",
+    "protocol": "it answered in a form that the grader doesn't read",
+    "not-run": "it was not run, because the function had failed to return before",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one case: `pass`, `wrong`, `error`, `not-attempted`, or the kind of a `Lost` outcome."""
+
+    case: AnyCase
+    outcomes: tuple[Outcome, ...]
+    status: str
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckVerdict:
+    """What became of one check: its score, its first failed case, and the mistake that explains every failed one."""
+
+    check: Check
+    score: float
+    passed: int
+    cases: int
+    worst: Verdict | None
+    mistake: Mistake | None
+
+
+def local(module: types.ModuleType) -> Ask:
+    """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
+    return lambda call: channel.outcome(worker.call(call.request(), vars(module)))
+
+
+def cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
+    """Yield a check's cases for one seed; checks draw from streams of their own, so none shifts another's values."""
+    return check.cases(np.random.default_rng([seed, position]))
+
+
+class Judging:
+    """One problem with its reference and mistakes, loaded once for a class."""
+
+    def __init__(self, catalog: Catalog, stem: str) -> None:
+        self.problem = catalog.problem(stem)
+        self.catalog = catalog
+        self.stem = stem
+        self.reference = local(catalog.solution(stem))
+        self.mistaken: dict[str, Ask] = {}
+
+    def judge(self, ask: Ask, seeds: list[int]) -> list[CheckVerdict]:
+        """Return a verdict for every check, in order, over all seeds.
+
+        A check gives all its points if every case of every seed holds, else none. Where several known mistakes
+        coincide with the answers, the one that explains most checks is named.
+        """
+        verdicts = [self.verdicts(check, position, ask, seeds) for position, check in enumerate(self.problem.checks)]
+        suspects = [self.suspects(check, found) for check, found in zip(self.problem.checks, verdicts, strict=True)]
+        explained = Counter(mistake.name for found in suspects for mistake in found)
+        return [
+            check_verdict(check, found, likeliest(check, suspected, explained))
+            for check, found, suspected in zip(self.problem.checks, verdicts, suspects, strict=True)
+        ]
+
+    def verdicts(self, check: Check, position: int, ask: Ask, seeds: list[int]) -> list[Verdict]:
+        """Return the verdicts of one check's cases."""
+        verdicts = [self.verdict(case, check, ask) for seed in seeds for case in cases(check, position, seed)]
+        if not verdicts:
+            raise AuthorFault(f"the check {check.name!r} of {self.stem} drew no case for a seed")
+        return verdicts
+
+    def verdict(self, case: AnyCase, check: Check, ask: Ask) -> Verdict:
+        """Return the verdict of one case."""
+        # The reference goes first: a case that it can't answer is the author's fault whatever the student did.
+        expected = self.reference(case.call) if isinstance(case, Case) else None
+        if isinstance(case, Case) and not isinstance(expected, Value):
+            raise AuthorFault(f"the reference of {self.stem} can't answer {case.words!r} of {check.name!r}: {expected}")
+        outcomes = tuple(ask(call) for call in calls_of(case))
+        status, difference = compare(case, check.same, expected, outcomes)
+        return Verdict(case, outcomes, status, difference)
+
+    def suspects(self, check: Check, verdicts: list[Verdict]) -> list[Mistake]:
+        """Return the known mistakes whose outcomes coincide with the student's on every failed case."""
+        failed = [verdict for verdict in verdicts if verdict.status != "pass"]
+        lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
+        if not failed or lost:
+            return []
+        return [
+            mistake
+            for mistake in self.problem.mistakes
+            if all(self.coincides(check, verdict, self.asked(mistake)) for verdict in failed)
+        ]
+
+    def asked(self, mistake: Mistake) -> Ask:
+        """Return the reference with this mistake in it, made at its first use."""
+        if mistake.name not in self.mistaken:
+            self.mistaken[mistake.name] = local(with_mistake(self.catalog, self.stem, mistake))
+        return self.mistaken[mistake.name]
+
+    def coincides(self, check: Check, verdict: Verdict, asked: Ask) -> bool:
+        """Say whether a mistake fails a case in the very way in which the student failed it."""
+        outcomes = tuple(asked(call) for call in calls_of(verdict.case))
+        if not all(alike(mine, theirs, check.same) for mine, theirs in zip(verdict.outcomes, outcomes, strict=True)):
+            return False
+        expected = self.reference(verdict.case.call) if isinstance(verdict.case, Case) else None
+        return compare(verdict.case, check.same, expected, outcomes)[0] == verdict.status
+
+
+def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None) -> CheckVerdict:
+    """Return what became of one check as a whole."""
+    failed = [verdict for verdict in verdicts if verdict.status != "pass"]
+    score = 0.0 if failed else check.points
+    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), first_telling(failed), mistake)
+
+
+def likeliest(check: Check, suspected: list[Mistake], explained: Counter[str]) -> Mistake | None:
+    """Return the mistake that explains most checks; among equals one in the check's own function, then file order."""
+    return max(suspected, key=lambda mistake: (explained[mistake.name], mistake.replaces == check.of), default=None)
+
+
+def with_mistake(catalog: Catalog, stem: str, mistake: Mistake) -> types.ModuleType:
+    """Return the reference with one function replaced, so that its other functions call the wrong one too."""
+    module = catalog.solution(stem)
+    if not hasattr(module, mistake.replaces):
+        raise AuthorFault(f"the mistake {mistake.name!r} replaces {mistake.replaces!r}, which {stem} doesn't define")
+    setattr(module, mistake.replaces, mistake.function)
+    return module
+
+
+def compare(
+    case: AnyCase, same: Same, expected: Outcome | None, got: tuple[Outcome, ...]
+) -> tuple[str, Difference | None]:
+    """Return the status of a case and, where there is one, the difference."""
+    for outcome in got:
+        if isinstance(outcome, Lost):
+            kind = "not-attempted" if outcome.kind == "missing" else outcome.kind
+            return kind, Difference(_LOST_WORDS.get(outcome.kind, outcome.words))
+        if isinstance(outcome, Raised) and outcome.is_a("NotImplementedError"):
+            return "not-attempted", None
+    if isinstance(case, Refusal):
+        return refusal(case, got[0])
+    for outcome in got:
+        if isinstance(outcome, Raised):
+            return "error", raised_words(outcome)
+    values = [outcome for outcome in got if isinstance(outcome, Value)]
+    if isinstance(case, Relation):
+        difference = case.holds(*values)
+    else:
+        assert isinstance(expected, Value)
+        difference = answer(case, same, expected, values[0])
+    return ("wrong", difference) if difference else ("pass", None)
+
+
+def refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
+    """Return the status of a case that asks for an error."""
+    if isinstance(got, Value):
+        return "wrong", Difference("it returned a value, where a ValueError was expected")
+    assert isinstance(got, Raised)
+    if not got.is_a("ValueError"):
+        return "wrong", Difference(f"it raised {got.names[0]}, where a ValueError was expected")
+    if case.keyword.lower() not in got.message.lower():
+        return "wrong", Difference(f"it raised a ValueError whose message doesn't name {case.keyword!r}")
+    return "pass", None
+
+
+def answer(case: Case, same: Same, expected: Value, got: Value) -> Difference | None:
+    """Return how a value differs from the reference's, in its purity, its numbers or its gradients."""
+    if case.pure and got.changed:
+        return Difference("it changed one of its inputs; work on a copy")
+    difference = same(expected.value, got.value)
+    if difference or not case.call.backward:
+        return difference
+    if got.gradients is None:
+        return Difference("the result can't be differentiated: the graph was cut")
+    return gradient_difference(same, expected.gradients or (), got.gradients)
+
+
+def gradient_difference(same: Same, expected: tuple[object, ...], got: tuple[object, ...]) -> Difference | None:
+    for right, mine in zip(expected, got, strict=False):
+        if right is None and mine is not None:
+            return Difference("a gradient reached an input that should get none")
+        if right is not None and mine is None:
+            return Difference("an input got no gradient")
+        difference = same(right, mine) if right is not None else None
+        if difference:
+            return Difference("the gradient differs: " + difference.words, difference.largest, difference.ratio)
+    return None
+
+
+def raised_words(outcome: Raised) -> Difference:
+    """Return the error's class and line; its message stays out, since a message may quote a hidden input."""
+    place = f" at line {outcome.line} of its cell" if outcome.line else ""
+    return Difference(f"it raised {outcome.names[0] if outcome.names else 'an error'}{place}")
+
+
+def alike(mine: Outcome, theirs: Outcome, same: Same) -> bool:
+    """Say whether two outcomes are the same thing, within the check's tolerance."""
+    if isinstance(mine, Value) and isinstance(theirs, Value):
+        if bool(mine.changed) != bool(theirs.changed) or (mine.gradients is None) != (theirs.gradients is None):
+            return False
+        pairs = [(theirs.value, mine.value), *zip(theirs.gradients or (), mine.gradients or (), strict=False)]
+        return all(equal(right, left, same) for right, left in pairs)
+    if isinstance(mine, Raised) and isinstance(theirs, Raised):
+        return mine.names[:1] == theirs.names[:1]
+    return False
+
+
+def equal(right: object, left: object, same: Same) -> bool:
+    """Apply a sameness to any two values, of which neither need be of the type that it expects."""
+    if right is None or left is None:
+        return right is left
+    if same is integer and type(right) is not int:
+        return type(right) is type(left) and Close()(right, left) is None
+    try:
+        return same(right, left) is None
+    except (TypeError, ValueError):
+        return False
+
+
+def first_telling(failed: list[Verdict]) -> Verdict | None:
+    """Return the failed case that says most: a difference with a ratio before one without."""
+    ranked = sorted(failed, key=lambda verdict: verdict.difference is None or verdict.difference.ratio is None)
+    return ranked[0] if ranked else None
+
+
+__all__ = ["Ask", "CheckVerdict", "Judging", "Verdict", "cases", "compare", "local", "with_mistake"]

@@ -1,0 +1,269 @@
+"""The words a problem is written in: checks with their cases, sameness, and the mistakes people really make."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ftgrade.channel import Call, Outcome, Value
+from ftgrade.errors import AuthorFault
+from ftgrade.worker import Stream
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Why a value isn't the expected one: words for the student, the largest difference and the common ratio."""
+
+    words: str
+    largest: float | None = None
+    ratio: float | None = None
+
+
+Same = Callable[[Any, Any], Difference | None]
+"""A sameness takes the expected value and the student's; it returns None, or the difference."""
+
+
+# ------------------------------------------------------------------------------------------------------------ cases
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Ask for the value that the reference gives to the same call.
+
+    `words` say to the student what kind of input it is, without a value of it. `pure` demands that no input changes.
+    A call with `backward` compares the gradients of the inputs too.
+    """
+
+    words: str
+    call: Call
+    pure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Ask for a ValueError whose message contains `keyword`, whatever its case."""
+
+    words: str
+    call: Call
+    keyword: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Ask that several answers of the student's own agree with one another, whatever the reference says.
+
+    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None, or the difference.
+    """
+
+    words: str
+    calls: tuple[Call, ...]
+    holds: Callable[..., Difference | None]
+
+
+AnyCase = Case | Refusal | Relation
+
+
+def calls_of(case: AnyCase) -> tuple[Call, ...]:
+    """Return the calls that a case makes."""
+    return case.calls if isinstance(case, Relation) else (case.call,)
+
+
+def call(function: str, *arguments: Any, backward: bool = False, **keywords: Any) -> Call:
+    """Return a call as one would write it: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`."""
+    return Call(function, arguments, tuple(keywords.items()), backward)
+
+
+# --------------------------------------------------------------------------------------------------------- sameness
+
+
+def integer(expected: int, got: Any) -> Difference | None:
+    """Demand the very integer; a numpy integer counts as one, a float or a bool doesn't."""
+    if isinstance(got, bool | np.bool_) or not isinstance(got, int | np.integer):
+        return Difference(f"a count is an int, and this is a {kind_name(got)}")
+    if int(got) == expected:
+        return None
+    return Difference("the count differs", abs(float(int(got) - expected)), ratio_of([float(expected)], [float(got)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Demand numbers within `atol + rtol * |expected|`, of the same shape and (for tensors) dtype, in any nesting.
+
+    A 0-d tensor and a float count as the same kind of thing; NaN is close only to NaN, an infinity to itself.
+    """
+
+    rtol: float = 1e-8
+    atol: float = 1e-10
+    dtype: bool = False
+
+    def __call__(self, expected: Any, got: Any) -> Difference | None:
+        if isinstance(expected, dict):
+            if not isinstance(got, dict) or set(got) != set(expected):
+                return Difference(f"a dict with other keys was expected, and this is a {kind_name(got)}")
+            return self.first(list(expected.values()), [got[key] for key in expected])
+        if isinstance(expected, tuple | list):
+            if not isinstance(got, tuple | list) or len(got) != len(expected):
+                return Difference(f"{len(expected)} values were expected, and this is a {kind_name(got)}")
+            return self.first(expected, got)
+        if isinstance(expected, str | bool) or expected is None:
+            same = type(got) is type(expected) and got == expected
+            return None if same else Difference("another value was expected")
+        return self.numbers(expected, got)
+
+    def first(self, expected: Sequence[Any], got: Sequence[Any]) -> Difference | None:
+        differences = (self(one, other) for one, other in zip(expected, got, strict=True))
+        return next((difference for difference in differences if difference), None)
+
+    def numbers(self, expected: Any, got: Any) -> Difference | None:
+        right, mine = as_array(expected), as_array(got)
+        if mine is None or right is None:
+            return Difference(f"numbers were expected, and this is a {kind_name(got)}")
+        if mine.shape != right.shape:
+            axes = f"{right.ndim} axes were expected, this has {mine.ndim}"
+            return Difference(
+                "the shape differs: " + (axes if mine.ndim != right.ndim else "another length of an axis")
+            )
+        if self.dtype and torch.is_tensor(expected) and torch.is_tensor(got) and expected.dtype != got.dtype:
+            return Difference(f"the dtype is {name_of(got.dtype)}, and {name_of(expected.dtype)} was expected")
+        return self.compare(right, mine)
+
+    def compare(self, right: np.ndarray, mine: np.ndarray) -> Difference | None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            if np.allclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True):
+                return None
+            if not np.isfinite(mine[np.isfinite(right)]).all():
+                return Difference("a value is NaN or infinite where a finite one was expected")
+            finite = np.isfinite(mine) & np.isfinite(right)
+            largest = float(np.abs(mine - right)[finite].max()) if finite.any() else None
+        return Difference("the numbers differ", largest, ratio_of(right.ravel(), mine.ravel()))
+
+
+def as_array(value: Any) -> np.ndarray | None:
+    """Return the numbers of a float, int, array or tensor in float64, or None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if torch.is_tensor(value):
+        return value.detach().to(torch.float64).numpy()
+    if isinstance(value, int | float | np.generic | np.ndarray):
+        return np.asarray(value, dtype=np.float64)
+    return None
+
+
+def ratio_of(right: Sequence[float] | np.ndarray, mine: Sequence[float] | np.ndarray) -> float | None:
+    """Return the one factor between two sets of numbers, if there is one that isn't 1."""
+    right, mine = np.asarray(right, dtype=np.float64), np.asarray(mine, dtype=np.float64)
+    used = np.isfinite(right) & np.isfinite(mine) & (np.abs(right) > 1e-300)
+    if not used.any() or np.any(mine[~used & np.isfinite(mine)] != 0):
+        return None
+    ratios = mine[used] / right[used]
+    middle = float(np.median(ratios))
+    steady = np.allclose(ratios, middle, rtol=1e-6, atol=0.0)
+    return middle if steady and not np.isclose(middle, 1.0, rtol=1e-9) else None
+
+
+def kind_name(value: Any) -> str:
+    """Return what a value is, in a student's words."""
+    if hasattr(value, "type_name"):
+        return str(value.type_name)
+    if torch.is_tensor(value):
+        return f"tensor with {value.ndim} axes"
+    return "None (is a return missing?)" if value is None else type(value).__name__
+
+
+def name_of(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def finite(outcome: Value) -> Difference | None:
+    """Demand finite numbers in the value and, if they were asked for, in its gradients."""
+    for part in [outcome.value, *(outcome.gradients or ())]:
+        numbers = as_array(part)
+        if numbers is not None and not np.isfinite(numbers).all():
+            return Difference("the result is NaN or infinite")
+    return None
+
+
+# ----------------------------------------------------------------------------------------------- checks and mistakes
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One named, graded demand: its points, the function that it stands behind, and its seeded cases."""
+
+    name: str
+    points: float
+    of: str
+    title: str
+    concerns: tuple[str, ...]
+    next_step: str
+    cases: Callable[[Rng], Iterator[AnyCase]]
+    same: Same
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A wrong formula that people really write: it stands in for one function of the reference."""
+
+    name: str
+    replaces: str
+    says: str
+    next_step: str
+    function: Callable[..., Any]
+
+
+@dataclass(slots=True)
+class Problem:
+    """How one problem is judged; filled by its file's `check` and `mistake` decorators, in the order of the file."""
+
+    part: str
+    difficulty: int
+    importance: int
+    minutes: int
+    version: int = 1
+    call_seconds: float = 5.0
+    checks: list[Check] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def check(
+        self, name: str, *, points: float, of: str, title: str, concerns: Sequence[str], next_step: str,
+        same: Same = Close(),
+    ) -> Callable[[Callable[[Rng], Iterator[AnyCase]]], Callable[[Rng], Iterator[AnyCase]]]:  # fmt: skip
+        """Register a generator of cases as a named check."""
+        if any(name == other.name for other in self.checks):
+            raise AuthorFault(f"a check's name stands once in a problem, and {name!r} stands twice: rename one")
+
+        def register(cases: Callable[[Rng], Iterator[AnyCase]]) -> Callable[[Rng], Iterator[AnyCase]]:
+            self.checks.append(Check(name, points, of, title, tuple(concerns), next_step, cases, same))
+            return cases
+
+        return register
+
+    def mistake(
+        self, *, replaces: str, says: str, next_step: str
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register a function as a wrong variant of the function that it `replaces`; its name is the mistake's."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.mistakes.append(Mistake(function.__name__, replaces, says, next_step, function))
+            return function
+
+        return register
+
+    @property
+    def points(self) -> float:
+        return sum(check.points for check in self.checks)
+
+    @property
+    def functions(self) -> list[str]:
+        """Return the functions in the order in which their first check stands."""
+        return list(dict.fromkeys(check.of for check in self.checks))
+
+
+__all__ = [
+    "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Problem", "Refusal", "Relation",
+    "Rng", "Same", "Stream", "Value", "call", "calls_of", "finite", "integer",
+]  # fmt: skip

@@ -1,0 +1,150 @@
+"""Verdicts to JSON and words: what is stored, shown and booked about one submission."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ftgrade.judge import CheckVerdict, Verdict
+from ftgrade.notebook import Finding
+
+SCHEMA = 1
+
+STATUS_WORDS = {
+    "pass": "right",
+    "wrong": "wrong",
+    "error": "raised an error",
+    "not-attempted": "not attempted",
+    "timeout": "ran too long",
+    "killed": "crashed",
+    "unsendable": "not readable",
+    "protocol": "not readable",
+    "not-run": "not run",
+    "unreadable": "not graded",
+    "ours": "grader's fault",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """One check as its student reads it; no field holds a hidden value."""
+
+    name: str
+    title: str
+    function: str
+    points: float
+    score: float
+    status: str
+    passed: int
+    cases: int
+    case: str = ""
+    words: str = ""
+    mistake: str = ""
+    says: str = ""
+    next_step: str = ""
+    largest: float | None = None
+    ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellNote:
+    """What one of the student's own cells did when it ran: what it printed, or how it failed."""
+
+    number: int
+    printed: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything about the grading of one submission of one problem.
+
+    `state` is `graded`, `unreadable` (the student's file) or `ours` (the grader or the problem failed: a person looks).
+    `key` names what was graded and by what; an equal key means an equal score.
+    """
+
+    stem: str
+    student: str
+    state: str
+    key: str
+    secret_print: str
+    version: int
+    checks: tuple[CheckReport, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[CellNote, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def score(self) -> float:
+        return sum(check.score for check in self.checks)
+
+    @property
+    def points(self) -> float:
+        return sum(check.points for check in self.checks)
+
+    @property
+    def needs_a_person(self) -> bool:
+        return self.state != "graded"
+
+
+def describe(verdict: CheckVerdict) -> CheckReport:
+    """Return a check's verdict in words."""
+    check, worst = verdict.check, verdict.worst
+    whole = CheckReport(
+        name=check.name,
+        title=check.title,
+        function=check.of,
+        points=check.points,
+        score=booked(verdict.score, check.points),
+        status=worst.status if worst else "pass",
+        passed=verdict.passed,
+        cases=verdict.cases,
+    )
+    return whole if worst is None else dataclasses.replace(whole, **failure(verdict, worst))
+
+
+def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
+    """Return the words for a failed check: the case, the difference, the known mistake, one next step."""
+    if worst.status == "not-attempted":
+        words = f"{verdict.check.of} is not written yet, or its cell is missing or didn't run."
+        return {"words": words, "next_step": "Write the function in its answer cell; run the notebook from the top."}
+    difference, mistake = worst.difference, verdict.mistake
+    return {
+        "case": worst.case.words,
+        "words": difference.words if difference else "",
+        "largest": shown(difference.largest) if difference else None,
+        "ratio": shown(difference.ratio) if difference else None,
+        "mistake": mistake.name if mistake else "",
+        "says": mistake.says if mistake else "",
+        "next_step": mistake.next_step if mistake else verdict.check.next_step,
+    }
+
+
+def shown(value: float | None) -> float | None:
+    """Round to four digits: enough to recognise a factor, too few to rebuild a hidden value."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+
+
+def booked(score: float, points: float) -> float:
+    """Return a score that may enter a gradebook: finite and within 0 and the points, 0 where it's neither."""
+    return min(max(float(score), 0.0), points) if math.isfinite(score) else 0.0
+
+
+def to_json(report: Report) -> str:
+    """Return the stored form of a report; equal reports have equal text."""
+    return json.dumps(dataclasses.asdict(report), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Report:
+    """Return the report of its stored form. Raises ValueError for any other text."""
+    data = json.loads(text)
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ValueError("this is not a report of this version")
+    try:
+        data["checks"] = tuple(CheckReport(**check) for check in data["checks"])
+        data["findings"] = tuple(Finding(**finding) for finding in data["findings"])
+        data["notes"] = tuple(CellNote(**note) for note in data["notes"])
+        return Report(**data)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is not a report: {error}") from None

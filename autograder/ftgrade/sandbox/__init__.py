@@ -1,0 +1,1 @@
+"""The prison around student code: one protocol, several backends."""

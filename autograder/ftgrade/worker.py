@@ -1,0 +1,441 @@
+"""The student's end of the hop: run a notebook's cells, answer calls with data, know nothing else.
+
+Theory of operation. The grader starts one *parent* of this file in a clean environment. The parent imports numpy and
+torch once, and then forks one *child* for each submission that the grader announces over the control socket. It never
+sees a test. A child enters its own folder under resource limits and answers requests on its own socket until that
+closes: ``run`` executes one notebook cell, ``call`` calls one function that the cells defined.
+
+What crosses is data: a frame is a 4-byte length and JSON, an array is its dtype, shape and bytes. Student objects
+stay here; a value of a type that is not listed crosses as the name of its type.
+
+This file imports nothing else of ours, and is all of ours that the process holds: student code may read it, replace
+its functions and send frames of its own. None of that matters, because the verdict is made at the other end.
+"""
+
+import ast
+import base64
+import builtins
+import contextlib
+import importlib.abc
+import importlib.machinery
+import io
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import struct
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+MAX_FRAME_BYTES = 64 * 2**20
+MAX_DEPTH = 32
+MAX_TEXT = 4_000
+ARRAY_KINDS = "biuf"
+TORCH_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+        torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    )
+}  # fmt: skip
+
+
+class FrameError(Exception):
+    """The bytes on the channel are not a frame that this protocol knows."""
+
+
+class Other:
+    """A value that may not cross, known by the name of its type alone."""
+
+    def __init__(self, type_name: str) -> None:
+        self.type_name = type_name
+
+    def __repr__(self) -> str:
+        return f"Other({self.type_name!r})"
+
+
+class Stream:
+    """Items that cross as an iterator, which its receiver can walk once."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.items = tuple(items)
+
+
+# ---------------------------------------------------------------------------------------------------------- frames
+
+
+def read_frame(receive: Callable[[int], bytes]) -> Any:
+    """Return the next frame's JSON; `receive(n)` gives at most n bytes. Raises EOFError at the end, or FrameError."""
+    (length,) = struct.unpack(">I", read_exactly(receive, 4))
+    if length > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame holds at most {MAX_FRAME_BYTES:,} bytes, this one announces {length:,}")
+    try:
+        return json.loads(read_exactly(receive, length))
+    except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8, bad JSON and over-long integers
+        raise FrameError(f"a frame is JSON in UTF-8: {type(error).__name__}") from None
+
+
+def read_exactly(receive: Callable[[int], bytes], length: int) -> bytes:
+    """Return exactly `length` bytes, or raise EOFError."""
+    parts: list[bytes] = []
+    while length:
+        part = receive(min(length, 2**20))
+        if not part:
+            raise EOFError("the other end closed the channel")
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def frame(message: Any) -> bytes:
+    """Return the frame of a JSON-able message. Raises FrameError if it's too large."""
+    body = json.dumps(message).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise FrameError(f"a frame holds at most {MAX_FRAME_BYTES:,} bytes, this one would take {len(body):,}")
+    return struct.pack(">I", len(body)) + body
+
+
+# ---------------------------------------------------------------------------------------------------------- values
+
+
+def encode(value: Any, depth: int = 0) -> Any:
+    """Return the JSON form of a value. Types are matched exactly: a subclass crosses as its name alone."""
+    if depth > MAX_DEPTH:
+        raise FrameError(f"a value nests at most {MAX_DEPTH} deep")
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return [encode(item, depth + 1) for item in value]
+    if kind is tuple:
+        return {"tuple": [encode(item, depth + 1) for item in value]}
+    if kind is dict:
+        return {"dict": [[encode(key, depth + 1), encode(item, depth + 1)] for key, item in value.items()]}
+    if kind is torch.Tensor or kind is torch.nn.Parameter:
+        return encode_tensor(value)
+    if kind is np.ndarray and value.dtype.kind in ARRAY_KINDS and value.dtype.itemsize <= 8:
+        little = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"))
+        return array(str(value.dtype.newbyteorder("=")), value.shape, little.tobytes(), "numpy")
+    if isinstance(value, np.generic) and value.dtype.kind in ARRAY_KINDS and value.dtype.itemsize <= 8:
+        return {"scalar": [str(value.dtype), value.item()]}
+    if isinstance(value, Stream):
+        return {"iterator": [encode(item, depth + 1) for item in value.items]}
+    return {"other": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:200]}
+
+
+def encode_tensor(value: torch.Tensor) -> Any:
+    name = str(value.dtype).removeprefix("torch.")
+    if name not in TORCH_DTYPES or value.layout is not torch.strided or value.device.type != "cpu":
+        return {"other": f"torch.Tensor ({name}, {value.layout}, {value.device.type})"}
+    if value.numel() * value.element_size() > MAX_FRAME_BYTES // 2:
+        raise FrameError("a tensor of this size does not cross")
+    plain = value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    flags = {"requires_grad": value.requires_grad, "inference": value.is_inference()}
+    return array(name, value.shape, plain.view(torch.uint8).numpy().tobytes(), "torch") | flags
+
+
+def array(dtype: str, shape: Iterable[int], data: bytes, library: str) -> dict[str, Any]:
+    return {"array": dtype, "shape": list(shape), "data": base64.b64encode(data).decode(), "of": library}
+
+
+def decode(data: Any, depth: int = 0) -> Any:
+    """Return the value of its JSON form. Raises FrameError for anything that `encode` does not make."""
+    if depth > MAX_DEPTH:
+        raise FrameError(f"a value nests at most {MAX_DEPTH} deep")
+    if data is None or isinstance(data, bool | int | float | str):
+        return data
+    if isinstance(data, list):
+        return [decode(item, depth + 1) for item in data]
+    try:
+        if "array" in data:
+            return decode_array(data)
+        ((kind, body),) = data.items()
+        if kind == "tuple":
+            return tuple(decode(item, depth + 1) for item in body)
+        if kind == "dict":
+            return {decode(key, depth + 1): decode(item, depth + 1) for key, item in body}
+        if kind == "scalar":
+            return np.dtype(scalar_dtype(body[0])).type(body[1])
+        if kind == "iterator":
+            return iter([decode(item, depth + 1) for item in body])
+        if kind == "other":
+            return Other(str(body)[:200])
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise FrameError(f"not a value of this protocol: {type(error).__name__}") from None
+    raise FrameError("not a value of this protocol: an unknown kind")
+
+
+def scalar_dtype(name: str) -> str:
+    if np.dtype(name).kind not in ARRAY_KINDS or np.dtype(name).itemsize > 8:
+        raise FrameError("a scalar is bool, integer or float of at most 8 bytes")
+    return name
+
+
+def decode_array(data: dict[str, Any]) -> Any:
+    shape = [int(length) for length in data["shape"]]
+    raw = bytearray(base64.b64decode(data["data"], validate=True))
+    if data["of"] == "numpy":
+        return np.frombuffer(raw, scalar_dtype(data["array"])).reshape(shape)
+    dtype = TORCH_DTYPES[data["array"]]
+    flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+    value = flat.reshape(shape)
+    if data.get("inference"):
+        with torch.inference_mode():
+            return value.clone()
+    return value.requires_grad_(bool(data.get("requires_grad")) and value.is_floating_point())
+
+
+# ------------------------------------------------------------------------------------------------- running a cell
+
+
+class Shell:
+    """What `get_ipython()` returns here: the few magics that only time or silence a cell, and nothing for the rest."""
+
+    RUNS_ITS_BODY = ("capture", "prun", "time", "timeit")
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self.namespace = namespace
+
+    def run_line_magic(self, name: str, line: str, *_: Any, **__: Any) -> None:
+        if name in self.RUNS_ITS_BODY:
+            execute(line, self.namespace)
+
+    def run_cell_magic(self, name: str, _line: str, cell: str, *_: Any, **__: Any) -> None:
+        if name in self.RUNS_ITS_BODY:
+            execute(cell, self.namespace)
+
+    def system(self, *_: Any) -> None:
+        """Run no command: a `!` line has nothing to do with an answer."""
+
+    def getoutput(self, *_: Any, **__: Any) -> list[str]:
+        return []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+class CappedText(io.StringIO):
+    """Keep the first MAX_TEXT characters that are written and drop the rest."""
+
+    def write(self, text: str, /) -> int:
+        super().write(text[: max(0, MAX_TEXT - self.tell())])
+        return len(text)
+
+
+def plain_python(source: str) -> str:
+    """Return the cell with its magics and shell lines as calls of `get_ipython()`."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager().transform_cell(source)
+
+
+def execute(source: str, namespace: dict[str, Any]) -> None:
+    exec(compile(ast.parse(source), "<cell>", "exec"), namespace)  # noqa: S102
+
+
+def run(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
+    """Execute one cell; return what it printed and, if it raised, the error."""
+    text = CappedText()
+    with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+        try:
+            execute(plain_python(request["source"]), namespace)
+        except BaseException as error:  # a cell may exit or interrupt: the next one runs all the same
+            return {"error": describe(error), "printed": text.getvalue()}
+    return {"printed": text.getvalue()}
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return the error's class names, message and the line of the student's cell where it came from."""
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<cell>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    try:
+        message = str(error)[:MAX_TEXT]
+    except BaseException:
+        message = ""
+    names = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
+    return {"names": names[:8], "message": message, "line": line}
+
+
+# ------------------------------------------------------------------------------------------------ calling a function
+
+
+def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
+    """Call one function on fresh inputs; return its value, the inputs that it changed, and gradients if asked."""
+    function = namespace.get(request["function"])
+    if not callable(function):
+        return {"missing": request["function"]}
+    arguments = [decode(item) for item in request["arguments"]]
+    keywords = {name: decode(item) for name, item in request["keywords"].items()}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            seed_everything()
+            value = function(*arguments, **keywords)
+            reply: dict[str, Any] = {"value": encode(value)}
+            if request["backward"]:
+                reply["gradients"] = gradients(value, arguments)
+        except FrameError as error:
+            return {"unsendable": str(error)}
+        except BaseException as error:  # SystemExit in a function is that call's outcome, not the worker's end
+            return {"error": describe(error)}
+    reply["changed"] = [
+        position
+        for position, (before, after) in enumerate(zip(request["arguments"], arguments, strict=True))
+        if not (isinstance(before, dict) and "iterator" in before) and not same_json(before, encode(after))
+    ]
+    return reply
+
+
+def same_json(before: Any, after: Any) -> bool:
+    """Compare what crossed with what stands there now; NaN equals NaN here, since both are the same text."""
+    return json.dumps(before) == json.dumps(after)
+
+
+def gradients(value: Any, arguments: list[Any]) -> list[Any] | None:
+    """Differentiate the sum of the returned tensors; None if nothing that was returned can be differentiated."""
+    tensors = [part for part in (value if isinstance(value, tuple | list) else [value]) if torch.is_tensor(part)]
+    total = [part.sum() for part in tensors if part.requires_grad]
+    if not total:
+        return None
+    torch.stack([part.double() for part in total]).sum().backward()
+    return [encode(item.grad if torch.is_tensor(item) else None) for item in arguments]
+
+
+def seed_everything() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+# --------------------------------------------------------------------------------------------- what may be imported
+
+
+class Absent(types.ModuleType):
+    """Stand where `ftmath` stands for the student: its checks do nothing here, and its formulas are not on offer."""
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        """Be `check` too, since importing `ftmath.check` puts that module where the function stood."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(f"ftmath.{name} is not available while grading: torch, numpy and the standard library are")
+
+
+class Gate(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Give `ftmath` as a stand-in, and refuse the packages that have no business in an answer."""
+
+    REFUSED = ("ftgrade", "nbgrader", "nbclient", "nbconvert", "nbformat", "jupyter_client", "jupyter_server")
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        top = fullname.partition(".")[0]
+        if top in self.REFUSED:
+            raise ModuleNotFoundError(f"{top} is not available while grading", name=fullname)
+        if top != "ftmath":
+            return None
+        if fullname not in ("ftmath", "ftmath.check"):
+            raise ModuleNotFoundError(f"{fullname} is not available while grading", name=fullname)
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == "ftmath")
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        return Absent(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Give both `from ftmath import check` and `from ftmath.check import check` something to call."""
+        module.__dict__["check"] = module
+
+
+# ------------------------------------------------------------------------------------------------ parent and child
+
+
+def serve(channel: socket.socket) -> None:
+    """Answer the requests of one submission until the channel closes."""
+    sys.modules["__main__"] = types.ModuleType("__main__")  # dataclasses and type hints look names up there
+    namespace = sys.modules["__main__"].__dict__
+    namespace["__builtins__"] = builtins
+    shell = Shell(namespace)
+    namespace["get_ipython"] = lambda: shell
+    answers = {"run": run, "call": call}
+    while True:
+        try:
+            request = read_frame(channel.recv)
+        except EOFError:
+            return
+        reply = answers[request["op"]](request, namespace)
+        try:
+            data = frame(reply)
+        except (FrameError, ValueError, RecursionError) as error:
+            data = frame({"unsendable": type(error).__name__})
+        channel.sendall(data)
+
+
+def become_child(channel: socket.socket, folder: str, limits: dict[str, int]) -> None:
+    """Leave everything that the parent holds, enter the folder, take the limits, serve, and end."""
+    os.setsid()
+    for descriptor in range(3, 256):
+        if descriptor != channel.fileno():
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+    os.chdir(folder)
+    os.environ.update(HOME=folder, TMPDIR=folder)
+    for name, limit in limits.items():
+        resource.setrlimit(getattr(resource, name), (limit, limit))
+    serve(channel)
+
+
+def end_child(pid: int) -> int:
+    """Kill the child with all of its process group, and return how it ended (a negative signal, or its exit status)."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def requests(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """Yield the grader's requests, each with the descriptors that came along."""
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+        if not data:
+            return
+        yield json.loads(data), descriptors
+
+
+def parent(control: socket.socket) -> None:
+    """Fork a child for each submission and bury it when the grader says so."""
+    import gc
+
+    # The first optimizer step imports this (over a second); the transformer reads magics. Both once, here.
+    import torch._dynamo  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    sys.meta_path.insert(0, Gate())
+    gc.collect()
+    gc.freeze()  # children share these pages instead of copying them at their first collection
+    control.sendall(b'{"ready": true}')
+    for request, descriptors in requests(control):
+        if request["op"] == "end":
+            control.sendall(json.dumps({"status": end_child(request["pid"])}).encode())
+            continue
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            try:
+                become_child(socket.socket(fileno=descriptors[0]), request["folder"], request["limits"])
+            finally:
+                os._exit(0)
+        os.close(descriptors[0])
+        control.sendall(json.dumps({"pid": pid}).encode())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # a parent that ran a parallel region leaves children that hang
+    parent(socket.socket(fileno=int(sys.argv[1])))
