@@ -20,9 +20,10 @@ import torch
 from ftgrade import channel, report
 from ftgrade.catalog import Catalog
 from ftgrade.channel import Call, Lost, Outcome
-from ftgrade.errors import CourseFault, GradingError, StudentFault
+from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
 from ftgrade.judge import Judging
 from ftgrade.notebook import Cell, Finding, Submission, read_file
+from ftgrade.quarantine import set_aside
 from ftgrade.report import CellNote, CheckReport, Report
 from ftgrade.sandbox.process import Sandbox, Worker
 from ftgrade.worker import FrameError
@@ -58,6 +59,10 @@ class Course:
         """Return who handed in a folder for this problem, in order."""
         folders = (self.root / "submitted").glob(f"*/{stem}")
         return sorted(folder.parent.name for folder in folders)
+
+    def aside(self, student: str, stem: str) -> Path:
+        """Return where files that must not be copied along are kept."""
+        return self.state / "quarantine" / stem / student
 
     def report_path(self, student: str, stem: str) -> Path:
         return self.state / "reports" / stem / f"{student}.json"
@@ -226,16 +231,30 @@ class Grader:
         judging = self.judging(stem)
         secret = self.course.secret()
         blank = self.blank(judging, student, secret)
+        folder = self.course.notebook(student, stem).parent
         try:
+            blank = dataclasses.replace(blank, findings=set_aside(folder, self.course.aside(student, stem)))
             submission = read_file(self.course.notebook(student, stem))
         except StudentFault as fault:
             return self.store(unreadable(blank, fault))
+        except OurFault as fault:
+            return self.store(dataclasses.replace(blank, findings=(*blank.findings, Finding("ours", str(fault)))))
         blank = dataclasses.replace(blank, key=self.key(submission, blank))
         stored = None if fresh else self.stored(student, stem)
         if stored is not None and stored.key == blank.key and stored.state == "graded":
             return stored
         seeds = hidden_seeds(secret, student, stem, judging.problem.version)
         return self.store(self.graded(blank, judging, submission, seeds))
+
+    def open_report(self, path: Path, stem: str) -> Report:
+        """Return the report of any notebook file on the published seed; nothing is stored."""
+        judging = self.judging(stem)
+        blank = dataclasses.replace(self.blank(judging, "self-check", b""), secret_print="open")
+        try:
+            submission = read_file(path)
+        except StudentFault as fault:
+            return unreadable(blank, fault)
+        return self.graded(blank, judging, submission, [open_seed(stem, judging.problem.version)])
 
     def blank(self, judging: Judging, student: str, secret: bytes) -> Report:
         """Return the report that everyone starts from: every check at 0."""
@@ -250,12 +269,14 @@ class Grader:
         """Return the name of everything that a score depends on."""
         environment = [platform.python_version(), torch.__version__, np.__version__]
         judged_by = [self.catalog.digest(blank.stem), code_digest()]
-        parts = [submission.digest, blank.stem, blank.student, blank.secret_print, *judged_by, *environment]
+        said = [finding.words for finding in blank.findings]
+        parts = [submission.digest, said, blank.stem, blank.student, blank.secret_print, *judged_by, *environment]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def graded(self, blank: Report, judging: Judging, submission: Submission, seeds: list[int]) -> Report:
         """Return the report of a submission; a fault of the problem or of ours is told as such, and scores 0."""
-        cells, findings = answer_cells(submission, {check.name for check in judging.problem.checks})
+        cells, odd = answer_cells(submission, {check.name for check in judging.problem.checks})
+        findings = [*blank.findings, *odd]
         with Session(self.sandbox, cells, judging.problem.call_seconds) as session:
             try:
                 session.loaded()
@@ -292,7 +313,11 @@ def unreadable(blank: Report, fault: StudentFault) -> Report:
         for check in blank.checks
     )
     return dataclasses.replace(
-        blank, state="unreadable", key=fault.kind, checks=checks, findings=(Finding(fault.kind, fault.words),)
+        blank,
+        state="unreadable",
+        key=fault.kind,
+        checks=checks,
+        findings=(*blank.findings, Finding(fault.kind, fault.words)),
     )
 
 

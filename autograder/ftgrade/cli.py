@@ -1,0 +1,265 @@
+"""The `ftgrade` command line: build, release, grade; every command says what it did and what to do next."""
+
+import argparse
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ftgrade.catalog import Catalog, home
+from ftgrade.errors import GradingError
+from ftgrade.report import STATUS_WORDS, Report
+
+FINE, SOME_NEED_A_PERSON, COULD_NOT = 0, 1, 2
+out = Console(highlight=False)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 (fine), 1 (done, and some submissions need a person) or 2 (could not)."""
+    arguments = parser().parse_args(words)
+    try:
+        return arguments.run(arguments)
+    except GradingError as error:
+        Console(stderr=True, highlight=False).print(f"ftgrade: {error}", markup=False, soft_wrap=True)
+        return COULD_NOT
+    except KeyboardInterrupt:
+        Console(stderr=True).print("ftgrade: stopped; what was graded is kept, and the next run goes on from there")
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("ftgrade", description="Build, release and grade the course's problems.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("build", help="make the notebooks from their masters")
+    one.add_argument("--check", action="store_true", help="change nothing; fail if a notebook is stale")
+    one.set_defaults(run=run_build)
+
+    one = commands.add_parser("new", help="write the three leaves of a next problem")
+    one.add_argument("slug", help="its name, such as dora_magnitude")
+    one.set_defaults(run=run_new)
+
+    one = commands.add_parser("fill", help="put a Python file's functions into a problem's notebook")
+    one.add_argument("stem")
+    one.add_argument("answers", type=Path)
+    one.add_argument("-o", "--output", type=Path, required=True)
+    one.set_defaults(run=run_fill)
+
+    one = commands.add_parser("check", help="grade one notebook on the published seed; nothing is stored")
+    one.add_argument("notebook", type=Path)
+    one.add_argument("--stem", help="the problem, if the file's name doesn't tell")
+    one.set_defaults(run=run_check)
+
+    one = commands.add_parser("release", help="make the students' notebooks in release/")
+    one.add_argument("stems", nargs="*")
+    course_option(one)
+    one.set_defaults(run=run_release)
+
+    one = commands.add_parser("grade", help="grade what was handed in: gradebook, feedback, class report")
+    one.add_argument("stems", nargs="*")
+    one.add_argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once")
+    one.add_argument("--fresh", action="store_true", help="judge again what hasn't changed")
+    one.add_argument("--demo", action="store_true", help="grade a made-up class in a scratch folder")
+    course_option(one)
+    one.set_defaults(run=run_grade)
+    return top
+
+
+def course_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--course", type=Path, default=Path(), help="the course's folder (default: this one)")
+
+
+def chosen(catalog: Catalog, names: Sequence[str]) -> list[str]:
+    return [catalog.stem(name) for name in names] or catalog.stems()
+
+
+# -------------------------------------------------------------------------------------------------- leaves to notebook
+
+
+def run_build(arguments: argparse.Namespace) -> int:
+    from ftgrade import build
+
+    catalog = home()
+    paths = build.stale(catalog) if arguments.check else build.build(catalog)
+    for path in paths:
+        out.print(f"{'stale' if arguments.check else 'built'}: {path.relative_to(catalog.root)}", soft_wrap=True)
+    if arguments.check and paths:
+        out.print("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
+        return SOME_NEED_A_PERSON
+    out.print(f"{len(build.wanted(catalog))} notebooks are up to date.")
+    return FINE
+
+
+def run_new(arguments: argparse.Namespace) -> int:
+    from ftgrade import build
+
+    catalog = home()
+    for path in build.new_problem(catalog, arguments.slug):
+        out.print(f"wrote {path.relative_to(catalog.root)}", soft_wrap=True)
+    out.print("Fill them in, then run `ftgrade build` and the tests.")
+    return FINE
+
+
+def run_fill(arguments: argparse.Namespace) -> int:
+    from ftgrade import build
+
+    catalog = home()
+    text = build.filled_notebook(catalog, catalog.stem(arguments.stem), arguments.answers.read_text("utf-8"))
+    arguments.output.write_text(text, "utf-8")
+    out.print(f"wrote {arguments.output}", soft_wrap=True)
+    return FINE
+
+
+# -------------------------------------------------------------------------------------------------------- one notebook
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    from ftgrade.grade import Course, Grader
+
+    catalog = home()
+    stem = catalog.stem(arguments.stem or arguments.notebook.stem)
+    grader = Grader(catalog, Course(Path()))
+    try:
+        report = grader.open_report(arguments.notebook, stem)
+    finally:
+        grader.close()
+    table = Table(title=catalog.title(stem))
+    for name in ("check", "points", "", "what was seen", "next step"):
+        table.add_column(name)
+    for check in report.checks:
+        seen = check.says or check.words
+        score = f"{check.score:g} of {check.points:g}"
+        table.add_row(check.name, score, STATUS_WORDS[check.status], seen, check.next_step)
+    out.print(table)
+    for finding in report.findings:
+        out.print(finding.words, markup=False)
+    out.print(f"{report.score:g} of {report.points:g} points on the published seed; grading draws others.")
+    return SOME_NEED_A_PERSON if report.needs_a_person else FINE
+
+
+# ------------------------------------------------------------------------------------------------------------- a class
+
+
+def run_release(arguments: argparse.Namespace) -> int:
+    from ftgrade.gradebook import Book
+    from ftgrade.grade import Course
+
+    catalog = home()
+    demand_built(catalog)
+    book = Book(Course(arguments.course))
+    for stem in chosen(catalog, arguments.stems):
+        book.release(stem)
+        out.print(f"released {stem}: give students {arguments.course / 'release' / stem}", soft_wrap=True)
+    return FINE
+
+
+def demand_built(catalog: Catalog) -> None:
+    """Build what is stale, and say so: a release must not hold an older problem than the one that is graded."""
+    from ftgrade import build
+
+    for path in build.build(catalog):
+        out.print(f"built {path.relative_to(catalog.root)}", soft_wrap=True)
+
+
+def run_grade(arguments: argparse.Namespace) -> int:
+    catalog = home()
+    course = arguments.course
+    if arguments.demo:
+        from ftgrade import demo
+
+        demand_built(catalog)
+        course = demo.lay_down(catalog)
+        out.print(f"A made-up class of {len(demo.STUDENTS)} students is laid down in {course}", soft_wrap=True)
+    reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), arguments.workers, arguments.fresh)
+    if not reports:
+        out.print(f"Nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb", soft_wrap=True)
+        return COULD_NOT
+    show(reports, course)
+    troubled = [report for report in reports if report.needs_a_person]
+    ours = sum(report.state == "ours" for report in reports)
+    out.print(
+        f"{len(reports)} submissions: {len(reports) - len(troubled)} graded, {len(troubled) - ours} could not be read, "
+        f"{ours} need a person because the grader failed, {len(failed)} could not be booked."
+    )
+    for line in failed:
+        out.print(f"not booked: {line} (see {course / '.ftgrade' / 'nbgrader.log'})", markup=False, soft_wrap=True)
+    expected = 0 if arguments.demo else len(troubled) - ours  # the demo class hands in unreadable files on purpose
+    return SOME_NEED_A_PERSON if ours or failed or expected else FINE
+
+
+def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool) -> tuple[list[Report], list[str]]:
+    """Judge, book and describe what was handed in; return the reports and what could not be booked."""
+    from ftgrade import classreport
+    from ftgrade.grade import Course, grade_class
+    from ftgrade.gradebook import Book
+    from ftgrade.nbgrader_step import grader_of
+
+    course = Course(root)
+    stems = [stem for stem in stems if course.students(stem)]
+    if not stems:
+        return [], []
+    book = Book(course)
+    for stem in stems:
+        book.demand_released(stem)
+    total = sum(len(course.students(stem)) for stem in stems)
+    by_stem: dict[str, list[Report]] = defaultdict(list)
+    failed: list[str] = []
+    with progress() as bars:
+        judging = bars.add_task("judging", total=total)
+        for report in grade_class(grader_of(root.absolute()), stems, workers, fresh):
+            by_stem[report.stem].append(report)
+            bars.advance(judging)
+        booking = bars.add_task("booking", total=total)
+        for stem in stems:
+            failed += [f"{student}, {stem}" for student in book.book(stem, lambda: bars.advance(booking))]
+        writing = bars.add_task("feedback", total=len(stems))
+        for stem in stems:
+            book.write_feedback(stem)
+            bars.advance(writing)
+    for found in by_stem.values():
+        found.sort(key=lambda report: report.student)
+    summaries = [classreport.summarise(stem, catalog.title(stem), by_stem[stem]) for stem in stems]
+    classreport.write(root / "class_report.html", root.absolute().name, summaries)
+    return [report for stem in stems for report in by_stem[stem]], failed
+
+
+def progress() -> Progress:
+    columns = TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def show(reports: list[Report], course: Path) -> None:
+    """Print a row a student and where everything is."""
+    stems = list(dict.fromkeys(report.stem for report in reports))
+    by_student: dict[str, dict[str, Report]] = defaultdict(dict)
+    for report in reports:
+        by_student[report.student][report.stem] = report
+    table = Table(title="Scores")
+    table.add_column("student")
+    for stem in stems:
+        table.add_column(stem.partition("_")[0], justify="right")
+    table.add_column("to look at")
+    for student, mine in sorted(by_student.items()):
+        cells = [score(mine.get(stem)) for stem in stems]
+        kinds = dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings)
+        table.add_row(student, *cells, ", ".join(kinds))
+    out.print(table)
+    for what, where in (
+        ("gradebook", "gradebook.db"), ("feedback pages", "feedback"), ("class report", "class_report.html"),
+    ):  # fmt: skip
+        out.print(f"{what}: {(course / where)}", soft_wrap=True)
+
+
+def score(report: Report | None) -> str:
+    if report is None:
+        return "–"
+    return f"{report.score:g}" + ("*" if report.needs_a_person else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

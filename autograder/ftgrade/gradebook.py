@@ -1,0 +1,123 @@
+"""Drive nbgrader's own converters over a course: release, book every submission, write feedback."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.apps.api import NbGraderAPI
+from nbgrader.converters import Autograde
+from nbgrader.converters.base import NbGraderException
+from nbgrader.coursedir import CourseDirectory
+from traitlets.config import Config
+from traitlets.log import get_logger
+
+from ftgrade.errors import CourseFault
+from ftgrade.grade import Course
+from ftgrade.nbgrader_step import configure, demand_same_release, grader_of, released_cells
+
+CONFIG_FILE = "nbgrader_config.py"
+CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
+
+
+class EverySubmission(Autograde):
+    """nbgrader's autograde over every folder that was handed in, whether or not it holds the notebook."""
+
+    def init_notebooks(self) -> None:
+        stem = self.coursedir.assignment_id
+        folders = Path(self.coursedir.root, self.coursedir.submitted_directory).glob(f"*/{stem}")
+        self.assignments = {str(folder): [str(folder / f"{stem}.ipynb")] for folder in sorted(folders)}
+
+
+class Book:
+    """The gradebook and the folders of one course, through nbgrader's interface."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        root = course.root.absolute()
+        with contextlib.chdir(root):
+            config = Config()
+            configure(config)
+        config.CourseDirectory.root = str(root)
+        self.config = config
+        self.api = NbGraderAPI(CourseDirectory(config=config), config=config)
+
+    def set_up(self) -> None:
+        """Write the course's `nbgrader_config.py` if there is none, so that nbgrader's own commands use our steps."""
+        path = self.course.root / CONFIG_FILE
+        if not path.exists():
+            path.write_text(CONFIG_TEXT)
+
+    def release(self, stem: str) -> None:
+        """Make the student's notebook in `release/` and its record in the gradebook. Raises CourseFault."""
+        self.set_up()
+        with self.logged():
+            result = self.api.generate_assignment(stem, force=True, create=True)
+        if not result["success"]:
+            raise CourseFault(f"nbgrader could not release {stem}: {result.get('error') or result.get('log', '')}")
+
+    def demand_released(self, stem: str) -> None:
+        """Release a problem that the gradebook doesn't know; raise CourseFault if it knows another version of it."""
+        directory: Any = self.api.coursedir
+        try:
+            with Gradebook(directory.db_url, directory.course_id) as gradebook:
+                released = released_cells(gradebook, stem)
+        except MissingEntry:
+            return self.release(stem)
+        return demand_same_release(stem, grader_of(self.course.root.absolute()).judging(stem).problem, released)
+
+    def book(self, stem: str, tick: Callable[[], object]) -> list[str]:
+        """Book every submission of a problem; return the students whose booking failed."""
+        converter = EverySubmission(coursedir=self.api.coursedir, parent=self.api)
+        converter.force = True
+        single = converter.convert_single_notebook
+
+        def and_tick(filename: str) -> None:
+            single(filename)
+            tick()
+
+        converter.convert_single_notebook = and_tick
+        with self.logged(), self.assignment(stem), contextlib.suppress(NbGraderException):
+            converter.start()
+        autograded = self.course.root / "autograded"
+        return [
+            student
+            for student in self.course.students(stem)
+            if not (autograded / student / stem / f"{stem}.ipynb").is_file()
+        ]
+
+    def write_feedback(self, stem: str) -> None:
+        """Write the feedback page of every booked submission. Raises CourseFault."""
+        with self.logged():
+            result = self.api.generate_feedback(stem, force=True)
+        if not result["success"]:
+            raise CourseFault(f"nbgrader could not write the feedback of {stem}: {result.get('error', '')}")
+
+    @contextlib.contextmanager
+    def assignment(self, stem: str) -> Generator[None]:
+        directory: Any = self.api.coursedir
+        before, directory.assignment_id = directory.assignment_id, stem
+        try:
+            yield
+        finally:
+            directory.assignment_id = before
+
+    @contextlib.contextmanager
+    def logged(self) -> Generator[None]:
+        """Send what nbgrader logs to a file of the course instead of the terminal."""
+        logger = get_logger()
+        handlers, propagates = list(logger.handlers), logger.propagate
+        handler = logging.FileHandler(self.log_path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.handlers, logger.propagate = [handler], False
+        try:
+            yield
+        finally:
+            logger.handlers, logger.propagate = handlers, propagates
+            handler.close()
+
+    @property
+    def log_path(self) -> Path:
+        return self.course.state / "nbgrader.log"
