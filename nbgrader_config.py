@@ -1,3 +1,3 @@
 from ftgrade.nbgrader_step import configure
 
-configure(get_config())  # noqa: F821  (nbgrader provides it)
+configure(get_config())

@@ -146,8 +146,8 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def run_release(arguments: argparse.Namespace) -> int:
-    from ftgrade.gradebook import Book
     from ftgrade.grade import Course
+    from ftgrade.gradebook import Book
 
     catalog = home()
     demand_built(catalog)

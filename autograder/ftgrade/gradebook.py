@@ -25,10 +25,17 @@ CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_conf
 class EverySubmission(Autograde):
     """nbgrader's autograde over every folder that was handed in, whether or not it holds the notebook."""
 
+    tick: Callable[[], object]
+
     def init_notebooks(self) -> None:
-        stem = self.coursedir.assignment_id
-        folders = Path(self.coursedir.root, self.coursedir.submitted_directory).glob(f"*/{stem}")
+        directory: Any = self.coursedir
+        stem = directory.assignment_id
+        folders = Path(directory.root, directory.submitted_directory).glob(f"*/{stem}")
         self.assignments = {str(folder): [str(folder / f"{stem}.ipynb")] for folder in sorted(folders)}
+
+    def convert_single_notebook(self, notebook_filename: str) -> None:
+        super().convert_single_notebook(notebook_filename)
+        self.tick()
 
 
 class Book:
@@ -70,15 +77,10 @@ class Book:
 
     def book(self, stem: str, tick: Callable[[], object]) -> list[str]:
         """Book every submission of a problem; return the students whose booking failed."""
-        converter = EverySubmission(coursedir=self.api.coursedir, parent=self.api)
+        directory: Any = self.api.coursedir
+        converter = EverySubmission(coursedir=directory, parent=self.api)
         converter.force = True
-        single = converter.convert_single_notebook
-
-        def and_tick(filename: str) -> None:
-            single(filename)
-            tick()
-
-        converter.convert_single_notebook = and_tick
+        converter.tick = tick
         with self.logged(), self.assignment(stem), contextlib.suppress(NbGraderException):
             converter.start()
         autograded = self.course.root / "autograded"
@@ -107,7 +109,7 @@ class Book:
     @contextlib.contextmanager
     def logged(self) -> Generator[None]:
         """Send what nbgrader logs to a file of the course instead of the terminal."""
-        logger = get_logger()
+        logger: Any = get_logger()
         handlers, propagates = list(logger.handlers), logger.propagate
         handler = logging.FileHandler(self.log_path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -132,8 +132,9 @@ class SubmissionExporter(NotebookExporter):
         with Gradebook(converter.coursedir.db_url, converter.coursedir.course_id) as gradebook:
             cells = canonical(submission, released_cells(gradebook, resources["nbgrader"]["notebook"]))
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
-        document = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-        return self.from_notebook_node(nbformat.from_dict(document), resources=resources, **kw)
+        document: Any = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        canonical_notebook: Any = nbformat.from_dict(document)
+        return self.from_notebook_node(canonical_notebook, resources=resources, **kw)
 
 
 class OracleExecute(Execute):
