@@ -270,6 +270,12 @@ def describe(error: BaseException) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ calling a function
 
 
+def silent_call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
+    """Call one function as `call` does, and drop what it prints: the inputs are hidden, so are their echoes."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return call(request, namespace)
+
+
 def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     """Call one function on fresh inputs; return its value, the inputs that it changed, and gradients if asked."""
     function = namespace.get(request["function"])
@@ -277,17 +283,16 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
         return {"missing": request["function"]}
     arguments = [decode(item) for item in request["arguments"]]
     keywords = {name: decode(item) for name, item in request["keywords"].items()}
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            seed_everything()
-            value = function(*arguments, **keywords)
-            reply: dict[str, Any] = {"value": encode(value)}
-            if request["backward"]:
-                reply["gradients"] = gradients(value, arguments)
-        except FrameError as error:
-            return {"unsendable": str(error)}
-        except BaseException as error:  # SystemExit in a function is that call's outcome, not the worker's end
-            return {"error": describe(error)}
+    try:
+        seed_everything()
+        value = function(*arguments, **keywords)
+        reply: dict[str, Any] = {"value": encode(value)}
+        if request["backward"]:
+            reply["gradients"] = gradients(value, arguments)
+    except FrameError as error:
+        return {"unsendable": str(error)}
+    except BaseException as error:  # SystemExit in a function is that call's outcome, not the worker's end
+        return {"error": describe(error)}
     reply["changed"] = [
         position
         for position, (before, after) in enumerate(zip(request["arguments"], arguments, strict=True))
@@ -365,7 +370,7 @@ def serve(channel: socket.socket) -> None:
     namespace["__builtins__"] = builtins
     shell = Shell(namespace)
     namespace["get_ipython"] = lambda: shell
-    answers = {"run": run, "call": call}
+    answers = {"run": run, "call": silent_call}
     while True:
         try:
             request = read_frame(channel.recv)
