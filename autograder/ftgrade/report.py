@@ -110,11 +110,13 @@ def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
         words = f"{verdict.check.of} is not written yet, or its cell is missing or didn't run."
         return {"words": words, "next_step": "Write the function in its answer cell; run the notebook from the top."}
     difference, mistake = worst.difference, verdict.mistake
+    ratio = shown(difference.ratio) if difference else None
     return {
         "case": worst.case.words,
         "words": difference.words if difference else "",
-        "largest": shown(difference.largest) if difference else None,
-        "ratio": shown(difference.ratio) if difference else None,
+        # A difference and a ratio together give the hidden value away: one of them is told.
+        "largest": shown(difference.largest) if difference and ratio is None else None,
+        "ratio": ratio,
         "mistake": mistake.name if mistake else "",
         "says": mistake.says if mistake else "",
         "next_step": mistake.next_step if mistake else verdict.check.next_step,

@@ -1,0 +1,51 @@
+"""What many tests share: the catalog of this checkout, one sandbox a process, and notebooks made of answers."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from ftgrade import build
+from ftgrade.catalog import Catalog, home
+from ftgrade.grade import Course, Grader
+
+torch.set_num_threads(1)
+# Start-up files of the person who runs the tests must not change what the commands under test do.
+os.environ.update(JUPYTER_NO_CONFIG="1", JUPYTER_PLATFORM_DIRS="1")
+
+CATALOG = home()
+
+
+@pytest.fixture(scope="session")
+def catalog() -> Catalog:
+    return CATALOG
+
+
+@pytest.fixture(scope="session")
+def shared_grader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grader]:
+    """A grader whose sandbox is started once; tests that use it give it a course of their own."""
+    grader = Grader(CATALOG, Course(tmp_path_factory.mktemp("course")))
+    yield grader
+    grader.close()
+
+
+@pytest.fixture
+def grader(shared_grader: Grader, tmp_path: Path) -> Grader:
+    shared_grader.course = Course(tmp_path)
+    return shared_grader
+
+
+@pytest.fixture
+def hand_in(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that hands in a file's text or bytes, or a Python text of answers."""
+
+    def hand_in(student: str, stem: str, *, answers: str | None = None, data: str | bytes = b"") -> Path:
+        path = tmp_path / "submitted" / student / stem / f"{stem}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if answers is not None:
+            data = build.filled_notebook(CATALOG, stem, answers)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return path
+
+    return hand_in

@@ -1,0 +1,213 @@
+"""The laws of the house over every problem."""
+
+import ast
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ftgrade import build
+from ftgrade.catalog import Catalog, home
+from ftgrade.channel import Value
+from ftgrade.grade import Grader
+from ftgrade.judge import Judging, cases, local, with_mistake
+from ftgrade.problem import Case, Refusal, calls_of
+
+CATALOG = home()
+STEMS = CATALOG.stems()
+HandIn = Callable[..., Path]
+SEEDS = [11, 12, 13]
+JUDGINGS: dict[str, Judging] = {}
+
+
+def judging(stem: str) -> Judging:
+    return JUDGINGS.setdefault(stem, Judging(CATALOG, stem))
+
+
+def mistakes() -> list[tuple[str, str]]:
+    return [(stem, mistake.name) for stem in STEMS for mistake in judging(stem).problem.mistakes]
+
+
+def submissions(kind: str) -> list[tuple[str, Path]]:
+    return [(stem, path) for stem in STEMS for path in CATALOG.submissions(stem, kind)]
+
+
+def called(value: object) -> str:
+    return value.stem if isinstance(value, Path) else str(value)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_leaves_exist_and_give_ten_points(stem: str):
+    assert not CATALOG.leaves(stem).missing()
+    assert judging(stem).problem.points == 10.0
+    assert CATALOG.title(stem).startswith(f"Problem {int(stem[1:3])}. ")
+
+
+def test_no_stray_file_stands_in_a_drawer():
+    assert CATALOG.strays() == []
+
+
+def test_the_built_notebooks_are_fresh():
+    assert build.stale(CATALOG) == [], "run `ftgrade build` after editing a master"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_reference_scores_all_points_under_twenty_seeds(stem: str):
+    verdicts = judging(stem).judge(local(CATALOG.solution(stem)), list(range(20)))
+    assert [(verdict.check.name, verdict.worst) for verdict in verdicts if verdict.score != verdict.check.points] == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_stub_scores_nothing(stem: str, grader: Grader, hand_in: HandIn):
+    hand_in("ada", stem, answers="")
+    report = grader.report("ada", stem)
+    assert report.state == "graded"
+    assert report.score == 0
+    assert {check.status for check in report.checks} == {"not-attempted"}
+
+
+@pytest.mark.parametrize(("stem", "name"), mistakes(), ids=called)
+def test_a_mistake_loses_points_is_named_and_costs_at_most_half(stem: str, name: str):
+    mistake = next(mistake for mistake in judging(stem).problem.mistakes if mistake.name == name)
+    verdicts = judging(stem).judge(local(with_mistake(CATALOG, stem, mistake)), SEEDS)
+    lost = [verdict for verdict in verdicts if verdict.score < verdict.check.points]
+    assert lost, "this mistake keeps all its points: add a case that it fails"
+    assert name in {verdict.mistake.name for verdict in lost if verdict.mistake}, (
+        "another mistake can't be told from it"
+    )
+    assert sum(verdict.check.points for verdict in lost) <= 5.0
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_at_least_fifteen_mistakes_are_named(stem: str):
+    assert len(judging(stem).problem.mistakes) >= 15
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_case_draws_other_values_from_another_seed(stem: str):
+    problem = judging(stem).problem
+    for position, check in enumerate(problem.checks):
+        drawn = [
+            [call.request() for case in cases(check, position, seed) for call in calls_of(case)] for seed in (1, 2)
+        ]
+        assert drawn[0] != drawn[1], f"{check.name} asks the same of everybody"
+        again = [call.request() for case in cases(check, position, 1) for call in calls_of(case)]
+        assert again == drawn[0], f"{check.name} draws from something other than its seed"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_case_can_be_failed(stem: str):
+    """A function that returns nothing, and one that refuses everything, fail: no case passes by itself."""
+    problem = judging(stem).problem
+    names = problem.functions
+
+    def nothing(*_: object, **__: object) -> None:
+        return None
+
+    def refusing(*_: object, **__: object) -> None:
+        raise ValueError("no")
+
+    for lazy in (nothing, refusing):
+        module = CATALOG.solution(stem)
+        for name in names:
+            setattr(module, name, lazy)
+        verdicts = judging(stem).judge(local(module), [1])
+        assert [verdict.check.name for verdict in verdicts if verdict.score] == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_an_error_case_asks_for_what_the_reference_refuses(stem: str):
+    ask = local(CATALOG.solution(stem))
+    for position, check in enumerate(judging(stem).problem.checks):
+        for case in cases(check, position, 5):
+            outcome = ask(calls_of(case)[0])
+            assert isinstance(outcome, Value) != isinstance(case, Refusal), case.words
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_same_call_gives_the_same_answer_twice(stem: str):
+    ask = local(CATALOG.solution(stem))
+    for position, check in enumerate(judging(stem).problem.checks):
+        for case in cases(check, position, 5):
+            if isinstance(case, Case):
+                first, second = ask(case.call), ask(case.call)
+                assert isinstance(first, Value)
+                assert isinstance(second, Value)
+                assert check.same(first.value, second.value) is None
+
+
+# --------------------------------------------------------------------------------------------------- demo submissions
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_problem_has_demo_submissions(stem: str):
+    counts = {kind: len(CATALOG.submissions(stem, kind)) for kind in ("accepted", "wrong", "broken")}
+    assert counts["accepted"] >= 4
+    assert counts["wrong"] >= 3
+    assert counts["broken"] >= 5
+
+
+@pytest.mark.parametrize(("stem", "path"), submissions("accepted"), ids=called)
+def test_an_accepted_style_keeps_all_points(stem: str, path: Path, grader: Grader, hand_in: HandIn):
+    hand_in("ada", stem, data=path.read_bytes())
+    report = grader.report("ada", stem)
+    assert [(check.name, check.words) for check in report.checks if check.status != "pass"] == []
+    assert report.score == 10.0
+
+
+@pytest.mark.parametrize(("stem", "path"), submissions("wrong"), ids=called)
+def test_a_wrong_submission_loses_points_with_words(stem: str, path: Path, grader: Grader, hand_in: HandIn):
+    hand_in("ada", stem, data=path.read_bytes())
+    report = grader.report("ada", stem)
+    assert report.state == "graded"
+    assert report.score < 10.0
+    assert all(check.next_step and check.words for check in report.checks if check.status != "pass")
+
+
+@pytest.mark.parametrize(("stem", "path"), submissions("broken"), ids=called)
+def test_a_broken_submission_gets_a_report_that_says_why(stem: str, path: Path, grader: Grader, hand_in: HandIn):
+    hand_in("ada", stem, data=path.read_bytes())
+    report = grader.report("ada", stem)
+    assert report.state != "ours"
+    told = [*report.findings, *report.notes, *(check for check in report.checks if check.status != "pass")]
+    assert told
+
+
+# ------------------------------------------------------------------------------------------------- nothing leaks out
+
+
+def secret_lines(catalog: Catalog, stem: str) -> set[str]:
+    """Return the telling lines of the reference's bodies and of the hidden cases."""
+    leaves = catalog.leaves(stem)
+    solution = leaves.solution.read_text("utf-8")
+    lines: set[str] = set()
+    for node in ast.walk(ast.parse(solution)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            for statement in body:
+                lines |= set(solution.splitlines()[statement.lineno - 1 : statement.end_lineno])
+    lines |= {line for line in leaves.problem.read_text("utf-8").splitlines() if "yield " in line}
+    return {line.strip() for line in lines if len(line.strip()) >= 20}
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_student_notebook_holds_no_line_of_a_reference_or_a_case(stem: str):
+    text = CATALOG.leaves(stem).notebook.read_text("utf-8")
+    source = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    assert [line for line in secret_lines(CATALOG, stem) if line in source] == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_report_holds_no_value_of_a_hidden_case(stem: str, grader: Grader, hand_in: HandIn):
+    """A submission that raises its inputs back at the grader learns nothing from its report."""
+    answers = "\n".join(
+        f"def {name}(*a, **b):\n    print('CANARY', a, b)\n    raise KeyError('CANARY', a, b)\n"
+        for name in judging(stem).problem.functions
+    )
+    hand_in("eve", stem, answers=answers)
+    report = grader.report("eve", stem)
+    assert report.score == 0
+    stored = grader.course.report_path("eve", stem).read_text()
+    assert "CANARY" not in stored
+    assert not re.search(r"tensor\(|array\(", stored)
