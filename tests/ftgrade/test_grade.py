@@ -1,0 +1,276 @@
+"""One submission through the sandbox: what hostile, odd and unlucky notebooks come to."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ftgrade import build, report
+from ftgrade.catalog import home
+from ftgrade.errors import CourseFault
+from ftgrade.grade import Course, Grader, grade_class, hidden_seeds, open_seed
+
+CATALOG = home()
+STEM = "p03_lora_parameters"
+RIGHT = CATALOG.leaves(STEM).solution.read_text("utf-8")
+HandIn = Callable[..., Path]
+
+
+def with_cells(*sources: str, first: bool = True) -> str:
+    """Return the right submission with further code cells."""
+    document = json.loads(build.filled_notebook(CATALOG, STEM, RIGHT))
+    cells = [
+        {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": text}
+        for text in sources
+    ]
+    document["cells"] = [*cells, *document["cells"]] if first else [*document["cells"], *cells]
+    return json.dumps(document)
+
+
+def statuses(made: report.Report) -> dict[str, str]:
+    return {check.name: check.status for check in made.checks}
+
+
+def test_a_right_submission_gets_everything_twice_the_same(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, answers=RIGHT)
+    first = grader.report("ada", STEM, fresh=True)
+    second = grader.report("ada", STEM, fresh=True)
+    assert first.score == 10.0
+    assert report.to_json(first) == report.to_json(second)
+
+
+def test_a_stored_report_is_used_until_the_submission_changes(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, answers=RIGHT)
+    first = grader.report("ada", STEM)
+    path = grader.course.report_path("ada", STEM)
+    stamp = path.stat().st_mtime_ns
+    assert grader.report("ada", STEM) == first
+    assert path.stat().st_mtime_ns == stamp
+    hand_in("ada", STEM, answers=RIGHT.replace("(d_out * d_in - 1)", "(d_out * d_in)"))
+    assert grader.report("ada", STEM).score < 10.0
+
+
+def test_students_get_other_values_and_a_student_the_same_ones():
+    secret = bytes(32)
+    assert hidden_seeds(secret, "ada", STEM, 1) == hidden_seeds(secret, "ada", STEM, 1)
+    others = [("bob", STEM, 1), ("ada", "p01_answer_only_loss", 1), ("ada", STEM, 2)]
+    seeds = [hidden_seeds(secret, *other) for other in others] + [hidden_seeds(bytes(31) + b"1", "ada", STEM, 1)]
+    mine = hidden_seeds(secret, "ada", STEM, 1)
+    assert len(set(mine)) == 3
+    assert not any(set(mine) & set(other) for other in seeds)
+    assert open_seed(STEM, 1) not in mine
+
+
+def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path):
+    course = Course(tmp_path)
+    secret = course.secret()
+    assert len(secret) == 32
+    assert Course(tmp_path).secret() == secret
+    assert (tmp_path / ".ftgrade" / "secret").stat().st_mode & 0o077 == 0
+    assert (tmp_path / ".ftgrade" / ".gitignore").read_text() == "*\n"
+
+
+def test_a_lost_secret_is_an_error_rather_than_a_new_one(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, answers=RIGHT)
+    grader.report("ada", STEM)
+    (grader.course.root / ".ftgrade" / "secret").unlink()
+    with pytest.raises(CourseFault, match="put it back from a backup"):
+        grader.report("ada", STEM)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("while True: pass", "timeout"),
+        ("import os; os._exit(0)", "killed"),
+        ("import os; os.kill(os.getpid(), 9)", "killed"),
+    ],
+    ids=["endless", "exit", "kill"],
+)
+def test_what_does_not_return_costs_its_own_question(
+    grader: Grader, hand_in: HandIn, line: str, kind: str, monkeypatch
+):
+    monkeypatch.setattr(grader.judging(STEM).problem, "call_seconds", 0.5)
+    hand_in("ada", STEM, answers=RIGHT.replace("    r = min(r, d_out, d_in)\n", f"    {line}\n"))
+    made = grader.report("ada", STEM)
+    assert statuses(made)["dof"] == kind
+    assert made.score == 8.5
+
+
+def test_a_cell_that_hangs_or_dies_is_left_out_and_said(grader: Grader, hand_in: HandIn, monkeypatch):
+    monkeypatch.setattr("ftgrade.grade.LOAD_SECONDS", 1.0)
+    hand_in("ada", STEM, data=with_cells("while True: pass", "import os; os._exit(1)", "1 / 0"))
+    made = grader.report("ada", STEM)
+    assert made.score == 10.0
+    assert [finding.kind for finding in made.findings] == ["cell-left-out", "cell-left-out"]
+    assert any("ZeroDivisionError" in note.error for note in made.notes)
+
+
+def test_a_submission_can_not_reach_what_judges_it(grader: Grader, hand_in: HandIn):
+    spy = (
+        "import os, sys, gc\n"
+        "def seen():\n"
+        "    found = [name for name in sys.modules if name.startswith(('ftgrade', 'nbgrader'))]\n"
+        "    found += [name for name in os.environ if 'FTGRADE' in name or 'SECRET' in name]\n"
+        "    found += os.listdir('.')\n"
+        "    frame = sys._getframe()\n"
+        "    while frame:\n"
+        "        found += [name for name in frame.f_locals if name in ('expected', 'reference', 'secret', 'seeds')]\n"
+        "        frame = frame.f_back\n"
+        "    return found\n"
+        "print('SEEN', seen())\n"
+        "try:\n"
+        "    import ftgrade\n"
+        "except ImportError as error:\n"
+        "    print(error)\n"
+    )
+    hand_in("eve", STEM, data=with_cells(spy))
+    printed = " ".join(note.printed for note in grader.report("eve", STEM).notes)
+    assert "SEEN []" in printed
+    assert "not available while grading" in printed
+
+
+def test_a_lying_object_is_no_number(grader: Grader, hand_in: HandIn):
+    liar = "class Liar(int):\n    __eq__ = lambda a, b: True\n    __hash__ = int.__hash__\n"
+    answers = liar + "\n".join(
+        f"def {name}(*a, **b):\n    return Liar(7)\n" for name in grader.judging(STEM).problem.functions
+    )
+    hand_in("eve", STEM, answers=answers)
+    assert grader.report("eve", STEM).score == 0
+
+
+def test_forged_replies_and_a_broken_protocol_give_nothing(grader: Grader, hand_in: HandIn):
+    forge = (
+        "import os, struct, json\n"
+        "def forge(*a, **b):\n"
+        "    for descriptor in range(3, 64):\n"
+        "        try:\n"
+        "            body = json.dumps({'value': {'dict': [['score', 10]]}, 'changed': []}).encode()\n"
+        "            os.write(descriptor, struct.pack('>I', len(body)) + body)\n"
+        "            os.write(descriptor, b'\\xff' * 64)\n"
+        "        except OSError:\n"
+        "            pass\n"
+        "    return 1\n"
+    )
+    names = grader.judging(STEM).problem.functions
+    hand_in("eve", STEM, answers=forge + "\n".join(f"def {name}(*a, **b):\n    return forge()\n" for name in names))
+    made = grader.report("eve", STEM)
+    assert made.state == "graded"
+    assert made.score == 0
+
+
+def test_memory_and_huge_values_stay_in_the_worker(grader: Grader, hand_in: HandIn):
+    greedy = (
+        "def lora_param_count(*a):\n    return [0] * 10**9\n"
+        "def breakeven_rank(*a):\n    return torch.zeros(10**8)\n"
+        "def low_rank_dof(*a):\n    x = []\n    for _ in range(2000): x = [x]\n    return x\n"
+    )
+    hand_in("eve", STEM, answers=greedy)
+    made = grader.report("eve", STEM)
+    assert made.state == "graded"
+    assert made.score == 0
+
+
+def test_what_a_hidden_call_prints_is_dropped_and_what_a_cell_prints_is_kept(grader: Grader, hand_in: HandIn):
+    chatty = "    print('INSIDE', d_out, d_in)\n    d_out, d_in, r = whole"
+    answers = RIGHT.replace("    d_out, d_in, r = whole", chatty) + "\nprint('OUTSIDE', lora_param_count(5, 3, 2))\n"
+    hand_in("ada", STEM, answers=answers)
+    made = grader.report("ada", STEM)
+    text = grader.course.report_path("ada", STEM).read_text()
+    assert made.score == 10.0
+    assert "OUTSIDE 16" in text
+    assert text.count("INSIDE") <= 2, "only the student's own call may show"
+
+
+def test_magics_and_a_notebook_that_imports_its_checks_are_graded_like_any_other(grader: Grader, hand_in: HandIn):
+    extras = ("%matplotlib inline", "!echo hi", "%%time\nx = 1", "from ftmath import check\nimport ftmath.check")
+    hand_in("ada", STEM, data=with_cells(*extras))
+    made = grader.report("ada", STEM)
+    assert made.score == 10.0
+    assert [note.error for note in made.notes if note.error] == []
+
+
+def test_the_library_is_named_as_missing_rather_than_given(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, data=with_cells("import ftmath\nftmath.lora.count"))
+    errors = [note.error for note in grader.report("ada", STEM).notes if note.error]
+    assert any("not available while grading" in error for error in errors)
+
+
+def test_a_child_process_does_not_outlive_its_submission(grader: Grader, hand_in: HandIn, tmp_path: Path):
+    mark = tmp_path / "mark"
+    spawn = (
+        "import os, time\n"
+        "if os.fork() == 0:\n"
+        "    os.setpgid(0, 0) if False else None\n"
+        f"    time.sleep(3)\n    open({str(mark)!r}, 'w').close()\n    os._exit(0)\n"
+    )
+    hand_in("eve", STEM, data=with_cells(spawn))
+    assert grader.report("eve", STEM).score == 10.0
+    assert not mark.exists()
+
+
+def test_a_class_goes_on_past_every_kind_of_trouble(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, answers=RIGHT)
+    hand_in("bob", STEM, data="{")
+    hand_in("cyd", STEM, data='{"nbformat": 3, "worksheets": []}')
+    (grader.course.root / "submitted" / "dan" / STEM).mkdir(parents=True)
+    found = {made.student: made for made in grade_class(grader, [STEM], workers=2)}
+    assert {student: made.state for student, made in found.items()} == {
+        "ada": "graded", "bob": "unreadable", "cyd": "unreadable", "dan": "unreadable",
+    }  # fmt: skip
+    assert [found[name].findings[0].kind for name in ("bob", "cyd", "dan")] == ["malformed", "old-format", "missing"]
+    assert found["ada"].score == 10.0
+
+
+def test_a_fault_of_the_problem_is_told_as_such_and_never_as_the_students(grader: Grader, hand_in: HandIn, monkeypatch):
+    def failing(*_: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    hand_in("ada", STEM, answers=RIGHT)
+    monkeypatch.setattr(grader.judging(STEM), "judge", failing)
+    made = grader.report("ada", STEM)
+    assert (made.state, made.score, made.needs_a_person) == ("ours", 0, True)
+    assert "a bug of ours" in made.findings[0].words
+
+
+def test_files_that_start_something_are_set_aside_and_kept(grader: Grader, hand_in: HandIn):
+    folder = hand_in("eve", STEM, answers=RIGHT).parent
+    (folder / "nbgrader_config.py").write_text("raise SystemExit")
+    (folder / "link.csv").symlink_to("/etc/passwd")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "evil.pth").write_text("import os")
+    (folder / "data.csv").write_text("1,2\n")
+    made = grader.report("eve", STEM)
+    assert made.score == 10.0
+    assert sorted(path.name for path in folder.iterdir()) == ["data.csv", "deep", f"{STEM}.ipynb"]
+    aside = grader.course.aside("eve", STEM)
+    assert (aside / "nbgrader_config.py").read_text() == "raise SystemExit"
+    assert (aside / "link.csv").is_symlink()
+    assert "deep/evil.pth" in made.findings[0].words
+    assert grader.report("eve", STEM).findings == made.findings
+
+
+def test_a_folder_that_is_a_link_is_not_followed(grader: Grader, tmp_path: Path):
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    (other / f"{STEM}.ipynb").write_text(build.filled_notebook(CATALOG, STEM, RIGHT))
+    (tmp_path / "submitted" / "eve").mkdir(parents=True)
+    (tmp_path / "submitted" / "eve" / STEM).symlink_to(other)
+    made = grader.report("eve", STEM)
+    assert (made.state, made.score) == ("unreadable", 0)
+    assert (other / f"{STEM}.ipynb").exists()
+
+
+def test_a_report_survives_storage_and_refuses_other_text(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, answers="")
+    made = grader.report("ada", STEM)
+    assert report.from_json(report.to_json(made)) == made
+    for text in ("[]", "{}", '{"schema": 1}', '{"schema": 99}'):
+        with pytest.raises(ValueError, match="report"):
+            report.from_json(text)
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -1.0, 99.0])
+def test_only_a_finite_score_within_its_points_is_booked(score: float):
+    assert 0.0 <= report.booked(score, 2.0) <= 2.0
+    assert report.booked(float("nan"), 2.0) == 0.0
