@@ -1,0 +1,113 @@
+"""Leaves to notebook: the same bytes, what a stale file or a missing hole says, and a new problem that passes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from ftgrade import build, cli
+from ftgrade.catalog import Catalog, home
+from ftgrade.errors import AuthorFault, CourseFault
+from ftgrade.judge import Judging, local, with_mistake
+
+STEM = "p03_lora_parameters"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
+    """A copy of the drawers that a test may change."""
+    root = home().root
+    for drawer in ("source", "solutions", "autograder/problems", "course/text"):
+        if (root / drawer).is_dir():
+            shutil.copytree(root / drawer, tmp_path / drawer, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("FTGRADE_HOME", str(tmp_path))
+    return Catalog(tmp_path)
+
+
+def test_building_twice_gives_the_same_bytes_and_valid_notebooks():
+    assert build.wanted(home()) == build.wanted(home())
+    for text in build.wanted(home()).values():
+        nbformat.validate(json.loads(text))
+
+
+def test_a_cell_keeps_its_id_when_another_is_put_before_it():
+    def ids(*texts: str) -> list[str]:
+        return [cell["id"] for cell in json.loads(build.render("name", [build.code(text) for text in texts]))["cells"]]
+
+    assert ids("a", "b") == ids("new", "a", "b")[1:]
+    assert len(set(ids("a", "a", "a"))) == 3
+
+
+def test_an_edited_or_missing_notebook_is_stale_and_building_mends_it(checkout: Catalog, capsys):
+    path = checkout.leaves(STEM).notebook
+    path.write_text(path.read_text().replace("Conventions", "Customs"))
+    assert cli.main(["build", "--check"]) == cli.SOME_NEED_A_PERSON
+    said = capsys.readouterr().out
+    assert f"stale: source/{STEM}/{STEM}.ipynb" in said
+    assert "ftgrade build" in said
+    path.unlink()
+    assert build.stale(checkout) == [path]
+    assert cli.main(["build"]) == cli.FINE
+    assert cli.main(["build", "--check"]) == cli.FINE
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('# %% hole="card"', "# %%", "`card` once, and holds it 0 times"),
+        ('hole="answer" function="breakeven_rank"', 'hole="answer" function="low_rank_dof"', "answer breakeven_rank"),
+        ('# %% hole="setup"', '# %% hole="sketch"', "holes are card, setup, answer and checks"),
+    ],
+)
+def test_a_wrong_hole_is_named_with_the_mend(checkout: Catalog, old: str, new: str, words: str):
+    master = checkout.leaves(STEM).source
+    master.write_text(master.read_text().replace(old, new))
+    with pytest.raises(AuthorFault, match=words):
+        build.problem_notebook(checkout, STEM)
+
+
+def test_a_new_problem_passes_the_laws_as_it_is_written(checkout: Catalog):
+    before = checkout.stems()
+    assert cli.main(["new", "dora_magnitude"]) == cli.FINE
+    (stem,) = set(checkout.stems()) - set(before)
+    assert stem.endswith("_dora_magnitude")
+    assert checkout.leaves(stem).missing() == []
+    judging = Judging(checkout, stem)
+    assert judging.problem.points == 10
+    assert all(verdict.worst is None for verdict in judging.judge(local(checkout.solution(stem)), list(range(20))))
+    (mistake,) = judging.problem.mistakes
+    lost = [verdict for verdict in judging.judge(local(with_mistake(checkout, stem, mistake)), [1]) if verdict.worst]
+    assert [verdict.mistake for verdict in lost] == [mistake]
+    nbformat.validate(json.loads(build.problem_notebook(checkout, stem)))
+
+
+def test_a_slug_that_is_no_name_is_refused(checkout: Catalog):
+    with pytest.raises(AuthorFault, match="lower-case"):
+        build.new_problem(checkout, "No-Slug")
+
+
+def test_a_problem_is_found_by_its_short_names_and_an_unknown_one_is_said():
+    catalog = home()
+    assert {catalog.stem(name) for name in ("p03", "3", "03", STEM)} == {STEM}
+    with pytest.raises(CourseFault, match="there is no problem 'p99'"):
+        catalog.stem("p99")
+
+
+def test_a_leaf_that_does_not_import_is_its_authors_fault(checkout: Catalog):
+    checkout.leaves(STEM).problem.write_text("1 / 0")
+    with pytest.raises(AuthorFault, match="ZeroDivisionError"):
+        checkout.problem(STEM)
+    checkout.leaves(STEM).problem.write_text("problem = 3")
+    with pytest.raises(AuthorFault, match="must define"):
+        checkout.problem(STEM)
+
+
+def test_filling_and_checking_from_the_command_line(tmp_path: Path, capsys):
+    answers, notebook = tmp_path / "answers.py", tmp_path / f"{STEM}.ipynb"
+    answers.write_text(home().leaves(STEM).solution.read_text())
+    assert cli.main(["fill", "p03", str(answers), "-o", str(notebook)]) == cli.FINE
+    assert cli.main(["check", str(notebook)]) == cli.FINE
+    assert "10 of 10 points on the published seed" in capsys.readouterr().out
+    notebook.write_text("{")
+    assert cli.main(["check", str(notebook)]) == cli.SOME_NEED_A_PERSON

@@ -1,0 +1,146 @@
+"""Sameness, and how a verdict is reached."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ftgrade.channel import Lost, Raised, Value
+from ftgrade.judge import compare
+from ftgrade.problem import Case, Close, Refusal, Relation, call, finite, integer
+from hypothesis import given
+from hypothesis import strategies as st
+
+CASE = Case("any", call("f", 1))
+
+
+@pytest.mark.parametrize("got", [7, np.int64(7), np.int32(7)])
+def test_an_integer_is_itself_of_python_or_numpy(got: Any):
+    assert integer(7, got) is None
+
+
+@pytest.mark.parametrize("got", [7.0, True, None, "7", 8, torch.tensor(7), np.float64(7)])
+def test_nothing_else_is_that_integer(got: Any):
+    assert integer(7, got) is not None
+    assert integer(1, True) is not None
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e-3, 1e-3))
+def test_close_is_within_its_tolerance_and_not_beyond(right: float, error: float):
+    same = Close(rtol=1e-6, atol=1e-6)(right, right + error)
+    bound = 1e-6 + 1e-6 * abs(right)
+    distance = abs(right + error - right)
+    if not math.isclose(distance, bound, rel_tol=1e-6):
+        assert (same is None) == (distance < bound)
+
+
+@pytest.mark.parametrize(
+    ("right", "got", "words"),
+    [
+        (torch.zeros(2, 3), torch.zeros(3, 2), "another length"),
+        (torch.zeros(2), torch.zeros(2, 1), "1 axes were expected, this has 2"),
+        (torch.ones(2), torch.tensor([1.0, math.nan]), "NaN or infinite"),
+        (1.0, None, "is a return missing"),
+        (1.0, "1.0", "this is a str"),
+        ((1.0, 2.0), (1.0,), "2 values were expected"),
+        ({"a": 1.0}, {"b": 1.0}, "other keys"),
+        ("accept", "reject", "another value"),
+        (True, 1, "another value"),
+        (torch.ones(2), torch.tensor([2.0, 2.0]), "the numbers differ"),
+    ],
+)
+def test_a_difference_is_put_in_words(right: Any, got: Any, words: str):
+    difference = Close()(right, got)
+    assert difference is not None
+    assert words in difference.words
+
+
+def test_a_common_factor_is_found_and_an_uncommon_one_is_not():
+    right = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    doubled, mixed = Close()(right, 2 * right), Close()(right, right + 1)
+    assert doubled is not None
+    assert mixed is not None
+    assert (doubled.ratio, mixed.ratio) == (2.0, None)
+
+
+def test_a_scalar_tensor_and_a_float_are_the_same_kind_of_number():
+    assert Close()(torch.tensor(0.5), 0.5) is None
+    assert Close()(math.inf, math.inf) is None
+    assert Close()(math.inf, -math.inf) is not None
+
+
+def test_a_dtype_counts_only_where_it_is_asked_for():
+    right, got = torch.ones(2, dtype=torch.float64), torch.ones(2)
+    assert Close()(right, got) is None
+    difference = Close(dtype=True)(right, got)
+    assert difference is not None
+    assert "float32" in difference.words
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Value(7), "pass"),
+        (Value(8), "wrong"),
+        (Raised(("KeyError", "LookupError", "Exception"), "7"), "error"),
+        (Raised(("NotImplementedError", "RuntimeError"), ""), "not-attempted"),
+        (Lost("timeout", ""), "timeout"),
+        (Lost("missing", ""), "not-attempted"),
+        (Lost("killed", ""), "killed"),
+    ],
+)
+def test_an_outcome_has_one_status(outcome: Any, status: str):
+    assert compare(CASE, integer, Value(7), (outcome,))[0] == status
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (Raised(("ValueError", "Exception"), "Rank must be positive"), "pass"),
+        (Raised(("MyError", "ValueError", "Exception"), "rank"), "pass"),
+        (Raised(("ValueError", "Exception"), "bad"), "wrong"),
+        (Raised(("TypeError", "Exception"), "rank"), "wrong"),
+        (Value(7), "wrong"),
+    ],
+)
+def test_a_refusal_asks_for_a_value_error_that_names_the_argument(outcome: Any, status: str):
+    assert compare(Refusal("zero", call("f", 0), "rank"), integer, None, (outcome,))[0] == status
+
+
+def test_an_error_message_is_not_repeated_since_it_may_quote_a_hidden_input():
+    _, difference = compare(CASE, integer, Value(7), (Raised(("KeyError",), "hidden 41", 3),))
+    assert difference is not None
+    assert difference.words == "it raised KeyError at line 3 of its cell"
+
+
+def test_a_changed_input_fails_only_where_purity_is_asked_for():
+    changed = (Value(7, changed=(0,)),)
+    assert compare(CASE, integer, Value(7), changed)[0] == "pass"
+    assert compare(Case("any", call("f", 1), pure=True), integer, Value(7), changed)[0] == "wrong"
+
+
+def test_gradients_are_compared_and_a_cut_graph_is_said():
+    case = Case("any", call("f", 1, backward=True))
+    right = Value(1.0, gradients=(torch.ones(2), None))
+    outcomes: list[tuple[Value, str | None]] = [
+        (Value(1.0, gradients=(torch.ones(2), None)), None),
+        (Value(1.0, gradients=None), "the graph was cut"),
+        (Value(1.0, gradients=(None, None)), "an input got no gradient"),
+        (Value(1.0, gradients=(torch.ones(2), torch.ones(1))), "should get none"),
+        (Value(1.0, gradients=(torch.zeros(2), None)), "the gradient differs"),
+    ]
+    for got, words in outcomes:
+        _, difference = compare(case, Close(), right, (got,))
+        assert (difference is None) == (words is None)
+        assert difference is None or words is None or words in difference.words
+
+
+def test_a_relation_looks_at_the_students_own_answers():
+    def equal(one: Value, other: Value) -> Any:
+        return None if one.value == other.value else finite(Value(math.nan))
+
+    case = Relation("twice", (call("f", 1), call("f", 2)), equal)
+    assert compare(case, integer, None, (Value(3), Value(3)))[0] == "pass"
+    assert compare(case, integer, None, (Value(3), Value(4)))[0] == "wrong"
+    assert compare(case, integer, None, (Value(3), Raised(("KeyError",), "")))[0] == "error"
