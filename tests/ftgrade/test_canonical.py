@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 RELEASED = [
     Known("text-1", "markdown", "the statement", grade=False, solution=False, locked=True, points=None),
-    Known("double", "code", "def double(x):\n    raise NotImplementedError", grade=False, solution=True, locked=False, points=None),
+    Known("double", "code", "def double(x): ...", grade=False, solution=True, locked=False, points=None),
     Known("value", "code", "check(double)", grade=True, solution=False, locked=True, points=2.0),
 ]  # fmt: skip
 

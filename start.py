@@ -1,0 +1,236 @@
+"""Take a machine with Python 3.11 or later to a working course; nothing but the standard library is needed.
+
+    python3 start.py                 open the course in JupyterLab
+    python3 start.py test            run the tests (`test browser`: those that drive a browser)
+    python3 start.py grade --demo    anything else goes to the ftgrade command line
+
+The first start makes `.venv` beside this file and installs into it; a stamp, written last, says that it's complete.
+This file must parse under any Python 3, so that an old one is told about in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+STAMP = VENV / ".complete"
+LOCK = ROOT / "requirements.lock"
+OLDEST = (3, 11)
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+GIB = 2**30
+
+NETWORK_SIGNS = (
+    "NewConnectionError",
+    "ConnectionError",
+    "Max retries",
+    "name resolution",
+    "timed out",
+    "from versions: none",
+)
+SPACE_SIGNS = ("No space left", "Errno 28", "Disk quota")
+
+
+class Trouble(Exception):
+    """Something that the person at the keyboard can mend, in one line."""
+
+
+def main(words: list[str]) -> int:
+    """Install what is missing and run what was asked for; return its exit status."""
+    try:
+        demand_python(sys.version_info[:2])
+        if not complete():
+            install()
+        return run(command(words))
+    except Trouble as trouble:
+        print(f"start.py: {trouble}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstart.py: stopped; the next start goes on from here", file=sys.stderr)
+        return 130
+
+
+def demand_python(version: tuple[int, ...]) -> None:
+    """Raise Trouble for a Python that is too old, naming a newer one of this machine if there is one."""
+    if version >= OLDEST:
+        return
+    newer = [name for name in ("python3.14", "python3.13", "python3.12", "python3.11") if shutil.which(name)]
+    mend = f"run `{newer[0]} start.py`" if newer else "install a newer one from python.org"
+    raise Trouble(f"Python 3.11 or later is needed and this is {version[0]}.{version[1]}: {mend}")
+
+
+# --------------------------------------------------------------------------------------------------------- installing
+
+
+def python() -> Path:
+    """Return the environment's interpreter."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def fingerprint() -> str:
+    """Return what an installation depends on: the declared and the locked versions, and this Python."""
+    parts = [
+        (ROOT / "pyproject.toml").read_bytes(),
+        LOCK.read_bytes(),
+        ".".join(map(str, sys.version_info[:2])).encode(),
+    ]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+
+
+def complete() -> bool:
+    """Say whether the last installation came to its end and is still the one that is wanted."""
+    return python().is_file() and STAMP.is_file() and STAMP.read_text() == fingerprint()
+
+
+def install() -> None:
+    """Make or mend the environment. Raises Trouble."""
+    gpu = has_nvidia_driver()
+    demand_space(9 if gpu else 3)
+    if VENV.exists():
+        print("An installation is here that is unfinished or older than the project: it's mended.", flush=True)
+        STAMP.unlink(missing_ok=True)
+    make_environment()
+    torch = locked("torch")
+    kind = "CUDA build, about 3 GB" if gpu else "CPU build, about 200 MB"
+    print(f"1/2 torch {torch} ({kind}; minutes, by your connection)", flush=True)
+    install_torch(torch, gpu)
+    print("2/2 JupyterLab, nbgrader and the rest (about 150 MB; one to two minutes)", flush=True)
+    pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[course,grade,test]")
+    STAMP.write_text(fingerprint())
+    print("Installed.", flush=True)
+
+
+def demand_space(gib: int) -> None:
+    """Raise Trouble unless the folder can be written to and has room."""
+    if not os.access(str(ROOT), os.W_OK):
+        raise Trouble(f"{ROOT} can't be written to: copy the project to a folder of yours")
+    free = shutil.disk_usage(str(ROOT)).free
+    if free < gib * GIB:
+        raise Trouble(
+            f"{gib} GB of free disk space are needed and {free / GIB:.1f} are left: free some, then start again"
+        )
+
+
+def has_nvidia_driver() -> bool:
+    """Say whether this machine has an NVIDIA driver that answers."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return False
+    return subprocess.run([program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def make_environment() -> None:
+    """Make `.venv`, anew if its interpreter doesn't run."""
+    if python().is_file() and quiet([str(python()), "-m", "pip", "--version"]).returncode == 0:
+        return
+    try:
+        import ensurepip  # noqa: F401  # pyright: ignore[reportUnusedImport]
+        import venv
+    except ImportError:
+        raise Trouble(
+            "this Python has no venv module: install it (Debian, Ubuntu: `apt install python3-venv`)"
+        ) from None
+    try:
+        venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Trouble(f"the environment .venv can't be made: {error}") from None
+
+
+def install_torch(version: str, gpu: bool) -> None:
+    """Install torch in the build that suits the machine, and never gigabytes of CUDA where there is no driver."""
+    wanted = f"torch=={version}"
+    if gpu or sys.platform != "linux":
+        return pip("install", wanted)
+    from_cpu_index = ["install", "--no-deps", "--index-url", CPU_INDEX, "--retries", "0", "--timeout", "5", wanted]
+    if pip_status(from_cpu_index)[0] == 0:
+        return None
+    print("The index of CPU builds can't be reached; the default one is asked.", flush=True)
+    if not default_is_cpu_build(wanted):
+        raise Trouble(
+            f"{CPU_INDEX} can't be reached, and the default build of torch brings gigabytes of CUDA: "
+            "connect to the network and start again"
+        )
+    return pip("install", "--no-deps", wanted)
+
+
+def default_is_cpu_build(wanted: str) -> bool:
+    """Say whether what pip would install by default needs none of NVIDIA's packages; nothing large is downloaded."""
+    words = ["install", "--dry-run", "--no-deps", "--ignore-installed", "--quiet", "--report", "-", wanted]
+    finished = quiet([str(python()), "-m", "pip", *words])
+    try:
+        (found,) = json.loads(finished.stdout)["install"]
+        needs = found["metadata"].get("requires_dist", [])
+    except (ValueError, KeyError):
+        return False
+    return not any(need.startswith(("nvidia-", "cuda-")) for need in needs)
+
+
+def locked(name: str) -> str:
+    """Return the version that the lock file gives a package."""
+    for line in LOCK.read_text().splitlines():
+        package, _, version = line.partition("==")
+        if package.strip().lower() == name:
+            return version.strip()
+    raise Trouble(f"{LOCK.name} doesn't name {name}: the checkout is incomplete")
+
+
+def pip(*words: str) -> None:
+    """Run pip in the environment, its progress in sight. Raises Trouble with the likely cause."""
+    status, said = pip_status(list(words))
+    if status == 0:
+        return
+    if any(sign in said for sign in SPACE_SIGNS):
+        raise Trouble("the disk is full: free some space, then start again")
+    if any(sign in said for sign in NETWORK_SIGNS):
+        raise Trouble("the package index can't be reached: connect to the network and start again")
+    raise Trouble("pip failed, for the reason above; the next start tries again")
+
+
+def pip_status(words: list[str]) -> tuple[int, str]:
+    """Run pip; return its exit status and what it said of errors, which is also shown."""
+    process = subprocess.Popen([str(python()), "-m", "pip", *words], stderr=subprocess.PIPE, text=True, cwd=str(ROOT))
+    assert process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        print(line, end="", file=sys.stderr, flush=True)
+    return process.wait(), "".join(said)
+
+
+def quiet(words: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+
+def command(words: list[str]) -> list[str]:
+    """Return the program that the words ask for, to be run by the environment's interpreter."""
+    first: str | None = words[0] if words else None
+    if first is None:
+        return ["-m", "jupyterlab", "course/index.ipynb"]
+    if words[:2] == ["test", "browser"]:
+        return ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser", *words[2:]]
+    if first == "test":
+        return ["-m", "pytest", *words[1:]]
+    return ["-m", "ftgrade.cli", *words]
+
+
+def run(words: list[str]) -> int:
+    """Run the environment's interpreter in place of this one; the tests and JupyterLab start at the project's root."""
+    if words[1] != "ftgrade.cli":
+        os.chdir(str(ROOT))
+    program = [str(python()), *words]
+    if os.name != "nt":  # there, replacing a process would give the terminal back too early
+        os.execv(program[0], program)
+    return subprocess.run(program, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,52 @@
+"""One place for versions: environment.yml and the lock follow pyproject.toml."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
+LOCKED = dict(
+    line.lower().split("==") for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
+)
+
+
+def declared() -> list[Requirement]:
+    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+    return [Requirement(line) for line in lines]
+
+
+def test_condas_python_is_one_that_the_project_takes():
+    (python,) = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str) and line.startswith("python=")]
+    assert SpecifierSet(PROJECT["requires-python"]).contains(python.removeprefix("python="))
+
+
+def test_conda_installs_the_project_with_all_its_parts_and_no_version_of_its_own():
+    (pip,) = [line["pip"] for line in ENVIRONMENT["dependencies"] if isinstance(line, dict)]
+    (project,) = [line for line in pip if line.startswith("--editable")]
+    extras = re.fullmatch(r"--editable \.\[(.+)\]", project)
+    assert extras
+    assert set(extras[1].split(",")) == set(PROJECT["optional-dependencies"])
+    assert not any("=" in line.replace("--", "") for line in pip)
+    others = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
+    assert others[1:] == ["pip"]
+
+
+@pytest.mark.parametrize("requirement", declared(), ids=str)
+def test_the_lock_holds_every_direct_dependency_within_its_bounds(requirement: Requirement):
+    name = requirement.name.lower()
+    assert name in LOCKED or name.replace("-", "_") in LOCKED
+    assert requirement.specifier.contains(LOCKED.get(name) or LOCKED[name.replace("-", "_")])
+
+
+def test_the_lock_names_no_place_of_one_machine():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "@" not in text
+    assert "/" not in text
+    assert "+cpu" not in text

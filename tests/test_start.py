@@ -1,0 +1,149 @@
+"""The first file that anybody runs: what it installs, what it notices, what it says."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """start.py in a folder of its own, with a pip that only remembers what it was asked for."""
+    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("pyproject.toml", "requirements.lock"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    places = {"ROOT": tmp_path, "VENV": tmp_path / ".venv", "STAMP": tmp_path / ".venv" / ".complete"}
+    for name, value in places.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "LOCK", tmp_path / "requirements.lock")
+    module.asked = []  # pyright: ignore[reportAttributeAccessIssue]
+    module.ran = []  # pyright: ignore[reportAttributeAccessIssue]
+
+    def make() -> None:
+        module.python().parent.mkdir(parents=True, exist_ok=True)
+        module.python().touch()
+
+    def pip_status(words: list[str]) -> tuple[int, str]:
+        module.asked.append(words)
+        return 0, ""
+
+    monkeypatch.setattr(module, "make_environment", make)
+    monkeypatch.setattr(module, "pip_status", pip_status)
+    monkeypatch.setattr(module, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(module, "run", lambda words: module.ran.append(words) or 0)
+    return module
+
+
+def test_a_first_start_installs_and_a_second_one_asks_pip_for_nothing(start: ModuleType):
+    assert start.main(["build"]) == 0
+    first = len(start.asked)
+    assert first >= 2
+    assert start.main(["build"]) == 0
+    assert len(start.asked) == first
+
+
+def test_a_half_finished_install_is_noticed_and_mended(start: ModuleType, monkeypatch, capsys):
+    def stopped(_: list[str]) -> tuple[int, str]:
+        raise KeyboardInterrupt
+
+    whole = start.pip_status
+    monkeypatch.setattr(start, "pip_status", stopped)
+    assert start.main([]) == 130
+    assert not start.complete()
+    monkeypatch.setattr(start, "pip_status", whole)
+    assert start.main([]) == 0
+    assert "it's mended" in capsys.readouterr().out
+    assert start.complete()
+
+
+def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
+    start.main([])
+    before = len(start.asked)
+    (start.ROOT / "requirements.lock").write_text(start.LOCK.read_text() + "\n# changed\n")
+    assert not start.complete()
+    start.main([])
+    assert len(start.asked) > before
+
+
+@pytest.mark.parametrize(
+    ("words", "program"),
+    [
+        ([], ["-m", "jupyterlab", "course/index.ipynb"]),
+        (["test"], ["-m", "pytest"]),
+        (["test", "-k", "lora"], ["-m", "pytest", "-k", "lora"]),
+        (["test", "browser"], ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser"]),
+        (["grade", "--demo"], ["-m", "ftgrade.cli", "grade", "--demo"]),
+    ],
+)
+def test_words_go_where_they_belong(start: ModuleType, words: list[str], program: list[str]):
+    assert start.command(words) == program
+
+
+def test_an_old_python_is_told_which_to_use(start: ModuleType, monkeypatch):
+    monkeypatch.setattr(start.shutil, "which", lambda name: name == "python3.12")
+    with pytest.raises(start.Trouble, match=r"this is 3\.9: run `python3\.12 start\.py`"):
+        start.demand_python((3, 9))
+    start.demand_python((3, 11))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("ERROR: [Errno 28] No space left on device", "the disk is full"),
+        ("NewConnectionError('failed')", "can't be reached"),
+        ("ERROR: something else", "for the reason above"),
+    ],
+)
+def test_a_failing_pip_gets_one_line(start: ModuleType, monkeypatch, capsys, said: str, words: str):
+    monkeypatch.setattr(start, "pip_status", lambda _: (1, said))
+    monkeypatch.setattr(start, "default_is_cpu_build", lambda _: True)
+    assert start.main([]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_full_disk_is_noticed_before_anything_is_downloaded(start: ModuleType, monkeypatch, capsys):
+    monkeypatch.setattr(start.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+    assert start.main([]) == 1
+    assert "3 GB of free disk space are needed and 0.9 are left" in capsys.readouterr().err
+    assert start.asked == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the default build is the one for the machine")
+def test_cuda_is_never_downloaded_by_surprise(start: ModuleType, monkeypatch, capsys):
+    monkeypatch.setattr(start, "pip_status", lambda words: (int("--index-url" in words), ""))
+    monkeypatch.setattr(start, "default_is_cpu_build", lambda _: False)
+    assert start.main([]) == 1
+    assert "gigabytes of CUDA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("needs", "answer"), [(["filelock", "nvidia-cublas; x"], False), (["filelock"], True)])
+def test_a_build_that_needs_nvidias_packages_is_no_cpu_build(start: ModuleType, monkeypatch, needs, answer):
+    report = f'{{"install": [{{"metadata": {{"requires_dist": {str(needs).replace(chr(39), chr(34))}}}}}]}}'
+    monkeypatch.setattr(start, "quiet", lambda _: SimpleNamespace(stdout=report))
+    assert start.default_is_cpu_build("torch") is answer
+    monkeypatch.setattr(start, "quiet", lambda _: SimpleNamespace(stdout=""))
+    assert start.default_is_cpu_build("torch") is False
+
+
+def test_the_machine_with_a_driver_gets_the_default_build(start: ModuleType, monkeypatch):
+    monkeypatch.setattr(start, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(start, "demand_space", lambda _: None)
+    start.main([])
+    assert start.asked[0] == ["install", f"torch=={start.locked('torch')}"]
+
+
+def test_it_imports_only_the_standard_library():
+    import ast
+
+    tree = ast.parse((ROOT / "start.py").read_text(), feature_version=(3, 7))
+    names = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert names <= set(sys.stdlib_module_names)
