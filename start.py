@@ -5,7 +5,7 @@
     python3 start.py grade --demo    anything else goes to the ftgrade command line
 
 The first start makes `.venv` beside this file and installs into it; a stamp, written last, says that it's complete.
-This file must parse under any Python 3, so that an old one is told about in words.
+This file must parse under Python 3.7, so that an old one is told about in words.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def pip_status(words: list[str]) -> tuple[int, str]:
     return process.wait(), "".join(said)
 
 
-def quiet(words: list[str]) -> "subprocess.CompletedProcess[str]":
+def quiet(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
 
 

@@ -58,7 +58,7 @@ def tokens(rng: Rng) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @problem.check(
     "seq", points=2, of="sequence_logprob", title="the log-probability of an answer", same=Close(rtol=1e-5, atol=1e-6),
-    concerns=["unequal lengths and gaps", "ids of -100 and NaN logits outside the answer", "masks of any dtype", "bf16"],
+    concerns=["unequal lengths and gaps", "-100 and NaN outside the answer", "masks of any dtype", "bf16"],
     next_step="Write the tokens of one short row under each other with the logits that predict them, and add by hand.",
 )  # fmt: skip
 def seq(rng: Rng) -> Iterator[AnyCase]:
@@ -268,7 +268,7 @@ def err(rng: Rng) -> Iterator[AnyCase]:
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 #
-# Each stands in for one function; the helpers keep the rest of the contract, so that a mistake is wrong in one way only.
+# Each stands in for one function; the helpers keep the rest of the contract: a mistake is wrong in one way only.
 
 Tensor = torch.Tensor
 PerPair = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
@@ -435,7 +435,7 @@ loss_mistake(
 
 
 def whole_loss_mistake(name: str, says: str, next_step: str, function: WholeLoss) -> None:
-    """Register a wrong loss whose mistake isn't in one pair's formula; it takes the four, beta, smoothing, reduction."""
+    """Register a wrong loss that isn't wrong in one pair's formula; it takes the four, beta, smoothing, reduction."""
 
     def replacement(
         pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor,

@@ -1,0 +1,116 @@
+"""The loss of supervised fine-tuning on answers only: contracts and references.
+
+Every function selects the target positions first and computes afterwards: what isn't selected can't leak.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def answer_only_loss(
+    logits: torch.Tensor, input_ids: torch.Tensor, answer_mask: torch.Tensor, reduction: str = "token_mean"
+) -> torch.Tensor:
+    """Return the cross-entropy of the answer tokens in nats, as a 0-d tensor that can be differentiated.
+
+    `logits` is (batch, time, vocab), `input_ids` and `answer_mask` are (batch, time). The mask is bool, int or float
+    with values 0 and 1; it marks the tokens that are learned. Column 0 has nothing before it and is never a target.
+    `reduction` is "token_mean" (over all targets of the batch), "sequence_mean" (each row's token mean, averaged over
+    the rows that have targets) or "sum". What stands at other positions (ids of -100, logits that are NaN or infinite)
+    changes neither the loss nor its gradient. float64 stays float64; bfloat16 and float16 are computed in float32.
+
+    Errors: ValueError naming `shape` (the three don't agree), `mask` (a value other than 0 and 1), `answer` (no target
+    in the whole batch), `reduction` (none of the three words).
+
+    >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [5.0, 0.0]]], dtype=torch.float64)
+    >>> ids = torch.tensor([[0, 0, 1]])
+    >>> round(answer_only_loss(logits, ids, torch.tensor([[0, 1, 1]])).item(), 4)
+    0.5032
+
+    Always: scores that are moved together at one position change nothing, and a loss is never negative.
+
+    >>> mask = torch.tensor([[0, 1, 1]])
+    >>> bool(torch.isclose(answer_only_loss(logits + 7.0, ids, mask), answer_only_loss(logits, ids, mask)))
+    True
+    >>> bool(answer_only_loss(logits, ids, mask, reduction="sum") >= 0)
+    True
+    """
+    if reduction not in ("token_mean", "sequence_mean", "sum"):
+        raise ValueError(f"reduction must be 'token_mean', 'sequence_mean' or 'sum', got {reduction!r}")
+    target = targets(logits, input_ids, answer_mask)
+    nll = F.cross_entropy(selected(logits, target), input_ids[:, 1:][target].long(), reduction="none")
+    if reduction == "sum":
+        return nll.sum()
+    if reduction == "token_mean":
+        return nll.mean()
+    row = target.nonzero()[:, 0]
+    sums = torch.zeros(len(target), dtype=nll.dtype, device=nll.device).index_add(0, row, nll)
+    counts = target.sum(1)
+    return (sums[counts > 0] / counts[counts > 0]).mean()
+
+
+def answer_only_grad(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of the token mean with respect to the logits, from the formula by hand.
+
+    Arguments and errors as in `answer_only_loss`. The result is (batch, time, vocab), 0 wherever a logit has no
+    influence, and carries no graph. The inputs may be inference tensors, on which autograd refuses to work.
+
+    >>> answer_only_grad(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]), torch.tensor([[0, 1]])).tolist()
+    [[[0.25, 0.25, 0.25, -0.75], [0.0, 0.0, 0.0, 0.0]]]
+
+    Always: raising all logits of a position together does nothing, so each position's gradient adds up to 0.
+
+    >>> parts = answer_only_grad(torch.arange(24.0).reshape(2, 3, 4), torch.ones(2, 3).long(), torch.ones(2, 3))
+    >>> bool(parts.sum(-1).abs().max() < 1e-6)
+    True
+    """
+    target = targets(logits, input_ids, answer_mask)
+    probabilities = selected(logits.detach(), target).softmax(-1)
+    onehot = F.one_hot(input_ids[:, 1:][target].long(), logits.shape[-1])
+    grad = torch.zeros(logits.shape, dtype=probabilities.dtype, device=logits.device)
+    # The token at t + 1 is predicted by the logits at t: that is where its gradient stands.
+    grad[:, :-1][target] = (probabilities - onehot) / target.sum()
+    return grad
+
+
+def accumulation_weights(token_counts: list[int]) -> list[float]:
+    """Return the weight of each micro-batch's token mean, so that their weighted sum is the whole batch's token mean.
+
+    `token_counts` holds the number of targets of each micro-batch; one without targets gets the weight 0.
+
+    Errors: ValueError naming `count` if the list is empty, all of it is 0, or a number is negative.
+
+    >>> accumulation_weights([3, 1])
+    [0.75, 0.25]
+
+    Always: the weights add up to 1.
+
+    >>> abs(sum(accumulation_weights([5, 0, 7, 11])) - 1.0) < 1e-12
+    True
+    """
+    if any(count < 0 for count in token_counts):
+        raise ValueError(f"count: a number of targets can't be negative, got {token_counts}")
+    total = sum(token_counts)
+    if total == 0:
+        raise ValueError(f"count: at least one micro-batch must have targets, got {token_counts}")
+    return [float(count / total) for count in token_counts]
+
+
+def targets(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask: torch.Tensor) -> torch.Tensor:
+    """Return which positions' next tokens are learned, (batch, time - 1) bool. Raises ValueError for invalid input."""
+    if logits.ndim != 3 or input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
+        raise ValueError(
+            "shape: logits must be (batch, time, vocab), input_ids and answer_mask (batch, time); "
+            f"got {tuple(logits.shape)}, {tuple(input_ids.shape)}, {tuple(answer_mask.shape)}"
+        )
+    if not bool(((answer_mask == 0) | (answer_mask == 1)).all()):
+        raise ValueError("mask: answer_mask must hold 0 and 1 only")
+    target = answer_mask[:, 1:] == 1
+    if not bool(target.any()):
+        raise ValueError("answer: no row has a token to learn (column 0 is never one)")
+    return target
+
+
+def selected(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return the logits that predict a target, (targets, vocab), in float32 at least."""
+    chosen = logits[:, :-1][target]
+    return chosen.float() if chosen.dtype in (torch.float16, torch.bfloat16) else chosen
