@@ -179,6 +179,9 @@ def stab(rng: Rng) -> Iterator[AnyCase]:
     yield Relation("logits of size 3,000", (loss(large, ids, mask), loss(large.double(), ids, mask)), agree)
     twice = close_ratio(2.0, "twice the logits should cost about twice as much: large losses are held back")
     yield Relation("logits twice as large", (loss(2 * large, ids, mask), loss(large, ids, mask)), twice)
+    moved = logits.float() + 300.0
+    agree = close_by(1e-4, "logits that are all moved by the same number give another loss")
+    yield Relation("logits moved by 300", (loss(moved, ids, mask), loss(moved - 300.0, ids, mask)), agree)
     half = logits.bfloat16()
     agree = close_by(1e-5, "half-precision logits give another loss than the same logits in float32")
     yield Relation("logits in bfloat16", (loss(half, ids, mask), loss(half.float(), ids, mask)), agree)
