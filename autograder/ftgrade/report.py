@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ftgrade.channel import Value
 from ftgrade.judge import CheckVerdict, Verdict
 from ftgrade.notebook import Finding
+from ftgrade.problem import calls_of
 
 SCHEMA = 1
 
@@ -107,7 +109,7 @@ def describe(verdict: CheckVerdict) -> CheckReport:
 def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
     """Return the words for a failed check: the case, the difference, the known mistake, one next step."""
     if worst.status == "not-attempted":
-        words = f"{verdict.check.of} is not written yet, or its cell is missing or didn't run."
+        words = f"{unwritten(worst) or verdict.check.of} is not written yet, or its cell is missing or didn't run."
         return {"words": words, "next_step": "Write the function in its answer cell; run the notebook from the top."}
     difference, mistake = worst.difference, verdict.mistake
     ratio = shown(difference.ratio) if difference else None
@@ -121,6 +123,12 @@ def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
         "says": mistake.says if mistake else "",
         "next_step": mistake.next_step if mistake else verdict.check.next_step,
     }
+
+
+def unwritten(worst: Verdict) -> str:
+    """Return the function whose call found nothing to call."""
+    calls = zip(calls_of(worst.case), worst.outcomes, strict=False)
+    return next((call.function for call, outcome in calls if not isinstance(outcome, Value)), "")
 
 
 def shown(value: float | None) -> float | None:

@@ -170,7 +170,7 @@ def close_ratio(ratio: float, words: str) -> Callable[[Value, Value], Difference
 @problem.check(
     "stab", points=2, of="answer_only_loss", title="large logits and half precision",
     concerns=["logits of size 3,000 in float32", "bf16 logits"],
-    next_step="Find a function of torch that computes the logarithm of the softmax without computing the softmax first.",
+    next_step="Find a function of torch that computes log(softmax(x)) without computing the softmax first.",
 )  # fmt: skip
 def stab(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = batch(rng)
