@@ -23,6 +23,12 @@ FLAGS = [
 ]
 
 
+RUN_ALL = """() => {
+  window.ranAll = false;
+  window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ranAll = true; });
+}"""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -93,8 +99,9 @@ def run_notebook(lab: tuple[str, str, Path], browser, tmp_path: Path) -> Iterato
             "() => window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'",
             timeout=60_000,
         )
-        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_timeout(500)
+        # A promise that is waited for here has no time limit: note its end on the page instead.
+        page.evaluate(RUN_ALL)
+        page.wait_for_function("() => window.ranAll", timeout=120_000)
         page.screenshot(path=tmp_path / picture)
         print(f"picture: {tmp_path / picture}")
         return page
