@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from nbgrader.apps.api import NbGraderAPI
 from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
+from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 from traitlets.log import get_logger
 
@@ -115,7 +117,10 @@ class Book:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         try:
-            yield
+            with warnings.catch_warnings():
+                # nbgrader 0.9.6 builds records in an order that SQLAlchemy 2.1 warns about, and books them all.
+                warnings.filterwarnings("ignore", message="Object of type <Submitted", category=SAWarning)
+                yield
         finally:
             logger.handlers, logger.propagate = handlers, propagates
             handler.close()

@@ -85,26 +85,28 @@ def browser() -> Iterator[object]:
         started.close()
 
 
+READY = """path => {
+  const open = window.jupyterapp?.shell?.currentWidget?.context;
+  return open?.path === path && open.isReady && open.sessionContext?.session?.kernel?.status === 'idle';
+}"""
+
+
 @pytest.fixture
 def run_notebook(lab: tuple[str, str, Path], browser, tmp_path: Path) -> Iterator[Callable]:
-    """Yield a function that opens a notebook, runs it from the start, takes a picture, and returns the page."""
+    """Yield a function that opens a notebook, runs it from the top, takes a picture, and returns page and cells."""
     address, token, _ = lab
     page = browser.new_page(viewport={"width": 1280, "height": 1600})
 
     def run(path: str, picture: str):
-        page.goto(f"{address}/lab/tree/{path}?token={token}")
-        page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context?.isReady")
-        # Idle first: a run that is asked for while the kernel starts is lost.
-        page.wait_for_function(
-            "() => window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'",
-            timeout=60_000,
-        )
-        # A promise that is waited for here has no time limit: note its end on the page instead.
+        page.goto(f"{address}/lab/workspaces/{picture}/tree/{path}?token={token}")
+        # Of this very notebook, and idle: a run that is asked for while its kernel starts is lost.
+        page.wait_for_function(READY, arg=path, timeout=60_000)
         page.evaluate(RUN_ALL)
         page.wait_for_function("() => window.ranAll", timeout=120_000)
-        page.screenshot(path=tmp_path / picture)
-        print(f"picture: {tmp_path / picture}")
-        return page
+        page.screenshot(path=tmp_path / f"{picture}.png")
+        print(f"picture: {tmp_path / picture}.png")
+        # The page holds only the cells in view; the notebook's model holds all of them.
+        return page, page.evaluate("() => window.jupyterapp.shell.currentWidget.context.model.toJSON().cells")
 
     yield run
     page.close()
