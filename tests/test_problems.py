@@ -65,6 +65,7 @@ def test_the_stub_scores_nothing(stem: str, grader: Grader, hand_in: HandIn):
     assert report.state == "graded"
     assert report.score == 0
     assert {check.status for check in report.checks} == {"not-attempted"}
+    assert [note.error for note in report.notes if note.error] == [], "the notebook must run as it is handed out"
 
 
 @pytest.mark.parametrize(("stem", "name"), mistakes(), ids=called)

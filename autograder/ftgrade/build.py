@@ -13,7 +13,6 @@ from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
 from ftgrade.problem import Check, Problem
 
-SETUP = "import numpy as np\nimport torch\n\nfrom ftmath import check"
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -35,7 +34,7 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
         if hole == "card":
             cells.append(locked("markdown", card(problem)))
         elif hole == "setup":
-            cells.append(locked("code", SETUP))
+            cells.append(locked("code", setup(solution, text, problem.functions, stem)))
         elif hole == "answer":
             cells.append(answer_cell(function, stub(solution, text, function, stem)))
         elif hole == "checks":
@@ -65,6 +64,19 @@ def read_master(path: Path) -> list[Cell]:
     """Return the cells of a py:percent master."""
     notebook = jupytext.reads(path.read_text("utf-8"), fmt="py:percent")
     return [dict(cell) for cell in notebook.cells]
+
+
+def setup(solution: ast.Module, text: str, functions: list[str], stem: str) -> str:
+    """Return the imports of a notebook: NumPy, torch, the check, and what the contracts' own annotations need."""
+    contracts = ast.parse("\n\n".join(stub(solution, text, name, stem) for name in functions)).body
+    used = {node.id for contract in contracts for node in ast.walk(contract) if isinstance(node, ast.Name)}
+    needed: list[str] = []
+    for node in solution.body:
+        if isinstance(node, ast.ImportFrom):
+            names = [name.name for name in node.names if name.name in used and name.asname is None]
+            needed += [f"from {node.module} import {', '.join(names)}\n"] if names else []
+    lines = "".join(needed) + "\n" if needed else ""
+    return f"{lines}import numpy as np\nimport torch\n\nfrom ftmath import check"
 
 
 def stub(solution: ast.Module, text: str, function: str, stem: str) -> str:
