@@ -14,8 +14,8 @@ def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
 
     `logits` is (batch, time, vocab), `input_ids` and `answer_mask` are (batch, time). The mask is bool, int or float
     with values 0 and 1. Column 0 has nothing before it and is never a target. A row without targets gives 0.
-    What stands at other positions (ids of -100, logits that are NaN) has no influence. float64 stays float64;
-    bfloat16 and float16 are computed in float32.
+    What stands at other positions (ids of -100, logits that are NaN) has no influence. The result can be
+    differentiated with respect to `logits`. float64 stays float64; bfloat16 and float16 are computed in float32.
 
     Errors: ValueError naming `shape` if the three don't agree in batch and time.
 
@@ -95,6 +95,11 @@ def implicit_rewards(
     >>> one = torch.tensor([-1.0])
     >>> [round(reward.item(), 2) for reward in implicit_rewards(one, one - 1, one - 2, one, beta=0.5)]
     [1.0, -0.5]
+
+    Always: a policy equal to its reference earns nothing.
+
+    >>> [reward.tolist() for reward in implicit_rewards(one, one - 1, one, one - 1)]
+    [[0.0], [0.0]]
     """
     demand_pairs(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
     pairs = [(policy_chosen, reference_chosen), (policy_rejected, reference_rejected)]

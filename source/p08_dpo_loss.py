@@ -42,7 +42,7 @@ print("margin", h, "loss", round(np.log1p(np.exp(-0.1 * h)), 4), "at margin 0:",
 # ## 1. From logits to one number an answer
 #
 # Gather each answer token's log-probability and add them up, row by row. Outside the answer, ids may be $-100$ and logits
-# may be NaN: they must not matter.
+# may be NaN: they must not matter. Training goes through this number, so the graph must stay whole.
 
 # %% hole="answer" function="sequence_logprob"
 

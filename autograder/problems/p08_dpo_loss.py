@@ -58,7 +58,7 @@ def tokens(rng: Rng) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 @problem.check(
     "seq", points=2, of="sequence_logprob", title="the log-probability of an answer", same=Close(rtol=1e-5, atol=1e-6),
-    concerns=["unequal lengths and gaps", "-100 and NaN outside the answer", "masks of any dtype", "bf16"],
+    concerns=["unequal lengths and gaps", "-100 and NaN outside the answer", "masks of any dtype", "bf16", "gradients"],
     next_step="Write the tokens of one short row under each other with the logits that predict them, and add by hand.",
 )  # fmt: skip
 def seq(rng: Rng) -> Iterator[AnyCase]:
@@ -73,6 +73,8 @@ def seq(rng: Rng) -> Iterator[AnyCase]:
     broken[:, -1] = math.inf
     yield Case("NaN logits where nothing is predicted", call("sequence_logprob", broken, ids, mask.double()))
     yield Case("logits in bfloat16", call("sequence_logprob", logits.bfloat16(), ids, mask))
+    trained = logits.clone().requires_grad_()
+    yield Case("logits that require grad", call("sequence_logprob", trained, ids, mask, backward=True))
 
 
 @problem.check(
@@ -228,7 +230,11 @@ def rew(rng: Rng) -> Iterator[AnyCase]:
 
 
 def inference(four: Four) -> list[torch.Tensor]:
-    """Return tensors that autograd refuses: it would have to be tricked by copies, which is more than the formula."""
+    """Return tensors that autograd refuses.
+
+    Plain autograd on the arguments fails. Who copies them into fresh leaves and differentiates those is right too,
+    by design: that takes more understanding than the formula.
+    """
     with torch.inference_mode():
         return [part.clone() for part in four]
 
@@ -472,6 +478,11 @@ def trains_reference(four: Four, beta: float, label_smoothing: float, reduction:
     return value.mean() if reduction == "mean" else value
 
 
+def smooths_by_default(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
+    demand(four, beta, label_smoothing, reduction)
+    return smoothed(right, four, beta, label_smoothing or 0.1, reduction)
+
+
 def cuts_graph(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
     demand(four, beta, label_smoothing, reduction)
     return smoothed(right, four, beta, label_smoothing, reduction).detach()
@@ -511,6 +522,10 @@ whole_loss_mistake(
     "smoothing_swapped", "Your smoothing gives the wrong label the larger weight.",
     "label_smoothing is the probability of the wrong label.",
     smooths_wrongly(lambda epsilon: (epsilon, 1 - epsilon) if epsilon else (1.0, 0.0)),
+)  # fmt: skip
+whole_loss_mistake(
+    "smoothing_by_default", "Your loss smooths the labels even where label_smoothing is 0.",
+    "With label_smoothing 0 the loss is the plain one.", smooths_by_default,
 )  # fmt: skip
 whole_loss_mistake(
     "reference_gradient", "Your loss sends a gradient into the reference.", "Detach the reference's tensors.",
@@ -596,6 +611,12 @@ def without_first(mask: Tensor) -> Tensor:
     return mask & (mask.cumsum(-1) > 1)
 
 
+def to_shortest(mask: Tensor) -> Tensor:
+    """Keep as many targets of each row as the shortest row with any has."""
+    counts = mask.sum(-1)
+    return mask & (mask.cumsum(-1) <= counts[counts > 0].min())
+
+
 def without_last(mask: Tensor) -> Tensor:
     return mask & (mask.flip(-1).cumsum(-1).flip(-1) > 1)
 
@@ -603,6 +624,14 @@ def without_last(mask: Tensor) -> Tensor:
 token_mistake(
     "mean_logprob", lambda z, ids, m: shifted(z, ids, m) / m[:, 1:].sum(-1).clamp(min=1),
     "Your answers are averaged over their tokens; DPO sums.", "The log-probability of a sequence is a sum.",
+)  # fmt: skip
+token_mistake(
+    "mean_times_longest", lambda z, ids, m: shifted(z, ids, m) / m[:, 1:].sum(-1).clamp(min=1) * m[:, 1:].sum(-1).max(),
+    "Your answers all count as if they were as long as the longest one.", "Add up each row's own tokens.",
+)  # fmt: skip
+token_mistake(
+    "truncated_to_shortest", lambda z, ids, m: shifted(z, ids, torch.cat([m[:, :1], to_shortest(m[:, 1:])], 1)),
+    "Your answers are cut to the length of the shortest one.", "Pad a batch; don't cut it: every answer token counts.",
 )  # fmt: skip
 token_mistake(
     "logprob_not_shifted", summed,
@@ -619,6 +648,12 @@ token_mistake(
 token_mistake(
     "prompt_included", lambda z, ids, m: summed(z[:, :-1], ids[:, 1:].clamp(min=0), torch.ones_like(m[:, 1:])),
     "Your sum takes in prompt and padding.", "Only tokens where the mask is 1 count.",
+)  # fmt: skip
+token_mistake(
+    "prompt_averaged", lambda z, ids, m: summed(z[:, :-1], ids[:, 1:].clamp(min=0), torch.ones_like(m[:, 1:])) / (
+        m.shape[1] - 1
+    ),
+    "Your number is the mean over prompt, answer and padding.", "Sum, and only where the mask is 1.",
 )  # fmt: skip
 token_mistake(
     "first_token_dropped", lambda z, ids, m: shifted(z, ids, torch.cat([m[:, :1], without_first(m[:, 1:])], 1)),
@@ -645,6 +680,17 @@ def logprob_in_half(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> T
     if answer_mask.shape != logits.shape[:2]:
         raise ValueError("shape")
     return shifted(logits, input_ids, answer_mask != 0)
+
+
+@problem.mistake(
+    replaces="sequence_logprob",
+    says="Your sum is cut off from the graph: no gradient reaches the logits.",
+    next_step="Leave out `.item()`, `.detach()`, `float()` and NumPy on what comes from the logits.",
+)
+def logprob_detached(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
+    if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
+        raise ValueError("shape")
+    return shifted(single(logits), input_ids, answer_mask != 0).detach()
 
 
 def reward_mistake(name: str, formula: Rewards, says: str, next_step: str) -> None:

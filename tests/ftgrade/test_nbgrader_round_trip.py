@@ -203,3 +203,17 @@ def test_zip_collect_fills_the_same_folders(course: Path, tmp_path: Path):
     assert nbgrader(course, "zip_collect", STEM, trait) == 0
     assert (course / "submitted" / "zoe" / STEM / f"{STEM}.ipynb").is_file()
     assert os.listdir(course / "submitted" / "zoe" / STEM)
+
+
+def test_formgraders_button_books_the_same_scores(course: Path):
+    """The button calls `NbGraderAPI.autograde` with the course's own configuration."""
+    from ftgrade.grade import Course
+    from ftgrade.gradebook import Book
+
+    before = scores(course)
+    book = Book(Course(course))
+    for student in ("wrong", "tagged", "zz_malformed"):
+        with book.logged():
+            result = book.api.autograde(STEM, student, force=True)
+        assert result["success"], result.get("error")
+    assert scores(course) == before
