@@ -1,5 +1,6 @@
 """The words a problem is written in: checks with their cases, sameness, and the mistakes people really make."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -178,6 +179,14 @@ def name_of(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def number(outcome: Value) -> float:
+    """Return the one number of an outcome, or NaN where there isn't one."""
+    value = outcome.value
+    if torch.is_tensor(value):
+        return float(value) if value.numel() == 1 else math.nan
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
 def finite(outcome: Value) -> Difference | None:
     """Demand finite numbers in the value and, if they were asked for, in its gradients."""
     for part in [outcome.value, *(outcome.gradients or ())]:
@@ -265,5 +274,5 @@ class Problem:
 
 __all__ = [
     "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Problem", "Refusal", "Relation",
-    "Rng", "Same", "Stream", "Value", "call", "calls_of", "finite", "integer",
+    "Rng", "Same", "Stream", "Value", "call", "calls_of", "finite", "integer", "number",
 ]  # fmt: skip

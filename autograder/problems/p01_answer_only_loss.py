@@ -10,7 +10,21 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ftgrade.problem import AnyCase, Call, Case, Close, Difference, Problem, Refusal, Relation, Rng, Value, call, finite
+from ftgrade.problem import (
+    AnyCase,
+    Call,
+    Case,
+    Close,
+    Difference,
+    Problem,
+    Refusal,
+    Relation,
+    Rng,
+    Value,
+    call,
+    finite,
+    number,
+)
 
 problem = Problem(part="02_supervised_objective", difficulty=2, importance=5, minutes=60)
 
@@ -93,14 +107,6 @@ def mean_of_rows(whole: Value, *rows: Value) -> Difference | None:
     if abs(number(whole) - wanted) <= 1e-8 * max(1.0, abs(wanted)):
         return None
     return Difference("the sequence mean isn't the mean of your own token means of the rows that have targets")
-
-
-def number(outcome: Value) -> float:
-    """Return the one number of an outcome, or NaN where there isn't one."""
-    got = outcome.value
-    if torch.is_tensor(got):
-        return float(got) if got.numel() == 1 else math.nan
-    return float(got) if isinstance(got, int | float) else math.nan
 
 
 @problem.check(

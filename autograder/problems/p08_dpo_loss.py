@@ -10,7 +10,20 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ftgrade.problem import AnyCase, Case, Close, Difference, Problem, Refusal, Relation, Rng, Value, call, finite
+from ftgrade.problem import (
+    AnyCase,
+    Case,
+    Close,
+    Difference,
+    Problem,
+    Refusal,
+    Relation,
+    Rng,
+    Value,
+    call,
+    finite,
+    number,
+)
 
 problem = Problem(part="07_preference", difficulty=3, importance=5, minutes=60)
 
@@ -119,14 +132,6 @@ def steady(at_minus: Value, at_plus: Value, at_zero: Value) -> Difference | None
     if abs(minus + plus - 2 * zero) <= 1e-3 * abs(zero):
         return None
     return Difference("the gradient at far margins isn't what the function's own gradient at 0 leads to")
-
-
-def number(outcome: Value) -> float:
-    """Return the one number of an outcome, or NaN where there isn't one."""
-    value = outcome.value
-    if torch.is_tensor(value):
-        return float(value) if value.numel() == 1 else math.nan
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def same_number(one: Value, other: Value) -> Difference | None:
