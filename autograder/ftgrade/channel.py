@@ -93,7 +93,7 @@ def outcome(reply: Any) -> Outcome:
     """Return the outcome that a call's reply tells, or a protocol breach: replies are checked, never trusted."""
     try:
         return parse_outcome(reply)
-    except (FrameError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (FrameError, AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError):
         return Lost("protocol", "the reply was not in the form that the grader reads")
 
 

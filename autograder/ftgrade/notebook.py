@@ -59,9 +59,10 @@ def read_file(path: Path) -> Submission:
     except OSError:
         words = f"{path.name} is a link or can't be opened. Hand in the notebook itself."
         raise StudentFault("not-a-file", words) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StudentFault("not-a-file", f"{path.name} is not a file. Hand in the notebook itself.")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StudentFault("not-a-file", f"{path.name} is not a file. Hand in the notebook itself.")
         return read(file.read(MAX_FILE_BYTES + 1))
 
 
@@ -131,13 +132,16 @@ def cell_of(number: int, raw: Any) -> Cell | None:
         source = "".join(source)
     if not isinstance(source, str):
         return None
-    # A lone surrogate is valid JSON and no valid text: no file or process could take it.
-    source = source.encode("utf-8", "replace").decode("utf-8")
-    return Cell(number, raw["cell_type"], source, grade_id_of(raw.get("metadata")))
+    return Cell(number, raw["cell_type"], valid_text(source), grade_id_of(raw.get("metadata")))
+
+
+def valid_text(text: str) -> str:
+    """Replace lone surrogates, which JSON allows and no file or process could take."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def grade_id_of(metadata: Any) -> str | None:
     """Return the nbgrader id that a cell's metadata claims; nothing else in there is believed."""
     nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
     claimed = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
-    return claimed if isinstance(claimed, str) and 0 < len(claimed) <= 200 else None
+    return valid_text(claimed) if isinstance(claimed, str) and 0 < len(claimed) <= 200 else None

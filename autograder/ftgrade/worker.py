@@ -37,7 +37,9 @@ import torch
 MAX_FRAME_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 MAX_TEXT = 4_000
-ARRAY_KINDS = "biuf"
+NUMPY_DTYPES = frozenset(
+    ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+)
 TORCH_DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -120,11 +122,11 @@ def encode(value: Any, depth: int = 0) -> Any:
         return {"dict": [[encode(key, depth + 1), encode(item, depth + 1)] for key, item in value.items()]}
     if kind is torch.Tensor or kind is torch.nn.Parameter:
         return encode_tensor(value)
-    if kind is np.ndarray and value.dtype.kind in ARRAY_KINDS and value.dtype.itemsize <= 8:
+    if kind is np.ndarray and value.dtype.name in NUMPY_DTYPES:
         little = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"))
-        return array(str(value.dtype.newbyteorder("=")), value.shape, little.tobytes(), "numpy")
-    if isinstance(value, np.generic) and value.dtype.kind in ARRAY_KINDS and value.dtype.itemsize <= 8:
-        return {"scalar": [str(value.dtype), value.item()]}
+        return array(value.dtype.name, value.shape, little.tobytes(), "numpy")
+    if isinstance(value, np.generic) and value.dtype.name in NUMPY_DTYPES:
+        return {"scalar": [value.dtype.name, value.item()]}
     if isinstance(value, Stream):
         return {"iterator": [encode(item, depth + 1) for item in value.items]}
     return {"other": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:200]}
@@ -173,7 +175,8 @@ def decode(data: Any, depth: int = 0) -> Any:
 
 
 def scalar_dtype(name: str) -> str:
-    if np.dtype(name).kind not in ARRAY_KINDS or np.dtype(name).itemsize > 8:
+    # By name, never by np.dtype: it evaluates what looks like Python in a name.
+    if name not in NUMPY_DTYPES:
         raise FrameError("a scalar is bool, integer or float of at most 8 bytes")
     return name
 

@@ -764,3 +764,14 @@ gradient_mistake(
     "grad_of_sigmoid", lambda h, b, n: -b * torch.sigmoid(b * h) * torch.sigmoid(-b * h) / n,
     "Your gradient is that of the sigmoid; the logarithm is missing.", "Divide by the sigmoid: d log f = df / f.",
 )  # fmt: skip
+
+
+@problem.mistake(
+    replaces="dpo_grad",
+    says="Your gradient leaves the reference out.",
+    next_step="The reference is a constant, but its preference is part of the margin inside the sigmoid.",
+)
+def grad_no_reference(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor, beta: float = 0.1) -> tuple[Tensor, Tensor]:
+    demand((pc, pr, rc, rr), beta)
+    value = -beta * torch.sigmoid(-beta * (pc - pr)) / pc.numel()
+    return value, -value

@@ -16,11 +16,13 @@ import torch
 from ftgrade import channel, worker
 from ftgrade.channel import Call, Deadline, Lost, Raised, Value
 from ftgrade.worker import FrameError, Other, Stream, decode, encode
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 Pair = tuple[socket.socket, socket.socket]
+# A busy machine is no counterexample.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def crossed(value: Any) -> Any:
@@ -38,11 +40,13 @@ def same(one: Any, other: Any) -> bool:
         return (
             one.detach().contiguous().reshape(-1).view(torch.uint8).equal(other.detach().reshape(-1).view(torch.uint8))
         )
+    if isinstance(one, float | np.floating) and np.isnan(one):  # a scalar crosses as a number: one NaN for all of them
+        return bool(np.isnan(other))
     if isinstance(one, np.ndarray | np.generic):
         native = one.astype(one.dtype.newbyteorder("="))
         return native.dtype == other.dtype and one.shape == other.shape and native.tobytes() == other.tobytes()
     if isinstance(one, float):
-        return one == other and math.copysign(1, one) == math.copysign(1, other) or one != one and other != other
+        return struct.pack("d", one) == struct.pack("d", other)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):
@@ -86,17 +90,20 @@ nested = st.recursive(
 )
 
 
+@unhurried
 @given(nested)
 def test_what_crosses_is_the_same_bit_by_bit(value: Any):
     assert same(value, crossed(value))
 
 
+@unhurried
 @given(arrays, st.integers(0, 2))
 def test_a_view_of_an_array_crosses_as_what_it_shows(value: np.ndarray, axis: int):
     for view in (value.T, np.flip(value), np.rollaxis(value, axis) if axis < value.ndim else value[..., None]):
         assert same(view, crossed(view))
 
 
+@unhurried
 @given(st.lists(plain | tensors(), max_size=4))
 def test_a_stream_arrives_as_an_iterator_that_is_walked_once(items: list[Any]):
     arrived = crossed(Stream(items))
@@ -165,7 +172,7 @@ class Tensor(torch.Tensor):
     pass
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024
+Point = namedtuple("Point", "x y")
 
 
 @pytest.mark.parametrize(
@@ -391,8 +398,22 @@ def test_an_error_is_capped():
 # Infinity and the marks "(" and "," stay out: the two ways in which they get through yet stand below by themselves.
 words = ["float32", "int64", "bool", "bfloat16", "object", "<f8", "V8", "torch", "numpy", "AAAAAA==", "AAAAAAAAAAA="]
 keys = st.sampled_from(
-    ["value", "changed", "gradients", "error", "names", "message", "line", "missing", "unsendable"]
-    + ["tuple", "dict", "scalar", "iterator", "other", "array", "shape", "data", "of", "requires_grad", "inference"]
+    [
+        *(
+            "value",
+            "changed",
+            "gradients",
+            "error",
+            "names",
+            "message",
+            "line",
+            "missing",
+            "unsendable",
+            "tuple",
+            "dict",
+        ),
+        *("scalar", "iterator", "other", "array", "shape", "data", "of", "requires_grad", "inference"),
+    ]
 )
 atoms = (
     st.none() | st.booleans() | st.integers() | st.integers(-1, 4) | st.floats(allow_infinity=False)
@@ -420,17 +441,16 @@ forged_replies = junk | st.one_of(
 
 
 @pytest.mark.filterwarnings("ignore")  # numpy warns of some spellings of a dtype
+@unhurried
 @given(forged_replies)
 def test_whatever_a_reply_says_it_comes_to_an_outcome(reply: Any):
     assert isinstance(channel.outcome(json.loads(json.dumps(reply))), Value | Raised | Lost)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="channel.outcome doesn't catch int(inf)")
 def test_an_endless_position_is_a_breach_of_the_protocol():
     channel.outcome({"value": 1, "changed": [math.inf]})
 
 
-@pytest.mark.xfail(strict=True, raises=SyntaxError, reason="numpy parses a dtype's commas and brackets as Python")
 @pytest.mark.parametrize("name", ["i4,(", "(1,2", ","])
 def test_a_dtype_that_does_not_parse_is_a_breach_of_the_protocol(name: str):
     channel.outcome({"value": {"scalar": [name, 1]}, "changed": []})
