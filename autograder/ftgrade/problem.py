@@ -252,12 +252,12 @@ class Problem:
         return register
 
     def mistake(
-        self, *, replaces: str, says: str, next_step: str
+        self, *, replaces: str, says: str, next_step: str, name: str = ""
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register a function as a wrong variant of the function that it `replaces`; its name is the mistake's."""
+        """Register a function as a wrong variant of the function that it `replaces`, by `name` or by its own name."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.mistakes.append(Mistake(function.__name__, replaces, says, next_step, function))
+            self.mistakes.append(Mistake(name or function.__name__, replaces, says, next_step, function))
             return function
 
         return register

@@ -1,0 +1,100 @@
+"""Build, apply, merge and differentiate a LoRA update: contracts and references (arXiv:2106.09685)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def check_lora_shapes(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> int:
+    """Return the rank of the factors A (r, d_in) and B (d_out, r) of a weight W (d_out, d_in).
+
+    Errors: ValueError whose message contains `2-D` if one of them isn't a matrix, `A must` if A doesn't take W's
+    inputs, `B must` if B doesn't give W's outputs, `rank` if the two factors have different ranks.
+
+    >>> check_lora_shapes(torch.zeros(5, 3), torch.zeros(2, 3), torch.zeros(5, 2))
+    2
+    """
+    if W.ndim != 2 or A.ndim != 2 or B.ndim != 2:
+        raise ValueError(f"W, A and B must be 2-D, got {W.ndim}, {A.ndim} and {B.ndim} axes")
+    if A.shape[1] != W.shape[1]:
+        raise ValueError(f"A must have {W.shape[1]} columns for a weight of shape {tuple(W.shape)}, got {A.shape[1]}")
+    if B.shape[0] != W.shape[0]:
+        raise ValueError(f"B must have {W.shape[0]} rows for a weight of shape {tuple(W.shape)}, got {B.shape[0]}")
+    if A.shape[0] != B.shape[1]:
+        raise ValueError(f"rank: A has {A.shape[0]} rows and B has {B.shape[1]} columns; both are the rank")
+    return A.shape[0]
+
+
+def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float, rslora: bool = False) -> torch.Tensor:
+    """Return the update of shape (d_out, d_in) that the factors A (r, d_in) and B (d_out, r) stand for.
+
+    The scale is alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732). `alpha` may be any float.
+
+    >>> A, B = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [0.0], [1.0]])
+    >>> lora_delta(A, B, alpha=2.0).tolist()
+    [[6.0, 12.0], [0.0, 0.0], [2.0, 4.0]]
+
+    Always: twice alpha is twice the update.
+
+    >>> bool(torch.equal(lora_delta(A, B, 3.0), 2 * lora_delta(A, B, 1.5)))
+    True
+    """
+    rank = A.shape[0]
+    scale = alpha / math.sqrt(rank) if rslora else alpha / rank
+    return scale * (B @ A)
+
+
+def lora_forward(
+    x: torch.Tensor, W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the adapted layer's output without forming the update: (..., d_in) becomes (..., d_out).
+
+    `x` may have any number of leading axes, also none. The scale is alpha / r; the bias is added once, unscaled. With
+    B = 0 the output is the base layer's, bit for bit.
+
+    >>> x, W = torch.tensor([1.0, 1.0]), torch.eye(2)
+    >>> lora_forward(x, W, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [1.0]]), alpha=3.0).tolist()
+    [1.0, 4.0]
+    """
+    # Two thin products instead of one thick one: r (d_in + d_out) multiplications a token, not d_in d_out.
+    return F.linear(x, W, bias) + (alpha / A.shape[0]) * F.linear(F.linear(x, A), B)
+
+
+def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Return a new weight of W's dtype with the update added; nothing that was passed in changes.
+
+    The sum is made in float32 at least, whatever W's dtype is, and rounded to W's dtype once.
+
+    >>> merge(torch.eye(2), torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [0.0]]), alpha=1.0).tolist()
+    [[2.0, 2.0], [0.0, 1.0]]
+
+    Always: a merge with B = 0 gives the weight itself, and the factors' order of magnitude doesn't matter.
+
+    >>> W, A = torch.randn(4, 3).bfloat16(), torch.randn(2, 3)
+    >>> bool(torch.equal(merge(W, A, torch.zeros(4, 2), alpha=16.0), W))
+    True
+    """
+    wide = torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)
+    return (W.to(wide) + lora_delta(A.to(wide), B.to(wide), alpha)).to(W.dtype)
+
+
+def first_step_grads(
+    G: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients (of A, of B), given the gradient G (d_out, d_in) of the loss by the adapted weight.
+
+    The adapted weight is W plus the update with scale alpha / r. Write the two products; autograd isn't needed.
+
+    >>> G, A, B = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]]), torch.tensor([[0.5, -0.5]]), torch.zeros(3, 1)
+    >>> dA, dB = first_step_grads(G, A, B, alpha=2.0)
+    >>> dB.flatten().tolist()
+    [1.0, -2.0, -2.0]
+
+    Always: with B = 0 the first step moves B alone.
+
+    >>> bool((dA == 0).all())
+    True
+    """
+    scale = alpha / A.shape[0]
+    return scale * B.T @ G, scale * G @ A.T
