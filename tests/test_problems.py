@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from ftgrade import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.channel import Value
@@ -99,17 +100,21 @@ def test_a_case_draws_other_values_from_another_seed(stem: str):
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_every_case_can_be_failed(stem: str):
-    """A function that returns nothing, and one that refuses everything, fail: no case passes by itself."""
+    """Functions that return a constant or their input, and one that refuses everything, pass no check at all."""
     problem = judging(stem).problem
     names = problem.functions
-
-    def nothing(*_: object, **__: object) -> None:
-        return None
 
     def refusing(*_: object, **__: object) -> None:
         raise ValueError("no")
 
-    for lazy in (nothing, refusing):
+    def constant(value: object) -> Callable[..., object]:
+        return lambda *_, **__: value
+
+    def same_as_given(*inputs: object, **_: object) -> object:
+        return inputs[0] if inputs else None
+
+    zero, pair = torch.zeros((), requires_grad=True), (torch.zeros(3), torch.zeros(3))
+    for lazy in (refusing, same_as_given, *map(constant, (None, 0, 1, 1.0, [], {}, zero, torch.ones(3), pair))):
         module = CATALOG.solution(stem)
         for name in names:
             setattr(module, name, lazy)

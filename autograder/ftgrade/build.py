@@ -51,6 +51,9 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
 
 def demand_holes(stem: str, problem: Problem, filled: list[str]) -> None:
     """Raise AuthorFault unless every hole that the problem needs stands exactly once."""
+    shared = sorted({check.name for check in problem.checks} & set(problem.functions))
+    if shared:
+        raise AuthorFault(f"{stem}: a check and a function can't both be named {shared[0]!r}: rename the check")
     needed = ["card", "setup", *(f"{hole} {name}" for name in problem.functions for hole in ("answer", "checks"))]
     for hole in needed:
         if filled.count(hole) != 1:

@@ -188,7 +188,7 @@ def note(cell: Cell, reply: object) -> Iterator[CellNote]:
     """Yield what a cell's reply tells its student, if it tells anything."""
     if not isinstance(reply, dict):
         return
-    printed, error = str(reply.get("printed", ""))[:MAX_NOTE_CHARACTERS], ""
+    printed, error = channel.valid_text(str(reply.get("printed", ""))[:MAX_NOTE_CHARACTERS]), ""
     if isinstance(reply.get("error"), dict):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             failure = channel.raised(reply["error"])
@@ -269,7 +269,7 @@ class Grader:
         """Return the name of everything that a score depends on."""
         environment = [platform.python_version(), torch.__version__, np.__version__]
         judged_by = [self.catalog.digest(blank.stem), code_digest()]
-        said = [finding.words for finding in blank.findings]
+        said = [finding.words for finding in (*blank.findings, *submission.findings)]
         parts = [submission.digest, said, blank.stem, blank.student, blank.secret_print, *judged_by, *environment]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -173,12 +173,22 @@ def compare(
         if isinstance(outcome, Raised):
             return "error", raised_words(outcome)
     values = [outcome for outcome in got if isinstance(outcome, Value)]
-    if isinstance(case, Relation):
-        difference = case.holds(*values)
-    else:
-        assert isinstance(expected, Value)
-        difference = answer(case, same, expected, values[0])
+    try:
+        difference = values_differ(case, same, expected, values)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        # Sameness knows the reference's kind of value; whatever else is returned is no answer, and no fault of ours.
+        difference = Difference("the result is of a kind that can't be compared")
     return ("wrong", difference) if difference else ("pass", None)
+
+
+def values_differ(
+    case: Case | Relation, same: Same, expected: Outcome | None, values: list[Value]
+) -> Difference | None:
+    """Return how values fail a case."""
+    if isinstance(case, Relation):
+        return case.holds(*values)
+    assert isinstance(expected, Value)
+    return answer(case, same, expected, values[0])
 
 
 def refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
@@ -243,7 +253,7 @@ def equal(right: object, left: object, same: Same) -> bool:
         return type(right) is type(left) and Close()(right, left) is None
     try:
         return same(right, left) is None
-    except (TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return False
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ftgrade.channel import valid_text
 from ftgrade.errors import StudentFault
 
 MAX_FILE_BYTES = 100 * 2**20
@@ -80,7 +81,11 @@ def read(data: bytes) -> Submission:
         raise StudentFault(
             "malformed", "The file is JSON, but not a notebook. Hand in the .ipynb file of this problem."
         )
-    if document["nbformat"] != 4 or not isinstance(document.get("cells"), list):
+    if document["nbformat"] == 4 and not isinstance(document.get("cells"), list):
+        raise StudentFault(
+            "malformed", "The notebook has no list of cells. Open it in JupyterLab, save it, hand in again."
+        )
+    if document["nbformat"] != 4:
         words = (
             f"The notebook has format {document['nbformat']}, and this grader reads format 4. "
             "Open it in a current JupyterLab, save it, and hand in again."
@@ -133,11 +138,6 @@ def cell_of(number: int, raw: Any) -> Cell | None:
     if not isinstance(source, str):
         return None
     return Cell(number, raw["cell_type"], valid_text(source), grade_id_of(raw.get("metadata")))
-
-
-def valid_text(text: str) -> str:
-    """Replace lone surrogates, which JSON allows and no file or process could take."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def grade_id_of(metadata: Any) -> str | None:

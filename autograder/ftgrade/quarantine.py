@@ -5,6 +5,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from ftgrade.channel import valid_text
 from ftgrade.errors import OurFault
 from ftgrade.notebook import Finding
 
@@ -35,7 +36,7 @@ def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
     moved = sorted(path.relative_to(aside).as_posix() for path in aside.rglob("*") if not is_dir(path))
     names = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
     words = f"Links, start-up files and very large files are set aside and take no part in grading: {names}."
-    return (Finding("set-aside", words),)
+    return (Finding("set-aside", valid_text(words)),)
 
 
 def unwanted(folder: Path) -> list[Path]:

@@ -125,7 +125,7 @@ def encode(value: Any, depth: int = 0) -> Any:
     if kind is np.ndarray and value.dtype.name in NUMPY_DTYPES:
         little = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"))
         return array(value.dtype.name, value.shape, little.tobytes(), "numpy")
-    if isinstance(value, np.generic) and value.dtype.name in NUMPY_DTYPES:
+    if isinstance(value, np.generic) and kind.__module__ == "numpy" and value.dtype.name in NUMPY_DTYPES:
         return {"scalar": [value.dtype.name, value.item()]}
     if isinstance(value, Stream):
         return {"iterator": [encode(item, depth + 1) for item in value.items]}

@@ -104,6 +104,8 @@ def hand(rng: Rng) -> Iterator[AnyCase]:
 
 def mean_of_rows(whole: Value, *rows: Value) -> Difference | None:
     wanted = sum(number(row) for row in rows) / len(rows)
+    if len({number(row) for row in rows}) == 1:
+        return Difference("rows that differ all give the same loss")
     if abs(number(whole) - wanted) <= 1e-8 * max(1.0, abs(wanted)):
         return None
     return Difference("the sequence mean isn't the mean of your own token means of the rows that have targets")
@@ -167,6 +169,8 @@ def close_ratio(ratio: float, words: str) -> Callable[[Value, Value], Difference
         bad = finite(one) or finite(other)
         if bad:
             return bad
+        if number(other) == 0.0:
+            return Difference("wrong answers cost nothing")
         # log-sum-exp is its largest term up to ln V, which is a thousandth of these losses.
         return None if abs(number(one) - ratio * number(other)) <= 0.02 * abs(number(one)) else Difference(words)
 

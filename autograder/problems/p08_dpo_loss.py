@@ -113,7 +113,7 @@ def linear(at_minus: Value, at_plus: Value, at_minus_one: Value, at_plus_one: Va
     if bad:
         return bad
     large, small = number(at_minus) - number(at_plus), number(at_minus_one) - number(at_plus_one)
-    if abs(large - LARGE * small) <= 1e-3 * abs(large):
+    if large != 0.0 and abs(large - LARGE * small) <= 1e-3 * abs(large):
         return None
     return Difference("far margins don't continue what the function does near 0")
 
@@ -129,7 +129,7 @@ def steady(at_minus: Value, at_plus: Value, at_zero: Value) -> Difference | None
     minus, plus, zero = (
         float(outcome.gradients[0].sum()) for outcome in (at_minus, at_plus, at_zero) if outcome.gradients
     )
-    if abs(minus + plus - 2 * zero) <= 1e-3 * abs(zero):
+    if zero != 0.0 and abs(minus + plus - 2 * zero) <= 1e-3 * abs(zero):
         return None
     return Difference("the gradient at far margins isn't what the function's own gradient at 0 leads to")
 
@@ -168,7 +168,8 @@ def stab(rng: Rng) -> Iterator[AnyCase]:
 def expectation(epsilon: float) -> Callable[[Value, Value, Value], Difference | None]:
     def holds(smoothed: Value, right_label: Value, wrong_label: Value) -> Difference | None:
         wanted = (1 - epsilon) * number(right_label) + epsilon * number(wrong_label)
-        if abs(number(smoothed) - wanted) <= 1e-8 * max(1.0, abs(wanted)):
+        differ = number(right_label) != number(wrong_label)
+        if differ and abs(number(smoothed) - wanted) <= 1e-8 * max(1.0, abs(wanted)):
             return None
         return Difference("the smoothed loss isn't the expectation of your own loss over the two labels")
 

@@ -274,3 +274,20 @@ def test_a_report_survives_storage_and_refuses_other_text(grader: Grader, hand_i
 def test_only_a_finite_score_within_its_points_is_booked(score: float):
     assert 0.0 <= report.booked(score, 2.0) <= 2.0
     assert report.booked(float("nan"), 2.0) == 0.0
+
+
+def test_text_that_no_file_can_take_stops_nobody(grader: Grader, hand_in: HandIn):
+    hand_in("eve", STEM, data=with_cells("print(chr(0xD800))", "raise ValueError(chr(0xDFFF))"))
+    hand_in("ada", STEM, answers=RIGHT)
+    assert [made.score for made in grade_class(grader, [STEM], workers=2)] == [10.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    "value", ["10**400", "-(10**400)", "torch.zeros([1] * 64)", "{1: {}}", "'a' * 99", "float('inf')"]
+)
+def test_a_value_of_any_kind_is_the_students_and_never_our_fault(grader: Grader, hand_in: HandIn, value: str):
+    for stem in ("p01_answer_only_loss", STEM, "p08_dpo_loss"):
+        names = grader.judging(stem).problem.functions
+        hand_in("eve", stem, answers="\n".join(f"def {name}(*a, **b):\n    return {value}\n" for name in names))
+        made = grader.report("eve", stem)
+        assert (made.state, made.score) == ("graded", 0.0)
