@@ -189,7 +189,7 @@ def number(outcome: Value) -> float:
     """Return the one number of an outcome, or NaN where there isn't one."""
     value = outcome.value
     if torch.is_tensor(value):
-        return float(value) if value.numel() == 1 else math.nan
+        return float(value.detach()) if value.numel() == 1 else math.nan
     return float(value) if isinstance(value, int | float) else math.nan
 
 

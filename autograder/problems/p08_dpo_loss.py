@@ -195,7 +195,7 @@ def smooth(rng: Rng) -> Iterator[AnyCase]:
 
 def constant_reference(outcome: Value) -> Difference | None:
     gradients = outcome.gradients
-    if gradients is None or gradients[0] is None:
+    if gradients is None or any(part is None or not bool(part.any()) for part in gradients[:2]):
         return Difference("the policy's log-probabilities got no gradient: the graph was cut")
     if any(part is not None and bool(part.any()) for part in gradients[2:4]):
         return Difference("a gradient reached the reference's log-probabilities")
