@@ -32,6 +32,9 @@
 # | --- | ---: |
 # | [Answer-only loss](../source/p01_answer_only_loss/p01_answer_only_loss.ipynb) | 2 |
 # | [Count LoRA parameters](../source/p03_lora_parameters/p03_lora_parameters.ipynb) | 5 |
+# | [The LoRA update](../source/p04_lora_update/p04_lora_update.ipynb) | 5 |
+# | [Truncated SVD](../source/p05_truncated_svd/p05_truncated_svd.ipynb) | 5 |
+# | [Adapters](../source/p06_adapter_parameters/p06_adapter_parameters.ipynb) | 4 |
 # | [The DPO loss](../source/p08_dpo_loss/p08_dpo_loss.ipynb) | 7 |
 #
 # ## Does everything run here?
