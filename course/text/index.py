@@ -35,6 +35,7 @@
 # | [The LoRA update](../source/p04_lora_update/p04_lora_update.ipynb) | 5 |
 # | [Truncated SVD](../source/p05_truncated_svd/p05_truncated_svd.ipynb) | 5 |
 # | [Adapters](../source/p06_adapter_parameters/p06_adapter_parameters.ipynb) | 4 |
+# | [Prefixes](../source/p07_prefix_parameters/p07_prefix_parameters.ipynb) | 4 |
 # | [The DPO loss](../source/p08_dpo_loss/p08_dpo_loss.ipynb) | 7 |
 #
 # ## Does everything run here?
