@@ -31,6 +31,7 @@
 # | problem | part |
 # | --- | ---: |
 # | [Answer-only loss](../source/p01_answer_only_loss/p01_answer_only_loss.ipynb) | 2 |
+# | [KL shift](../source/p02_kl_shift/p02_kl_shift.ipynb) | 3 |
 # | [Count LoRA parameters](../source/p03_lora_parameters/p03_lora_parameters.ipynb) | 5 |
 # | [The LoRA update](../source/p04_lora_update/p04_lora_update.ipynb) | 5 |
 # | [Truncated SVD](../source/p05_truncated_svd/p05_truncated_svd.ipynb) | 5 |

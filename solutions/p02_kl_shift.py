@@ -1,0 +1,108 @@
+"""Measure how far fine-tuning moved a model's predictions: contracts and references."""
+
+import math
+
+import torch
+
+
+def per_token_kl(base_logits: torch.Tensor, tuned_logits: torch.Tensor) -> torch.Tensor:
+    """Return KL(tuned || base) of the next-token distributions in nats: (..., vocab) twice becomes (...).
+
+    Float32 at least is used: bfloat16 and float16 logits are computed in float32. A token that both rule out (-inf in
+    both) contributes 0; one that only the base rules out makes the result +inf; one that only the tuned model rules out
+    is no trouble. The result is never negative.
+
+    Errors: ValueError naming `shape` if the two differ in shape or have no axis.
+
+    >>> base, tuned = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([0.6, 0.3, 0.1]).log()
+    >>> round(per_token_kl(base, tuned).item(), 4)
+    0.0401
+
+    Always: a distribution is at distance 0 from itself, and numbers added to all logits of a token change nothing.
+
+    >>> per_token_kl(base, base).item()
+    0.0
+    >>> bool(torch.isclose(per_token_kl(base + 3.0, tuned - 5.0), per_token_kl(base, tuned), atol=1e-6))
+    True
+    """
+    if base_logits.shape != tuned_logits.shape or base_logits.ndim == 0:
+        raise ValueError(
+            f"shape: both must be (..., vocab), got {tuple(base_logits.shape)}, {tuple(tuned_logits.shape)}"
+        )
+    log_p, log_q = normalised(tuned_logits), normalised(base_logits)
+    p = log_p.exp()
+    # Where p is 0 the term is 0, whatever the base says; without this, 0 * inf and inf - inf would be NaN.
+    terms = torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p))
+    return terms.sum(-1).clamp(min=0)
+
+
+def kl_shift(base_logits: torch.Tensor, tuned_logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.
+
+    `mask` has the logits' shape without the vocabulary axis and is bool, int or float with values 0 and 1; None selects
+    every position. Logits at other positions have no influence, not even as NaN.
+
+    Errors: ValueError naming `shape`, or `mask` if it selects nothing.
+
+    >>> base, tuned = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
+    >>> kl_shift(base, tuned, torch.tensor([1, 0])).item()
+    0.0
+    """
+    if base_logits.shape != tuned_logits.shape or base_logits.ndim == 0:
+        raise ValueError(
+            f"shape: both must be (..., vocab), got {tuple(base_logits.shape)}, {tuple(tuned_logits.shape)}"
+        )
+    if mask is None:
+        return per_token_kl(base_logits, tuned_logits).mean()
+    if mask.shape != base_logits.shape[:-1]:
+        raise ValueError(f"shape: the mask must be {tuple(base_logits.shape[:-1])}, got {tuple(mask.shape)}")
+    chosen = mask != 0
+    if not bool(chosen.any()):
+        raise ValueError("mask: it selects no position")
+    return per_token_kl(base_logits[chosen], tuned_logits[chosen]).mean()
+
+
+def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Return the second-order approximation of KL(tuned || base) for tuned logits `base_logits + delta`.
+
+    (..., vocab) twice becomes (...). For small changes it's half of some variance: derive which, and under which
+    distribution.
+
+    Errors: ValueError naming `shape` if the two differ in shape.
+
+    >>> round(kl_quadratic(torch.zeros(2), torch.tensor([0.2, 0.0])).item(), 6)
+    0.005
+
+    Always: a change that is the same for all tokens is no change.
+
+    >>> bool(kl_quadratic(torch.tensor([1.0, 2.0, 0.5]), torch.full((3,), 4.0)).abs() < 1e-6)
+    True
+    """
+    if base_logits.shape != delta.shape or base_logits.ndim == 0:
+        raise ValueError(f"shape: both must be (..., vocab), got {tuple(base_logits.shape)}, {tuple(delta.shape)}")
+    p = normalised(base_logits).exp()
+    mean = (p * delta).sum(-1, keepdim=True)
+    return 0.5 * (p * (delta - mean) ** 2).sum(-1)
+
+
+def pinsker_bound(kl: float) -> float:
+    """Return Pinsker's bound on the total variation distance for a KL divergence in nats, never above 1.
+
+    The total variation distance is half the sum of absolute differences: the largest difference in the probability of
+    any event.
+
+    Errors: ValueError whose message contains `non-negative` if `kl` is negative or NaN.
+
+    >>> pinsker_bound(0.02), pinsker_bound(50.0)
+    (0.1, 1.0)
+    """
+    kl = float(kl)
+    if not kl >= 0:
+        raise ValueError(f"kl must be non-negative, got {kl}")
+    return min(1.0, math.sqrt(kl / 2))
+
+
+def normalised(logits: torch.Tensor) -> torch.Tensor:
+    """Return log-probabilities, in float32 at least."""
+    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return wide.log_softmax(-1)
