@@ -11,7 +11,7 @@ import jupytext
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
-from ftgrade.problem import Check, Problem
+from ftgrade.problem import Check, Problem, Written
 
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -39,8 +39,10 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
             cells.append(answer_cell(function, stub(solution, text, function, stem)))
         elif hole == "checks":
             cells.extend(check_cell(check) for check in problem.checks if check.of == function)
+        elif hole == "written":
+            cells.extend(written_cell(written) for written in problem.written if written.name == function)
         elif hole is not None:
-            raise AuthorFault(f"source/{stem}.py has a hole {hole!r}; holes are card, setup, answer and checks")
+            raise AuthorFault(f"source/{stem}.py has a hole {hole!r}: card, setup, answer, checks, written")
         elif master["cell_type"] == "markdown":
             cells.append(locked("markdown", master["source"]))
         else:
@@ -55,6 +57,7 @@ def demand_holes(stem: str, problem: Problem, filled: list[str]) -> None:
     if shared:
         raise AuthorFault(f"{stem}: a check and a function can't both be named {shared[0]!r}: rename the check")
     needed = ["card", "setup", *(f"{hole} {name}" for name in problem.functions for hole in ("answer", "checks"))]
+    needed += [f"written {written.name}" for written in problem.written]
     for hole in needed:
         if filled.count(hole) != 1:
             raise AuthorFault(
@@ -103,9 +106,16 @@ def card(problem: Problem) -> str:
         f"**Part** {problem.part.replace('_', ' ')} · **difficulty** {dots(problem.difficulty)} · "
         f"**importance** {dots(problem.importance)} · **about** {problem.minutes} minutes · "
         f"**{problem.points:g} points**\n\n"
-        "Each check is graded on inputs that are drawn for you, and gives all of its points or none.\n\n"
+        "Each check is graded on inputs that are drawn for you, and gives all of its points or none."
+        f"{spoken(problem)}\n\n"
         "| check | points | function | what it asks | hidden concerns |\n| --- | ---: | --- | --- | --- |\n" + rows
     )
+
+
+def spoken(problem: Problem) -> str:
+    """Return what the card says of answers in words, if there are any."""
+    more = sum(written.points for written in problem.written)
+    return f" A person reads what you write in words at the end: up to {more:g} more." if more else ""
 
 
 def dots(level: int) -> str:
@@ -149,6 +159,12 @@ def check_cell(check: Check) -> Cell:
             f"    hidden=[\n{concerns},\n    ],\n)"
         )
     return code(call, **marks(check.name, grade=True), points=check.points)
+
+
+def written_cell(written: Written) -> Cell:
+    """Return the cell of an answer in words, which a person grades."""
+    record = marks(written.name, grade=True, locked=False, solution=True) | {"points": written.points}
+    return {"cell_type": "markdown", "metadata": {"nbgrader": record}, "source": "*Your words here.*"}
 
 
 def short_hash(*parts: str) -> str:

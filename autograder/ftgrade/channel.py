@@ -13,12 +13,17 @@ MAX_MESSAGE = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a student's function: plain values in, `backward` to differentiate what comes out."""
+    """One call of a student's function: plain values in, `backward` to differentiate what comes out.
+
+    `build` is the source of a function for what can't cross as data, such as a model with its optimizer: the other end
+    calls it with the plain values, and the student's function with what it returns.
+    """
 
     function: str
     arguments: tuple[Any, ...] = ()
     keywords: tuple[tuple[str, Any], ...] = ()
     backward: bool = False
+    build: str = ""
 
     def request(self) -> dict[str, Any]:
         """Return the frame's message."""
@@ -28,6 +33,7 @@ class Call:
             "arguments": [encode(item) for item in self.arguments],
             "keywords": {name: encode(item) for name, item in self.keywords},
             "backward": self.backward,
+            "build": self.build,
         }
 
 

@@ -1,6 +1,8 @@
 """The words a problem is written in: checks with their cases, sameness, and the mistakes people really make."""
 
+import inspect
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,9 +76,16 @@ def calls_of(case: AnyCase) -> tuple[Call, ...]:
     return case.calls if isinstance(case, Relation) else (case.call,)
 
 
-def call(function: str, *arguments: Any, backward: bool = False, **keywords: Any) -> Call:
-    """Return a call as one would write it: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`."""
-    return Call(function, arguments, tuple(keywords.items()), backward)
+def call(
+    function: str, *arguments: Any, backward: bool = False, build: Callable[..., Any] | None = None, **keywords: Any
+) -> Call:
+    """Return a call as one would write it: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`.
+
+    `build` makes the real arguments from the plain ones at the other end. It imports all that it uses, and returns a
+    tuple of arguments and a function without arguments, whose data is told beside what the student's function returned.
+    """
+    source = textwrap.dedent(inspect.getsource(build)) if build else ""
+    return Call(function, arguments, tuple(keywords.items()), backward, source)
 
 
 # --------------------------------------------------------------------------------------------------------- sameness
@@ -230,6 +239,14 @@ class Mistake:
     function: Callable[..., Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A question answered in words, which a person reads and gives points for, beside the checks' ten."""
+
+    name: str
+    points: float
+
+
 @dataclass(slots=True)
 class Problem:
     """How one problem is judged; filled by its file's `check` and `mistake` decorators, in the order of the file."""
@@ -240,6 +257,7 @@ class Problem:
     minutes: int
     version: int = 1
     call_seconds: float = 5.0
+    written: tuple[Written, ...] = ()
     checks: list[Check] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
 
@@ -280,5 +298,5 @@ class Problem:
 
 __all__ = [
     "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Problem", "Refusal", "Relation",
-    "Rng", "Same", "Stream", "Value", "call", "calls_of", "finite", "integer", "number",
+    "Rng", "Same", "Stream", "Value", "Written", "call", "calls_of", "finite", "integer", "number",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ import ast
 import base64
 import builtins
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
 import io
@@ -280,7 +281,11 @@ def silent_call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str,
 
 
 def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
-    """Call one function on fresh inputs; return its value, the inputs that it changed, and gradients if asked."""
+    """Call one function on fresh inputs; return its value, the inputs that it changed, and gradients if asked.
+
+    With a builder the inputs are what it makes of the plain ones, and the value is a pair: what the function returned,
+    and what the builder observes afterwards.
+    """
     function = namespace.get(request["function"])
     if not callable(function):
         return {"missing": request["function"]}
@@ -288,7 +293,11 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     keywords = {name: decode(item) for name, item in request["keywords"].items()}
     try:
         seed_everything()
-        value = function(*arguments, **keywords)
+        if request["build"]:
+            made, observe = builder(request["build"])(*arguments)
+            value = (function(*made, **keywords), observe())
+        else:
+            value = function(*arguments, **keywords)
         reply: dict[str, Any] = {"value": encode(value)}
         if request["backward"]:
             reply["gradients"] = gradients(value, arguments)
@@ -302,6 +311,14 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
         if not (isinstance(before, dict) and "iterator" in before) and not same_json(before, encode(after))
     ]
     return reply
+
+
+@functools.cache
+def builder(source: str) -> Callable[..., Any]:
+    """Return the one function that a source defines; the source is the grader's, never a student's."""
+    namespace: dict[str, Any] = {}
+    execute(source, namespace)
+    return next(value for value in namespace.values() if isinstance(value, types.FunctionType))
 
 
 def same_json(before: Any, after: Any) -> bool:
