@@ -42,7 +42,7 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
         elif hole == "written":
             cells.extend(written_cell(written) for written in problem.written if written.name == function)
         elif hole is not None:
-            raise AuthorFault(f"source/{stem}.py has a hole {hole!r}: card, setup, answer, checks, written")
+            raise AuthorFault(f"source/{stem}.py has a hole {hole!r}; holes are card, setup, answer, checks, written")
         elif master["cell_type"] == "markdown":
             cells.append(locked("markdown", master["source"]))
         else:

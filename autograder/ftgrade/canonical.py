@@ -80,9 +80,10 @@ def released_cell(cell: Known, mine: Cell | None) -> NotebookCell:
     if cell.points is not None:
         record["points"] = cell.points
     metadata: dict[str, Any] = {"nbgrader": record}
-    if mine is not None:
-        metadata["ftgrade"] = {"number": mine.number}
-    return shaped(cell.kind, mine.source if mine else cell.source, metadata)
+    if mine is None or (cell.kind == "markdown" and mine.source == cell.source):
+        return shaped(cell.kind, cell.source, metadata)
+    metadata["ftgrade"] = {"number": mine.number}
+    return shaped(cell.kind, mine.source if cell.kind == "code" else fenced(mine.source), metadata)
 
 
 def placed(cells: Sequence[Cell]) -> Iterator[NotebookCell]:
@@ -92,8 +93,19 @@ def placed(cells: Sequence[Cell]) -> Iterator[NotebookCell]:
         if cell.kind == "code":
             yield shaped("code", cell.source, metadata)
         else:
-            fence = "`" * max(3, 1 + longest_run(cell.source, "`"))
-            yield shaped("markdown", f"{fence}text\n{cell.source}\n{fence}", metadata)
+            yield shaped("markdown", fenced(cell.source), metadata)
+
+
+def fenced(text: str) -> str:
+    """Return Markdown that shows a text as it is.
+
+    >>> print(fenced("<b>words</b>"))
+    ```text
+    <b>words</b>
+    ```
+    """
+    fence = "`" * max(3, 1 + longest_run(text, "`"))
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def longest_run(text: str, mark: str) -> int:

@@ -81,10 +81,12 @@ def call(
 ) -> Call:
     """Return a call as one would write it: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`.
 
-    `build` makes the real arguments from the plain ones at the other end. It imports all that it uses, and returns a
-    tuple of arguments and a function without arguments, whose data is told beside what the student's function returned.
+    `build` is for arguments that can't cross. At the other end it's called once, imports all that it uses, and returns
+    a function that makes of the plain arguments a pair: the real ones as a tuple, and a function without arguments,
+    whose data is told beside what the student's function returned.
     """
-    source = textwrap.dedent(inspect.getsource(build)) if build else ""
+    # The annotations' names aren't known at the other end, so they are left unevaluated there.
+    source = "from __future__ import annotations\n\n" + textwrap.dedent(inspect.getsource(build)) if build else ""
     return Call(function, arguments, tuple(keywords.items()), backward, source)
 
 

@@ -38,6 +38,8 @@
 # | [Adapters](../source/p06_adapter_parameters/p06_adapter_parameters.ipynb) | 4 |
 # | [Prefixes](../source/p07_prefix_parameters/p07_prefix_parameters.ipynb) | 4 |
 # | [The DPO loss](../source/p08_dpo_loss/p08_dpo_loss.ipynb) | 7 |
+# | [A scorecard](../source/p09_scorecard/p09_scorecard.ipynb) | 8 |
+# | [Freeze and mask audits](../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb) | 10 |
 #
 # ## Does everything run here?
 #

@@ -56,7 +56,7 @@ def test_an_edited_or_missing_notebook_is_stale_and_building_mends_it(checkout: 
     [
         ('# %% hole="card"', "# %%", "`card` once, and holds it 0 times"),
         ('hole="answer" function="breakeven_rank"', 'hole="answer" function="low_rank_dof"', "answer breakeven_rank"),
-        ('# %% hole="setup"', '# %% hole="sketch"', "holes are card, setup, answer and checks"),
+        ('# %% hole="setup"', '# %% hole="sketch"', "holes are card, setup, answer, checks, written"),
     ],
 )
 def test_a_wrong_hole_is_named_with_the_mend(checkout: Catalog, old: str, new: str, words: str):

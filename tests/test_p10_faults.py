@@ -1,0 +1,124 @@
+"""Every planted fault of problem 10 is caught by the reference audits, and nothing else is."""
+
+import numpy as np
+import pytest
+from ftgrade.catalog import home, load
+from ftgrade.channel import Value
+from ftgrade.judge import local
+from ftgrade.problem import call
+
+CATALOG = home()
+STEM = "p10_freeze_and_mask_audit"
+PLANTED = load(CATALOG.leaves(STEM).problem, "planted_faults")
+ASK = local(CATALOG.solution(STEM))
+
+FREEZE = {
+    "extra trainable": "UNEXPECTED_TRAINABLE",
+    "norm left on": "UNEXPECTED_TRAINABLE",
+    "flag set as an attribute": "UNEXPECTED_TRAINABLE",
+    "gradient zeroed instead": "UNEXPECTED_TRAINABLE",
+    "everything frozen": "UNEXPECTED_FROZEN",
+    "one factor frozen": "UNEXPECTED_FROZEN",
+    "memory shared": "SHARED_TENSOR_CONFLICT",
+}
+REFERENCE = {
+    "reference trainable": "UNEXPECTED_TRAINABLE",
+    "reference in train mode": "FROZEN_IN_TRAIN_MODE",
+    "reference is the policy": "SHARED_TENSOR_CONFLICT",
+}
+OPTIMIZER = {
+    "left out of the optimizer": "NOT_IN_OPTIMIZER",
+    "second group forgotten": "NOT_IN_OPTIMIZER",
+    "optimizer of a copy": "NOT_IN_OPTIMIZER",
+    "frozen in the optimizer": "FROZEN_IN_OPTIMIZER",
+    "twice in the optimizer": "DUPLICATE_IN_OPTIMIZER",
+}
+STEP = {
+    "unused module": "NO_GRAD",
+    "frozen weight drifts": "FROZEN_CHANGED",
+    "running mean moves": "FROZEN_CHANGED",
+    "memory shared": "FROZEN_CHANGED",
+    "rate of zero": "NOTHING_MOVED",
+    "optimizer of a copy": "NOTHING_MOVED",
+    "everything frozen": "NOTHING_MOVED",
+}
+MASKS = {
+    "nothing is a target": {"NO_ANSWER"},
+    "everything is a target": {"PROMPT_UNMASKED", "PAD_UNMASKED"},
+    "padding is a target": {"PAD_UNMASKED"},
+    "EOS is masked": {"EOS_MASKED"},
+    "labels are shifted": {"LABEL_MISMATCH", "PROMPT_UNMASKED", "EOS_MASKED"},
+    "a label that is no id": {"LABEL_MISMATCH"},
+    "one row without a target": {"NO_ANSWER"},
+}
+SEEDS = range(5)
+
+
+def codes(function: str, asks: str, faults: list[str], seed: int, **more: object) -> set[str]:
+    """Return the codes that the reference audit gives for a set-up with these faults."""
+    spec = PLANTED.spec_of(np.random.default_rng(seed), asks, faults, **more)
+    outcome = ASK(call(function, spec, build=PLANTED.workshop))
+    assert isinstance(outcome, Value), outcome
+    return {code for code, _ in outcome.value[0]}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("fault", FREEZE)
+def test_a_fault_of_freezing_is_caught_and_nothing_else(fault: str, seed: int):
+    assert codes("audit_freeze", "freeze", [fault], seed) == {FREEZE[fault]}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("fault", REFERENCE)
+def test_a_fault_of_the_reference_model_is_caught_and_nothing_else(fault: str, seed: int):
+    patterns = ["policy.*.A", "policy.*.B"]
+    assert codes("audit_freeze", "freeze", [fault], seed, pair=True, patterns=patterns) == {REFERENCE[fault]}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("fault", OPTIMIZER)
+def test_a_fault_of_the_optimizer_is_caught_and_nothing_else(fault: str, seed: int):
+    assert codes("audit_freeze", "optimizer", [fault], seed) == {OPTIMIZER[fault]}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("fault", STEP)
+def test_a_fault_in_a_step_is_caught_and_nothing_else(fault: str, seed: int):
+    assert codes("audit_step", "step", [fault], seed) == {STEP[fault]}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_missing_factors_are_caught_by_the_pattern_that_names_them(seed: int):
+    patterns = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
+    assert codes("audit_freeze", "freeze", ["factors missing"], seed, patterns=patterns) == {"PATTERN_MATCHES_NOTHING"}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("fault", ["", "dropout in a trained part"])
+@pytest.mark.parametrize("asks", ["freeze", "optimizer"])
+def test_a_clean_set_up_raises_no_alarm(asks: str, fault: str, tied: bool):
+    assert codes("audit_freeze", asks, [fault] if fault else [], 1, tied=tied) == set()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_clean_step_raises_no_alarm(tied: bool):
+    """With B = 0 the gradient of A is zero, which is a gradient."""
+    assert codes("audit_step", "step", [], 1, tied=tied) == set()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("pad", [PLANTED.PAD, PLANTED.EOS])
+def test_a_fault_of_the_masks_is_caught_and_nothing_else(pad: int, left: bool, seed: int):
+    ids, labels, real, prompts = PLANTED.batch(np.random.default_rng(seed), 3, left, pad)
+    clean = ASK(call("audit_masks", ids, labels, real, prompts, PLANTED.EOS))
+    assert isinstance(clean, Value)
+    assert clean.value == []
+    for fault, spoil in PLANTED.MASK_FAULTS.items():
+        outcome = ASK(call("audit_masks", ids, spoil(ids, labels, real), real, prompts, PLANTED.EOS))
+        assert isinstance(outcome, Value)
+        assert {code for code, _ in outcome.value} == MASKS[fault], fault
+
+
+def test_the_table_of_mask_faults_is_complete():
+    assert set(MASKS) == set(PLANTED.MASK_FAULTS)
