@@ -64,7 +64,7 @@ def answer_only_grad(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
     True
     """
     target = targets(logits, input_ids, answer_mask)
-    probabilities = selected(logits.detach(), target).softmax(-1)
+    probabilities = selected(logits, target).softmax(-1)
     onehot = F.one_hot(input_ids[:, 1:][target].long(), logits.shape[-1])
     grad = torch.zeros(logits.shape, dtype=probabilities.dtype, device=logits.device)
     # The token at t + 1 is predicted by the logits at t: that is where its gradient stands.
@@ -97,7 +97,7 @@ def accumulation_weights(token_counts: list[int]) -> list[float]:
 
 def targets(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask: torch.Tensor) -> torch.Tensor:
     """Return which positions' next tokens are learned, (batch, time - 1) bool. Raises ValueError for invalid input."""
-    if logits.ndim != 3 or input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
+    if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
         raise ValueError(
             "shape: logits must be (batch, time, vocab), input_ids and answer_mask (batch, time); "
             f"got {tuple(logits.shape)}, {tuple(input_ids.shape)}, {tuple(answer_mask.shape)}"

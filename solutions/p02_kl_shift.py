@@ -25,10 +25,7 @@ def per_token_kl(base_logits: torch.Tensor, tuned_logits: torch.Tensor) -> torch
     >>> bool(torch.isclose(per_token_kl(base + 3.0, tuned - 5.0), per_token_kl(base, tuned), atol=1e-6))
     True
     """
-    if base_logits.shape != tuned_logits.shape or base_logits.ndim == 0:
-        raise ValueError(
-            f"shape: both must be (..., vocab), got {tuple(base_logits.shape)}, {tuple(tuned_logits.shape)}"
-        )
+    demand_same_shape(base_logits, tuned_logits)
     log_p, log_q = normalised(tuned_logits), normalised(base_logits)
     p = log_p.exp()
     # Where p is 0 the term is 0, whatever the base says; without this, 0 * inf and inf - inf would be NaN.
@@ -48,10 +45,7 @@ def kl_shift(base_logits: torch.Tensor, tuned_logits: torch.Tensor, mask: torch.
     >>> kl_shift(base, tuned, torch.tensor([1, 0])).item()
     0.0
     """
-    if base_logits.shape != tuned_logits.shape or base_logits.ndim == 0:
-        raise ValueError(
-            f"shape: both must be (..., vocab), got {tuple(base_logits.shape)}, {tuple(tuned_logits.shape)}"
-        )
+    demand_same_shape(base_logits, tuned_logits)
     if mask is None:
         return per_token_kl(base_logits, tuned_logits).mean()
     if mask.shape != base_logits.shape[:-1]:
@@ -78,8 +72,7 @@ def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor
     >>> bool(kl_quadratic(torch.tensor([1.0, 2.0, 0.5]), torch.full((3,), 4.0)).abs() < 1e-6)
     True
     """
-    if base_logits.shape != delta.shape or base_logits.ndim == 0:
-        raise ValueError(f"shape: both must be (..., vocab), got {tuple(base_logits.shape)}, {tuple(delta.shape)}")
+    demand_same_shape(base_logits, delta)
     p = normalised(base_logits).exp()
     mean = (p * delta).sum(-1, keepdim=True)
     return 0.5 * (p * (delta - mean) ** 2).sum(-1)
@@ -100,6 +93,11 @@ def pinsker_bound(kl: float) -> float:
     if not kl >= 0:
         raise ValueError(f"kl must be non-negative, got {kl}")
     return min(1.0, math.sqrt(kl / 2))
+
+
+def demand_same_shape(one: torch.Tensor, other: torch.Tensor) -> None:
+    if one.shape != other.shape:
+        raise ValueError(f"shape: both must be (..., vocab), got {tuple(one.shape)}, {tuple(other.shape)}")
 
 
 def normalised(logits: torch.Tensor) -> torch.Tensor:

@@ -125,6 +125,6 @@ def lora_training_bytes(n_base: int, n_lora: int, base_bytes_per_param: float, l
 
 def whole(value: int, name: str) -> int:
     """Return a whole number of at least 1 as a Python int, or raise ValueError with its name."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+    if not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)

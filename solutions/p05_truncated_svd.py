@@ -102,7 +102,7 @@ def effective_rank(M: torch.Tensor) -> float:
     True
     """
     S = torch.linalg.svdvals(matrix(M)).double()
-    if len(S) == 0 or S[0] == 0:
+    if S[0] == 0:
         return 0.0
     return float((S / S[0]).square().sum())
 

@@ -84,8 +84,9 @@ def adapter_forward(
     """
     if activation not in ("relu", "gelu"):
         raise ValueError(f"activation must be 'relu' or 'gelu', got {activation!r}")
-    m, d = W_down.shape if W_down.ndim == 2 else (-1, -1)
-    if (h.shape[-1:], b_down.shape, W_up.shape, b_up.shape) != ((d,), (m,), (d, m), (d,)):
+    m, d = b_down.numel(), b_up.numel()
+    shapes = (h.shape[-1:], W_down.shape, b_down.shape, W_up.shape, b_up.shape)
+    if shapes != ((d,), (m, d), (m,), (d, m), (d,)):
         raise ValueError(
             "shape: h (..., d), W_down (m, d), b_down (m,), W_up (d, m), b_up (d,) must fit together; got "
             f"{tuple(h.shape)}, {tuple(W_down.shape)}, {tuple(b_down.shape)}, {tuple(W_up.shape)}, {tuple(b_up.shape)}"
@@ -111,6 +112,6 @@ def adapter_jacobian(h: torch.Tensor, W_down: torch.Tensor, b_down: torch.Tensor
 
 def whole(value: int, name: str) -> int:
     """Return a whole number of at least 1 as a Python int, or raise ValueError with its name."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    if int(value) != value or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)

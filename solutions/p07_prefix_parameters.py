@@ -112,13 +112,12 @@ def grouped(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pk: torch.Tensor, pv: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return keys and values with a head for each query head, and prefixes with the batch's axis; check the sizes."""
-    batch, heads, time, dim = q.shape if q.ndim == 4 else (-1, -1, -1, -1)
-    kv_heads = k.shape[1] if k.ndim == 4 else 0
-    if pk.ndim != 3 or pk.shape != pv.shape or {k.shape, v.shape} != {(batch, kv_heads, time, dim)}:
+    (batch, heads, time, dim), kv_heads = q.shape, k.shape[1]
+    if pk.shape != pv.shape or {k.shape, v.shape} != {(batch, kv_heads, time, dim)}:
         raise ValueError("shape: q (B, H, T, d), k and v (B, Hkv, T, d), pk and pv (Hkv, m, d) must fit together")
-    if (pk.shape[0], pk.shape[2]) != (kv_heads, dim):
+    if pk.shape[::2] != (kv_heads, dim):
         raise ValueError(f"shape: the prefix must be ({kv_heads}, m, {dim}), got {tuple(pk.shape)}")
-    if kv_heads == 0 or heads % kv_heads:
+    if heads % kv_heads:
         raise ValueError(f"the number of heads must be a multiple of the key-value heads, got {heads} and {kv_heads}")
     share = heads // kv_heads
     # repeat_interleave, not repeat: neighbours share a key-value head.

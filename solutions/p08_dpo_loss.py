@@ -29,7 +29,7 @@ def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
     >>> bool((sequence_logprob(logits, ids, mask) <= sequence_logprob(logits, ids, torch.tensor([[0, 1, 0]]))).all())
     True
     """
-    if logits.ndim != 3 or input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
+    if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
         raise ValueError(
             "shape: logits must be (batch, time, vocab), input_ids and answer_mask (batch, time); "
             f"got {tuple(logits.shape)}, {tuple(input_ids.shape)}, {tuple(answer_mask.shape)}"

@@ -83,7 +83,7 @@ def paired_ci(
         raise ValueError(f"level must be strictly between 0 and 1, got {level}")
     if n_boot < 1:
         raise ValueError(f"n_boot must be at least 1, got {n_boot}")
-    drawn = np.random.default_rng(seed).integers(0, len(change), size=(n_boot, len(change)))
+    drawn = np.random.default_rng(seed).integers(len(change), size=(n_boot, len(change)))
     tail = (1 - level) / 2
     low, high = np.quantile(change[drawn].mean(axis=1), [tail, 1 - tail])
     return float(change.mean()), float(low), float(high)
@@ -160,7 +160,7 @@ def differences(before: Sequence[float], after: Sequence[float]) -> np.ndarray:
         raise ValueError(f"length: before and after hold the same items, got {len(before)} and {len(after)}")
     if len(before) == 0:
         raise ValueError("empty: a comparison needs at least one item")
-    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    change = np.asarray(after) - np.asarray(before)
     if np.isnan(change).any():
         raise ValueError("NaN: a score must be a number")
     return change

@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 
 import torch
 
+BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     """Return how many numbers the model holds in parameters: a dict with the keys `total`, `trainable`, `frozen`.
@@ -88,7 +90,7 @@ def audit_step(
 ) -> list[tuple[str, str]]:
     """Run exactly one training step and return the findings (code, name) about what moved; each once, in any order.
 
-    The step: `optimizer.zero_grad()`, `loss_fn(model)` once, `backward()` if the loss requires a gradient (with
+    The step: clear old gradients, call `loss_fn(model)` once, `backward()` if the loss requires a gradient (with
     everything frozen it doesn't), `optimizer.step()` once. A parameter counts as trainable if it requires a gradient.
     *Changed* means any bit. Names are those of `named_parameters()` and `named_buffers()`.
 
@@ -143,7 +145,7 @@ def audit_masks(
     >>> audit_masks(ids, labels, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), [2, 1], eos_id=2)
     [('EOS_MASKED', 0), ('PAD_UNMASKED', 1)]
     """
-    if input_ids.ndim != 2 or not input_ids.shape == labels.shape == attention_mask.shape:
+    if not input_ids.shape == labels.shape == attention_mask.shape:
         shapes = [tuple(tensor.shape) for tensor in (input_ids, labels, attention_mask)]
         raise ValueError(f"shape: ids, labels and attention_mask must be (batch, time) alike, got {shapes}")
     if len(prompt_lens) != len(input_ids):
@@ -194,7 +196,7 @@ def noisy_frozen(model: torch.nn.Module, wanted: set[str]) -> list[str]:
             continue
         for name, module in child.named_modules(prefix=child_name):
             dropout = isinstance(module, torch.nn.Dropout) and module.p > 0
-            batch_norm = isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d | torch.nn.BatchNorm3d)
+            batch_norm = isinstance(module, BATCH_NORMS)
             if module.training and (dropout or batch_norm):
                 found.append(name)
     return found

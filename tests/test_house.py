@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "worker", "catalog", "channel", "problem"},
     {"notebook", "sandbox.process", "sandbox", "quarantine", "canonical"},
-    {"judge", "report", "grade"},
-    {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook"},
+    {"judge", "report", "grade", "mutants"},
+    {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit"},
     {"cli"},
 ]
 ENGINE = sorted((ROOT / "autograder" / "ftgrade").rglob("*.py"))

@@ -46,6 +46,7 @@ MASKS = {
     "nothing is a target": {"NO_ANSWER"},
     "everything is a target": {"PROMPT_UNMASKED", "PAD_UNMASKED"},
     "padding is a target": {"PAD_UNMASKED"},
+    "the mask is inverted": {"PROMPT_UNMASKED", "NO_ANSWER"},
     "EOS is masked": {"EOS_MASKED"},
     "labels are shifted": {"LABEL_MISMATCH", "PROMPT_UNMASKED", "EOS_MASKED"},
     "a label that is no id": {"LABEL_MISMATCH"},

@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("slug", help="its name, such as dora_magnitude")
     one.set_defaults(run=run_new)
 
+    one = commands.add_parser("audit", help="measure the hidden tests: what they catch, what they cost")
+    one.add_argument("stems", nargs="*")
+    one.add_argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once")
+    one.add_argument("--check", action="store_true", help="change nothing; fail if the README's table is stale")
+    one.set_defaults(run=run_audit)
+
     one = commands.add_parser("fill", help="put a Python file's functions into a problem's notebook")
     one.add_argument("stem")
     one.add_argument("answers", type=Path)
@@ -113,6 +119,36 @@ def run_fill(arguments: argparse.Namespace) -> int:
     arguments.output.write_text(text, "utf-8")
     out.print(f"wrote {arguments.output}", soft_wrap=True)
     return FINE
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    from ftgrade import audit
+
+    catalog = home()
+    stems = chosen(catalog, arguments.stems)
+    with progress() as bars:
+        bar = bars.add_task("auditing", total=len(stems))
+        audits = audit.audit(catalog, stems, arguments.workers, lambda: bars.advance(bar))
+    columns = ("problem", "mistakes", "mutants", "equivalent", "accepted", "median cost", "hidden calls")
+    shown = Table(title="What the hidden tests catch")
+    for name in columns:
+        shown.add_column(name, justify="left" if name == "problem" else "right")
+    for one in audits:
+        cells = [cell.strip() for cell in one.row.strip("|").split("|")]
+        shown.add_row(one.stem[:3], *cells[1:], f"{one.milliseconds:.0f} ms")
+    out.print(shown)
+    troubles = [line for one in audits for line in one.troubles]
+    readme = catalog.root / "README.md"
+    text = readme.read_text("utf-8")
+    if audits and not arguments.stems and audit.in_text(text, audits) != text:
+        if arguments.check:
+            troubles.append("README.md: the table is stale; run `ftgrade audit`")
+        else:
+            readme.write_text(audit.in_text(text, audits), "utf-8")
+            out.print("wrote the table of README.md")
+    for line in troubles:
+        out.print(line, markup=False, soft_wrap=True)
+    return SOME_NEED_A_PERSON if troubles else FINE
 
 
 # -------------------------------------------------------------------------------------------------------- one notebook

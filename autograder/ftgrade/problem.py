@@ -251,7 +251,11 @@ class Written:
 
 @dataclass(slots=True)
 class Problem:
-    """How one problem is judged; filled by its file's `check` and `mistake` decorators, in the order of the file."""
+    """How one problem is judged; filled by its file's `check` and `mistake` decorators, in the order of the file.
+
+    `equivalent` names mutants of the reference that give what the reference gives, by a glob of their names, with the
+    reason; `ftgrade audit` asks for it.
+    """
 
     part: str
     difficulty: int
@@ -262,6 +266,7 @@ class Problem:
     written: tuple[Written, ...] = ()
     checks: list[Check] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
+    equivalent: dict[str, str] = field(default_factory=dict)
 
     def check(
         self, name: str, *, points: float, of: str, title: str, concerns: Sequence[str], next_step: str,

@@ -149,6 +149,7 @@ def err(rng: Rng) -> Iterator[AnyCase]:
         "answer",
     )
     yield Refusal("an unknown reduction", call("answer_only_loss", logits, ids, mask, reduction="mean"), "reduction")
+    yield Refusal("a negative count", call("accumulation_weights", [int(rng.integers(3, 9)), -1]), "count")
     yield Refusal("no micro-batches", call("accumulation_weights", []), "count")
     yield Refusal("micro-batches without targets", call("accumulation_weights", [0, 0]), "count")
 
@@ -683,3 +684,11 @@ weights_mistake(
     "weights_inverted", lambda counts: [sum(counts) / count if count else 0.0 for count in counts],
     "Your weights are turned over.", "A micro-batch with more targets weighs more.",
 )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- mutants that are none
+
+problem.equivalent.update({
+    "answer_only_loss: 0 (#2) -> -1": "the row sums have one axis: -1 is 0",
+    "answer_only_grad: -1 -> 1": "the selected logits have two axes: -1 is 1",
+})  # fmt: skip

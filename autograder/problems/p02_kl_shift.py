@@ -19,6 +19,7 @@ from ftgrade.problem import (
     Relation,
     Rng,
     Value,
+    as_array,
     call,
     finite,
     number,
@@ -108,7 +109,9 @@ def asked(*pairs: Sequence[Tensor]) -> tuple[Call, ...]:
 
 def not_negative(outcome: Value) -> Difference | None:
     bad = finite(outcome)
-    return bad or (None if number(outcome) >= 0 else Difference("a divergence is never negative"))
+    values = as_array(outcome.value)
+    negative = values is None or bool((values < 0).any())
+    return bad or (Difference("a divergence is never negative") if negative else None)
 
 
 @problem.check(
@@ -128,6 +131,9 @@ def stab(rng: Rng) -> Iterator[AnyCase]:
     half = [part.bfloat16() for part in (base, tuned)]
     whole = [part.float() for part in half]
     words = "half-precision logits give another divergence than the same logits in float32"
+    close = base.float().repeat(300, 1) + torch.from_numpy(rng.normal(size=(300, V))).float() * 1e-4
+    rounded = call("per_token_kl", base.float().repeat(300, 1), close)
+    yield Relation("differences of a rounding's size", (rounded,), not_negative)
     yield Relation("logits in bfloat16", asked(half, whole, (base, 2 * tuned)), agrees(1e-5, words))
 
 
@@ -174,7 +180,9 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("a negative divergence", call("pinsker_bound", -float(rng.uniform(0.1, 1))), "non-negative")
     yield Refusal("a vocabulary of another size", call("per_token_kl", base[..., 1:], tuned), "shape")
     yield Refusal("a change of another size", call("kl_quadratic", base, tuned[..., 1:]), "shape")
+    yield Case("no divergence", call("pinsker_bound", 0.0))
     mask = torch.ones(2, 3)
+    yield Refusal("tuned logits of another time", call("kl_shift", base, tuned.repeat(1, 2, 1), mask), "shape")
     yield Refusal("a mask of another length", call("kl_shift", base, tuned, mask[:, 1:]), "shape")
     yield Refusal("a mask that selects nothing", call("kl_shift", base, tuned, mask * 0), "mask")
 

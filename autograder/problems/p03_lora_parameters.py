@@ -85,6 +85,7 @@ def be(rng: Rng) -> Iterator[AnyCase]:
     k, factor = int(rng.integers(3, 9)), int(rng.choice([1, 2]))
     k *= factor
     yield Case("sizes where the division is exact", call("breakeven_rank", k + factor, k + k * k // factor))
+    yield Case("sizes where one number is saved", call("breakeven_rank", k + 1, k * k + k + 1))
     yield Case("a square weight of even side", call("breakeven_rank", 2 * k, 2 * k))
     yield Case("a single row", call("breakeven_rank", 1, d_in))
     yield Case("a very large weight", call("breakeven_rank", 3 * 10**9 + d_out, 10**9 + 7))
@@ -140,6 +141,8 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("a break-even rank without rows", call("breakeven_rank", 0, d_in), "d_out")
     shapes = {"q_proj": (d_out, d_in)}
     yield Refusal("an unknown target", call("lora_model_params", shapes, ["q_proj", "w_proj"], 2, 2), "target")
+    ranks = {"w_proj": 2}
+    yield Refusal("a target without a rank", call("lora_model_params", shapes, ["q_proj"], 2, ranks), "target")
     yield Refusal("no target", call("lora_model_params", shapes, [], 2, 2), "target")
     yield Refusal("no layers", call("lora_model_params", shapes, ["q_proj"], 0, 2), "n_layers")
     yield Refusal("a rank of zero in a model", call("lora_model_params", shapes, ["q_proj"], 2, 0), "rank")
@@ -276,6 +279,8 @@ def named(shapes: Shapes, targets: Iterable[str], n_layers: int, r: Any) -> list
 
 
 def rank(r: Any, name: str) -> int:
+    if isinstance(r, dict) and name not in r:
+        raise ValueError("target")
     return int(r[name]) if isinstance(r, dict) else r
 
 

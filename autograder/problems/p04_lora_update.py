@@ -47,6 +47,7 @@ def shapes(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("a B of other outputs", call("check_lora_shapes", W, A, B[1:]), "B must")
     yield Refusal("factors of two ranks", call("check_lora_shapes", W, A[1:], B), "rank")
     yield Refusal("a vector in place of A", call("check_lora_shapes", W, A[0], B), "2-D")
+    yield Refusal("a vector in place of B", call("check_lora_shapes", W, A[:1], B[:, 0]), "2-D")
     yield Refusal("a batch of weights", call("check_lora_shapes", W[None], A, B), "2-D")
 
 

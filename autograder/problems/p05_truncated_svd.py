@@ -76,6 +76,7 @@ def fac(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a transposed view", call("low_rank_factors", with_values(rng, 5, 6, spread(rng, 5)).T, 2))
     repeated = with_values(rng, 5, 4, [3.0, 3.0, 1.0, 1.0])
     yield Case("repeated singular values, between two groups", call("low_rank_factors", repeated, 2))
+    yield Case("every singular value", call("low_rank_factors", with_values(rng, 5, 4, spread(rng, 4)), 4))
     yield Case("a rank-one update in float32", call("low_rank_factors", with_values(rng, 6, 5, [2.5]).float(), 1))
 
 
@@ -127,6 +128,11 @@ def energy(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a share between two ranks", call("rank_for_energy", M, float(rng.uniform(0.55, 0.7))))
     yield Case("a share exactly on a boundary", call("rank_for_energy", M, 0.5))
     yield Case("a share just above a boundary", call("rank_for_energy", M, 0.501))
+    yield Case("a share above a boundary by 1e-8", call("rank_for_energy", M, 0.5 + 1e-8))
+    for share in (9 / 18, 13 / 18, 17 / 18):
+        yield Case("a share exactly on a boundary, float32", call("rank_for_energy", M.float(), share))
+    full = with_values(rng, 4, 4, spread(rng, 4))
+    yield Case("the whole energy of a matrix of full rank", call("rank_for_energy", full, 1.0))
     low = with_values(rng, 7, 6, spread(rng, 3))
     yield Case("the whole energy of a matrix of rank three", call("rank_for_energy", low, 1.0))
     yield Case("the same in float32", call("rank_for_energy", low.float(), 1.0))
@@ -141,6 +147,8 @@ def energy(rng: Rng) -> Iterator[AnyCase]:
 def eff(rng: Rng) -> Iterator[AnyCase]:
     yield Case("any matrix", call("effective_rank", with_values(rng, 6, 4, spread(rng, 4))))
     yield Case("a wide matrix, scaled", call("effective_rank", 100 * with_values(rng, 3, 5, spread(rng, 3))))
+    one = torch.diag(torch.tensor([float(rng.uniform(1, 5)), 0.0, 0.0], dtype=torch.float64))
+    yield Case("a matrix of rank one", call("effective_rank", one))
     yield Case("the zero matrix", call("effective_rank", torch.zeros(4, 2, dtype=torch.float64)))
 
 
@@ -452,3 +460,18 @@ effective_mistake(
     "effective_entropy", lambda S: torch.exp(-((S / S.sum()) * (S / S.sum()).log()).sum()),
     "Your number is the entropy-based effective rank.", "Here it's the ratio of two squared norms.",
 )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- mutants that are none
+
+problem.equivalent.update({
+    "low_rank_factors: torch.linalg.svd(matrix(M), full_matrices=False) -> *":
+        "only the first r vectors are used, and both forms agree on them",
+    "low_rank_factors: False -> True": "only the first r vectors are used, and both forms agree on them",
+    "rank_for_energy: 1e-?? -> 2e-??":
+        "rounding moves the share by far less than either tolerance, and no contract divides them",
+    "rank_for_energy: 0 (#?) -> -1": "singular values have one axis: -1 is 0",
+    "rank_for_energy: * <= 1 - energy + tolerance -> * < 1 - energy + tolerance":
+        "rounded shares never meet the bound exactly",
+    "rank_for_energy: 1 (#2) -> 2": "a second zero behind the first is never looked at",
+})  # fmt: skip

@@ -59,6 +59,8 @@ def fits(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a budget that weights alone would fit", call("largest_bottleneck", d, layers, between))
     bare = layers * 2 * d * m
     yield Case("no biases, one adapter a layer", call("largest_bottleneck", d, layers, bare, 1, False))
+    yield Case("one parameter less, no biases", call("largest_bottleneck", d, layers, bare - 1, 1, False))
+    yield Case("a budget for a bottleneck of one", call("largest_bottleneck", d, layers, layers * 2 * (3 * d + 1)))
     yield Case("some room left", call("largest_bottleneck", d, layers, exact + layers * d, per_layer=2))
 
 
@@ -107,6 +109,8 @@ def jac(rng: Rng) -> Iterator[AnyCase]:
         # Biases that turn about half of the gates against what the weights alone would say.
         pre = W_down @ h
         b_down = torch.where(torch.arange(m) % 2 == 0, -2 * pre, 0.5 * pre)
+        W_down[0] = torch.eye(d, dtype=torch.float64)[0]
+        b_down[0] = -h[0]  # a gate that stands exactly at 0 is closed
         with torch.inference_mode():
             inputs = [part.clone() for part in (h, W_down, b_down, W_up)]
         yield Case(words, call("adapter_jacobian", *inputs), pure=True)
@@ -418,3 +422,11 @@ jacobian_mistake(
     "jacobian_transposed", lambda h, wd, bd, wu: (identity(h) + (wu * gate(h, wd, bd)) @ wd).T,
     "Your Jacobian is transposed.", "A row for each output, a column for each input.",
 )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------- mutants that are none
+
+problem.equivalent.update({
+    "adapter_jacobian: torch.eye(len(h), dtype=h.dtype) -> torch.eye(len(h))":
+        "the sum takes the wider type, which is h's",
+})  # fmt: skip

@@ -24,7 +24,7 @@ Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 def count(rng: Rng) -> Iterator[AnyCase]:
     layers, m, heads, width = (int(number) for number in rng.choice([3, 5, 7, 11, 13], size=4, replace=False))
     yield Case("several layers and heads", call("prefix_params", layers, m, heads, width))
-    yield Case("one key-value head", call("prefix_params", layers, m, 1, width))
+    yield Case("one layer, one key-value head", call("prefix_params", 1, m, 1, width))
     yield Case("a prefix of length 0", call("prefix_params", layers, 0, heads, width))
 
 
@@ -110,7 +110,7 @@ def gate(rng: Rng) -> Iterator[AnyCase]:
     next_step="Check each argument before using it, and name it in the message of a ValueError.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
-    yield Refusal("a negative prefix", call("prefix_params", 3, -int(rng.integers(1, 9)), 2, 4), "n_prefix")
+    yield Refusal("a negative prefix", call("prefix_params", int(rng.integers(2, 9)), -1, 2, 4), "n_prefix")
     yield Refusal("no layers", call("prefix_params", 0, 5, 2, 4), "n_layers")
     odd = config(rng)
     odd["hidden_size"] += 1
@@ -119,6 +119,8 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("five heads on two", call("prefix_attention", *five), "multiple")
     q, k, v, pk, pv = tensors(rng, 4, 2, 3)
     yield Refusal("a prefix of other heads", call("prefix_attention", q, k, v, pk[:1], pv[:1]), "shape")
+    yield Refusal("a prefix without heads", call("prefix_attention", q, k, v, pk[0], pv[0]), "shape")
+    yield Refusal("fewer keys than values", call("prefix_attention", q, k, v, pk[:, 1:], pv), "shape")
     yield Refusal("a narrower prefix", call("prefix_gate", q, k, pk[..., 1:]), "shape")
     yield Refusal("values of another time", call("prefix_attention", q, k, v[:, :, 1:], pk, pv), "shape")
 
@@ -450,3 +452,10 @@ def multiple_unchecked(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, 
         return q
     sizes_fit(q, k, v, pk)
     return scored(q, k, pk, causal).softmax(-1) @ values_of(q, v, pv)
+
+
+# ------------------------------------------------------------------------------------------- mutants that are none
+
+problem.equivalent.update({
+    "*: -2* -> 2": "queries, keys and values have four axes: -2 is 2",
+})  # fmt: skip

@@ -275,6 +275,8 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("a negative label smoothing", call("dpo_loss", *four, label_smoothing=-0.1), "label_smoothing")
     yield Refusal("an unknown reduction", call("dpo_loss", *four, reduction="batchmean"), "reduction")
     logits, ids, mask = tokens(rng)
+    yield Refusal("an infinite beta", call("dpo_loss", *four, beta=math.inf), "beta")
+    yield Refusal("ids of another length", call("sequence_logprob", logits, ids[:, 1:], mask), "shape")
     yield Refusal("a mask of another length", call("sequence_logprob", logits, ids, mask[:, 1:]), "shape")
 
 
@@ -776,3 +778,13 @@ def grad_no_reference(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor, beta: floa
     demand((pc, pr, rc, rr), beta)
     value = -beta * torch.sigmoid(-beta * (pc - pr)) / pc.numel()
     return value, -value
+
+
+# ------------------------------------------------------------------------------------------- mutants that are none
+
+problem.equivalent.update({
+    "sequence_logprob: F.log_softmax(chosen, dim=-1) -> F.log_softmax(chosen)":
+        "for two axes torch chooses the last itself, with a warning",
+    "sequence_logprob: -1 (#?) -> 1": "the selected logits have two axes: -1 is 1",
+    "sequence_logprob: 0 (#4) -> -1": "the row sums have one axis: -1 is 0",
+})  # fmt: skip

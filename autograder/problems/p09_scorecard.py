@@ -121,7 +121,7 @@ def ci(rng: Rng) -> Iterator[AnyCase]:
     yield Case("80 % of 200 pairs", call("paired_ci", after, before, level=0.8, seed=seed))
     moved = [score + 0.25 for score in eighths(rng, 8)]
     yield Case("every item moved alike", call("paired_ci", [score - 0.25 for score in moved], moved))
-    yield Case("one item", call("paired_ci", eighths(rng, 1), eighths(rng, 1, 9, 20)))
+    yield Case("one item", call("paired_ci", eighths(rng, 1), eighths(rng, 1, 9, 20), n_boot=1))
     again = call("paired_ci", before[:20], after[:20], seed=seed)
     yield Relation("the same seed twice", (again, again), repeated)
 
@@ -137,6 +137,8 @@ def se(rng: Rng) -> Iterator[AnyCase]:
         "more gained than lost", call("paired_binary_se", lost, gained, lost + gained + int(rng.integers(9, 40)))
     )
     yield Case("more lost than gained", call("paired_binary_se", gained, lost, lost + gained))
+    yield Case("items only lost", call("paired_binary_se", lost, 0, lost + gained))
+    yield Case("one item", call("paired_binary_se", 0, 1, 1))
     yield Case("every item gained", call("paired_binary_se", 0, gained, gained))
 
 
@@ -163,6 +165,7 @@ def pareto(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a duplicate on the front", call("pareto_front", points | {"again": points[front]}))
     quality = int(rng.integers(1, 9)) / 8
     yield Case("equal quality", call("pareto_front", {"one": (quality, 0.5), "two": (quality, 0.25)}))
+    yield Case("equal forgetting", call("pareto_front", {"one": (0.5, quality), "two": (0.75, quality)}))
     yield Case("a candidate that forgot nothing", call("pareto_front", {"none": (quality, 0.0), "some": (9.0, 0.5)}))
 
 
@@ -208,10 +211,13 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     copy = {"copy": scores}
     yield Refusal("a direction for no suite", call("forgetting", copy, copy, {"cpoy": True}), "suite")
     yield Refusal("a level in percent", call("paired_ci", scores, scores[::-1], level=95.0), "level")
+    yield Refusal("a level of 0", call("paired_ci", scores, scores[::-1], level=0.0), "level")
     yield Refusal("a level of 1", call("paired_ci", scores, scores[::-1], level=1.0), "level")
     yield Refusal("no resamples", call("paired_ci", scores, scores[::-1], n_boot=0), "n_boot")
     yield Refusal("more changes than items", call("paired_binary_se", 5, int(rng.integers(5, 9)), 9), "n must")
-    yield Refusal("a negative count", call("paired_binary_se", -1, 3, 9), "n must")
+    yield Refusal("fewer than none lost", call("paired_binary_se", -1, 3, 9), "n must")
+    yield Refusal("fewer than none gained", call("paired_binary_se", 3, -1, 9), "n must")
+    yield Refusal("no items", call("paired_binary_se", 0, 0, 0), "n must")
     yield Refusal("no candidate", call("pareto_front", {}), "candidate")
     yield Refusal("a candidate of NaN", call("pareto_front", {"full": (0.5, nan), "lora": (0.5, 0.25)}), "nan")
     yield Refusal("an interval of NaN", call("verdict", (0.5, nan, nan), (0.0, 0.0, 0.0), 0.1), "nan")

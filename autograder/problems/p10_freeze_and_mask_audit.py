@@ -61,6 +61,32 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
             self.weight.data.mul_(1 + 1e-6)
             return super().forward(x)
 
+    class Inner(nn.Module):
+        seen: torch.Tensor
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.A = nn.Parameter(numbers(width))
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.add_(1)
+            return x * self.A
+
+    class Counted(Norm):
+        """A frozen norm that counts its calls, with a trained part inside that counts its own."""
+
+        calls: torch.Tensor
+
+        def __init__(self, width: int) -> None:
+            super().__init__(width)
+            self.inner = Inner(width)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls.add_(1)
+            return super().forward(x) + self.inner(x)
+
     class Block(nn.Module):
         def __init__(self, width: int, rank: int) -> None:
             super().__init__()
@@ -100,8 +126,15 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
             block.spare = LowRank(width, rank)
         elif fault == "frozen weight drifts":
             block.norm = Drifting(width)
+        elif fault == "frozen norm counts":
+            block.norm = Counted(width)
         elif fault.startswith("running mean"):
-            block.norm = nn.BatchNorm1d(width, dtype=torch.float64)
+            affine = fault != "running mean of a norm without parameters"
+            block.norm = nn.BatchNorm1d(width, affine=affine, dtype=torch.float64)
+        elif fault == "reference with a running mean":
+            block.norm = nn.BatchNorm1d(width)
+        elif fault == "reference with a dropout of zero":
+            block.drop = nn.Dropout(0.0)
         elif fault == "dropout in a trained part":
             block.norm = nn.Sequential(block.norm, nn.Dropout(0.5))
         elif fault == "reference in train mode":
@@ -188,6 +221,8 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
         blocks: Any = (model.reference if spec["pair"] else model).blocks
         for fault, place in faults.items():
             plant_module(fault, blocks[place], spec["width"], spec["rank"])
+        if "dropout of its own" in faults:
+            model.drop = nn.Dropout(0.5)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in spec["patterns"]))
         for fault, place in faults.items():
@@ -293,7 +328,7 @@ def count(rng: Rng) -> Iterator[AnyCase]:
     next_step="Compare two sets of names, in both directions; then look at each pattern.",
 )  # fmt: skip
 def freeze(rng: Rng) -> Iterator[AnyCase]:
-    clean = ["dropout in a trained part"]
+    clean = ["dropout in a trained part", "dropout of its own"]
     yield asked(rng, "nothing wrong, dropout in a trained part", "audit_freeze", "freeze", clean)
     extra = ["extra trainable", "norm left on", "flag set as an attribute", "gradient zeroed instead"]
     yield asked(rng, "what shouldn't train does", "audit_freeze", "freeze", extra)
@@ -304,9 +339,10 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     yield asked(rng, "factors missing", "audit_freeze", "freeze", ["factors missing"], patterns=missing)
     policy = {"pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
-    noisy = ["reference trainable", "reference in train mode", "reference with its dropout off"]
+    calm = ["reference with its dropout off", "reference with a dropout of zero"]
+    noisy = ["reference trainable", "reference in train mode", "reference with a running mean", *calm]
     yield asked(rng, "a reference that trains, and one in training mode", "audit_freeze", "freeze", noisy, **policy)
-    yield asked(rng, "a reference as it should be", "audit_freeze", "freeze", noisy[2:], **policy)
+    yield asked(rng, "a reference as it should be", "audit_freeze", "freeze", calm, **policy)
 
 
 @problem.check(
@@ -327,7 +363,20 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
         tied=True,
         patterns=half,
     )
-    policy, alias = ["policy.*.A", "policy.*.B"], ["reference is the policy"]
+    policy = ["policy.*.A", "policy.*.B"]
+    half = [*policy, "reference.head.*"]
+    noisy = ["reference in train mode"]
+    yield asked(
+        rng,
+        "a reference, half trained by its tie",
+        "audit_freeze",
+        "freeze",
+        noisy,
+        patterns=half,
+        pair=True,
+        tied=True,
+    )
+    alias = ["reference is the policy"]
     yield asked(rng, "a reference that is the policy", "audit_freeze", "freeze", alias, patterns=policy, pair=True)
 
 
@@ -353,10 +402,15 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
     next_step="Write the five lines of a training step, and keep a copy of everything from before it.",
 )  # fmt: skip
 def step(rng: Rng) -> Iterator[AnyCase]:
-    norms, moving = [*FACTORS, "*.norm.*"], ["running mean of a trained norm", "left out of the optimizer"]
+    norms = [*FACTORS, "*.norm.weight"]
+    moving = [
+        "running mean of a trained norm",
+        "running mean of a norm without parameters",
+        "left out of the optimizer",
+    ]
     yield asked(rng, "nothing wrong, a trained norm", "audit_step", "step", moving, patterns=norms)
     yield asked(rng, "an unused module and a drift", "audit_step", "step", ["unused module", "frozen weight drifts"])
-    silent = ["running mean moves", "memory shared"]
+    silent = ["running mean moves", "memory shared", "frozen norm counts"]
     yield asked(rng, "a running mean and shared memory", "audit_step", "step", silent)
     yield asked(rng, "a rate of zero and a drift", "audit_step", "step", ["rate of zero", "frozen weight drifts"])
     yield asked(rng, "an optimizer of another model", "audit_step", "step", ["optimizer of a copy"])
@@ -415,6 +469,7 @@ MASK_FAULTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "nothing is a target": lambda ids, labels, real: torch.full_like(labels, MASKED),
     "everything is a target": lambda ids, labels, real: ids.clone(),
     "padding is a target": lambda ids, labels, real: torch.where(real == 0, ids, labels),
+    "the mask is inverted": lambda ids, labels, real: torch.where((labels == MASKED) & (real == 1), ids, MASKED),
     "EOS is masked": lambda ids, labels, real: labels.masked_fill(ids == EOS, MASKED),
     "labels are shifted": lambda ids, labels, real: labels.roll(-1, 1),
     "a label that is no id": lambda ids, labels, real: torch.where(labels == EOS, -1, labels),
@@ -959,3 +1014,12 @@ def shapes_unchecked(
         found += [("EOS_MASKED", row)] if target and ends and not bool(labelled[places[-1]]) else []
         found += [("NO_EOS", row)] if len(places) and not ends else []
     return found
+
+
+# ------------------------------------------------------------------------------------------- mutants that are none
+
+problem.equivalent.update({
+    "audit_freeze: sorted(*": "findings have no order; sorting is for the reader",
+    "audit_step: value.detach()* -> value": "a comparison of numbers needs no graph to be cut",
+    "row_findings: 0 -> -1": "a row has one axis: -1 is 0",
+})  # fmt: skip

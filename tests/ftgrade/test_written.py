@@ -1,0 +1,65 @@
+"""An answer in words goes through nbgrader's manual grading and adds up with the automatic score."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ftgrade import build, cli
+from ftgrade.catalog import home
+from nbgrader.api import Gradebook
+
+CATALOG = home()
+STEM = "p10_freeze_and_mask_audit"
+RIGHT = CATALOG.leaves(STEM).solution.read_text("utf-8")
+WORDS = "The masks cost least. <script>alert('x')</script> A step costs most: `audit_step`."
+
+
+def written(words: str | None) -> str:
+    """Return a right submission with these words in the written cell, or with the cell as it was released."""
+    notebook = json.loads(build.filled_notebook(CATALOG, STEM, RIGHT))
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("grade_id") == "order":
+            cell["source"] = words if words is not None else "YOUR ANSWER HERE"
+    return json.dumps(notebook)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A course with one student who wrote words and one who didn't, graded once."""
+    root = tmp_path_factory.mktemp("course")
+    for student, words in {"ada": WORDS, "bob": None}.items():
+        path = root / "submitted" / student / STEM / f"{STEM}.ipynb"
+        path.parent.mkdir(parents=True)
+        path.write_text(written(words))
+    assert cli.main(["grade", STEM, "--course", str(root), "-j", "1"]) == 0
+    return root
+
+
+def gradebook(root: Path) -> Gradebook:
+    return Gradebook(f"sqlite:///{root / 'gradebook.db'}")
+
+
+def test_words_wait_for_a_person_and_silence_does_not(course: Path):
+    with gradebook(course) as book:
+        ada, bob = (book.find_submission(STEM, student) for student in ("ada", "bob"))
+        assert (ada.score, ada.max_score, ada.needs_manual_grade) == (10.0, 11.0, True)
+        assert (bob.score, bob.max_score, bob.needs_manual_grade) == (10.0, 11.0, False)
+
+
+def test_a_persons_points_add_up_and_survive_a_regrade(course: Path):
+    with gradebook(course) as book:
+        grade = book.find_grade("order", STEM, STEM, "ada")
+        grade.manual_score, grade.needs_manual_grade = 0.75, False
+        book.db.commit()
+    assert cli.main(["grade", STEM, "--course", str(course), "-j", "1", "--fresh"]) == 0
+    with gradebook(course) as book:
+        assert book.find_submission(STEM, "ada").score == 10.75
+
+
+def test_the_words_are_shown_and_never_run(course: Path):
+    page = (course / "feedback" / "ada" / STEM / f"{STEM}.html").read_text()
+    assert "The masks cost least." in page
+    assert "<script>alert" not in page
+    booked = json.loads((course / "autograded" / "ada" / STEM / f"{STEM}.ipynb").read_text())
+    shown = ["".join(cell["source"]) for cell in booked["cells"] if "masks cost least" in "".join(cell["source"])]
+    assert shown == [f"```text\n{WORDS}\n```"]
