@@ -65,3 +65,5 @@ print("loss", round(float(-(np.log(probabilities) * answer).sum() / answer.sum()
 # %% hole="answer" function="accumulation_weights"
 
 # %% hole="checks" function="accumulation_weights"
+
+# %% hole="personal"

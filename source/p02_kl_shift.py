@@ -69,3 +69,5 @@ print(
 # %% hole="answer" function="pinsker_bound"
 
 # %% hole="checks" function="pinsker_bound"
+
+# %% hole="personal"

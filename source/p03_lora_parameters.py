@@ -84,3 +84,17 @@ print("A", tuple(A.shape), "B", tuple(B.shape), "stored:", A.numel() + B.numel()
 # %% hole="answer" function="lora_training_bytes"
 
 # %% hole="checks" function="lora_training_bytes"
+
+# %% [markdown]
+# ## Find the error in the paper
+#
+# Published tables are computed by people. Three counts of the LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685))
+# are not what its own formula gives; with your functions you can say by how much. It is not graded.
+#
+# - Table 3 prints 0.35 M trained parameters for GPT-2 medium (24 layers, width 1,024, rank 4 on the query and value weights)
+#   and 0.77 M for GPT-2 large (36 layers, width 1,280). Which share of the whole model are these numbers close to?
+# - Appendix D.4 speaks of 37.7 M for GPT-3 (96 layers, width 12,288) with rank 2 on all four attention weights. Which rank
+#   does 37.7 M need?
+# - Table 15 prints 603.8 M for rank 64 on all four, and 301.9 M for two of them. How can both come about?
+
+# %% hole="personal"

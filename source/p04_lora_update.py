@@ -75,3 +75,5 @@ print(2.0 / 1 * B @ A, "rank", torch.linalg.matrix_rank(B @ A).item())
 # %% hole="answer" function="first_step_grads"
 
 # %% hole="checks" function="first_step_grads"
+
+# %% hole="personal"

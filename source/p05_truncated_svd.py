@@ -63,3 +63,5 @@ print("squared singular values", torch.linalg.svdvals(M).square().round(decimals
 # %% hole="answer" function="effective_rank"
 
 # %% hole="checks" function="effective_rank"
+
+# %% hole="personal"

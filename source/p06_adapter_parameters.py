@@ -73,3 +73,12 @@ print(
 # %% hole="answer" function="adapter_jacobian"
 
 # %% hole="checks" function="adapter_jacobian"
+
+# %% [markdown]
+# ## Find the error in the paper
+#
+# Table 2 of the LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) gives RoBERTa-large (24 layers, width 1,024)
+# 3 M parameters for one adapter of bottleneck 64 a layer, and 6 M for two. Compute both. Then leave out the biases and divide
+# by $2^{20}$: what do you see? It is not graded.
+
+# %% hole="personal"

@@ -71,3 +71,12 @@ print("repeat_interleave", kv_heads.repeat_interleave(2).tolist(), "repeat", kv_
 # %% hole="answer" function="prefix_gate"
 
 # %% hole="checks" function="prefix_gate"
+
+# %% [markdown]
+# ## Find the error in the paper
+#
+# Table 15 of the LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) counts prefixes in all 96 layers of GPT-3,
+# whose keys are 12,288 wide over all heads: 5.1 M for 4 vectors a layer, 10.1 M for 8, 20.2 M for 16, 44.1 M for 36 and 76.1 M
+# for 64. Which number of layers does each of the five rows imply? It is not graded.
+
+# %% hole="personal"

@@ -76,3 +76,5 @@ print("margin", h, "loss", round(np.log1p(np.exp(-0.1 * h)), 4), "at margin 0:",
 # %% hole="answer" function="dpo_grad"
 
 # %% hole="checks" function="dpo_grad"
+
+# %% hole="personal"

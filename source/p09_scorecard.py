@@ -85,3 +85,5 @@ print(f"standard error of the improvement: paired {paired:.4f}, as if unpaired {
 # %% hole="answer" function="verdict"
 
 # %% hole="checks" function="verdict"
+
+# %% hole="personal"

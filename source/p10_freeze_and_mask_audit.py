@@ -69,6 +69,8 @@ print("set by the method:  ", layer.weight.requires_grad)
 
 # %% hole="checks" function="audit_masks"
 
+# %% hole="personal"
+
 # %% [markdown]
 # ## 5. In words (optional)
 #

@@ -143,6 +143,16 @@ def test_the_same_call_gives_the_same_answer_twice(stem: str):
                 assert check.same(first.value, second.value) is None
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_personal_number_differs_from_student_to_student_and_from_mistake_to_mistake(stem: str):
+    judged = judging(stem)
+    assert judged.problem.own is not None
+    answers = [str(judged.answer(seed, judged.reference)) for seed in range(20)]
+    assert len(set(answers)) >= 15
+    wrong = [str(judged.answer(3, judged.asked(mistake))) for mistake in judged.problem.mistakes]
+    assert any(answer != answers[3] for answer in wrong), "no mistake changes this number: ask for another"
+
+
 # --------------------------------------------------------------------------------------------------- demo submissions
 
 
@@ -159,7 +169,7 @@ def test_an_accepted_style_keeps_all_points(stem: str, path: Path, grader: Grade
     hand_in("ada", stem, data=path.read_bytes())
     report = grader.report("ada", stem)
     assert [(check.name, check.words) for check in report.checks if check.status != "pass"] == []
-    assert report.score == 10.0
+    assert report.score == report.points
 
 
 @pytest.mark.parametrize(("stem", "path"), submissions("wrong"), ids=called)

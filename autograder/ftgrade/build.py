@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
+import numpy as np
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
-from ftgrade.problem import Check, Problem, Written
+from ftgrade.grade import open_seed
+from ftgrade.problem import PERSONAL, Check, Problem, Written
 
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -39,10 +41,14 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
             cells.append(answer_cell(function, stub(solution, text, function, stem)))
         elif hole == "checks":
             cells.extend(check_cell(check) for check in problem.checks if check.of == function)
+        elif hole == "personal":
+            cells.extend(personal_cells(problem, stem))
         elif hole == "written":
             cells.extend(written_cell(written) for written in problem.written if written.name == function)
         elif hole is not None:
-            raise AuthorFault(f"source/{stem}.py has a hole {hole!r}; holes are card, setup, answer, checks, written")
+            raise AuthorFault(
+                f"source/{stem}.py has a hole {hole!r}; holes are card, setup, answer, checks, personal, written"
+            )
         elif master["cell_type"] == "markdown":
             cells.append(locked("markdown", master["source"]))
         else:
@@ -57,7 +63,7 @@ def demand_holes(stem: str, problem: Problem, filled: list[str]) -> None:
     if shared:
         raise AuthorFault(f"{stem}: a check and a function can't both be named {shared[0]!r}: rename the check")
     needed = ["card", "setup", *(f"{hole} {name}" for name in problem.functions for hole in ("answer", "checks"))]
-    needed += [f"written {written.name}" for written in problem.written]
+    needed += [f"written {written.name}" for written in problem.written] + (["personal"] if problem.own else [])
     for hole in needed:
         if filled.count(hole) != 1:
             raise AuthorFault(
@@ -100,7 +106,7 @@ def card(problem: Problem) -> str:
     """Return the title card: where the problem belongs, what it takes, how its points are given."""
     rows = "\n".join(
         f"| {check.name} | {check.points:g} | `{check.of}` | {check.title} | {', '.join(check.concerns)} |"
-        for check in problem.checks
+        for check in problem.judged
     )
     return (
         f"**Part** {problem.part.replace('_', ' ')} · **difficulty** {dots(problem.difficulty)} · "
@@ -115,7 +121,8 @@ def card(problem: Problem) -> str:
 def spoken(problem: Problem) -> str:
     """Return what the card says of answers in words, if there are any."""
     more = sum(written.points for written in problem.written)
-    return f" A person reads what you write in words at the end: up to {more:g} more." if more else ""
+    own = " Your own number counts beside the ten." if problem.own else ""
+    return own + f" A person reads what you write in words at the end: up to {more:g} more." if more else own
 
 
 def dots(level: int) -> str:
@@ -147,6 +154,46 @@ def locked(kind: str, source: str) -> Cell:
 
 def answer_cell(function: str, source: str) -> Cell:
     return code(source, **marks(function, locked=False, solution=True))
+
+
+def personal_cells(problem: Problem, stem: str) -> list[Cell]:
+    """Return the cells of the personal number, with the published question in its stub."""
+    if problem.own is None:
+        raise AuthorFault(f"source/{stem}.py has a hole for a personal number, and the problem draws none")
+    words = (
+        "## Your own number\n\nThe question in the next cell is yours: its numbers were drawn for you. By hand or by "
+        "code, return the answer; where it's no whole number, to four decimals."
+    )
+    stub = personal_stub(problem, open_seed(stem, problem.version))
+    return [locked("markdown", words), answer_cell(PERSONAL, stub), check_cell(problem.own.check)]
+
+
+def personal_stub(problem: Problem, seed: int) -> str:
+    """Return the stub of the personal number with the question of a seed."""
+    return (
+        f'def {PERSONAL}():\n    """Return the answer to your own question.\n\n{personal_words(problem, seed)}\n\n'
+        f'    >>> {PERSONAL}() is not None\n    True\n    """\n'
+        "    ### BEGIN SOLUTION\n    raise NotImplementedError\n    ### END SOLUTION"
+    )
+
+
+def personal_words(problem: Problem, seed: int) -> str:
+    """Return the question of a seed, as lines of a docstring."""
+    assert problem.own is not None
+    question = problem.own.draw(np.random.default_rng(seed)).words
+    return textwrap.fill(question, 116, initial_indent="    ", subsequent_indent="    ")
+
+
+def personalised(released: str, problem: Problem, before: int, seed: int) -> str:
+    """Return a released notebook with the question of a seed in place of the published one's."""
+    document = json.loads(released)
+    old, new = personal_words(problem, before), personal_words(problem, seed)
+    for cell in document["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("grade_id") == PERSONAL:
+            source = "".join(cell["source"])
+            assert old in source, "a release holds the published question"
+            cell["source"] = source.replace(old, new).splitlines(keepends=True)
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def check_cell(check: Check) -> Cell:
@@ -229,7 +276,8 @@ def filled_notebook(catalog: Catalog, stem: str, answers: str) -> str:
 
     What stands before a function (imports, helpers) goes into its cell; what stands after the last one into the last.
     """
-    functions = catalog.problem(stem).functions
+    problem = catalog.problem(stem)
+    functions = [*problem.functions, *([PERSONAL] if problem.own else [])]
     pieces = dict.fromkeys(functions, "")
     lines, start, name = answers.splitlines(keepends=True), 0, functions[0]
     for node in ast.parse(answers).body:

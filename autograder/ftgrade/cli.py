@@ -6,14 +6,18 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.errors import GradingError
+from ftgrade.errors import CourseFault, GradingError
 from ftgrade.report import STATUS_WORDS, Report
+
+if TYPE_CHECKING:
+    from ftgrade.grade import Course
 
 FINE, SOME_NEED_A_PERSON, COULD_NOT = 0, 1, 2
 out = Console(highlight=False)
@@ -63,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("release", help="make the students' notebooks in release/")
     one.add_argument("stems", nargs="*")
+    one.add_argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these")
     course_option(one)
     one.set_defaults(run=run_release)
 
@@ -187,11 +192,40 @@ def run_release(arguments: argparse.Namespace) -> int:
 
     catalog = home()
     demand_built(catalog)
+    arguments.course.mkdir(parents=True, exist_ok=True)
     book = Book(Course(arguments.course))
     for stem in chosen(catalog, arguments.stems):
         book.release(stem)
         out.print(f"released {stem}: give students {arguments.course / 'release' / stem}", soft_wrap=True)
+    if arguments.students:
+        release_personally(catalog, Course(arguments.course), chosen(catalog, arguments.stems), arguments.students)
     return FINE
+
+
+def release_personally(catalog: Catalog, course: "Course", stems: list[str], roster: Path) -> None:
+    """Keep the roster, and write for each of its students a release with questions of their own."""
+    from ftgrade import build
+    from ftgrade.grade import open_seed, personal_seed, read_roster
+
+    known, students = course.roster(), read_roster(roster)
+    if gone := [student for student in known if student not in students]:
+        raise CourseFault(f"{roster.name} lacks students whose questions are out already: {', '.join(gone)}")
+    course.roster_path.write_bytes(roster.read_bytes())
+    for stem in stems:
+        problem = catalog.problem(stem)
+        if problem.own is None:
+            continue
+        released = (course.root / "release" / stem / f"{stem}.ipynb").read_text("utf-8")
+        before = open_seed(stem, problem.version)
+        for student in students:
+            seed = personal_seed(course, student, stem, problem.version)
+            path = course.root / "personal" / student / stem / f"{stem}.ipynb"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(build.personalised(released, problem, before, seed), "utf-8")
+    out.print(
+        f"{len(students)} students have questions of their own: give each {course.root / 'personal'}/STUDENT",
+        soft_wrap=True,
+    )
 
 
 def demand_built(catalog: Catalog) -> None:

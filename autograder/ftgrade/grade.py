@@ -1,11 +1,13 @@
 """One submission, or a class of them, to reports: seeds, the worker's calls, and what is stored."""
 
 import contextlib
+import csv
 import dataclasses
 import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import threading
 import time
@@ -21,7 +23,7 @@ from ftgrade import channel, report
 from ftgrade.catalog import Catalog
 from ftgrade.channel import Call, Lost, Outcome
 from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
-from ftgrade.judge import Judging
+from ftgrade.judge import CheckVerdict, Judging
 from ftgrade.notebook import Cell, Finding, Submission, read_file
 from ftgrade.quarantine import set_aside
 from ftgrade.report import CellNote, CheckReport, Report
@@ -67,6 +69,14 @@ class Course:
     def report_path(self, student: str, stem: str) -> Path:
         return self.state / "reports" / stem / f"{student}.json"
 
+    @property
+    def roster_path(self) -> Path:
+        return self.state / "roster.csv"
+
+    def roster(self) -> list[str]:
+        """Return the students whose statements hold questions of their own, in the order of the list."""
+        return read_roster(self.roster_path) if self.roster_path.is_file() else []
+
     def secret(self) -> bytes:
         """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't."""
         path = self.state / "secret"
@@ -84,6 +94,26 @@ class Course:
         return bytes.fromhex(path.read_text().strip())
 
 
+def read_roster(path: Path) -> list[str]:
+    """Return the students of a CSV file: its column `id`, as nbgrader's own import has it, or its only column.
+
+    Raises CourseFault with the line for an id that is missing, stands twice or can't name a folder.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if "id" not in header and len(header) != 1:
+        raise CourseFault(f"{path.name} needs a column named `id`, its first line is: {', '.join(header) or 'empty'}")
+    column = header.index("id") if "id" in header else 0
+    students: list[str] = []
+    for line, row in enumerate(rows[1:] if "id" in header else rows, 2 if "id" in header else 1):
+        student = row[column].strip() if column < len(row) else ""
+        if not re.fullmatch(r"[^/\\+\x00-\x1f.][^/\\+\x00-\x1f]*", student) or student in students:
+            raise CourseFault(f"{path.name}, line {line}: {student!r} can't be a student's id, or stands twice")
+        students.append(student)
+    return students
+
+
 def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[int]:
     """Return the seeds that a student's hidden cases of one problem are drawn from."""
     return [seed_of(secret.hex(), student, stem, str(version), str(number)) for number in range(HIDDEN_SEEDS)]
@@ -92,6 +122,13 @@ def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[i
 def open_seed(stem: str, version: int) -> int:
     """Return the published seed, for self-checks."""
     return seed_of("open", stem, str(version))
+
+
+def personal_seed(course: "Course", student: str, stem: str, version: int) -> int:
+    """Return the seed of a student's question: one of their own for the roster's students, else the published one."""
+    if student not in course.roster():
+        return open_seed(stem, version)
+    return seed_of("personal", course.secret().hex(), student, stem, str(version))
 
 
 def seed_of(*parts: str) -> int:
@@ -244,7 +281,8 @@ class Grader:
         if stored is not None and stored.key == blank.key and stored.state == "graded":
             return stored
         seeds = hidden_seeds(secret, student, stem, judging.problem.version)
-        return self.store(self.graded(blank, judging, submission, seeds))
+        personal = personal_seed(self.course, student, stem, judging.problem.version)
+        return self.store(self.graded(blank, judging, submission, seeds, personal))
 
     def open_report(self, path: Path, stem: str) -> Report:
         """Return the report of any notebook file on the published seed; nothing is stored."""
@@ -254,13 +292,14 @@ class Grader:
             submission = read_file(path)
         except StudentFault as fault:
             return unreadable(blank, fault)
-        return self.graded(blank, judging, submission, [open_seed(stem, judging.problem.version)])
+        seed = open_seed(stem, judging.problem.version)
+        return self.graded(blank, judging, submission, [seed], seed)
 
     def blank(self, judging: Judging, student: str, secret: bytes) -> Report:
         """Return the report that everyone starts from: every check at 0."""
         checks = tuple(
             CheckReport(check.name, check.title, check.of, check.points, 0.0, "not-run", 0, 0)
-            for check in judging.problem.checks
+            for check in judging.problem.judged
         )
         version = judging.problem.version
         return Report(judging.stem, student, "ours", "", secret_print(secret), version, checks)
@@ -270,23 +309,54 @@ class Grader:
         environment = [platform.python_version(), torch.__version__, np.__version__]
         judged_by = [self.catalog.digest(blank.stem), code_digest()]
         said = [finding.words for finding in (*blank.findings, *submission.findings)]
-        parts = [submission.digest, said, blank.stem, blank.student, blank.secret_print, *judged_by, *environment]
+        parts = [
+            submission.digest,
+            said,
+            blank.stem,
+            blank.student,
+            blank.secret_print,
+            self.whose(blank),
+            *judged_by,
+            *environment,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def graded(self, blank: Report, judging: Judging, submission: Submission, seeds: list[int]) -> Report:
+    def whose(self, blank: Report) -> str:
+        """Say whether a student's question is their own or the published one; the secret's print says the rest."""
+        return "own" if blank.student in self.course.roster() else "published"
+
+    def graded(
+        self, blank: Report, judging: Judging, submission: Submission, seeds: list[int], personal: int
+    ) -> Report:
         """Return the report of a submission; a fault of the problem or of ours is told as such, and scores 0."""
-        cells, odd = answer_cells(submission, {check.name for check in judging.problem.checks})
+        cells, odd = answer_cells(submission, {check.name for check in judging.problem.judged})
         findings = [*blank.findings, *odd]
         with Session(self.sandbox, cells, judging.problem.call_seconds) as session:
             try:
                 session.loaded()
-                checks = tuple(report.describe(verdict) for verdict in judging.judge(session.ask, seeds))
+                verdicts = judging.judge(session.ask, seeds)
+                if judging.problem.own:
+                    verdicts.append(judging.own(session.ask, personal))
+                    findings += self.neighbours(judging, blank.student, verdicts[-1])
+                checks = tuple(report.describe(verdict) for verdict in verdicts)
             except Exception as error:  # whatever it is, this student waits and the class goes on
                 words = f"The grader could not finish: {type(error).__name__}: {error}"
                 return dataclasses.replace(blank, findings=(*findings, Finding("ours", words)))
         findings += [Finding("cell-left-out", f"Cell {number}: {words}") for number, words in session.skipped.items()]
         notes = tuple(session.notes)
         return dataclasses.replace(blank, state="graded", checks=checks, findings=tuple(findings), notes=notes)
+
+    def neighbours(self, judging: Judging, student: str, verdict: CheckVerdict) -> list[Finding]:
+        """Return a finding if a wrong personal number is the right one of another statement of this course."""
+        if verdict.worst is None or verdict.worst.status != "wrong":
+            return []
+        version, stem = judging.problem.version, judging.stem
+        roster = self.course.roster()
+        others = [personal_seed(self.course, other, stem, version) for other in roster if other != student]
+        others += [open_seed(stem, version)] if student in roster else []
+        if not any(judging.gives(verdict.worst.outcomes[0], seed) for seed in others):
+            return []
+        return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
 
     def stored(self, student: str, stem: str) -> Report | None:
         with contextlib.suppress(OSError, ValueError):
@@ -351,4 +421,7 @@ def settled(grader: Grader, student: str, stem: str, fresh: bool) -> Report:
         return Report(stem, student, "ours", "", "", 0, (), (words,))
 
 
-__all__ = ["Course", "Grader", "Session", "grade_class", "hidden_seeds", "open_seed", "secret_print"]
+__all__ = [
+    "Course", "Grader", "Session", "grade_class", "hidden_seeds", "open_seed", "personal_seed", "read_roster",
+    "secret_print",
+]  # fmt: skip

@@ -12,6 +12,7 @@ from ftgrade.catalog import Catalog
 from ftgrade.channel import Call, Lost, Outcome, Raised, Value
 from ftgrade.errors import AuthorFault
 from ftgrade.problem import (
+    PERSONAL,
     AnyCase,
     Case,
     Check,
@@ -91,6 +92,42 @@ class Judging:
             check_verdict(check, found, likeliest(check, suspected, explained))
             for check, found, suspected in zip(self.problem.checks, verdicts, suspects, strict=True)
         ]
+
+    def answer(self, seed: int, ask: Ask) -> object:
+        """Return the answer to the personal question of a seed, by the reference or by a mistake in it."""
+        assert self.problem.own is not None
+        question = self.problem.own.draw(np.random.default_rng(seed))
+        outcome = ask(question.call)
+        return question.part(outcome.value) if isinstance(outcome, Value) else None
+
+    def own(self, ask: Ask, seed: int) -> CheckVerdict:
+        """Return the verdict on a student's own number, with the mistake that gives the student's answer."""
+        assert self.problem.own is not None
+        check, case = self.problem.own.check, Case("your own numbers", Call(PERSONAL))
+        expected = self.answer(seed, self.reference)
+        if expected is None:
+            raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
+        outcome = ask(case.call)
+        status, difference = compare(case, check.same, Value(expected), (outcome,))
+        if status == "pass":
+            return CheckVerdict(check, check.points, 1, 1, None, None)
+        # Neither the difference nor the ratio is told: with one of them the number could be had without the work.
+        told = Difference("it isn't the number that your statement asks for") if status == "wrong" else difference
+        mistake = self.personal_mistake(outcome, seed) if status == "wrong" else None
+        return CheckVerdict(check, 0.0, 0, 1, Verdict(case, (outcome,), status, told), mistake)
+
+    def personal_mistake(self, outcome: Outcome, seed: int) -> Mistake | None:
+        """Return the first mistake that answers the personal question as the student did."""
+        return next(
+            (mistake for mistake in self.problem.mistakes if self.gives(outcome, seed, self.asked(mistake))), None
+        )
+
+    def gives(self, outcome: Outcome, seed: int, ask: Ask | None = None) -> bool:
+        """Say whether a student's answer is the one to the personal question of a seed."""
+        expected = self.answer(seed, ask or self.reference)
+        if self.problem.own is None or expected is None or not isinstance(outcome, Value):
+            return False
+        return equal(expected, outcome.value, self.problem.own.check.same)
 
     def verdicts(self, check: Check, position: int, ask: Ask, seeds: list[int]) -> list[Verdict]:
         """Return the verdicts of one check's cases."""

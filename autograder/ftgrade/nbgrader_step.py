@@ -110,7 +110,7 @@ def order_of(stem: str) -> list[str]:
 def demand_same_release(stem: str, problem: Problem, released: list[Known]) -> None:
     """Raise CourseFault unless the gradebook's checks are the problem's."""
     booked_checks = {cell.grade_id: cell.points for cell in released if cell.grade}
-    if booked_checks != {graded.name: graded.points for graded in (*problem.checks, *problem.written)}:
+    if booked_checks != {graded.name: graded.points for graded in (*problem.judged, *problem.written)}:
         raise CourseFault(
             f"the gradebook holds other checks of {stem} than autograder/problems/{stem}.py: release it again with "
             f"`ftgrade release {stem}`"

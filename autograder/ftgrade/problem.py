@@ -249,6 +249,31 @@ class Written:
     points: float
 
 
+def no_cases(_: Rng) -> Iterator[AnyCase]:
+    """Draw nothing: the one case of a personal number needs a student."""
+    return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A student's own question: the words that state it, and the call whose answer, or part of it, is the number."""
+
+    words: str
+    call: Call
+    part: Callable[[Any], Any] = lambda value: value
+
+
+PERSONAL = "personal_number"
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """A number that differs from student to student: one check on the function `personal_number`, and its draw."""
+
+    check: Check
+    draw: Callable[[Rng], Question]
+
+
 @dataclass(slots=True)
 class Problem:
     """How one problem is judged; filled by its file's `check` and `mistake` decorators, in the order of the file.
@@ -267,6 +292,7 @@ class Problem:
     checks: list[Check] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)
     equivalent: dict[str, str] = field(default_factory=dict)
+    own: Personal | None = None
 
     def check(
         self, name: str, *, points: float, of: str, title: str, concerns: Sequence[str], next_step: str,
@@ -293,6 +319,23 @@ class Problem:
 
         return register
 
+    def personal(
+        self, *, title: str, next_step: str, points: float = 1, same: Same = Close(rtol=1e-3, atol=6e-5)
+    ) -> Callable[[Callable[[Rng], Question]], Callable[[Rng], Question]]:
+        """Register how a student's own question is drawn; by default its answer is asked to four decimals."""
+
+        def register(draw: Callable[[Rng], Question]) -> Callable[[Rng], Question]:
+            words = ("the numbers of your own statement",)
+            self.own = Personal(Check("mine", points, PERSONAL, title, words, next_step, no_cases, same), draw)
+            return draw
+
+        return register
+
+    @property
+    def judged(self) -> list[Check]:
+        """Return all that is judged by machine: the checks, and the student's own number if there is one."""
+        return [*self.checks, *([self.own.check] if self.own else [])]
+
     @property
     def points(self) -> float:
         return sum(check.points for check in self.checks)
@@ -304,6 +347,7 @@ class Problem:
 
 
 __all__ = [
-    "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Problem", "Refusal", "Relation",
-    "Rng", "Same", "Stream", "Value", "Written", "call", "calls_of", "finite", "integer", "number",
+    "PERSONAL", "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Personal", "Problem",
+    "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "call", "calls_of", "finite",
+    "integer", "number",
 ]  # fmt: skip

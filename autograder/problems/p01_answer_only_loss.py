@@ -5,9 +5,10 @@ The function for the loss is used by six checks. `value` and `hand` compare its 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from ftgrade.problem import (
@@ -17,6 +18,7 @@ from ftgrade.problem import (
     Close,
     Difference,
     Problem,
+    Question,
     Refusal,
     Relation,
     Rng,
@@ -274,6 +276,23 @@ def acc(rng: Rng) -> Iterator[AnyCase]:
     counts = [int(count) for count in rng.integers(1, 60, size=4)]
     yield Case("unequal counts", call("accumulation_weights", counts), pure=True)
     yield Case("a micro-batch without targets", call("accumulation_weights", [counts[0], 0, counts[1]]))
+
+
+@problem.personal(title="the loss of your row", next_step="Take the logarithms of the answer's probabilities alone.")
+def mine(rng: Rng) -> Question:
+    p = [float(value) for value in rng.choice(np.arange(1, 20), size=6, replace=False) / 20]
+    mask = [0, 0, *(int(bit) for bit in rng.permutation([1, 1, 0])), 1]
+    both = torch.tensor([[value, 1 - value] for value in [*p, 0.5]], dtype=torch.float64)
+    words = (
+        f"After the first token, the model gives the six tokens of a row the probabilities {listed(p)}. "
+        f"The answer mask of these six is {listed(mask)}. What is the token-mean loss in nats?"
+    )
+    row = (both.log()[None], torch.zeros(1, 7, dtype=torch.int64), torch.tensor([[0, *mask]]))
+    return Question(words, call("answer_only_loss", *row))
+
+
+def listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

@@ -7,6 +7,7 @@ answers with one another, so that a wrong direction or unit is paid for once.
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from ftgrade.problem import (
     AnyCase,
@@ -15,6 +16,7 @@ from ftgrade.problem import (
     Close,
     Difference,
     Problem,
+    Question,
     Refusal,
     Relation,
     Rng,
@@ -185,6 +187,17 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("tuned logits of another time", call("kl_shift", base, tuned.repeat(1, 2, 1), mask), "shape")
     yield Refusal("a mask of another length", call("kl_shift", base, tuned, mask[:, 1:]), "shape")
     yield Refusal("a mask that selects nothing", call("kl_shift", base, tuned, mask * 0), "mask")
+
+
+@problem.personal(title="your shift", next_step="Write three terms: which distribution weights them?")
+def mine(rng: Rng) -> Question:
+    cuts = [sorted(int(cut) for cut in rng.choice(np.arange(2, 19), size=2, replace=False)) for _ in range(2)]
+    base, tuned = (torch.tensor([low, high - low, 20 - high], dtype=torch.float64) / 20 for low, high in cuts)
+    words = (
+        f"The base model gives three tokens the probabilities {base[0]:g}, {base[1]:g} and {base[2]:g}, the tuned "
+        f"model {tuned[0]:g}, {tuned[1]:g} and {tuned[2]:g}. What is the KL shift at this position, in nats?"
+    )
+    return Question(words, call("per_token_kl", base.log(), tuned.log()))
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

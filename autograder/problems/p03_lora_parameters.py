@@ -11,6 +11,7 @@ from ftgrade.problem import (
     Case,
     Difference,
     Problem,
+    Question,
     Refusal,
     Relation,
     Rng,
@@ -163,6 +164,21 @@ def mem(rng: Rng) -> Iterator[AnyCase]:
         )
         yield Case("a 4-bit base", call("lora_training_bytes", n_base, n_lora, 0.51587))
     yield Case("8 bytes for each trained parameter", call("lora_training_bytes", 10**6 + 3, n_lora, 4.0, 8))
+
+
+@problem.personal(
+    title="your model", same=integer, next_step="Make a row for each target: its two sizes, and the rank."
+)
+def mine(rng: Rng) -> Question:
+    heads, layers, rank = 4 * int(rng.integers(2, 9)), int(rng.integers(10, 40)), int(rng.choice([2, 4, 8, 16]))
+    d, kv, ff = 64 * heads, 16 * heads, 64 * int(rng.integers(3 * heads, 5 * heads))
+    shapes = {"q_proj": (d, d), "v_proj": (kv, d), "up_proj": (ff, d), "down_proj": (d, ff)}
+    targets = ["q_proj", "v_proj", str(rng.choice(["up_proj", "down_proj"]))]
+    words = (
+        f"A model of {layers} layers has d_model = {d}; its keys and values are {kv} wide, its MLP {ff}. "
+        f"LoRA of rank {rank} stands on {', '.join(targets)}. How many numbers does it train?"
+    )
+    return Question(words, call("lora_model_params", shapes, targets, layers, rank))
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

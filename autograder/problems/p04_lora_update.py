@@ -2,10 +2,24 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ftgrade.problem import AnyCase, Case, Close, Difference, Problem, Refusal, Relation, Rng, Value, call, integer
+from ftgrade.problem import (
+    AnyCase,
+    Case,
+    Close,
+    Difference,
+    Problem,
+    Question,
+    Refusal,
+    Relation,
+    Rng,
+    Value,
+    call,
+    integer,
+)
 
 problem = Problem(part="05_lora_algebra", difficulty=3, importance=5, minutes=50)
 
@@ -127,6 +141,24 @@ def grad(rng: Rng) -> Iterator[AnyCase]:
     yield Case("B = 0", call("first_step_grads", G, A, torch.zeros_like(B), some_alpha(rng)))
     G, A, B = factors(rng, *SQUARE)
     yield Case("square factors", call("first_step_grads", G, A, B, some_alpha(rng)))
+
+
+def gradient_of_b(grads: Any) -> list[float]:
+    return grads[1].flatten().tolist()
+
+
+@problem.personal(title="your first gradient", next_step="Write the chain rule for B, then put your numbers in.")
+def mine(rng: Rng) -> Question:
+    G, A = rng.integers(-3, 4, size=(3, 2)), rng.choice([-1.0, -0.5, 0.5, 1.5], size=(1, 2))
+    G[0, 0], alpha = 4, int(rng.integers(2, 5))
+    words = (
+        f"The gradient of the loss with respect to the effective weight is G = {G.tolist()}. LoRA has rank 1, "
+        f"alpha = {alpha}, A = {A.tolist()} and B = 0. Return the three entries of the loss's gradient with respect to "
+        "B, as a list."
+    )
+    zero = torch.zeros(3, 1, dtype=torch.float64)
+    question = call("first_step_grads", torch.from_numpy(G).double(), torch.from_numpy(A), zero, alpha)
+    return Question(words, question, gradient_of_b)
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

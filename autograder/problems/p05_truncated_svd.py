@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from ftgrade.problem import (
     AnyCase,
@@ -11,6 +12,7 @@ from ftgrade.problem import (
     Close,
     Difference,
     Problem,
+    Question,
     Refusal,
     Relation,
     Rng,
@@ -171,6 +173,17 @@ def bad(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("a NaN", call("low_rank_factors", broken, 2), "finite")
     yield Refusal("a NaN for the effective rank", call("effective_rank", broken), "finite")
     yield Refusal("a vector", call("low_rank_factors", M[0], 1), "2-D")
+
+
+@problem.personal(title="your matrix", next_step="The squares of the singular values are the eigenvalues of M.T @ M.")
+def mine(rng: Rng) -> Question:
+    a, b, c = (int(number) for number in rng.choice(np.arange(1, 9), size=3, replace=False))
+    M = [[a, b], [b, a], [c, c]]
+    words = (
+        f"M = {M} has two singular values, and their squares are whole numbers. What is its effective rank, the sum of "
+        "these squares over the largest?"
+    )
+    return Question(words, call("effective_rank", torch.tensor(M, dtype=torch.float64)))
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

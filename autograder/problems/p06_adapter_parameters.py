@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ftgrade.problem import AnyCase, Case, Difference, Problem, Refusal, Relation, Rng, Value, call, integer
+from ftgrade.problem import AnyCase, Case, Difference, Problem, Question, Refusal, Relation, Rng, Value, call, integer
 
 problem = Problem(part="04_parameter_efficient", difficulty=2, importance=4, minutes=45)
 
@@ -135,6 +135,17 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("a narrower hidden state", call("adapter_forward", h[:, 1:], W_down, b_down, W_up, b_up), "shape")
     five = (h, W_down, b_down, W_up, b_up)
     yield Refusal("an unknown activation", call("adapter_forward", *five, activation="tanh"), "activation")
+
+
+@problem.personal(title="your model", same=integer, next_step="Count one adapter, then say how often it stands there.")
+def mine(rng: Rng) -> Question:
+    d, m = 64 * int(rng.integers(6, 20)), int(rng.choice([12, 24, 48, 96]))
+    layers, norms = int(rng.integers(6, 30)), int(rng.integers(2, 9))
+    words = (
+        f"A model of {layers} layers has d = {d}. Each layer gets two adapters with a bottleneck of {m} and biases; "
+        f"{norms} LayerNorms (gain and bias) are trained besides. How many parameters are trained?"
+    )
+    return Question(words, call("adapter_model_params", d, m, layers, n_trained_layernorms=norms))
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

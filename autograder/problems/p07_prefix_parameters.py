@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from ftgrade.problem import AnyCase, Case, Close, Problem, Refusal, Rng, call, integer
+from ftgrade.problem import AnyCase, Case, Close, Problem, Question, Refusal, Rng, call, integer
 
 problem = Problem(part="04_parameter_efficient", difficulty=4, importance=3, minutes=60)
 
@@ -123,6 +123,16 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("fewer keys than values", call("prefix_attention", q, k, v, pk[:, 1:], pv), "shape")
     yield Refusal("a narrower prefix", call("prefix_gate", q, k, pk[..., 1:]), "shape")
     yield Refusal("values of another time", call("prefix_attention", q, k, v[:, :, 1:], pk, pv), "shape")
+
+
+@problem.personal(
+    title="your model", same=integer, next_step="Find the width of one key, and how many heads have keys."
+)
+def mine(rng: Rng) -> Question:
+    given, m = config(rng), int(rng.integers(5, 40))
+    wide = given | {"head_dim": given["hidden_size"] // given["num_attention_heads"] + int(rng.choice([4, 8]))}
+    words = f"How many parameters has a prefix of length {m} for the configuration {wide}?"
+    return Question(words, call("prefix_params_from_config", wide, m))
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

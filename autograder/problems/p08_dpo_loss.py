@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from ftgrade.problem import (
@@ -16,6 +17,7 @@ from ftgrade.problem import (
     Close,
     Difference,
     Problem,
+    Question,
     Refusal,
     Relation,
     Rng,
@@ -278,6 +280,18 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("an infinite beta", call("dpo_loss", *four, beta=math.inf), "beta")
     yield Refusal("ids of another length", call("sequence_logprob", logits, ids[:, 1:], mask), "shape")
     yield Refusal("a mask of another length", call("sequence_logprob", logits, ids, mask[:, 1:]), "shape")
+
+
+@problem.personal(title="your pair", next_step="Compute the margin first: two differences, then theirs.")
+def mine(rng: Rng) -> Question:
+    four = [-float(number) / 2 for number in rng.choice(np.arange(20, 60), size=4, replace=False)]
+    beta = float(rng.choice([0.1, 0.2, 0.3]))
+    words = (
+        f"The policy gives the chosen answer the log-probability {four[0]:g} and the rejected one {four[1]:g}; the "
+        f"reference gives them {four[2]:g} and {four[3]:g}. What is the DPO loss of this pair for beta = {beta:g}?"
+    )
+    pair = (torch.tensor(number, dtype=torch.float64) for number in four)
+    return Question(words, call("dpo_loss", *pair, beta=beta))
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

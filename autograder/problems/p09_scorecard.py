@@ -5,7 +5,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ftgrade.problem import AnyCase, Case, Close, Difference, Problem, Refusal, Relation, Rng, Value, as_array, call
+from ftgrade.problem import (
+    AnyCase,
+    Case,
+    Close,
+    Difference,
+    Problem,
+    Question,
+    Refusal,
+    Relation,
+    Rng,
+    Value,
+    as_array,
+    call,
+)
 
 problem = Problem(part="08_evaluation", difficulty=3, importance=5, minutes=75)
 
@@ -221,6 +234,16 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("no candidate", call("pareto_front", {}), "candidate")
     yield Refusal("a candidate of NaN", call("pareto_front", {"full": (0.5, nan), "lora": (0.5, 0.25)}), "nan")
     yield Refusal("an interval of NaN", call("verdict", (0.5, nan, nan), (0.0, 0.0, 0.0), 0.1), "nan")
+
+
+@problem.personal(title="your table", next_step="The difference of an item is -1, 0 or 1: write its variance.")
+def mine(rng: Rng) -> Question:
+    lost, gained, n = int(rng.integers(5, 20)), int(rng.integers(21, 50)), 50 * int(rng.integers(3, 9))
+    words = (
+        f"Of {n} items, {lost} were right before tuning and are wrong now, and {gained} the other way round. What is "
+        "the standard error of the change in accuracy?"
+    )
+    return Question(words, call("paired_binary_se", lost, gained, n))
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

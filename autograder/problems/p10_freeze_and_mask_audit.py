@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from ftgrade.problem import AnyCase, Case, Close, Difference, Problem, Refusal, Rng, Written, call
+from ftgrade.problem import AnyCase, Case, Close, Difference, Problem, Question, Refusal, Rng, Written, call, integer
 
 problem = Problem(
     part="10_implementation_checklist", difficulty=4, importance=5, minutes=90, written=(Written("order", 1),)
@@ -500,6 +500,26 @@ def mask(rng: Rng) -> Iterator[AnyCase]:
     yield Case("prompts without an answer", call("audit_masks", ids, torch.full_like(labels, MASKED), real, long, EOS))
     yield Refusal("labels of another length", call("audit_masks", ids, labels[:, 1:], real, prompts, EOS), "shape")
     yield Refusal("a prompt length missing", call("audit_masks", ids, labels, real, prompts[1:], EOS), "shape")
+
+
+def trainable(counted: Any) -> int:
+    return counted[0]["trainable"]
+
+
+@problem.personal(
+    title="your model", same=integer, next_step="Make a row for each parameter: its numbers, and whether it trains."
+)
+def mine(rng: Rng) -> Question:
+    patterns = [*FACTORS, str(rng.choice(["*.norm.weight", "embed.weight"]))]
+    spec = spec_of(rng, "count", blocks=int(rng.integers(3, 9)), tied=True, patterns=patterns)
+    width, rank = spec["width"], spec["rank"]
+    words = (
+        f"A model embeds {spec['vocab']} tokens in {width} dimensions (embed.weight; the head is tied to it). Each of "
+        f"its {spec['blocks']} blocks has a gain of {width} (norm.weight) and a {width} x {width} weight (up.weight) "
+        f"with factors up.A ({rank} x {width}) and up.B ({width} x {rank}). What matches {', '.join(patterns)} trains. "
+        "How many numbers train?"
+    )
+    return Question(words, call("count_parameters", spec, build=workshop), trainable)
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes

@@ -28,7 +28,7 @@ def test_the_landing_notebook_runs_and_its_check_answers(run_notebook: Callable)
 def test_an_untouched_problem_runs_and_says_not_attempted_everywhere(run_notebook: Callable, stem: str):
     page, cells = run_notebook(f"source/{stem}/{stem}.ipynb", stem)
     said = [output["data"]["text/html"] for output in outputs(cells) if output["output_type"] == "execute_result"]
-    assert len(said) == len(home().problem(stem).checks)
+    assert len(said) == len(home().problem(stem).judged)
     assert all("not attempted" in "".join(text) for text in said)
     assert all("graded on hidden inputs" in "".join(text) for text in said)
     page.get_by_role("heading", name="Conventions").wait_for()

@@ -56,7 +56,7 @@ def test_an_edited_or_missing_notebook_is_stale_and_building_mends_it(checkout: 
     [
         ('# %% hole="card"', "# %%", "`card` once, and holds it 0 times"),
         ('hole="answer" function="breakeven_rank"', 'hole="answer" function="low_rank_dof"', "answer breakeven_rank"),
-        ('# %% hole="setup"', '# %% hole="sketch"', "holes are card, setup, answer, checks, written"),
+        ('# %% hole="setup"', '# %% hole="sketch"', "holes are card, setup, answer, checks, personal, written"),
     ],
 )
 def test_a_wrong_hole_is_named_with_the_mend(checkout: Catalog, old: str, new: str, words: str):
@@ -107,6 +107,6 @@ def test_filling_and_checking_from_the_command_line(tmp_path: Path, capsys):
     answers.write_text(home().leaves(STEM).solution.read_text())
     assert cli.main(["fill", "p03", str(answers), "-o", str(notebook)]) == cli.FINE
     assert cli.main(["check", str(notebook)]) == cli.FINE
-    assert "10 of 10 points on the published seed" in capsys.readouterr().out
+    assert "10 of 11 points on the published seed" in capsys.readouterr().out
     notebook.write_text("{")
     assert cli.main(["check", str(notebook)]) == cli.SOME_NEED_A_PERSON

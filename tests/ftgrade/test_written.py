@@ -42,8 +42,8 @@ def gradebook(root: Path) -> Gradebook:
 def test_words_wait_for_a_person_and_silence_does_not(course: Path):
     with gradebook(course) as book:
         ada, bob = (book.find_submission(STEM, student) for student in ("ada", "bob"))
-        assert (ada.score, ada.max_score, ada.needs_manual_grade) == (10.0, 11.0, True)
-        assert (bob.score, bob.max_score, bob.needs_manual_grade) == (10.0, 11.0, False)
+        assert (ada.score, ada.max_score, ada.needs_manual_grade) == (10.0, 12.0, True)
+        assert (bob.score, bob.max_score, bob.needs_manual_grade) == (10.0, 12.0, False)
 
 
 def test_a_persons_points_add_up_and_survive_a_regrade(course: Path):
