@@ -308,7 +308,12 @@ token_mistake(
 token_mistake(
     "jensen_shannon", mixture, "Your divergence is Jensen and Shannon's, through the mean of both.", DIRECTION,
 )  # fmt: skip
-token_mistake("total_variation", total_variation, "Your number is the total variation distance.", "Use the formula.")
+token_mistake(
+    "total_variation",
+    total_variation,
+    "Your number is the total variation distance.",
+    "It's the expectation of a log ratio.",
+)
 token_mistake(
     "mean_over_vocabulary", lambda b, t: kl(b, t) / b.shape[-1], "Your divergence is a mean over the vocabulary.",
     "It's a sum: the weights p add up to 1 already.",
@@ -442,7 +447,8 @@ def pinsker_mistake(name: str, formula: Callable[[float], float], says: str, nex
 
 pinsker_mistake(
     "pinsker_no_half",
-    lambda x: min(1.0, math.sqrt(x)), "Your bound lacks the half under the root.", "sqrt(KL / 2).",
+    lambda x: min(1.0, math.sqrt(x)), "Your bound lacks the half under the root.",
+    "Compare with the formula at a small divergence: by which factor do you differ?",
 )  # fmt: skip
 pinsker_mistake(
     "pinsker_uncapped", lambda x: math.sqrt(x / 2),

@@ -408,6 +408,12 @@ def first_reached(weights: Tensor, energy: float, slack: float = 1e-6) -> int:
 
 
 energy_mistake(
+    "energy_counts_noise",
+    lambda S, e: 1 + int(((S**2).cumsum(0) / (S**2).sum() < e).sum()),
+    "Your rank depends on rounding: a share that is reached up to 1e-16 counts as missed.",
+    "Allow for rounding: 1e-12 of the whole in float64.",
+)  # fmt: skip
+energy_mistake(
     "energy_of_values", lambda S, e: first_reached(S, e),
     "Your shares are of the singular values, not of their squares.", "Energy is the squared Frobenius norm.",
 )  # fmt: skip
@@ -418,12 +424,6 @@ energy_mistake(
 energy_mistake(
     "energy_rank_above", lambda S, e: first_reached(S**2, e) + 1,
     "Your rank is one more than is needed.", "Is the share reached with one direction fewer?",
-)  # fmt: skip
-energy_mistake(
-    "energy_counts_noise",
-    lambda S, e: len(S) if e == 1 else 1 + int(((S**2).cumsum(0) / (S**2).sum() < e).sum()),
-    "Your rank depends on rounding: a share that is reached up to 1e-16 counts as missed.",
-    "Allow for rounding: 1e-12 of the whole in float64.",
 )  # fmt: skip
 energy_mistake(
     "energy_strictly_more", lambda S, e: min(len(S), 1 + int(((S**2).cumsum(0) / (S**2).sum() <= e + 1e-12).sum())),
