@@ -161,8 +161,8 @@ def personal_cells(problem: Problem, stem: str) -> list[Cell]:
     if problem.own is None:
         raise AuthorFault(f"source/{stem}.py has a hole for a personal number, and the problem draws none")
     words = (
-        "## Your own number\n\nThe question in the next cell is yours: in a class with a list, its numbers were drawn for "
-        "you alone. By hand or by code, return the answer; where it's no whole number, to four decimals."
+        "## Your own number\n\nThe question in the next cell is yours: in a class with a list, its numbers were drawn "
+        "for you alone. By hand or by code, return the answer; where it's no whole number, to four decimals."
     )
     stub = personal_stub(problem, open_seed(stem, problem.version))
     return [locked("markdown", words), answer_cell(PERSONAL, stub), check_cell(problem.own.check)]
