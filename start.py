@@ -47,6 +47,8 @@ def main(words: list[str]) -> int:
         demand_python(sys.version_info[:2])
         if not complete():
             install()
+        if words[:2] == ["test", "peers"]:
+            install_peers()
         return run(command(words))
     except Trouble as trouble:
         print(f"start.py: {trouble}", file=sys.stderr)
@@ -104,6 +106,13 @@ def install() -> None:
     pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[course,grade,test]")
     STAMP.write_text(fingerprint())
     print("Installed.", flush=True)
+
+
+def install_peers() -> None:
+    """Install the libraries that ours is compared with, unless they are there. Raises Trouble."""
+    if quiet([str(python()), "-c", "import peft, transformers"]).returncode != 0:
+        print("The peers that our library is compared with (about 100 MB)", flush=True)
+        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[peers]")
 
 
 def demand_space(gib: int) -> None:
@@ -217,6 +226,8 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "jupyterlab", "course/index.ipynb"]
     if words[:2] == ["test", "browser"]:
         return ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser", *words[2:]]
+    if words[:2] == ["test", "peers"]:
+        return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers", *words[2:]]
     if first == "test":
         return ["-m", "pytest", *words[1:]]
     return ["-m", "ftgrade.cli", *words]

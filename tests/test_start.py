@@ -80,6 +80,7 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
         (["test"], ["-m", "pytest"]),
         (["test", "-k", "lora"], ["-m", "pytest", "-k", "lora"]),
         (["test", "browser"], ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser"]),
+        (["test", "peers"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers"]),
         (["grade", "--demo"], ["-m", "ftgrade.cli", "grade", "--demo"]),
     ],
 )
