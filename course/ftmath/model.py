@@ -79,10 +79,11 @@ class Attention(nn.Module):
         super().__init__()
         self.config = config
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.q = nn.Linear(config.d_model, queries, bias=config.biases)
-        self.k = nn.Linear(config.d_model, keys, bias=config.biases)
-        self.v = nn.Linear(config.d_model, keys, bias=config.biases)
-        self.o = nn.Linear(queries, config.d_model, bias=config.biases)
+        # Modules of any kind, since the methods of tuning wrap them.
+        self.q: nn.Module = nn.Linear(config.d_model, queries, bias=config.biases)
+        self.k: nn.Module = nn.Linear(config.d_model, keys, bias=config.biases)
+        self.v: nn.Module = nn.Linear(config.d_model, keys, bias=config.biases)
+        self.o: nn.Module = nn.Linear(queries, config.d_model, bias=config.biases)
         self.prefix: KVPrefix | None = None
 
     def forward(
@@ -123,9 +124,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.d_hidden, bias=config.biases)
-        self.up = nn.Linear(config.d_model, config.d_hidden, bias=config.biases)
-        self.down = nn.Linear(config.d_hidden, config.d_model, bias=config.biases)
+        self.gate: nn.Module = nn.Linear(config.d_model, config.d_hidden, bias=config.biases)
+        self.up: nn.Module = nn.Linear(config.d_model, config.d_hidden, bias=config.biases)
+        self.down: nn.Module = nn.Linear(config.d_hidden, config.d_model, bias=config.biases)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))

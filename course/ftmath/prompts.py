@@ -1,0 +1,47 @@
+"""Trained inputs: virtual tokens before the embeddings, and prefixes of keys and values in every layer."""
+
+import torch
+from torch import Tensor, nn
+
+from ftmath.model import Block, Decoder, KVPrefix
+
+
+class SoftPrompt(nn.Module):
+    """A frozen model behind m trained vectors that stand before every sequence (arXiv:2104.08691).
+
+    They start as the embeddings of `start` (m,) token ids, which the paper found better than random ones. The logits
+    are those of the real tokens alone: (batch, time, vocab). It holds m d parameters.
+    """
+
+    def __init__(self, model: Decoder, start: Tensor) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.vectors = nn.Parameter(model.embed.weight[start].detach().clone())
+
+    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        m = len(self.vectors)
+        mask = torch.ones_like(ids) if attention_mask is None else attention_mask
+        virtual = self.vectors.expand(len(ids), -1, -1)
+        embeddings = torch.cat([virtual, self.model.embed(ids)], dim=1)
+        mask = torch.cat([mask.new_ones(len(ids), m), mask], dim=1)
+        return self.model(attention_mask=mask, embeddings=embeddings)[:, m:]
+
+
+def add_prefix(model: Decoder, m: int, generator: torch.Generator | None = None, scale: float = 0.02) -> None:
+    """Give every layer m trained keys and values for each key-value head, and freeze all else (arXiv:2101.00190).
+
+    Keys are not rotated; the sequence's positions begin at m. It holds 2 L m n_kv d_head parameters.
+
+    Errors: ValueError for a negative m.
+    """
+    if m < 0:
+        raise ValueError(f"m must not be negative, got {m}")
+    model.requires_grad_(False)
+    shape = (model.config.kv_heads, m, model.config.head_dim)
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        keys, values = (scale * torch.randn(shape, generator=generator).to(model.embed.weight) for _ in range(2))
+        block.attn.prefix = KVPrefix(keys, values)
+
+
+__all__ = ["SoftPrompt", "add_prefix"]
