@@ -5,6 +5,7 @@ import statistics
 import tempfile
 import time
 import types
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -126,7 +127,8 @@ def caught(mutant: Mutant, drawn: list[tuple[Check, AnyCase, Outcome | None]]) -
     """Say whether any case fails, the changed function's own cases first; what doesn't end is caught too."""
     module = types.ModuleType("mutant")
     try:
-        with limited(MUTANT_SECONDS):
+        with limited(MUTANT_SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a mutant may well divide by nothing
             exec(compile(mutant.source, "<mutant>", "exec"), module.__dict__)  # noqa: S102
             ask = local(module)
             ordered = sorted(drawn, key=lambda item: item[0].of != mutant.function)
