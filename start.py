@@ -2,6 +2,7 @@
 
     python3 start.py                 open the course in JupyterLab
     python3 start.py test            run the tests (`test browser`: those that drive a browser)
+    python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
 
 The first start makes `.venv` beside this file and installs into it; a stamp, written last, says that it's complete.
@@ -23,6 +24,8 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".complete"
 LOCK = ROOT / "requirements.lock"
 OLDEST = (3, 11)
+ADAPTERS = VENV / "adapters"  # a library that needs an older transformers than the other peers do
+ADAPTERS_NEED = ("adapters==1.3.0", "transformers==4.57.6", "huggingface-hub==0.36.2", "tokenizers==0.22.2")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 GIB = 2**30
 
@@ -47,8 +50,10 @@ def main(words: list[str]) -> int:
         demand_python(sys.version_info[:2])
         if not complete():
             install()
-        if words[:2] == ["test", "peers"]:
+        if words[:2] in (["test", "peers"], ["test", "adapters"]):
             install_peers()
+        if words[:2] == ["test", "adapters"]:
+            install_adapters()
         return run(command(words))
     except Trouble as trouble:
         print(f"start.py: {trouble}", file=sys.stderr)
@@ -110,9 +115,17 @@ def install() -> None:
 
 def install_peers() -> None:
     """Install the libraries that ours is compared with, unless they are there. Raises Trouble."""
-    if quiet([str(python()), "-c", "import peft, transformers"]).returncode != 0:
-        print("The peers that our library is compared with (about 100 MB)", flush=True)
+    look = "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
+    if quiet([str(python()), "-c", look, "bitsandbytes", "gguf", "peft", "transformers", "trl"]).returncode != 0:
+        print("The peers that our library is compared with (about 300 MB)", flush=True)
         pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[peers]")
+
+
+def install_adapters() -> None:
+    """Install the adapters library beside the others; its older transformers is found first. Raises Trouble."""
+    if not (ADAPTERS / "adapters").is_dir():
+        pip("install", "--no-deps", "--upgrade", "--target", str(ADAPTERS), *ADAPTERS_NEED)
+    os.environ["PYTHONPATH"] = str(ADAPTERS)
 
 
 def demand_space(gib: int) -> None:
@@ -228,13 +241,21 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser", *words[2:]]
     if words[:2] == ["test", "peers"]:
         return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers", *words[2:]]
+    if words[:2] == ["test", "adapters"]:
+        return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers/test_adapters.py", *words[2:]]
     if first == "test":
         return ["-m", "pytest", *words[1:]]
+    if words == ["model", "smollm2"]:
+        return ["-m", "ftmath.smollm"]
+    if first == "model":
+        raise Trouble("one model can be fetched: `python3 start.py model smollm2`")
     return ["-m", "ftgrade.cli", *words]
 
 
 def run(words: list[str]) -> int:
     """Run the environment's interpreter in place of this one; the tests and JupyterLab start at the project's root."""
+    # Threads that wait without spinning: where other programs share the cores, torch is several times faster so.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if words[1] != "ftgrade.cli":
         os.chdir(str(ROOT))
     program = [str(python()), *words]

@@ -81,11 +81,18 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
         (["test", "-k", "lora"], ["-m", "pytest", "-k", "lora"]),
         (["test", "browser"], ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser"]),
         (["test", "peers"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers"]),
+        (["test", "adapters"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers/test_adapters.py"]),
+        (["model", "smollm2"], ["-m", "ftmath.smollm"]),
         (["grade", "--demo"], ["-m", "ftgrade.cli", "grade", "--demo"]),
     ],
 )
 def test_words_go_where_they_belong(start: ModuleType, words: list[str], program: list[str]):
     assert start.command(words) == program
+
+
+def test_a_model_that_is_not_offered_is_told(start: ModuleType):
+    with pytest.raises(start.Trouble, match="model smollm2"):
+        start.command(["model", "llama"])
 
 
 def test_an_old_python_is_told_which_to_use(start: ModuleType, monkeypatch):

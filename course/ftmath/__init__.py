@@ -1,5 +1,128 @@
-"""The library behind the notebooks of Fine-Tuning Math."""
+"""The library behind the notebooks of Fine-Tuning Math.
 
+Names stand here that a notebook may import; each has a docstring with its source and an example that runs.
+"""
+
+import os
+
+# Before torch loads its threads: those that wait without spinning are several times faster where cores are shared.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from ftmath.adapters import Bottleneck, add_houlsby, add_pfeiffer
+from ftmath.align import fit_preferences, fit_reward_model, frozen_copy, improve_policy, judged, roll_out
+from ftmath.audit import (
+    adapter_effect,
+    audit_freeze,
+    audit_groups,
+    audit_masks,
+    audit_reference,
+    audit_step,
+    count_parameters,
+    merge_difference,
+)  # fmt: skip
 from ftmath.check import check
+from ftmath.context import Notes, better_prompt, few_shot, retrieved
+from ftmath.device import best_device, describe, fastest_dtype
+from ftmath.evaluate import effective_sample_size, expected_best, mcnemar, paired_interval, pareto_set, pass_at_k
+from ftmath.groups import bitfit, layer_groups, layer_rates, rate_groups, slanted_triangle, thaw, train_only
+from ftmath.lora import LoRALinear, add_lora, disabled, load_lora, lora_layers, lora_state, merge, unmerge
+from ftmath.masks import (
+    answer_only_loss,
+    block_causal,
+    labels_of,
+    mixture_weights,
+    model_logprob,
+    model_loss,
+    sequence_logprob,
+    token_logprobs,
+)  # fmt: skip
+from ftmath.memory import (
+    Budget,
+    best_segments,
+    block_activation_bytes,
+    decoder_parameters,
+    imagined,
+    kept_bytes_per_token,
+    measured,
+    storage_bytes,
+    training_bytes,
+    zero_bytes,
+)  # fmt: skip
+from ftmath.methods import METHODS, ask, ewc_anchor, fine_tune, kl_anchor, kl_to_base, l2_anchor, quality
+from ftmath.model import Config, Decoder, generate, rotated, turn
+from ftmath.preference import (
+    anchored_dpo_loss,
+    dpo_loss,
+    dpo_slope,
+    hinge_loss,
+    implicit_reward,
+    ipo_loss,
+    margin,
+    robust_dpo_loss,
+)  # fmt: skip
+from ftmath.probe import add_head, features, ridge_probe
+from ftmath.prompts import SoftPrompt, add_prefix
+from ftmath.quant import (
+    QuantLinear,
+    bits_per_weight,
+    dequantise,
+    nf4_levels,
+    pack,
+    quantise,
+    quantise_linears,
+    uniform_levels,
+    unpack,
+)  # fmt: skip
+from ftmath.reward import (
+    RewardModel,
+    best_of_n,
+    best_of_n_kl,
+    bradley_terry,
+    clipped_loss,
+    gold_reward,
+    group_advantages,
+    k1,
+    k2,
+    k3,
+    last_token,
+    optimal_policy,
+    policy_loss,
+    preference_probability,
+    ranking_loss,
+)  # fmt: skip
+from ftmath.shift import (
+    anchored_minimum,
+    ewc,
+    fisher_diagonal,
+    forgetting_bound,
+    kl_shift,
+    l2_sp,
+    token_kl,
+    total_variation,
+)  # fmt: skip
+from ftmath.skills import SKILLS, TASKS, accuracy, batch, decode, encode, example, mixture, probes, prompts, retention
+from ftmath.smollm import smollm2
+from ftmath.train import Run, constant, cosine, train
+from ftmath.weights import base_model, load_weights, save_weights
 
-__all__ = ["check"]
+__all__ = [
+    "METHODS", "SKILLS", "TASKS", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Notes", "QuantLinear",
+    "RewardModel", "Run", "SoftPrompt", "accuracy", "adapter_effect", "add_head", "add_houlsby", "add_lora",
+    "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum", "answer_only_loss", "ask",
+    "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "base_model", "batch",
+    "best_device", "best_of_n", "best_of_n_kl", "best_segments", "better_prompt", "bitfit", "bits_per_weight",
+    "block_activation_bytes", "block_causal", "bradley_terry", "check", "clipped_loss", "constant", "cosine",
+    "count_parameters", "decode", "decoder_parameters", "dequantise", "describe", "disabled", "dpo_loss",
+    "dpo_slope", "effective_sample_size", "encode", "ewc", "ewc_anchor", "example", "expected_best",
+    "fastest_dtype", "features", "few_shot", "fine_tune", "fisher_diagonal", "fit_preferences", "fit_reward_model",
+    "forgetting_bound", "frozen_copy", "generate", "gold_reward", "group_advantages", "hinge_loss", "imagined",
+    "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kept_bytes_per_token",
+    "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of", "last_token", "layer_groups",
+    "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state", "margin", "mcnemar", "measured",
+    "merge", "merge_difference", "mixture", "mixture_weights", "model_logprob", "model_loss", "nf4_levels",
+    "optimal_policy", "pack", "paired_interval", "pareto_set", "pass_at_k", "policy_loss", "preference_probability",
+    "probes", "prompts", "quality", "quantise", "quantise_linears", "ranking_loss", "rate_groups", "retention",
+    "retrieved", "ridge_probe", "robust_dpo_loss", "roll_out", "rotated", "save_weights", "sequence_logprob",
+    "slanted_triangle", "smollm2", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation",
+    "train", "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "zero_bytes",
+]  # fmt: skip

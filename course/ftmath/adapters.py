@@ -13,6 +13,11 @@ class Bottleneck(nn.Module):
     """h + W_up activation(W_down h + b_down) + b_up, with W_up and b_up 0 at first: a fresh adapter changes nothing.
 
     `down` maps d_model to m and `up` back (PMLR v97, Houlsby et al., figure 2).
+
+    >>> h = torch.ones(1, 3, 8)
+    >>> adapter = Bottleneck(8, m=2)
+    >>> torch.equal(adapter(h), h), sum(parameter.numel() for parameter in adapter.parameters())
+    (True, 42)
     """
 
     def __init__(
@@ -48,6 +53,12 @@ def add_houlsby(model: Decoder, m: int, generator: torch.Generator | None = None
     """Put two adapters into each block, behind the attention's output and behind the MLP, and freeze all else.
 
     They hold 2 L (2 d m + m + d) parameters.
+
+    >>> from ftmath.model import Config
+    >>> model = Decoder(Config(layers=1))
+    >>> add_houlsby(model, m=8)
+    >>> sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    4368
     """
     model.requires_grad_(False)
     for block in model.blocks:
@@ -60,6 +71,12 @@ def add_pfeiffer(model: Decoder, m: int, generator: torch.Generator | None = Non
     """Put one adapter into each block, behind the MLP, and freeze all else (arXiv:2005.00247).
 
     They hold L (2 d m + m + d) parameters.
+
+    >>> from ftmath.model import Config
+    >>> model = Decoder(Config(layers=1))
+    >>> add_pfeiffer(model, m=8)
+    >>> sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    2184
     """
     model.requires_grad_(False)
     for block in model.blocks:

@@ -41,7 +41,11 @@ def mcnemar(lost: int, gained: int) -> float:
 
 
 def pareto_set(points: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return the names, sorted, of the points that none other beats: all coordinates count as better when higher."""
+    """Return the names, sorted, of the points that none other beats: all coordinates count as better when higher.
+
+    >>> pareto_set({"full": (0.9, 0.7), "LoRA": (0.9, 0.8), "probe": (0.1, 1.0)})
+    ['LoRA', 'probe']
+    """
 
     def beaten(point: Sequence[float]) -> bool:
         return any(

@@ -1,10 +1,20 @@
 """Which tokens are learned: shifting, answer-only losses and log-probabilities, packing, mixtures of data."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class LanguageModel(Protocol):
+    """What the losses need of a model: the vectors that its head reads (batch, time, d_model), and the head."""
+
+    @property
+    def head(self) -> Any: ...
+
+    def hidden(self, ids: Tensor) -> Tensor: ...
 
 
 def shifted(logits: Tensor, ids: Tensor, answer_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,6 +34,10 @@ def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
     """Return log p(ids[t] | logits[t]) in nats for logits and ids that already stand over each other.
 
     bfloat16 and float16 are computed in float32.
+
+    >>> logits = torch.tensor([[0.7, 0.2, 0.1]]).log()
+    >>> round(token_logprobs(logits, torch.tensor([1])).exp().item(), 4)
+    0.2
     """
     wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     return wide.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - wide.logsumexp(-1)
@@ -51,10 +65,56 @@ def answer_only_loss(logits: Tensor, ids: Tensor, answer_mask: Tensor, label_smo
 
 
 def sequence_logprob(logits: Tensor, ids: Tensor, answer_mask: Tensor) -> Tensor:
-    """Return log p(answer | prompt) of each row (batch,): the sum over its answer tokens, in nats."""
+    """Return log p(answer | prompt) of each row (batch,): the sum over its answer tokens, in nats.
+
+    >>> logits = torch.zeros(1, 3, 4)
+    >>> round(sequence_logprob(logits, torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1, 1]])).item(), 4)
+    -2.7726
+    """
     scores, targets, chosen = shifted(logits, ids, answer_mask)
     found = token_logprobs(scores[chosen], targets[chosen])
     rows = chosen.nonzero()[:, 0]
+    return torch.zeros(len(ids), dtype=found.dtype, device=found.device).index_add(0, rows, found)
+
+
+def answer_token_logprobs(model: LanguageModel, ids: Tensor, answer_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log p of each answer token, in nats, and its row: two tensors (answers,).
+
+    Only positions whose next token is an answer's are projected to the vocabulary: of a large one that is most of the
+    work. Rows are padded on the right; causal attention keeps padding from every real token.
+    """
+    chosen = answer_mask[:, 1:] != 0
+    logits = model.head(model.hidden(ids)[:, :-1][chosen])
+    return token_logprobs(logits, ids[:, 1:][chosen]), chosen.nonzero()[:, 0]
+
+
+def model_loss(model: LanguageModel, ids: Tensor, answer_mask: Tensor) -> Tensor:
+    """Return `answer_only_loss` of a model, without the logits that it doesn't read.
+
+    >>> from ftmath.model import Config, Decoder
+    >>> model = Decoder(Config(layers=1)).requires_grad_(False)
+    >>> ids, answer = torch.tensor([[1, 70, 2, 71, 3]]), torch.tensor([[0, 0, 0, 1, 1]])
+    >>> torch.allclose(model_loss(model, ids, answer), answer_only_loss(model(ids), ids, answer))
+    True
+
+    Errors: ValueError if nothing is a target.
+    """
+    found, _ = answer_token_logprobs(model, ids, answer_mask)
+    if not len(found):
+        raise ValueError("answer_mask must mark at least one token after the first of a row, and marks none")
+    return -found.mean()
+
+
+def model_logprob(model: LanguageModel, ids: Tensor, answer_mask: Tensor) -> Tensor:
+    """Return `sequence_logprob` (batch,) of a model, without the logits that it doesn't read.
+
+    >>> from ftmath.model import Config, Decoder
+    >>> model = Decoder(Config(layers=1)).requires_grad_(False)
+    >>> ids, answer = torch.tensor([[1, 70, 2, 71, 3]]), torch.tensor([[0, 0, 0, 1, 1]])
+    >>> torch.allclose(model_logprob(model, ids, answer), sequence_logprob(model(ids), ids, answer))
+    True
+    """
+    found, rows = answer_token_logprobs(model, ids, answer_mask)
     return torch.zeros(len(ids), dtype=found.dtype, device=found.device).index_add(0, rows, found)
 
 
@@ -95,5 +155,6 @@ def mixture_weights(sizes: Sequence[int], temperature: float = 1.0) -> list[floa
 
 
 __all__ = [
-    "answer_only_loss", "block_causal", "labels_of", "mixture_weights", "sequence_logprob", "shifted", "token_logprobs",
+    "LanguageModel", "answer_only_loss", "answer_token_logprobs", "block_causal", "labels_of", "mixture_weights",
+    "model_logprob", "model_loss", "sequence_logprob", "shifted", "token_logprobs",
 ]  # fmt: skip

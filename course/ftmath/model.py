@@ -6,17 +6,23 @@ the head compares the result with every token's vector. RMSNorm (arXiv:1910.0746
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Cache = list[tuple[Tensor, Tensor] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The sizes of a decoder; the defaults are those of the course's base model."""
+    """The sizes of a decoder; the defaults are those of the course's base model.
+
+    >>> Config(d_model=64, layers=2).head_dim
+    32
+    """
 
     vocab: int = 128
     d_model: int = 128
@@ -51,16 +57,35 @@ class RMSNorm(nn.Module):
         return self.weight * wide.to(x.dtype)
 
 
-def rotated(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    """Return x (batch, heads, time, head_dim) turned by its positions (batch, time): equation 34 of arXiv:2104.09864.
+Turn = tuple[Tensor, Tensor]
+
+
+def turn(positions: Tensor, head_dim: int, base: float) -> Turn:
+    """Return the cosines and sines (batch, 1, time, head_dim / 2) of the angles that positions (batch, time) stand for.
+
+    Entry i turns by position * base^(-2 i / head_dim): equation 15 of arXiv:2104.09864.
+
+    >>> cos, sin = turn(torch.tensor([[0, 1]]), head_dim=4, base=100.0)
+    >>> cos[0, 0, 1].round(decimals=4)
+    tensor([0.5403, 0.9950])
+    """
+    half = head_dim // 2
+    rates = base ** (-torch.arange(half, dtype=torch.float32, device=positions.device) / half)
+    angles = positions[:, None, :, None].float() * rates
+    return angles.cos(), angles.sin()
+
+
+def rotated(x: Tensor, angles: Turn) -> Tensor:
+    """Return x (batch, heads, time, head_dim) turned by its positions' angles: equation 34 of arXiv:2104.09864.
 
     Entry i is paired with entry i + head_dim / 2, as Llama's weights expect; the paper pairs neighbours.
+
+    >>> quarter = turn(torch.tensor([[torch.pi / 2]]), head_dim=2, base=10_000.0)
+    >>> rotated(torch.tensor([[[[1.0, 0.0]]]]), quarter).round(decimals=4).tolist()
+    [[[[-0.0, 1.0]]]]
     """
-    half = x.shape[-1] // 2
-    rates = base ** (-torch.arange(half, dtype=torch.float32, device=x.device) / half)
-    angles = positions[:, None, :, None].float() * rates
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x[..., :half], x[..., half:]
+    cos, sin = (part.to(x.dtype) for part in angles)
+    first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
@@ -87,19 +112,20 @@ class Attention(nn.Module):
         self.prefix: KVPrefix | None = None
 
     def forward(
-        self, x: Tensor, positions: Tensor, visible: Tensor, past: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, angles: Turn, visible: Tensor | None, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the output (batch, time, d_model), and all keys and values of the sequence so far.
 
-        `positions` is (batch, time); `visible` is (batch, 1, time, all times), True where a query may look.
+        `angles` are those of `turn`; `visible` is (batch, 1, time, all times), True where a query may look, or None
+        where it may look at all before it and itself.
         """
         batch, time, _ = x.shape
 
         def by_head(flat: Tensor, heads: int) -> Tensor:
             return flat.view(batch, time, heads, self.config.head_dim).transpose(1, 2)
 
-        q = rotated(by_head(self.q(x), self.config.heads), positions, self.config.rope_base)
-        k = rotated(by_head(self.k(x), self.config.kv_heads), positions, self.config.rope_base)
+        q = rotated(by_head(self.q(x), self.config.heads), angles)
+        k = rotated(by_head(self.k(x), self.config.kv_heads), angles)
         v = by_head(self.v(x), self.config.kv_heads)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
@@ -107,9 +133,12 @@ class Attention(nn.Module):
         if self.prefix is not None:
             keys = torch.cat([self.prefix.keys.expand(batch, -1, -1, -1), k], dim=2)
             values = torch.cat([self.prefix.values.expand(batch, -1, -1, -1), v], dim=2)
+            if visible is None:
+                visible = torch.ones(time, time, dtype=torch.bool, device=x.device).tril()
             visible = F.pad(visible, (self.prefix_length, 0), value=True)
+        grouped = self.config.heads != self.config.kv_heads
         out = F.scaled_dot_product_attention(
-            q, keys, values, attn_mask=visible, enable_gqa=self.config.heads != self.config.kv_heads
+            q, keys, values, attn_mask=visible, is_causal=visible is None, enable_gqa=grouped
         )
         return self.o(out.transpose(1, 2).reshape(batch, time, -1)), (k, v)
 
@@ -141,9 +170,9 @@ class Block(nn.Module):
         self.mlp_norm, self.mlp = RMSNorm(config.d_model, config.norm_eps), MLP(config)
 
     def forward(
-        self, x: Tensor, positions: Tensor, visible: Tensor, past: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, angles: Turn, visible: Tensor | None, past: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        found, kept = self.attn(self.attn_norm(x), positions, visible, past)
+        found, kept = self.attn(self.attn_norm(x), angles, visible, past)
         x = x + found
         return x + self.mlp(self.mlp_norm(x)), kept
 
@@ -152,7 +181,9 @@ class Decoder(nn.Module):
     """A causal language model: ids (batch, time) to logits (batch, time, vocab), where logits[:, t] score token t + 1.
 
     `attention_mask` (batch, time) is 1 for real tokens; padding may stand on either side and changes no real token's
-    logits. Weights are drawn from `generator`: normal with standard deviation 0.02, biases 0.
+    logits. Without a mask, real tokens still see none of the padding on their right, since attention is causal. Weights
+    are drawn from `generator`: normal with standard deviation 0.02, biases 0. Where `checkpointing` is set, a backward
+    pass keeps only the inputs of the blocks and computes the rest again (arXiv:1604.06174).
 
     >>> model = Decoder(Config(vocab=11, d_model=8, layers=2, heads=2, kv_heads=1, head_dim=4, d_hidden=12))
     >>> model(torch.tensor([[1, 2, 3]])).shape
@@ -162,6 +193,7 @@ class Decoder(nn.Module):
     def __init__(self, config: Config, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
         self.embed = nn.Embedding(config.vocab, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
@@ -196,29 +228,42 @@ class Decoder(nn.Module):
             raise ValueError("give either ids (batch, time) or embeddings (batch, time, d_model)")
         x = self.embed(ids) if embeddings is None else embeddings
         before = 0 if not cache or cache[0] is None else cache[0][0].shape[2]
-        real = self.real_tokens(x, before, attention_mask)
-        # Only real tokens are counted, so that padding on the left moves no position.
-        positions = (real.long().cumsum(1) - 1).clamp(min=0)[:, before:]
-        order = torch.arange(real.shape[1], device=x.device)
-        visible = (order[None, :] <= order[before:, None]) & real[:, None, None, :]
-        # A padding query sees itself: a row of nothing but -inf would be NaN.
-        visible = visible | (order[None, :] == order[before:, None])
+        positions, visible = self.layout(x, before, attention_mask)
+        # Positions begin after the prefix, if there is one.
+        angles = turn(positions + self.prefix_length, self.config.head_dim, self.config.rope_base)
+        angles = angles[0].to(x.dtype), angles[1].to(x.dtype)
         for number, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            x, kept = block(x, positions + block.attn.prefix_length, visible, cache[number] if cache else None)
+            inputs = x, angles, visible, cache[number] if cache else None
+            if self.checkpointing and torch.is_grad_enabled():
+                x, kept = cast("tuple[Tensor, tuple[Tensor, Tensor]]", checkpoint(block, *inputs, use_reentrant=False))
+            else:
+                x, kept = block(*inputs)
             if cache is not None:
                 cache[number] = kept
         return self.norm(x)
 
+    @property
+    def prefix_length(self) -> int:
+        """Return how many virtual positions stand before the sequence in its layers: those of the longest prefix."""
+        return max((block.attn.prefix_length for block in self.blocks if isinstance(block, Block)), default=0)
+
     @staticmethod
-    def real_tokens(x: Tensor, before: int, attention_mask: Tensor | None) -> Tensor:
-        """Return which of all times are real tokens, as booleans (batch, all times)."""
+    def layout(x: Tensor, before: int, attention_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the positions (batch, time) of x, which follows `before` earlier times, and what each query sees."""
         batch, time = x.shape[0], before + x.shape[1]
         if attention_mask is None:
-            return torch.ones(batch, time, dtype=torch.bool, device=x.device)
+            if not before:
+                return torch.arange(time, device=x.device).expand(batch, -1), None
+            attention_mask = torch.ones(batch, time, dtype=torch.bool, device=x.device)
         if attention_mask.shape != (batch, time):
             raise ValueError(f"attention_mask must be ({batch}, {time}), got {tuple(attention_mask.shape)}")
-        return attention_mask != 0
+        real = attention_mask != 0
+        # Only real tokens are counted, so that padding on the left moves no position.
+        positions = (real.long().cumsum(1) - 1).clamp(min=0)[:, before:]
+        order = torch.arange(time, device=x.device)
+        visible = (order[None, :] <= order[before:, None]) & real[:, None, None, :]
+        # A padding query sees itself: a row of nothing but -inf would be NaN.
+        return positions, visible | (order[None, :] == order[before:, None])
 
 
 @torch.no_grad()
@@ -230,6 +275,10 @@ def generate(
 
     Prompts of unequal length are padded on the left. At temperature 0 the likeliest token is taken, else one is drawn
     from softmax(logits / temperature). What follows a row's `stop` token is `stop` again.
+
+    >>> model = Decoder(Config(layers=1))
+    >>> generate(model, torch.tensor([[1, 70, 2]]), max_new=4).shape
+    torch.Size([1, 4])
 
     Errors: ValueError for a negative temperature.
     """
@@ -255,4 +304,6 @@ def generate(
     return torch.stack(new, dim=1) if new else ids.new_zeros(len(ids), 0)
 
 
-__all__ = ["MLP", "Attention", "Block", "Cache", "Config", "Decoder", "KVPrefix", "RMSNorm", "generate", "rotated"]
+__all__ = [
+    "MLP", "Attention", "Block", "Cache", "Config", "Decoder", "KVPrefix", "RMSNorm", "generate", "rotated", "turn",
+]  # fmt: skip

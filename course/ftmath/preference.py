@@ -12,6 +12,9 @@ def margin(
 
     The reference gives no gradient.
 
+    >>> margin(*(torch.tensor([value]) for value in (-12.0, -14.0, -13.0, -13.5))).item()
+    1.5
+
     Errors: ValueError if the four shapes differ.
     """
     four = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
@@ -36,6 +39,9 @@ def robust_dpo_loss(h: Tensor, beta: float = 0.1, label_smoothing: float = 0.1) 
     """Return the unbiased loss under labels that are wrong with a known probability (arXiv:2403.00409, equation 9).
 
     It can be negative: (1 - e) times the loss minus e times that of the flipped pair, over 1 - 2 e.
+
+    >>> round(robust_dpo_loss(torch.zeros(1), label_smoothing=0.2).item(), 4)
+    0.6931
     """
     demand(beta, label_smoothing)
     right, flipped = -F.logsigmoid(beta * h), -F.logsigmoid(-beta * h)
@@ -53,7 +59,11 @@ def ipo_loss(h: Tensor, beta: float = 0.1) -> Tensor:
 
 
 def hinge_loss(h: Tensor, beta: float = 0.1) -> Tensor:
-    """Return the hinge loss of SLiC (arXiv:2305.10425) on the same margins: max(0, 1 - beta h)."""
+    """Return the hinge loss of SLiC (arXiv:2305.10425) on the same margins: max(0, 1 - beta h).
+
+    >>> hinge_loss(torch.tensor([0.0, 20.0]), beta=0.1).item()
+    0.5
+    """
     demand(beta)
     return (1 - beta * h).clamp(min=0).mean()
 
@@ -63,12 +73,19 @@ def anchored_dpo_loss(h: Tensor, chosen_nll: Tensor, beta: float = 0.1, weight: 
 
     The second term keeps the chosen answers from becoming less likely while their margin grows (arXiv:2404.19733,
     equation 1).
+
+    >>> round(anchored_dpo_loss(torch.zeros(1), chosen_nll=torch.ones(1)).item(), 4)
+    1.6931
     """
     return dpo_loss(h, beta) + weight * chosen_nll.mean()
 
 
 def implicit_reward(policy: Tensor, reference: Tensor, beta: float = 0.1) -> Tensor:
-    """Return beta times the log-ratio of policy and reference, without a gradient: the reward that DPO fits."""
+    """Return beta times the log-ratio of policy and reference, without a gradient: the reward that DPO fits.
+
+    >>> implicit_reward(torch.tensor([-12.0]), torch.tensor([-13.0]), beta=0.5).item()
+    0.5
+    """
     demand(beta)
     return beta * (policy - reference).detach()
 

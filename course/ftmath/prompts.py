@@ -1,6 +1,7 @@
 """Trained inputs: virtual tokens before the embeddings, and prefixes of keys and values in every layer."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ftmath.model import Block, Decoder, KVPrefix
@@ -11,6 +12,11 @@ class SoftPrompt(nn.Module):
 
     They start as the embeddings of `start` (m,) token ids, which the paper found better than random ones. The logits
     are those of the real tokens alone: (batch, time, vocab). It holds m d parameters.
+
+    >>> from ftmath.model import Config
+    >>> model = SoftPrompt(Decoder(Config(layers=1)), torch.tensor([65, 66]))
+    >>> model(torch.tensor([[1, 70, 2]])).shape, model.vectors.numel()
+    (torch.Size([1, 3, 128]), 256)
     """
 
     def __init__(self, model: Decoder, start: Tensor) -> None:
@@ -18,19 +24,32 @@ class SoftPrompt(nn.Module):
         self.model = model.requires_grad_(False)
         self.vectors = nn.Parameter(model.embed.weight[start].detach().clone())
 
+    @property
+    def head(self) -> nn.Module:
+        """Return the model's head."""
+        return self.model.head
+
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.head(self.hidden(ids, attention_mask))
+
+    def hidden(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return what the head reads at the real tokens: (batch, time, d_model)."""
         m = len(self.vectors)
-        mask = torch.ones_like(ids) if attention_mask is None else attention_mask
-        virtual = self.vectors.expand(len(ids), -1, -1)
-        embeddings = torch.cat([virtual, self.model.embed(ids)], dim=1)
-        mask = torch.cat([mask.new_ones(len(ids), m), mask], dim=1)
-        return self.model(attention_mask=mask, embeddings=embeddings)[:, m:]
+        embeddings = torch.cat([self.vectors.expand(len(ids), -1, -1), self.model.embed(ids)], dim=1)
+        mask = None if attention_mask is None else F.pad(attention_mask, (m, 0), value=1)
+        return self.model.hidden(attention_mask=mask, embeddings=embeddings)[:, m:]
 
 
 def add_prefix(model: Decoder, m: int, generator: torch.Generator | None = None, scale: float = 0.02) -> None:
     """Give every layer m trained keys and values for each key-value head, and freeze all else (arXiv:2101.00190).
 
     Keys are not rotated; the sequence's positions begin at m. It holds 2 L m n_kv d_head parameters.
+
+    >>> from ftmath.model import Config
+    >>> model = Decoder(Config(layers=2, kv_heads=2))
+    >>> add_prefix(model, m=5)
+    >>> sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    1280
 
     Errors: ValueError for a negative m.
     """

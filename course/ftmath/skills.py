@@ -162,14 +162,26 @@ def encode(prompt: str, answer: str) -> tuple[list[int], list[int]]:
 
 
 def decode(ids: Sequence[int]) -> str:
-    """Return the characters of some tokens, up to the end-of-sequence token, without the special ones."""
+    """Return the characters of some tokens, up to the end-of-sequence token, without the special ones.
+
+    >>> decode([1, 65, 66, 3, 67])
+    'AB'
+    """
     kept = list(ids)[: list(ids).index(EOS)] if EOS in ids else list(ids)
     return "".join(chr(token) for token in kept if token > EOS)
 
 
 def batch(examples: Sequence[tuple[str, str]]) -> Batch:
-    """Return examples as one batch."""
-    lines = [encode(prompt, answer) for prompt, answer in examples]
+    """Return examples as one batch.
+
+    >>> batch([("up a", "A"), ("up bc", "BC")]).attention_mask.sum(1).tolist()
+    [8, 10]
+    """
+    return padded([encode(prompt, answer) for prompt, answer in examples])
+
+
+def padded(lines: Sequence[tuple[list[int], list[int]]]) -> Batch:
+    """Return lines of tokens and their answer masks as one batch, padded on the right."""
     shape = len(lines), max(len(ids) for ids, _ in lines)
     ids, answer, real = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
     for row, (tokens, mask) in enumerate(lines):
@@ -179,7 +191,12 @@ def batch(examples: Sequence[tuple[str, str]]) -> Batch:
 
 
 def prompts(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Return prompts ready to be continued: ids and attention mask (batch, time), padded on the left."""
+    """Return prompts ready to be continued: ids and attention mask (batch, time), padded on the left.
+
+    >>> ids, mask = prompts(["up a", "up bc"])
+    >>> mask.tolist()[0]
+    [0, 1, 1, 1, 1, 1, 1]
+    """
     lines = [[BOS, *text.encode("ascii"), SEP] for text in texts]
     time = max(len(line) for line in lines)
     ids = torch.tensor([[PAD] * (time - len(line)) + line for line in lines])
@@ -187,14 +204,23 @@ def prompts(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 def mixture(weights: dict[str, float], count: int, rng: Rng) -> Batch:
-    """Return a batch whose rows are drawn from skills and tasks by their weights."""
+    """Return a batch whose rows are drawn from skills and tasks by their weights.
+
+    >>> rows = mixture({"copy": 1.0, "flip": 3.0}, count=8, rng=np.random.default_rng(0))
+    >>> sum(bytes(line[1:5].tolist()) == b"flip" for line in rows.ids)
+    6
+    """
     names, total = list(weights), sum(weights.values())
     chosen = rng.choice(len(names), size=count, p=[weights[name] / total for name in names])
     return batch([example(names[index], rng) for index in chosen])
 
 
 def probes(name: str, count: int, seed: int) -> Batch:
-    """Return examples to measure by: the same for the same seed."""
+    """Return examples to measure by: the same for the same seed.
+
+    >>> torch.equal(probes("add", 2, seed=1).ids, probes("add", 2, seed=1).ids)
+    True
+    """
     rng = np.random.default_rng(seed)
     return batch([example(name, rng) for _ in range(count)])
 
@@ -205,17 +231,27 @@ def accuracy(model: nn.Module, rows: Batch) -> float:
 
     With the right answer in front, each token is the likeliest one: for greedy decoding that is the same as writing the
     answer oneself, since the first slip decides.
+
+    >>> from ftmath.weights import base_model
+    >>> accuracy(base_model(), probes("copy", 16, seed=0)), accuracy(base_model(), probes("flip", 16, seed=0))
+    (1.0, 0.0)
     """
+    rows = rows.to(next(model.parameters()).device)
     right = model(rows.ids, rows.attention_mask)[:, :-1].argmax(-1) == rows.ids[:, 1:]
     return float((right | (rows.answer_mask[:, 1:] == 0)).all(1).float().mean())
 
 
 def retention(model: nn.Module, count: int = 64, seed: int = 2024) -> dict[str, float]:
-    """Return the accuracy on each of the ten skills."""
+    """Return the accuracy on each of the ten skills.
+
+    >>> from ftmath.weights import base_model
+    >>> min(retention(base_model(), count=8).values())
+    1.0
+    """
     return {name: accuracy(model, probes(name, count, seed)) for name in SKILLS}
 
 
 __all__ = [
     "BOS", "CAPITALS", "EOS", "NEB", "PAD", "SEP", "SKILLS", "TASKS", "VOCAB", "ZOG", "Batch", "accuracy", "batch",
-    "decode", "encode", "example", "mixture", "pig_latin", "probes", "prompts", "retention",
+    "decode", "encode", "example", "mixture", "padded", "pig_latin", "probes", "prompts", "retention",
 ]  # fmt: skip

@@ -21,7 +21,14 @@ FOLDER = Path(__file__).parent / "weights"
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors to a file, in the order of their names: the same bytes for the same numbers."""
+    """Write tensors to a file, in the order of their names: the same bytes for the same numbers.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights({"a": torch.ones(2)}, Path(folder) / "a.safetensors")
+    ...     load_weights(Path(folder) / "a.safetensors")
+    {'a': tensor([1., 1.])}
+    """
     header: dict[str, object] = {}
     parts: list[bytes] = []
     end = 0
@@ -38,7 +45,11 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file. Raises ValueError for a file that isn't whole, with what is wrong."""
+    """Return the tensors of a file. Raises ValueError for a file that isn't whole, with what is wrong.
+
+    >>> sorted(load_weights(FOLDER / "base.safetensors"))[0]
+    'blocks.0.attn.k.bias'
+    """
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(MAX_HEADER_BYTES, len(data) - 8):
@@ -62,6 +73,9 @@ def tensor_of(entry: dict[str, object], data: bytes, start: int) -> Tensor:
 
 def base_model() -> Decoder:
     """Return the course's base model in float32, with the weights that this package holds.
+
+    >>> sum(parameter.numel() for parameter in base_model().parameters())
+    825728
 
     Errors: ValueError if the file's fingerprint isn't the one that was written beside it.
     """

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ftgrade.catalog import home
-from ftmath.lora import LoRALinear, adapters, add_lora, disabled, load_lora, lora_state, merge, unmerge
+from ftmath.lora import LoRALinear, add_lora, disabled, load_lora, lora_layers, lora_state, merge, unmerge
 from ftmath.model import Config, Decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ def adapted(seed: int = 0, rank: int = 3, alpha: float = 7.0, moved: bool = True
     add_lora(model, TARGETS, rank, alpha, generator=generator)
     if moved:
         with torch.no_grad():
-            for adapter in adapters(model).values():
+            for adapter in lora_layers(model).values():
                 adapter.B.copy_(torch.randn(adapter.B.shape, generator=generator, dtype=torch.float64))
     return model
 
@@ -47,7 +47,7 @@ def test_merging_keeps_every_logit_and_unmerging_restores_every_bit(seed: int, r
     model = adapted(seed % 1000, rank)
     before = model(IDS)
     kept = merge(model)
-    assert not adapters(model)
+    assert not lora_layers(model)
     torch.testing.assert_close(model(IDS), before, rtol=0, atol=1e-9)
     unmerge(model, kept)
     assert torch.equal(model(IDS), before)
@@ -74,7 +74,7 @@ def test_only_the_factors_train_and_they_are_as_many_as_the_formula_says():
 
 def test_the_layer_is_the_problems_forward_and_update():
     model = adapted()
-    adapter = adapters(model)["blocks.1.attn.q"]
+    adapter = lora_layers(model)["blocks.1.attn.q"]
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     W, A, B, bias = adapter.base.weight, adapter.A, adapter.B, adapter.base.bias
     torch.testing.assert_close(adapter(x), P04.lora_forward(x, W, A, B, 7.0, bias), rtol=0, atol=1e-10)
@@ -102,7 +102,7 @@ def test_ranks_by_module_and_targets_that_match_nothing():
     model = made()
     names = add_lora(model, ["q", "blocks.1.mlp.*"], 2, 4.0, ranks={"blocks.1.mlp.*": 5})
     assert len(names) == 5
-    assert {name: adapter.A.shape[0] for name, adapter in adapters(model).items()}["blocks.1.mlp.up"] == 5
+    assert {name: adapter.A.shape[0] for name, adapter in lora_layers(model).items()}["blocks.1.mlp.up"] == 5
     with pytest.raises(ValueError, match="w_proj"):
         add_lora(made(), ["q", "w_proj"], 2, 4.0)
     with pytest.raises(ValueError, match=r"rank must be in 1\.\.12"):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ftmath.model import Cache, Config, Decoder, KVPrefix, generate, rotated
+from ftmath.model import Cache, Config, Decoder, KVPrefix, generate, rotated, turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,9 +56,10 @@ def test_rotated_queries_and_keys_see_only_their_distance(seed: int, shift: int)
     generator = torch.Generator().manual_seed(seed)
     q, k = (torch.randn(1, 1, 5, 8, generator=generator, dtype=torch.float64) for _ in range(2))
     here, there = torch.arange(5)[None], torch.arange(5)[None] + shift
-    scores = [rotated(q, at, 100.0) @ rotated(k, at, 100.0).mT for at in (here, there)]
+    angles = [turn(at, 8, 100.0) for at in (here, there)]
+    scores = [rotated(q, at) @ rotated(k, at).mT for at in angles]
     torch.testing.assert_close(scores[0], scores[1], rtol=0, atol=1e-4)  # angles are computed in float32
-    torch.testing.assert_close(rotated(q, here, 100.0).norm(dim=-1), q.norm(dim=-1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rotated(q, angles[0]).norm(dim=-1), q.norm(dim=-1), rtol=0, atol=1e-6)
 
 
 def test_grouped_heads_are_full_heads_with_repeated_keys_and_values():

@@ -1,0 +1,249 @@
+"""Every byte of a training run: by closed form, and measured on real tensors or on tensors that have only a shape."""
+
+import math
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ftmath.device import synchronize
+from ftmath.model import Config, Decoder
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The bytes of one training step: what stays (weights, gradients, optimizer), and what a backward pass waits for.
+
+    >>> Budget(weights=4, gradients=2, optimizer=8, activations=6).total
+    20
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return the sum. Temporary buffers and the allocator's fragmentation come on top."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def training_bytes(
+    frozen: float, trained: int, *, weight_bytes: float = 2, gradient_bytes: float = 2, optimizer_bytes: float = 12
+) -> Budget:
+    """Return what stays in memory: weights for all parameters, gradients and optimizer state for the trained ones.
+
+    The default is mixed-precision Adam: 2 + 2 + (4 + 4 + 4) = 16 bytes for each trained parameter, its float32 master
+    copy counted with the optimizer (arXiv:1910.02054, section 3.1).
+
+    >>> training_bytes(0, 1_300_000_000).total / GIB
+    19.371509552001953
+
+    Errors: ValueError for a negative count.
+    """
+    if frozen < 0 or trained < 0:
+        raise ValueError(f"counts of parameters must not be negative, got {frozen} and {trained}")
+    return Budget(
+        math.ceil(weight_bytes * (frozen + trained)), math.ceil(gradient_bytes * trained),
+        math.ceil(optimizer_bytes * trained),
+    )  # fmt: skip
+
+
+def zero_bytes(parameters: int, devices: int, stage: int) -> float:
+    """Return the bytes a device holds under ZeRO: stage 1 splits the optimizer, 2 gradients too, 3 also weights.
+
+    Stage 0 splits nothing (arXiv:1910.02054, figure 1).
+
+    >>> [round(zero_bytes(7_500_000_000, 64, stage) / 1e9, 1) for stage in range(4)]
+    [120.0, 31.4, 16.6, 1.9]
+    """
+    if stage not in range(4):
+        raise ValueError(f"stage must be 0, 1, 2 or 3, got {stage}")
+    parts = (12, 1), (2, 2), (2, 3)  # bytes per parameter, and from which stage on they're split
+    return sum(size * parameters / (devices if stage >= first else 1) for size, first in parts)
+
+
+def block_activation_bytes(time: int, batch: int, d_model: int, heads: int, *, flash: bool = False) -> int:
+    """Return what one 16-bit transformer block with dropout keeps for its backward pass: s b h (34 + 5 a s / h).
+
+    With `flash` the (time, time) scores are never kept, and the second term goes (arXiv:2205.05198, equation 1).
+
+    >>> block_activation_bytes(2048, 1, 12288, 96) / (2048 * 12288)
+    114.0
+    """
+    return time * batch * (34 * d_model + (0 if flash else 5 * heads * time))
+
+
+def best_segments(layers: int) -> tuple[int, int]:
+    """Return how many checkpointed segments keep least, and how much: k inputs and ceil(L / k) layers at a time.
+
+    Of equal ones, the fewest segments (arXiv:1604.06174, section 4.1).
+
+    >>> best_segments(36), best_segments(80)
+    ((6, 12), (8, 18))
+    """
+    units = {k: k + math.ceil(layers / k) for k in range(1, layers + 1)}
+    best = min(units, key=lambda k: (units[k], k))
+    return best, units[best]
+
+
+def decoder_parameters(config: Config) -> int:
+    """Return how many parameters a `Decoder` has, by closed form; a tied head counts once.
+
+    >>> decoder_parameters(Config())
+    825728
+    """
+    d, queries, keys = config.d_model, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    attention = 2 * d * (queries + keys) + (queries + 2 * keys + d) * config.biases
+    mlp = 3 * d * config.d_hidden + (2 * config.d_hidden + d) * config.biases
+    return config.vocab * d * (1 if config.tied else 2) + config.layers * (attention + mlp + 2 * d) + d
+
+
+def kept_bytes_per_token(config: Config, *, lora_rank: int | None = None) -> int:
+    """Return what a block of the 16-bit `Decoder` keeps per token, without biases and with as many key-value heads.
+
+    Full: 26 d + 8 f + 4 h + 8. Each norm keeps its input in float32 (4 d), its inverse size (4) and its result before
+    and after the gain (2 d each); attention keeps q, k, v, its output twice laid out (2 d each) and a log-sum per head;
+    the MLP its gate, the activation, `up` and their product (2 f each). LoRA of rank r on q and v:
+    18 d + 6 f + 4 h + 8 + 4 r, since frozen layers and gains need no input. `measured` finds the same bytes.
+
+    >>> llama_7b = Config(32_000, 4096, 32, 32, 32, 128, 11_008, biases=False, tied=False)
+    >>> [kept_bytes_per_token(llama_7b, lora_rank=rank) / 4096 for rank in (None, 8)]
+    [47.533203125, 34.166015625]
+    """
+    d, f, h = config.d_model, config.d_hidden, config.heads
+    if lora_rank is None:
+        return 26 * d + 8 * f + 4 * h + 8
+    return 18 * d + 6 * f + 4 * h + 8 + 4 * lora_rank
+
+
+# ------------------------------------------------------------------------------------------------------------ measured
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes behind some tensors, each storage once, however many tensors look at it.
+
+    >>> whole = torch.zeros(4)
+    >>> storage_bytes([whole, whole[:2], whole.view(2, 2)])
+    16
+    """
+    return sum({identity(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+
+
+def identity(tensor: Tensor) -> int:
+    """Return which storage a tensor looks at, also one that has a shape and no numbers, while both are alive."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+@contextmanager
+def saved_tensors(known: Iterable[Tensor]) -> Generator[list[Tensor]]:
+    """Collect in the block what autograd keeps for the backward pass, apart from `known` tensors such as weights."""
+    own = {identity(tensor) for tensor in known}
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        if identity(tensor) not in own:
+            kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
+def measured(
+    model: nn.Module, loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer | None = None
+) -> Budget:  # fmt: skip
+    """Run one training step and return the bytes that it took, each storage once.
+
+    Without an optimizer nothing is updated, and its bytes are 0. A step's own gradients are left in the model.
+
+    >>> layer = nn.Linear(4, 2, bias=False)
+    >>> measured(layer, lambda: layer(torch.ones(3, 4)).sum(), torch.optim.AdamW(layer.parameters()))
+    Budget(weights=32, gradients=32, optimizer=68, activations=48)
+    """
+    weights = [*model.parameters(), *model.buffers()]
+    with saved_tensors(weights) as kept:
+        value = loss()
+    activations = storage_bytes(kept)
+    kept.clear()
+    value.backward()
+    gradients = storage_bytes(weight.grad for weight in weights if weight.grad is not None)
+    if optimizer is not None:
+        optimizer.step()
+    state = [] if optimizer is None else [value for entry in optimizer.state.values() for value in entry.values()]
+    return Budget(
+        storage_bytes(weights), gradients, storage_bytes(value for value in state if isinstance(value, Tensor)),
+        activations,
+    )  # fmt: skip
+
+
+def imagined(
+    config: Config, time: int, prepare: Callable[[Decoder], object] = lambda model: None, *, batch: int = 1,
+    dtype: torch.dtype = torch.bfloat16, checkpointing: bool = False, layers: int | None = None,
+) -> Budget:  # fmt: skip
+    """Return what a training step of a model of any size would take, on tensors that have a shape and no numbers.
+
+    `prepare` makes the model trainable as a method does (`add_lora`); gradients and Adam's two moments are in the
+    parameters' own types. Every block keeps the same, so one and two blocks are measured and the rest is added by
+    their difference; give `layers` to measure that many instead. Activations are those up to the head, which depends
+    on how many positions are projected.
+
+    >>> small = Config(100, 64, 6, 4, 4, 16, 128, biases=False)
+    >>> imagined(small, 10) == imagined(small, 10, layers=6)
+    True
+    """
+
+    def of(count: int) -> Budget:
+        return imagined_blocks(replace(config, layers=count), time, prepare, batch, dtype, checkpointing)
+
+    if layers is not None:
+        return of(layers)
+    pairs = zip(astuple(of(1)), astuple(of(2)), strict=True)
+    return Budget(*(one + (config.layers - 1) * (two - one) for one, two in pairs))
+
+
+def imagined_blocks(
+    config: Config, time: int, prepare: Callable[[Decoder], object], batch: int, dtype: torch.dtype, checkpointing: bool
+) -> Budget:
+    """Return the budget of a model whose blocks are all measured."""
+    before = torch.get_default_dtype()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        torch.set_default_dtype(dtype)  # a module on fake tensors can't be converted later
+        try:
+            model = Decoder(config)
+            prepare(model)
+            model.checkpointing = checkpointing
+            weights = [*model.parameters(), *model.buffers()]
+            with saved_tensors(weights) as kept:
+                model.hidden(torch.zeros(batch, time, dtype=torch.long))
+            trained = storage_bytes(parameter for parameter in model.parameters() if parameter.requires_grad)
+            return Budget(storage_bytes(weights), trained, 2 * trained, storage_bytes(kept))
+        finally:
+            torch.set_default_dtype(before)
+
+
+def peak_bytes(device: torch.device, run: Callable[[], object]) -> int | None:
+    """Run something and return the most that the device's allocator held meanwhile, or None on a CPU, which has none.
+
+    >>> peak_bytes(torch.device("cpu"), lambda: torch.zeros(3)) is None
+    True
+    """
+    if device.type == "cpu":
+        run()
+        return None
+    torch.accelerator.reset_peak_memory_stats(device)
+    run()
+    synchronize(device)
+    return int(torch.accelerator.max_memory_allocated(device))
+
+
+__all__ = [
+    "GIB", "KIB", "MIB", "Budget", "best_segments", "block_activation_bytes", "decoder_parameters", "imagined",
+    "kept_bytes_per_token", "measured", "peak_bytes", "saved_tensors", "storage_bytes", "training_bytes", "zero_bytes",
+]  # fmt: skip
