@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ftmath.model import Config, Decoder
 from ftmath.skills import SKILLS, Batch, mixture, retention
@@ -92,11 +93,12 @@ def check() -> int:
 def train_and_write(steps: int, folder: Path) -> int:
     model = Decoder(Config(), torch.Generator().manual_seed(SEED))
     curve: list[Point] = []
-    for point in training(model, steps, ROWS, SEED, measure_every=max(1, steps // 15)):
+    points = training(model, steps, ROWS, SEED, measure_every=max(1, steps // 15))
+    for point in (bar := tqdm(points, total=steps, desc="pretrain")):
         curve.append(point)
         if point.accuracy:
             mean = sum(point.accuracy.values()) / len(point.accuracy)
-            sys.stderr.write(f"step {point.step:>5} of {steps}  loss {point.loss:.3f}  mean accuracy {mean:.3f}\n")
+            bar.set_postfix(loss=f"{point.loss:.3f}", mean_accuracy=f"{mean:.3f}")
     folder.mkdir(exist_ok=True)
     path = folder / "base.safetensors"
     state = {name: value.half() for name, value in model.state_dict().items() if name != "head.weight"}
