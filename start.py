@@ -254,8 +254,8 @@ def command(words: list[str]) -> list[str]:
 
 def run(words: list[str]) -> int:
     """Run the environment's interpreter in place of this one; the tests and JupyterLab start at the project's root."""
-    # Threads that wait without spinning: where other programs share the cores, torch is several times faster so.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin only shortly while they wait: see ftmath, which sets the same where it is imported before torch.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if words[1] != "ftgrade.cli":
         os.chdir(str(ROOT))
     program = [str(python()), *words]

@@ -10,12 +10,12 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "worker", "catalog", "channel", "problem"},
     {"notebook", "sandbox.process", "sandbox", "quarantine", "canonical"},
-    {"judge", "report", "grade", "mutants"},
+    {"judge", "report", "grade", "mutants", "lessons"},
     {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit"},
     {"cli"},
 ]
 LIBRARY_FLOORS = [
-    {"model", "skills", "masks", "preference", "reward", "shift", "evaluate", "device", "layers", "check"},
+    {"model", "skills", "masks", "preference", "reward", "shift", "evaluate", "device", "layers", "check", "progress"},
     {"weights", "lora", "adapters", "prompts", "quant", "probe", "groups", "context", "smollm"},
     {"memory", "train", "audit", "pretrain"},
     {"methods", "align"},

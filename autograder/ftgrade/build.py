@@ -13,6 +13,7 @@ import numpy as np
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
 from ftgrade.grade import open_seed
+from ftgrade.lessons import lesson_cells
 from ftgrade.problem import PERSONAL, Check, Problem, Written
 
 KERNEL = {
@@ -231,13 +232,11 @@ def render(name: str, cells: list[Cell]) -> str:
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def course_notebook(master: Path, name: str) -> str:
+def course_notebook(catalog: Catalog, master: Path, name: str) -> str:
     """Return the text of a course notebook, without outputs, from its master."""
     cells = [
-        {"cell_type": "markdown", "metadata": {}, "source": cell["source"]}
-        if cell["cell_type"] == "markdown"
-        else code(cell["source"])
-        for cell in read_master(master)
+        {"cell_type": "markdown", "metadata": {}, "source": source} if kind == "markdown" else code(source)
+        for kind, source in lesson_cells(catalog, master, read_master(master))
     ]
     return render(name, cells)
 
@@ -249,7 +248,7 @@ def wanted(catalog: Catalog) -> dict[Path, str]:
     """Return every built file with the text that it should have."""
     files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in catalog.stems()}
     for master, notebook in catalog.course_text().items():
-        files[notebook] = course_notebook(master, notebook.relative_to(catalog.root).as_posix())
+        files[notebook] = course_notebook(catalog, master, notebook.relative_to(catalog.root).as_posix())
     return files
 
 

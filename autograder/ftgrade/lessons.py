@@ -1,0 +1,167 @@
+"""A part's text to its notebooks: the holes that exercises fill, and the table of what serves which objective."""
+
+import ast
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftgrade.catalog import Catalog
+from ftgrade.errors import AuthorFault
+
+Cell = dict[str, Any]
+HEADING = re.compile(r"^## (\d+\.\w) (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Stub:
+    """What a notebook shows of an exercise: its function's contract, whole or with its marked lines left blank."""
+
+    number: str
+    title: str
+    function: str
+    minutes: int
+    difficulty: int
+    contract: str
+    half: str
+
+
+def stubs(path: Path) -> dict[str, Stub]:
+    """Return the exercises of a part's file by their numbers, read without running it.
+
+    Raises AuthorFault for an exercise whose function or docstring is missing.
+    """
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    found: dict[str, Stub] = {}
+    for call in ast.walk(tree):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Exercise"):
+            continue
+        number, title, name = (ast.unparse(argument).strip("'\"") for argument in call.args[:3])
+        words = {word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)}
+        node = functions.get(name)
+        if node is None or ast.get_docstring(node) is None:
+            raise AuthorFault(f"{path.name}: exercise {number} needs a function {name!r} with a docstring")
+        contract, half = faded(text, node)
+        found[number] = Stub(number, title, name, words["minutes"], words["difficulty"], contract, half)
+    return found
+
+
+def faded(text: str, node: ast.FunctionDef) -> tuple[str, str]:
+    """Return a function with no body, and with every line marked `# blank` left open."""
+    lines = text.splitlines()
+    head = "\n".join(lines[node.lineno - 1 : node.body[0].end_lineno])
+    body = lines[node.body[0].end_lineno : node.end_lineno]
+    half = "\n".join([head, *(opened(line) for line in body)])
+    return f"{head}\n    raise NotImplementedError", half
+
+
+def opened(line: str) -> str:
+    """Return a line with what stands after `=` or `return` left blank, if it's marked so.
+
+    >>> opened("    rank = 2  # blank"), opened("    return rank  # blank"), opened("    x = 1")
+    ('    rank = ...', '    return ...', '    x = 1')
+    """
+    code, mark, _ = line.partition("  # blank")
+    if not mark:
+        return line
+    if code.lstrip().startswith("return"):
+        return code[: code.index("return")] + "return ..."
+    return code.partition(" = ")[0] + " = ..."
+
+
+def exercise_cells(stub: Stub, fade: str) -> list[tuple[str, str]]:
+    """Return the cells of an exercise as (kind, source): its card, what to write, and the check."""
+    dots = f"{'●' * stub.difficulty}{'○' * (5 - stub.difficulty)} ({stub.difficulty} of 5)"
+    left = "Fill what `...` stands for." if fade == "half" else "Write the function."
+    card = f"**{stub.title}** · difficulty {dots} · about {stub.minutes} minutes. {left}"
+    check = (
+        f'check_exercise("{stub.number}", {stub.function})\n'
+        f'# Stuck? hint("{stub.number}") gives one hint more each time; solution("{stub.number}") opens after three tries.'
+    )
+    return [("markdown", card), ("code", stub.half if fade == "half" else stub.contract), ("code", check)]
+
+
+def part_of(master: Path) -> int | None:
+    """Return the number of the part that a master belongs to, if it belongs to one."""
+    number = master.parent.name[:2]
+    return int(number) if number.isdecimal() else None
+
+
+def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tuple[str, str]]:
+    """Return the cells of a course notebook as (kind, source), every hole filled. Raises AuthorFault."""
+    part = part_of(master)
+    file = catalog.root / "course" / "ftmath" / "exercises" / f"part{part or 0:02}.py"
+    known = stubs(file) if file.is_file() else {}
+    filled: list[tuple[str, str]] = []
+    asked: list[str] = []
+    for cell in cells:
+        number, hole = cell["metadata"].get("exercise"), cell["metadata"].get("hole")
+        if number is not None:
+            if number not in known:
+                raise AuthorFault(f"{master.name} of part {part} asks for exercise {number}, and {file.name} has none")
+            asked.append(number)
+            filled += exercise_cells(known[number], cell["metadata"].get("fade", "blank"))
+        elif hole == "traceability":
+            filled.append(("markdown", traceability(catalog)))
+        elif hole is not None:
+            raise AuthorFault(f"{master} has a hole {hole!r}; course notebooks know `traceability`")
+        else:
+            filled.append((cell["cell_type"], cell["source"]))
+    if master.name == "exercises.py" and asked != list(known):
+        raise AuthorFault(f"part {part}'s exercises notebook must ask each of {list(known)} once, in order; it asks {asked}")
+    return filled
+
+
+# ------------------------------------------------------------------------------------------------------- traceability
+
+
+def headings(catalog: Catalog) -> dict[str, tuple[str, Path]]:
+    """Return each subtopic that a theory notebook treats, with its name and the notebook."""
+    found: dict[str, tuple[str, Path]] = {}
+    for master, notebook in catalog.course_text().items():
+        if master.name == "theory.py":
+            for number, name in HEADING.findall(master.read_text("utf-8").replace("# ## ", "## ")):
+                found[number] = (name, notebook)
+    return found
+
+
+def traceability(catalog: Catalog) -> str:
+    """Return the table: objective, its subtopics in the notebooks, their exercises, and the graded checks.
+
+    Raises AuthorFault for a subtopic, problem or check that doesn't exist.
+    """
+    objectives = tomllib.loads((catalog.root / "course" / "text" / "objectives.toml").read_text("utf-8"))["objective"]
+    places = headings(catalog)
+    rows: list[str] = []
+    for number, objective in enumerate(objectives, start=1):
+        links = [place(catalog, places, subtopic) for subtopic in objective["subtopics"]]
+        checks = [graded(catalog, stem, names) for stem, names in objective["problems"].items()]
+        rows.append(f"| {number}. {objective['says']} | {'<br>'.join(links)} | {'<br>'.join(checks)} |")
+    head = "| objective | subtopics and their exercises | graded checks |\n| --- | --- | --- |\n"
+    return head + "\n".join(rows)
+
+
+def place(catalog: Catalog, places: dict[str, tuple[str, Path]], subtopic: str) -> str:
+    """Return the links to a subtopic and its exercise; one that isn't written yet is named without a link."""
+    if subtopic not in places:
+        return subtopic
+    name, notebook = places[subtopic]
+    folder = notebook.parent.relative_to(catalog.root / "course").as_posix()
+    anchor = f"{subtopic} {name}".replace(" ", "-")
+    return f"[{subtopic} {name}]({folder}/theory.ipynb#{anchor}) ([exercise]({folder}/exercises.ipynb#{anchor}))"
+
+
+def graded(catalog: Catalog, stem: str, names: list[str]) -> str:
+    """Return the link to a problem with the checks that serve an objective. Raises AuthorFault for an unknown one."""
+    stem = catalog.stem(stem)
+    known = {check.name for check in catalog.problem(stem).checks}
+    strange = sorted(set(names) - known)
+    if strange:
+        raise AuthorFault(f"objectives.toml names the checks {strange} of {stem}, which has {sorted(known)}")
+    return f"[{stem[:3]}](../source/{stem}/{stem}.ipynb): {', '.join(names)}"
+
+
+__all__ = ["HEADING", "Stub", "exercise_cells", "faded", "headings", "lesson_cells", "stubs", "traceability"]

@@ -1,0 +1,195 @@
+"""Numbers in, picture out: charts that say what they show, to eyes, to screen readers and without colour."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; marks and dashes differ too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKS = ("o", "s", "^", "D", "v", "P", "x")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+Numbers = Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure with its description and its numbers; in a notebook it shows itself."""
+
+    figure: Figure
+    title: str
+    alt: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": f"{self.title}\n{self.alt}", "text/html": self.as_html()}
+
+    def as_html(self) -> str:
+        """Return the picture as a figure with alt text and a table of its numbers, folded."""
+        png = io.BytesIO()
+        self.figure.savefig(png, format="png", dpi=110, facecolor="white")
+        data = base64.b64encode(png.getvalue()).decode()
+        width = int(self.figure.get_figwidth() * 100)
+        return (
+            f'<figure style="margin:0"><img alt="{html.escape(self.alt)}" style="max-width:100%;width:{width}px" '
+            f'src="data:image/png;base64,{data}"><details><summary>The numbers</summary>{self.table()}</details></figure>'
+        )
+
+    def table(self) -> str:
+        """Return the numbers as a table."""
+        head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def said(value: float) -> str:
+    """Return a number in up to four digits.
+
+    >>> said(0.123456), said(1234567.0), said(3)
+    ('0.1235', '1.235e+06', '3')
+    """
+    return f"{value:.4g}"
+
+
+def canvas(title: str, x_label: str, y_label: str, wide: float = 6.4) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(wide, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=11, loc="left", wrap=True)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def lines(
+    x: Numbers, series: Mapping[str, Numbers], *, title: str, x_label: str, y_label: str, alt: str,
+    log_x: bool = False, log_y: bool = False, level: tuple[str, float] | None = None,
+) -> Picture:  # fmt: skip
+    """Return a chart of lines over common x values; `level` is a named horizontal line.
+
+    >>> lines([0, 1], {"a": [1, 2]}, title="A rises", x_label="x", y_label="y", alt="A rises from 1 to 2.").rows
+    (('0', '1'), ('1', '2'))
+
+    Errors: ValueError for a series of another length, or a description that is missing.
+    """
+    demand(alt, title)
+    if any(len(values) != len(x) for values in series.values()):
+        raise ValueError(f"every series must have {len(x)} values, as x has")
+    figure, axes = canvas(title, x_label, y_label)
+    for place, (name, values) in enumerate(series.items()):
+        mark = MARKS[place % 7] if len(x) <= 30 else None
+        axes.plot(x, values, color=COLOURS[place % 7], linestyle=DASHES[place % 7], marker=mark, markersize=5, label=name)
+    if level:
+        axes.axhline(level[1], color="#555555", linewidth=1, linestyle=":")
+        axes.annotate(level[0], (1, level[1]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    step = max(1, len(x) // 24)
+    rows = tuple(
+        (said(at), *(said(values[place]) for values in series.values())) for place, at in enumerate(x) if place % step == 0
+    )
+    return Picture(figure, title, alt, (x_label, *series), rows)
+
+
+def bars(
+    names: Sequence[str], series: Mapping[str, Numbers], *, title: str, y_label: str, alt: str,
+    spread: Mapping[str, tuple[Numbers, Numbers]] | None = None, log_y: bool = False,
+) -> Picture:  # fmt: skip
+    """Return a chart of grouped bars; `spread` gives the least and the most of each bar.
+
+    >>> bars(["q", "v"], {"energy": [0.8, 0.6]}, title="Most in q", y_label="share", alt="q .8, v .6").columns
+    ('', 'energy')
+    """
+    demand(alt, title)
+    figure, axes = canvas(title, "", y_label, wide=max(6.4, 0.55 * len(names) * len(series)))
+    width = 0.8 / len(series)
+    for place, (name, values) in enumerate(series.items()):
+        at = [number + (place - (len(series) - 1) / 2) * width for number in range(len(names))]
+        errors = None
+        if spread and name in spread:
+            low, high = spread[name]
+            errors = [[v - a for v, a in zip(values, low, strict=True)], [b - v for v, b in zip(values, high, strict=True)]]
+        axes.bar(at, values, width * 0.92, color=COLOURS[place % 7], hatch=("", "//", "..", "xx", "\\\\")[place % 5],
+                 edgecolor="white", label=name, yerr=errors, capsize=3)  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 6 else 0, ha="right" if len(names) > 6 else "center")
+    if log_y:
+        axes.set_yscale("log")
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    rows = tuple((name, *(said(values[place]) for values in series.values())) for place, name in enumerate(names))
+    return Picture(figure, title, alt, ("", *series), rows)
+
+
+def points(
+    groups: Mapping[str, Sequence[tuple[float, float, str]]], *, title: str, x_label: str, y_label: str, alt: str,
+    curve: tuple[str, Numbers, Numbers] | None = None, log_x: bool = False,
+) -> Picture:  # fmt: skip
+    """Return a scatter of named groups of (x, y, label); `curve` is a named line through it.
+
+    >>> points({"runs": [(0.1, 0.9, "LoRA")]}, title="One run", x_label="KL", y_label="quality", alt="One dot.").rows
+    (('runs', 'LoRA', '0.1', '0.9'),)
+    """
+    demand(alt, title)
+    figure, axes = canvas(title, x_label, y_label)
+    for place, (name, dots) in enumerate(groups.items()):
+        axes.scatter([dot[0] for dot in dots], [dot[1] for dot in dots], color=COLOURS[place % 7], marker=MARKS[place % 7],
+                     label=name, s=36, zorder=3)  # fmt: skip
+        for x, y, label in dots:
+            if label:
+                axes.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    if curve:
+        axes.plot(curve[1], curve[2], color="#555555", linestyle="--", linewidth=1, label=curve[0])
+    if log_x:
+        axes.set_xscale("log")
+    if len(groups) + bool(curve) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    rows = tuple((name, label, said(x), said(y)) for name, dots in groups.items() for x, y, label in dots)
+    return Picture(figure, title, alt, ("group", "point", x_label, y_label), rows)
+
+
+def grid(
+    values: Sequence[Numbers], *, row_names: Sequence[str], column_names: Sequence[str], title: str, alt: str,
+    signed: bool = False,
+) -> Picture:  # fmt: skip
+    """Return a table of numbers as shades, each number written where there is room.
+
+    >>> grid([[0, 1]], row_names=["a"], column_names=["x", "y"], title="One row", alt="0 and 1").rows
+    (('a', '0', '1'),)
+    """
+    demand(alt, title)
+    figure, axes = canvas(title, "", "")
+    axes.grid(visible=False)
+    most = max((abs(value) for row in values for value in row), default=1.0) or 1.0
+    image = axes.imshow(
+        [list(row) for row in values], aspect="auto", cmap="RdBu" if signed else "Blues", vmin=-most if signed else 0, vmax=most
+    )
+    few = len(values) * len(column_names) <= 120
+    for row, numbers in enumerate(values):
+        for column, value in enumerate(numbers):
+            if few:
+                shade = "white" if abs(value) > 0.6 * most else "black"
+                axes.annotate(f"{value:.2g}", (column, row), ha="center", va="center", fontsize=8, color=shade)
+    axes.set_xticks(range(len(column_names)), column_names, fontsize=8)
+    axes.set_yticks(range(len(row_names)), row_names, fontsize=8)
+    figure.colorbar(image, ax=axes, shrink=0.9)
+    rows = tuple((name, *map(said, numbers)) for name, numbers in zip(row_names, values, strict=True))
+    return Picture(figure, title, alt, ("", *column_names), rows)
+
+
+def demand(alt: str, title: str) -> None:
+    if not alt.strip() or not title.strip():
+        raise ValueError("a picture needs a title that states the finding and an alt text that describes it")
+
+
+__all__ = ["Picture", "bars", "grid", "lines", "points", "said"]
