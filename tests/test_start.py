@@ -82,6 +82,7 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
         (["test", "browser"], ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser"]),
         (["test", "peers"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers"]),
         (["test", "adapters"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers/test_adapters.py"]),
+        (["test", "course"], ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py"]),
         (["model", "smollm2"], ["-m", "ftmath.smollm"]),
         (["grade", "--demo"], ["-m", "ftgrade.cli", "grade", "--demo"]),
     ],

@@ -45,7 +45,8 @@ def stubs(path: Path) -> dict[str, Stub]:
         if node is None or ast.get_docstring(node) is None:
             raise AuthorFault(f"{path.name}: exercise {number} needs a function {name!r} with a docstring")
         contract, half = faded(text, node)
-        found[number] = Stub(number, title, name, words["minutes"], words["difficulty"], contract, half)
+        minutes, difficulty = (int(str(words[word])) for word in ("minutes", "difficulty"))
+        found[number] = Stub(number, title, name, minutes, difficulty, contract, half)
     return found
 
 
@@ -79,7 +80,7 @@ def exercise_cells(stub: Stub, fade: str) -> list[tuple[str, str]]:
     card = f"**{stub.title}** · difficulty {dots} · about {stub.minutes} minutes. {left}"
     check = (
         f'check_exercise("{stub.number}", {stub.function})\n'
-        f'# Stuck? hint("{stub.number}") gives one hint more each time; solution("{stub.number}") opens after three tries.'
+        f'# Stuck? hint("{stub.number}") gives one more each time; solution("{stub.number}") opens after three tries.'
     )
     return [("markdown", card), ("code", stub.half if fade == "half" else stub.contract), ("code", check)]
 
@@ -111,7 +112,9 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
         else:
             filled.append((cell["cell_type"], cell["source"]))
     if master.name == "exercises.py" and asked != list(known):
-        raise AuthorFault(f"part {part}'s exercises notebook must ask each of {list(known)} once, in order; it asks {asked}")
+        raise AuthorFault(
+            f"part {part}'s exercises notebook must ask each of {list(known)} once, in order; it asks {asked}"
+        )
     return filled
 
 

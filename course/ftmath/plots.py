@@ -38,7 +38,8 @@ class Picture:
         width = int(self.figure.get_figwidth() * 100)
         return (
             f'<figure style="margin:0"><img alt="{html.escape(self.alt)}" style="max-width:100%;width:{width}px" '
-            f'src="data:image/png;base64,{data}"><details><summary>The numbers</summary>{self.table()}</details></figure>'
+            f'src="data:image/png;base64,{data}">'
+            f"<details><summary>The numbers</summary>{self.table()}</details></figure>"
         )
 
     def table(self) -> str:
@@ -85,7 +86,9 @@ def lines(
     figure, axes = canvas(title, x_label, y_label)
     for place, (name, values) in enumerate(series.items()):
         mark = MARKS[place % 7] if len(x) <= 30 else None
-        axes.plot(x, values, color=COLOURS[place % 7], linestyle=DASHES[place % 7], marker=mark, markersize=5, label=name)
+        axes.plot(
+            x, values, color=COLOURS[place % 7], linestyle=DASHES[place % 7], marker=mark, markersize=5, label=name
+        )
     if level:
         axes.axhline(level[1], color="#555555", linewidth=1, linestyle=":")
         axes.annotate(level[0], (1, level[1]), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
@@ -94,10 +97,12 @@ def lines(
     if log_y:
         axes.set_yscale("log")
     if len(series) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     step = max(1, len(x) // 24)
     rows = tuple(
-        (said(at), *(said(values[place]) for values in series.values())) for place, at in enumerate(x) if place % step == 0
+        (said(at), *(said(values[place]) for values in series.values()))
+        for place, at in enumerate(x)
+        if place % step == 0
     )
     return Picture(figure, title, alt, (x_label, *series), rows)
 
@@ -119,14 +124,18 @@ def bars(
         errors = None
         if spread and name in spread:
             low, high = spread[name]
-            errors = [[v - a for v, a in zip(values, low, strict=True)], [b - v for v, b in zip(values, high, strict=True)]]
+            errors = [
+                [v - a for v, a in zip(values, low, strict=True)],
+                [b - v for v, b in zip(values, high, strict=True)],
+            ]
         axes.bar(at, values, width * 0.92, color=COLOURS[place % 7], hatch=("", "//", "..", "xx", "\\\\")[place % 5],
                  edgecolor="white", label=name, yerr=errors, capsize=3)  # fmt: skip
-    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 6 else 0, ha="right" if len(names) > 6 else "center")
+    crowded = sum(len(name) for name in names) > 50
+    axes.set_xticks(range(len(names)), names, rotation=30 if crowded else 0, ha="right" if crowded else "center")
     if log_y:
         axes.set_yscale("log")
     if len(series) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     rows = tuple((name, *(said(values[place]) for values in series.values())) for place, name in enumerate(names))
     return Picture(figure, title, alt, ("", *series), rows)
 
@@ -143,17 +152,17 @@ def points(
     demand(alt, title)
     figure, axes = canvas(title, x_label, y_label)
     for place, (name, dots) in enumerate(groups.items()):
-        axes.scatter([dot[0] for dot in dots], [dot[1] for dot in dots], color=COLOURS[place % 7], marker=MARKS[place % 7],
-                     label=name, s=36, zorder=3)  # fmt: skip
-        for x, y, label in dots:
+        x, y = [dot[0] for dot in dots], [dot[1] for dot in dots]
+        axes.scatter(x, y, color=COLOURS[place % 7], marker=MARKS[place % 7], label=name, s=36, zorder=3)
+        for across, up, label in dots:
             if label:
-                axes.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
+                axes.annotate(label, (across, up), xytext=(4, 4), textcoords="offset points", fontsize=7)
     if curve:
         axes.plot(curve[1], curve[2], color="#555555", linestyle="--", linewidth=1, label=curve[0])
     if log_x:
         axes.set_xscale("log")
     if len(groups) + bool(curve) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     rows = tuple((name, label, said(x), said(y)) for name, dots in groups.items() for x, y, label in dots)
     return Picture(figure, title, alt, ("group", "point", x_label, y_label), rows)
 
@@ -172,7 +181,11 @@ def grid(
     axes.grid(visible=False)
     most = max((abs(value) for row in values for value in row), default=1.0) or 1.0
     image = axes.imshow(
-        [list(row) for row in values], aspect="auto", cmap="RdBu" if signed else "Blues", vmin=-most if signed else 0, vmax=most
+        [list(row) for row in values],
+        aspect="auto",
+        cmap="RdBu" if signed else "Blues",
+        vmin=-most if signed else 0,
+        vmax=most,
     )
     few = len(values) * len(column_names) <= 120
     for row, numbers in enumerate(values):

@@ -24,7 +24,8 @@ class Prediction:
             return f"{truth}, and you said {self.guess:.4g}: well seen."
         if self.found and self.guess > 0 and self.found > 0:
             times = self.guess / self.found
-            return f"{truth}, and you said {self.guess:.4g}: {max(times, 1 / times):.2g} times too {'much' if times > 1 else 'little'}."
+            much = "much" if times > 1 else "little"
+            return f"{truth}, and you said {self.guess:.4g}: {max(times, 1 / times):.2g} times too {much}."
         return f"{truth}, and you said {self.guess:.4g}."
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from ftgrade.build import filled_notebook
 from ftgrade.catalog import home
 from ftgrade.grade import open_seed
 from ftgrade.judge import Judging
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.browser
 
@@ -68,3 +71,47 @@ def test_a_solved_problem_says_right_everywhere(run_notebook: Callable, lab: tup
     said = [text for text in said if 'role="status"' in text]
     assert len(said) == len(home().problem(stem).judged)
     assert [text for text in said if "public checks passed" not in text] == []
+
+
+# ------------------------------------------------------------------------------------------------------------- the course
+
+PARTS = sorted(path.parent.name for path in (ROOT / "course").glob("[01][0-9]_*/theory.ipynb"))
+NUMBERS = """() => [...document.querySelectorAll('.ftm-readouts')].map(
+  list => [...list.children].map(pair => [...pair.children].map(part => part.textContent)))"""
+PAINT = """box => new Promise(done => {
+  const input = box.querySelector('input'), times = [];
+  const step = left => {
+    if (!left) return done(times.sort((a, b) => a - b)[times.length >> 1]);
+    input.value = Number(input.value) > 0 ? Number(input.value) - 1 : Number(input.max);
+    const start = performance.now();
+    input.dispatchEvent(new Event('input'));
+    requestAnimationFrame(() => { times.push(performance.now() - start); step(left - 1); });
+  };
+  step(21);
+})"""
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_parts_theory_runs_and_its_explorer_answers_the_keyboard(run_notebook: Callable, part: str):
+    page, cells = run_notebook(f"course/{part}/theory.ipynb", part)
+    outputs(cells)
+    widget = page.locator(".ftmath-explorer, .ftmath-painter").first
+    for _ in range(60):
+        if widget.count():
+            break
+        page.keyboard.press("PageDown")  # cells out of view aren't in the page
+        page.mouse.wheel(0, 700)
+        page.wait_for_timeout(150)
+    widget.scroll_into_view_if_needed()
+    before = page.evaluate(NUMBERS)[0]
+    control = widget.locator("input, button:not([disabled])").first
+    control.focus()
+    control.press("ArrowRight" if widget.locator("input").count() else "Enter")
+    page.wait_for_timeout(300)
+    after = page.evaluate(NUMBERS)[0]
+    assert [name for name, _ in after] == [name for name, _ in before]
+    assert after != before
+    if widget.locator("input").count():
+        # What stands under the picture is what Python tabulated: the model in the page holds ftmath's own frames.
+        assert page.evaluate(PAINT, widget.element_handle()) < 50
+    widget.screenshot(path=f"/tmp/{part}.png") if os.environ.get("FTMATH_LOOK") else None

@@ -70,7 +70,8 @@ class Help:
         inside = html.escape(self.text)
         body = f"<pre>{inside}</pre>" if self.code else f"<div>{inside}</div>"
         style = "border-left: 4px solid #009E73; padding: 4px 10px; color: var(--jp-ui-font-color1, inherit)"
-        return {"text/plain": str(self), "text/html": f'<div style="{style}"><b>{html.escape(self.title)}</b>{body}</div>'}
+        shown = f'<div style="{style}"><b>{html.escape(self.title)}</b>{body}</div>'
+        return {"text/plain": str(self), "text/html": shown}
 
 
 def hint(number: str) -> Help:

@@ -188,6 +188,8 @@ LLAMA_8B = {"q": (4096, 4096), "k": (1024, 4096), "v": (1024, 4096), "o": (4096,
             "up": (14336, 4096), "down": (4096, 14336)}  # fmt: skip
 FLOATS = [drawn(seed, *shape).float() for seed, shape in ((0, (6, 5)), (1, (2, 5)), (2, (6, 2)), (3, (5,)))]
 
+# Words and cases read better unbroken, as a catalogue.
+# ruff: noqa: E501, ISC004
 EXERCISES = [
     Exercise(
         "5.1", "The rank of a sum", sum_rank_bound,

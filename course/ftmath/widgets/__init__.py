@@ -2,7 +2,10 @@
 
 from ftmath.widgets.explorer import Explorer, Frame, Line, Panel, Slider, slider
 from ftmath.widgets.explorers import (
-    lora_explorer, memory_explorer, path_explorer, prefix_gate_explorer,
+    lora_explorer,
+    memory_explorer,
+    path_explorer,
+    prefix_gate_explorer,
 )  # fmt: skip
 from ftmath.widgets.painter import MaskPainter
 

@@ -2,6 +2,13 @@
 const NS = "http://www.w3.org/2000/svg";
 const DASHES = ["", "6 4", "2 3", "8 3 2 3"];
 
+// Classes have a prefix of their own: a page may carry another style sheet's `row` and `dl`.
+function pair(name, words) {
+  const made = element("div", { class: "ftm-pair" });
+  made.append(element("span", { class: "ftm-name" }, name), element("span", { class: "ftm-value" }, words));
+  return made;
+}
+
 function element(name, attributes = {}, text = "") {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -79,7 +86,7 @@ export function drawPanel(panel, width) {
 }
 
 function legend(panel) {
-  const list = element("ul", { class: "legend" });
+  const list = element("ul", { class: "ftm-legend" });
   panel.series.forEach((series, number) => {
     const item = element("li");
     const key = shape("svg", { width: 26, height: 10, "aria-hidden": "true" });
@@ -94,10 +101,10 @@ function legend(panel) {
 function render({ model, el }) {
   const table = model.get("table");
   const root = element("div", { class: "ftmath-explorer", role: "group", "aria-label": table.title });
-  root.append(element("div", { class: "heading", role: "heading", "aria-level": "4" }, table.title));
-  const controls = element("div", { class: "controls" });
-  const said = element("dl", { class: "readouts", "aria-live": "polite" });
-  const panels = element("div", { class: "panels" });
+  root.append(element("div", { class: "ftm-heading", role: "heading", "aria-level": "4" }, table.title));
+  const controls = element("div", { class: "ftm-controls" });
+  const said = element("div", { class: "ftm-readouts", "aria-live": "polite" });
+  const panels = element("div", { class: "ftm-panels" });
   const state = [...model.get("state")];
   const readers = table.sliders.map((slider, number) => {
     const id = `ftmath-${Math.random().toString(36).slice(2)}`;
@@ -113,7 +120,7 @@ function render({ model, el }) {
       model.set("state", [...state]);
       model.save_changes();
     });
-    const row = element("div", { class: "row" });
+    const row = element("div", { class: "ftm-row" });
     row.append(label, input, output);
     controls.append(row);
     return { input, output, slider };
@@ -130,12 +137,12 @@ function render({ model, el }) {
     });
     const width = Math.max(260, Math.min(520, Math.floor((root.clientWidth || 640) / (root.clientWidth > 700 ? now.panels.length : 1)) - 16));
     panels.replaceChildren(...now.panels.map((panel) => {
-      const box = element("div", { class: "panel" });
+      const box = element("div", { class: "ftm-panel" });
       box.append(drawPanel(panel, width));
       if (panel.series.length > 1) box.append(legend(panel));
       return box;
     }));
-    said.replaceChildren(...now.readouts.flatMap(([name, words]) => [element("dt", {}, name), element("dd", {}, words)]));
+    said.replaceChildren(...now.readouts.map(([name, words]) => pair(name, words)));
   }
   model.on("change:state", () => {
     model.get("state").forEach((at, number) => {

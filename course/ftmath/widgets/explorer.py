@@ -110,7 +110,8 @@ class Explorer(anywidget.AnyWidget):
                 state = [other["start"] for other in sliders]
                 state[number] = at
                 cells = "".join(f"<td>{html.escape(words)}</td>" for _, words in self.frame(*state)["readouts"])
-                rows.append(f'<tr><th scope="row">{html.escape(one["label"])} = {html.escape(one["names"][at])}</th>{cells}</tr>')
+                state_words = html.escape(f"{one['label']} = {one['names'][at]}")
+                rows.append(f'<tr><th scope="row">{state_words}</th>{cells}</tr>')
         names = [name for name, _ in self.frame(*self.state)["readouts"]]
         head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ["", *names])
         about = "".join(f"<p>{html.escape(panel['alt'])}</p>" for panel in self.frame(*self.state)["panels"])

@@ -68,7 +68,11 @@ def lora_explorer(delta: Tensor) -> Explorer:
             ("of the full matrix", f"{stored / (d_out * d_in):.1%}"),
         ))  # fmt: skip
 
-    return Explorer(f"The best rank-r part of a {d_out} x {d_in} update", [slider("rank r", range(1, count + 1), start=min(3, count - 1))], frame)
+    return Explorer(
+        f"The best rank-r part of a {d_out} x {d_in} update",
+        [slider("rank r", range(1, count + 1), start=min(3, count - 1))],
+        frame,
+    )
 
 
 CARDS = {"laptop GPU": 8, "consumer GPU": 24, "H100": 80, "H200": 141}
@@ -111,7 +115,10 @@ def memory_explorer() -> Explorer:
             high=170.0,
         )  # fmt: skip
         readouts = [(name, f"{value:.2f} GiB") for name, value in zip(names, parts, strict=True)]
-        return Frame((panel,), (*readouts, ("in all", f"{sum_of:.1f} GiB"), ("smallest card", fits[0] if fits else "none of these")))
+        return Frame(
+            (panel,),
+            (*readouts, ("in all", f"{sum_of:.1f} GiB"), ("smallest card", fits[0] if fits else "none of these")),
+        )
 
     methods = slider("method", range(3), start=0)
     named = type(methods)("method", methods.values, ways, 0)
@@ -145,7 +152,9 @@ def prefix_gate_explorer(values: Tensor, prefix_value: Tensor, scores: Tensor) -
             (Line("content alone", tuple(content.tolist())), Line("with the prefix", tuple(out.tolist()))), "", "value",
             f"The output is ({out[0]:.3f}, {out[1]:.3f}).", low=min(0.0, low), high=high,
         )  # fmt: skip
-        return Frame((line, bars), (("score", said(at)), ("gate", said(gate)), ("output", f"({out[0]:.4f}, {out[1]:.4f})")))
+        return Frame(
+            (line, bars), (("score", said(at)), ("gate", said(gate)), ("output", f"({out[0]:.4f}, {out[1]:.4f})"))
+        )
 
     return Explorer("What a prefix does to one query", [slider("score of the prefix", grid, start=8)], frame)
 
