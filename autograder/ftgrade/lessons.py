@@ -105,6 +105,8 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
                 raise AuthorFault(f"{master.name} of part {part} asks for exercise {number}, and {file.name} has none")
             asked.append(number)
             filled += exercise_cells(known[number], cell["metadata"].get("fade", "blank"))
+        elif "PART01" in cell["source"]:
+            filled.append(("markdown", with_links(catalog, cell["source"])))
         elif hole == "traceability":
             filled.append(("markdown", traceability(catalog)))
         elif hole is not None:
@@ -116,6 +118,18 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
             f"part {part}'s exercises notebook must ask each of {list(known)} once, in order; it asks {asked}"
         )
     return filled
+
+
+def with_links(catalog: Catalog, text: str) -> str:
+    """Return the front door's table of parts with links to the notebooks of each part that is written."""
+
+    def links(found: re.Match[str]) -> str:
+        folders = [path.parent for path in catalog.course_text().values() if path.parent.name[:2] == found[1]]
+        if not folders:
+            return "being written"
+        return " · ".join(f"[{kind}]({folders[0].name}/{kind}.ipynb)" for kind in ("theory", "exercises"))
+
+    return re.sub(r"PART(\d\d)", links, text)
 
 
 # ------------------------------------------------------------------------------------------------------- traceability

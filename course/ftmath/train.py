@@ -53,7 +53,7 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.0)
     rates = [group["lr"] for group in optimizer.param_groups]
     losses: list[float] = []
-    bar = tqdm(range(steps), desc=label, leave=False, delay=3)  # a short run needs no bar
+    bar = tqdm(range(steps), desc=label, leave=False, delay=5)  # a short run needs no bar
     for step in bar:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * schedule(step, steps)

@@ -73,7 +73,7 @@ def test_a_solved_problem_says_right_everywhere(run_notebook: Callable, lab: tup
     assert [text for text in said if "public checks passed" not in text] == []
 
 
-# ------------------------------------------------------------------------------------------------------------- the course
+# ----------------------------------------------------------------------------------------------------------- the course
 
 PARTS = sorted(path.parent.name for path in (ROOT / "course").glob("[01][0-9]_*/theory.ipynb"))
 NUMBERS = """() => [...document.querySelectorAll('.ftm-readouts')].map(

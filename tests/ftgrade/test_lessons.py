@@ -1,0 +1,115 @@
+"""Parts' masters to notebooks: exercise holes, blanks, the front door's tables, and faults told to the author."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ftgrade.build import build, course_notebook, stale
+from ftgrade.catalog import Catalog, home
+from ftgrade.errors import AuthorFault
+from ftgrade.lessons import faded, graded, headings, stubs, traceability, with_links
+
+PART = '''
+def area(width: int, height: int) -> int:
+    """Return the area.
+
+    >>> area(2, 3)
+    6
+    """
+    # A comment stays.
+    product = width * height  # blank
+    return product  # blank
+
+
+EXERCISES = [
+    Exercise("6.1", "An area", area, cases=[(2, 3)], hints=["Multiply."], mistakes=[], minutes=3, difficulty=2),
+]
+'''
+MASTER = """# %% [markdown]
+# ## 6.1 An area
+
+# %% exercise="6.1" fade="half"
+"""
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    """Return a repository with one part and its one exercise."""
+    for drawer in ("source", "solutions", "autograder/problems"):
+        shutil.copytree(home().root / drawer, tmp_path / drawer)
+    (tmp_path / "course" / "text" / "06_areas").mkdir(parents=True)
+    (tmp_path / "course" / "ftmath" / "exercises").mkdir(parents=True)
+    (tmp_path / "course" / "ftmath" / "exercises" / "part06.py").write_text(PART)
+    (tmp_path / "course" / "text" / "06_areas" / "exercises.py").write_text(MASTER)
+    return Catalog(tmp_path)
+
+
+def test_a_hole_becomes_a_card_a_stub_with_blanks_and_a_check(catalog: Catalog):
+    assert [path.name for path in build(catalog)] == ["exercises.ipynb"]
+    assert stale(catalog) == []
+    text = (catalog.root / "course" / "06_areas" / "exercises.ipynb").read_text()
+    assert "about 3 minutes. Fill what `...` stands for." in text
+    assert "product = ..." in text
+    assert "return ..." in text
+    assert "# A comment stays." in text
+    assert "width * height" not in text
+    assert 'check_exercise(\\"6.1\\", area)' in text
+
+
+def test_a_blank_stub_has_the_contract_and_no_body(catalog: Catalog):
+    file = catalog.root / "course" / "ftmath" / "exercises" / "part06.py"
+    stub = stubs(file)["6.1"]
+    assert stub.contract.endswith("    raise NotImplementedError")
+    assert ">>> area(2, 3)" in stub.contract
+    assert "product" not in stub.contract
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('exercise="6.1"', 'exercise="6.9"', "asks for exercise 6.9"),
+        ('exercise="6.1" fade="half"', 'hole="figure"', "has a hole 'figure'"),
+        ('# %% exercise="6.1" fade="half"', "# %%\n1 + 1", "must ask"),
+    ],
+)
+def test_a_hole_that_nothing_fills_is_told(catalog: Catalog, old: str, new: str, words: str):
+    master = catalog.root / "course" / "text" / "06_areas" / "exercises.py"
+    master.write_text(MASTER.replace(old, new))
+    with pytest.raises(AuthorFault, match=words):
+        course_notebook(catalog, master, "exercises")
+
+
+def test_an_exercise_without_its_function_is_told(catalog: Catalog):
+    file = catalog.root / "course" / "ftmath" / "exercises" / "part06.py"
+    file.write_text(PART.replace("def area", "def other"))
+    with pytest.raises(AuthorFault, match="6.1"):
+        stubs(file)
+
+
+def test_links_of_parts_appear_when_they_are_written(catalog: Catalog):
+    linked = with_links(catalog, "PART06 and PART07")
+    assert linked == (
+        "[theory](06_areas/theory.ipynb) · [exercises](06_areas/exercises.ipynb) and being written"
+    )  # fmt: skip
+
+
+def test_a_check_that_no_problem_has_is_told():
+    assert graded(home(), "p03", ["count"]).endswith("count")
+    with pytest.raises(AuthorFault, match="'counts'"):
+        graded(home(), "p03", ["counts"])
+
+
+def test_the_table_links_each_subtopic_that_is_written():
+    table = traceability(home())
+    for number, (name, notebook) in headings(home()).items():
+        assert f"[{number} {name}]({notebook.parent.name}/theory.ipynb#{number}-{name.replace(' ', '-')})" in table
+
+
+def test_a_line_is_left_blank_only_where_it_is_marked():
+    import ast
+
+    node = ast.parse(PART).body[0]
+    assert isinstance(node, ast.FunctionDef)
+    contract, half = faded(PART, node)
+    assert half.count("...") == 2
+    assert contract.count("\n") < half.count("\n")
