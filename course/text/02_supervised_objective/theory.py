@@ -1,0 +1,549 @@
+# %% [markdown]
+# # Part 2: the supervised objective
+#
+# **The claim.** Supervised fine-tuning is decided before the first step: by which tokens are targets, how their losses are
+# averaged, and in which proportion the data sets are drawn. Each choice has a number that shows it.
+#
+# You need part 1, causal language models and padding. You'll be able to build lines and masks, to compute token and sequence
+# means, to prove causality by a test, to derive the floor of smoothed labels, and to weigh a mixture. About 70 minutes; the
+# notebook itself runs in under a minute on two CPU cores.
+#
+# | symbol | what it is | shape or unit |
+# | --- | --- | --- |
+# | $u$ | tokens of a line: begin, prompt, separator, answer, end | $T$ ids |
+# | $m$ | answer mask: 1 where the token is a target | $\{0, 1\}^{B \times T}$ |
+# | $z$ | logits; $z_t$ score token $t + 1$ | $(B, T, V)$ |
+# | $\epsilon$ | label smoothing | a share |
+# | $\alpha_k, n_k, \tau$ | share, size and temperature of data set $k$ | shares, examples, a number |
+
+# %%
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ftmath import (
+    add_lora, answer_only_loss, base_model, best_device, describe, fine_tune, generate, labels_of, mixture, mixture_weights,
+    model_loss, probes, prompts, quality, rate_groups, retention, sequence_logprob, token_logprobs, train,
+)
+from ftmath.exercises import progress
+from ftmath.plots import bars, lines
+from ftmath.predict import predicted
+from ftmath.skills import EOS, SKILLS, accuracy, batch, decode, encode
+from ftmath.widgets import MaskPainter
+
+device = best_device()
+print(f"torch {torch.__version__} on {describe(device)}")
+progress(2)
+
+# %% [markdown]
+# ## 2.1 Instruction-response pairs
+#
+# **A pair becomes one line of tokens, of which only the answer and its end are targets.**
+#
+# $$u = [\text{BOS}, \text{prompt}, \text{SEP}, y, \text{EOS}], \qquad
+# \log p_\theta(y \mid x) = \sum_{j = 1}^{|y| + 1} \log p_\theta(y_j \mid x, y_{<j}), \quad y_{|y| + 1} = \text{EOS} .$$
+#
+# <details><summary>Why only the answer's factors</summary>
+#
+# The chain rule splits $p(u)$ into the prompt's factors and the answer's. Only the latter say what to answer; the end-of-sequence
+# token is one of them, since stopping is part of the answer.
+# </details>
+
+# %% [markdown]
+# **By hand.** A prompt of 12 tokens with its begin and separator, an answer of 5 and its end: how many targets, and which
+# logits are read?
+
+# %%
+prompt, answer = "sort fedcb", "bcdef"  # ten letters; BOS and SEP make it twelve
+ids, mask = encode(prompt, answer)
+first, last = mask.index(1) - 1, len(ids) - 2
+print(f"{len(ids)} tokens, {sum(mask)} targets; the first used logits stand at {first}, the last at {last}; {len(ids) - 1} predicts nothing")
+assert (len(ids), sum(mask), first, last) == (18, 6, 11, 16)
+
+# %% [markdown]
+# **Predict.** A model is tuned on `flip` with answers whose end-of-sequence token is *not* a target. How many of 32 answers does it
+# end by itself within 20 tokens?
+
+# %%
+guess = None  # 0 to 32
+
+
+# %%
+def tuned_on(mask_of, steps=50, rows=16, rate=3e-4, seed=0):
+    """Return the base model after full tuning on flip, with a mask made by `mask_of(batch)`; and its losses."""
+    model, rng = base_model().to(device), np.random.default_rng(seed)
+
+    def loss(step):
+        lines_ = mixture({"flip": 1.0}, rows, rng).to(device)
+        return model_loss(model, lines_.ids, mask_of(lines_))
+
+    return model, train(model, loss, rate_groups(model, {}, rate), steps)
+
+
+def ended(model, count=32):
+    """Return how many answers end, and how many are right."""
+    rng = np.random.default_rng(5)
+    words = ["".join(rng.choice(list("abcdefghijklm"), 5)) for _ in range(count)]
+    ids, mask = (part.to(device) for part in prompts([f"flip {word}" for word in words]))
+    new = generate(model, ids, mask, max_new=20, stop=EOS)
+    return int((new == EOS).any(1).sum()), sum(decode(row) == word[::-1] for row, word in zip(new.tolist(), words))
+
+
+def without_end(lines_):
+    return lines_.answer_mask * (lines_.ids != EOS)
+
+
+stops = {}
+for name, mask_of in (("with EOS", lambda lines_: lines_.answer_mask), ("without EOS", without_end)):
+    stops[name] = [ended(tuned_on(mask_of, seed=seed)[0]) for seed in range(3)]
+print(stops)
+predicted("answers that end, of 32, without EOS as a target (mean of three seeds)", guess, np.mean([end for end, _ in stops["without EOS"]]))
+
+# %%
+means = {name: [float(np.mean([pair[column] for pair in pairs])) for column in (0, 1)] for name, pairs in stops.items()}
+assert means["with EOS"][1] > means["without EOS"][1]
+bars(
+    list(means), {"ends by itself": [v[0] for v in means.values()], "right": [v[1] for v in means.values()]},
+    title=f"Without EOS in the loss {means['without EOS'][1]:.0f} of 32 answers are right, with it {means['with EOS'][1]:.0f}", y_label="answers of 32",
+    alt="; ".join(f"{name}: {v[0]:.1f} end, {v[1]:.1f} are right" for name, v in means.items()) + "; means of three seeds.",
+)
+
+# %% [markdown]
+# **Check.** What the mask marks is the answer and its end, for every skill.
+
+# %%
+for skill in SKILLS:
+    rows = probes(skill, 8, 0)
+    for line, chosen in zip(rows.ids, rows.answer_mask):
+        assert line[chosen == 1][-1] == EOS and not chosen[0]
+
+# %% [markdown]
+# Most answers do end, only too late: the end comes where the old skills taught it, not where the answer is complete.
+#
+# **The usual mistake**: padding with the end-of-sequence id and masking *by id*. The true end is masked along, and the symptom is
+# the one above: answers that run on past their end.
+
+# %%
+rows = batch([("flip ab", "ba"), ("flip abcd", "dcba")])
+padded_with_eos = rows.ids.where(rows.attention_mask == 1, EOS)
+by_id = rows.answer_mask * (padded_with_eos != EOS)
+print("targets per row, by mask:", rows.answer_mask.sum(1).tolist(), " by id:", by_id.sum(1).tolist())
+assert (by_id.sum(1) == rows.answer_mask.sum(1) - 1).all()
+
+# %% [markdown]
+# **In practice** chat templates make the line; one that differs between training and service costs more than most settings. What
+# a template is for is described with InstructGPT's data (Ouyang et al. 2022, arXiv:2203.02155).
+#
+# → [exercise 2.1](exercises.ipynb#2.1-Instruction-response-pairs) ·
+# graded: [p01, answer-only loss](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+
+# %% [markdown]
+# ## 2.2 Answer-only loss
+#
+# **The loss is a sum over targets divided by their number, with one shift: logits at $t - 1$ against the token at $t$.**
+#
+# $$L = -\frac{\sum_b \sum_{t \ge 1} m_{bt} \log p_\theta(u_{bt} \mid u_{b, <t})}{\sum_b \sum_{t \ge 1} m_{bt}}, \qquad
+# \frac{\partial L}{\partial z_{b, t-1}} = \frac{m_{bt}}{\sum m} \big(\operatorname{softmax}(z_{b, t-1}) - e_{u_{bt}}\big) .$$
+#
+# <details><summary>Why a masked position still learns</summary>
+#
+# The gradient at its *output* is exactly zero. Its hidden state still gets one, through the attention of later targets that read
+# it: the prompt is read, not predicted.
+# </details>
+
+# %% [markdown]
+# **By hand**: five tokens, and two ways to average two rows.
+
+# %%
+nll = -torch.tensor([0.1, 0.2, 0.5, 0.8, 0.9]).log()
+print(f"answer only {nll[2:].mean():.4f}, all tokens {nll.mean():.4f}")
+one, nine = [3.0], [0.5] * 9
+token_mean, sequence_mean = sum(one + nine) / 10, (np.mean(one) + np.mean(nine)) / 2
+print(f"a row of one token at 3.0 and one of nine at 0.5: token mean {token_mean:.2f}, sequence mean {sequence_mean:.2f}")
+assert (round(token_mean, 2), round(sequence_mean, 2)) == (0.75, 1.75)
+
+# %% [markdown]
+# Paint the targets of a line; the numbers below each token are the base model's losses. The first token has nothing before it.
+
+# %%
+ids, mask = encode("reverse stone", "enots")
+with torch.no_grad():
+    logits = base_model()(torch.tensor([ids]))
+    nats = -token_logprobs(logits[:, :-1], torch.tensor([ids])[:, 1:])[0]
+NAMES = {1: "BOS", 2: "SEP", 3: "EOS"}
+MaskPainter("What is learned, and what that costs", [NAMES.get(i, chr(i)) for i in ids], [0.0, *nats.tolist()], mask)
+
+# %% [markdown]
+# **Predict.** On the ten old skills the base model's answer tokens cost almost nothing. What is its loss over *all* tokens of
+# the same lines, prompts included?
+
+# %%
+guess = None  # nats per token
+
+# %%
+rows = mixture(dict.fromkeys(SKILLS, 1.0), 256, np.random.default_rng(0))
+base = base_model().requires_grad_(False)
+on_answers = float(model_loss(base, rows.ids, rows.answer_mask))
+on_all = float(model_loss(base, rows.ids, rows.attention_mask))
+predicted("the base model's loss over all tokens", guess, on_all)
+
+# %%
+EVERY = {"answer only": lambda lines_: lines_.answer_mask, "all tokens": lambda lines_: lines_.attention_mask}
+found = {name: [tuned_on(mask_of, seed=seed) for seed in range(3)] for name, mask_of in EVERY.items()}
+right = {name: [accuracy(model, probes("flip", 96, 3)) for model, _ in runs] for name, runs in found.items()}
+final = {name: float(np.mean([losses[-1] for _, losses in runs])) for name, runs in found.items()}
+print({name: f"accuracy {min(v):.2f} to {max(v):.2f}, last loss {final[name]:.2f}" for name, v in right.items()})
+assert on_all > 20 * on_answers and final["all tokens"] > 5 * final["answer only"]
+lines(
+    list(range(50)), {name: np.mean([losses for _, losses in runs], axis=0).tolist() for name, runs in found.items()},
+    title=f"The losses aren't comparable: prompts can't be learned, so all tokens end at {final['all tokens']:.2f} nats",
+    x_label="step", y_label="loss, nats per target",
+    alt=f"Answer-only loss falls to {final['answer only']:.2f}, the loss over all tokens to {final['all tokens']:.2f}. Accuracy on the task: "
+    + "; ".join(f"{name} {np.mean(v):.2f}" for name, v in right.items()) + ".",
+)
+
+# %% [markdown]
+# **Check.** Logits that no target reads may be anything: NaN there changes neither loss nor gradient. (Multiplying losses by the mask
+# would fail this: NaN times 0 is NaN.)
+
+# %%
+rows = probes("sort", 6, 1)
+logits = base(rows.ids).clone().requires_grad_()
+spoiled = logits.detach().clone()
+unread = torch.ones_like(rows.answer_mask)
+unread[:, :-1] = 1 - rows.answer_mask[:, 1:]
+spoiled[unread == 1] = float("nan")
+spoiled.requires_grad_()
+whole, cut = (answer_only_loss(z, rows.ids, rows.answer_mask) for z in (logits, spoiled))
+whole.backward(), cut.backward()
+assert torch.equal(whole, cut) and torch.equal(logits.grad, spoiled.grad)
+
+# %% [markdown]
+# **The mistake**: no shift, each position scored on its *own* token. The symptom is a loss that falls to nothing within tens of
+# steps, and a model that repeats what it just read.
+
+# %%
+model, rng = base_model().to(device), np.random.default_rng(0)
+
+
+def unshifted(step):
+    rows = mixture({"flip": 1.0}, 16, rng).to(device)
+    return F.cross_entropy(model(rows.ids).transpose(1, 2), labels_of(rows.ids, rows.answer_mask))
+
+
+losses = train(model, unshifted, rate_groups(model, {}, 1e-3), 40)
+ids, mask = (part.to(device) for part in prompts(["copy fox"]))
+said = generate(model, ids, mask, max_new=8)[0].tolist()
+print(f"loss {losses[0]:.2f} -> {losses[-1]:.3f}; it says {[NAMES.get(i, chr(i)) for i in said]}")
+assert losses[-1] < 0.3 and len(set(said)) <= 3
+
+# %% [markdown]
+# **In practice** the same mean must hold across micro-batches: averaging their means weighs a short one like a long one, a bug that
+# several trainers carried until 2024. Most recipes learn the answer only; what prompts add was measured by Shi et al. 2024
+# (arXiv:2405.14394).
+#
+# → [exercise 2.2](exercises.ipynb#2.2-Answer-only-loss) · graded: [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+
+# %% [markdown]
+# ## 2.3 Teacher forcing
+#
+# **Training on gold prefixes computes the likelihood exactly; what it doesn't show is what happens after a first slip.**
+#
+# $$\log p_\theta(y \mid x) = \sum_j \log p_\theta(y_j \mid x, y^\star_{<j}), \qquad
+# \Pr[\text{greedy exact match}] = \Pr[\forall j: \arg\max_v p_\theta(v \mid x, y^\star_{<j}) = y^\star_j] \approx (1 - \varepsilon)^n .$$
+#
+# $y^\star$ is the gold answer of $n$ tokens, $\varepsilon$ the chance of a wrong token; the last step takes errors as independent.
+#
+# <details><summary>Why greedy exact match needs no decoding</summary>
+#
+# Until the first wrong token the greedy prefix *is* the gold one. So the greedy answer is right if and only if every
+# teacher-forced argmax is. After a slip the two prefixes differ, and only a run shows what follows.
+# </details>
+
+# %% [markdown]
+# **By hand**: 2 % of the tokens wrong.
+
+# %%
+print({n: round(0.98**n, 3) for n in (10, 50, 100)})
+assert [round(0.98**n, 3) for n in (10, 50, 100)] == [0.817, 0.364, 0.133]
+
+# %% [markdown]
+# **Predict.** A half-trained model is asked for the *fourth* letter of its answers, once behind the gold letters and once behind
+# its own. By itself, is it right as often? Guess the ratio (1: as often).
+
+# %%
+guess = None  # free-running accuracy over teacher-forced accuracy, at the fourth letter
+
+# %%
+half_trained = tuned_on(lambda lines_: lines_.answer_mask, steps=16, rows=8)[0].requires_grad_(False)
+rng = np.random.default_rng(9)
+words = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 6)) for _ in range(400)]
+rows = batch([(f"flip {word}", word[::-1]) for word in words]).to(device)
+at = int(rows.answer_mask[0].argmax())
+forced = (half_trained(rows.ids)[:, at - 1 : at + 5].argmax(-1) == rows.ids[:, at : at + 6]).double()
+free = generate(half_trained, rows.ids[:, :at], max_new=6)
+free = (F.pad(free, (0, 6 - free.shape[1])) == rows.ids[:, at : at + 6]).double()
+by_place = {"gold prefix": forced.mean(0).tolist(), "its own prefix": free.mean(0).tolist()}
+exact = {"gold prefix": forced.all(1).double().mean().item(), "its own prefix": free.all(1).double().mean().item()}
+print(f"exact match {exact}")
+predicted("free-running over teacher-forced accuracy at the fourth letter", guess, by_place["its own prefix"][3] / by_place["gold prefix"][3])
+
+# %%
+assert exact["gold prefix"] == exact["its own prefix"]  # the same number, by the argument above
+assert by_place["gold prefix"][0] == by_place["its own prefix"][0]
+lines(
+    list(range(1, 7)), by_place, title="After a slip the prefixes part; whole answers are right equally often", x_label="place in the answer",
+    y_label="accuracy", alt="; ".join(f"{name}: " + ", ".join(f"{v:.2f}" for v in values) for name, values in by_place.items())
+    + f". Exact match is {exact['gold prefix']:.3f} for both.",
+)
+
+# %% [markdown]
+# **Check.** Causality: a later token changes no earlier logit, exactly; and one pass gives what step by step gives.
+
+# %%
+line = probes("story", 1, 0).ids
+before = base(line)
+for place in range(1, line.shape[1]):
+    changed = line.clone()
+    changed[0, place] = 70
+    assert torch.equal(base(changed)[0, :place], before[0, :place]) or torch.allclose(base(changed)[0, :place], before[0, :place], atol=1e-5)
+cache = [None] * base.config.layers
+steps = torch.cat([base(line[:, t : t + 1], torch.ones(1, t + 1), cache=cache) for t in range(line.shape[1])], dim=1)
+torch.testing.assert_close(steps, before, rtol=0, atol=1e-3)
+
+# %% [markdown]
+# **The mistake**: no causal mask. The symptom is a teacher-forced loss near nothing with generations that are garbage, since each
+# position may read its own answer.
+
+# %%
+generator, T = torch.Generator().manual_seed(0), 12
+x = torch.randint(0, 20, (64, T), generator=generator)
+table = torch.nn.Embedding(20, 20)
+
+
+def peeking(shown):
+    """Score each next token by what stands there: what attention without a mask learns first."""
+    return table(F.pad(shown[:, 1:], (0, 1)))
+
+
+def next_loss():
+    return F.cross_entropy(peeking(x)[:, :-1].transpose(1, 2), x[:, 1:])
+
+
+losses = train(table, lambda step: next_loss(), [{"params": table.parameters(), "lr": 0.3}], 60)
+print(f"loss on random tokens {losses[-1]:.3f} nats; without peeking no model is below ln 20 = {math.log(20):.3f}")
+assert losses[-1] < 0.3 * math.log(20)
+
+# %% [markdown]
+# **In practice** answers are judged by generating them. Training on the model's own prefixes was proposed as scheduled sampling
+# (Bengio et al. 2015, arXiv:1506.03099).
+#
+# → [exercise 2.3](exercises.ipynb#2.3-Teacher-forcing) · graded: [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+
+# %% [markdown]
+# ## 2.4 Label smoothing
+#
+# **Smoothing moves the floor up and caps the confidence that pays.**
+#
+# $$q = (1 - \epsilon)\, e_y + \frac{\epsilon}{V}, \qquad L = (1 - \epsilon)(-\log p_y) + \epsilon\, \tfrac1V \sum_v (-\log p_v), \qquad
+# z_y - z_v = \ln\!\Big(\tfrac{V (1 - \epsilon)}{\epsilon} + 1\Big) \text{ at the optimum.}$$
+#
+# <details><summary>Why</summary>
+#
+# The loss is $\mathrm{CE}(q, p) = H(q) + D_\mathrm{KL}(q \Vert p)$, least at $p = q$, where the logit gap is $\ln(q_y / q_v)$. The
+# gradient $p - q$ pushes a model back that is surer than $q$.
+# </details>
+
+# %% [markdown]
+# **By hand**, with $V = 5$ and with a real vocabulary.
+
+# %%
+for V in (5, 32_000):
+    q_true, q_other = 0.9 + 0.1 / V, 0.1 / V
+    floor = -(q_true * math.log(q_true) + (V - 1) * q_other * math.log(q_other))
+    gap = math.log(V * 0.9 / 0.1 + 1)
+    assert abs(gap - math.log(q_true / q_other)) < 1e-9
+    print(f"V = {V:>6}: floor {floor:.4f} nats, best gap {gap:.2f}")
+z = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]])
+print(f"logits (2, 1, 0, -1, .5): plain {F.cross_entropy(z, torch.tensor([0])):.4f}, smoothed {F.cross_entropy(z, torch.tensor([0]), label_smoothing=0.1):.4f}")
+
+# %% [markdown]
+# **Predict.** A small classifier sees labels of which 10 % are wrong, and trains long. Which $\epsilon$ of 0, 0.1 and 0.4 gives the
+# lowest loss on *clean* validation labels?
+
+# %%
+guess = None  # 0, 0.1 or 0.4
+
+# %%
+EPS, clean = (0.0, 0.1, 0.4), {}
+for eps in EPS:
+    losses = []
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        centres = 1.2 * torch.randn(6, 10, generator=generator)
+        y = torch.randint(0, 6, (1200,), generator=generator)
+        x = centres[y] + torch.randn(1200, 10, generator=generator)
+        noisy = y.where(torch.rand(1200, generator=generator) > 0.1, torch.randint(0, 6, (1200,), generator=generator))
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Linear(10, 64), torch.nn.ReLU(), torch.nn.Linear(64, 6))
+        train(net, lambda step: F.cross_entropy(net(x[:400]), noisy[:400], label_smoothing=eps), [{"params": net.parameters(), "lr": 1e-2}], 300)
+        with torch.no_grad():
+            losses.append(float(F.cross_entropy(net(x[400:]), y[400:])))
+    clean[eps] = losses
+print({eps: f"{min(v):.2f} to {max(v):.2f}" for eps, v in clean.items()})
+means = {eps: float(np.mean(v)) for eps, v in clean.items()}
+predicted("the smoothing with the lowest clean loss", guess, min(means, key=means.get))
+
+# %%
+assert min(means, key=means.get) != 0.0
+bars(
+    [f"e = {eps:g}" for eps in EPS], {"clean validation loss": list(means.values())},
+    spread={"clean validation loss": ([min(v) for v in clean.values()], [max(v) for v in clean.values()])},
+    title=f"With wrong labels, e = {min(means, key=means.get):g} does best; none at all is worst here" if max(means, key=means.get) == 0 else
+    f"With wrong labels, e = {min(means, key=means.get):g} does best here", y_label="loss on clean labels, nats",
+    alt="; ".join(f"smoothing {eps:g}: {means[eps]:.2f} nats" for eps in EPS) + "; means of three seeds, with their ranges.",
+)
+
+# %% [markdown]
+# **Check.** Ours is torch's, and no model is below the floor.
+
+# %%
+rows = probes("add", 8, 0)
+logits = base(rows.ids)
+for eps in (0.0, 0.1, 0.3):
+    theirs = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels_of(rows.ids, rows.answer_mask)[:, 1:], label_smoothing=eps)
+    assert torch.allclose(answer_only_loss(logits, rows.ids, rows.answer_mask, label_smoothing=eps), theirs)
+    q_true, q_other = 1 - eps + eps / 128, eps / 128
+    floor = -(q_true * math.log(q_true) + (127 * q_other * math.log(q_other) if eps else 0))
+    assert theirs >= floor - 1e-6
+
+# %% [markdown]
+# **The mistake**: reading a loss that stands at the floor as a model that doesn't learn. The symptom is a curve that is flat from
+# early on, while accuracy is perfect.
+
+# %%
+smoothed, plain = (answer_only_loss(logits, rows.ids, rows.answer_mask, e) for e in (0.1, 0.0))
+right = accuracy(base, rows)
+print(f"base model on `add`: accuracy {right:.2f}, plain loss {plain:.4f}, smoothed at 0.1 {smoothed:.3f} nats")
+assert right == 1.0 and smoothed > 0.3
+
+# %% [markdown]
+# **In practice** LoRA's GPT-2 runs used 0.1; language models are mostly tuned without, and log-probabilities for preference
+# tuning need the plain ones. Müller et al. 2019 show what it does to representations (arXiv:1906.02629).
+#
+# → [exercise 2.4](exercises.ipynb#2.4-Label-smoothing) · graded: [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+
+# %% [markdown]
+# ## 2.5 Dataset mixture weights
+#
+# **A mixture is a point on a simplex; its temperature trades large sets against small ones, and what counts in the loss is tokens.**
+#
+# $$L = \sum_k \alpha_k\, \mathbb E_{D_k}[\ell], \quad \alpha_k \ge 0,\ \sum_k \alpha_k = 1, \qquad
+# \alpha_k = \frac{n_k^{1/\tau}}{\sum_j n_j^{1/\tau}} .$$
+#
+# <details><summary>Why sampling and weighting agree in the mean</summary>
+#
+# Drawing set $k$ with probability $\alpha_k$, or drawing with any $p_k > 0$ and weighing losses by $\alpha_k / p_k$, both have the
+# expectation $\sum_k \alpha_k \mathbb E_{D_k}[\ell]$; their variances differ. With a token mean, a set of long answers weighs
+# $\alpha_k \ell_k / \sum_j \alpha_j \ell_j$, $\ell_k$ being its mean length.
+# </details>
+
+# %% [markdown]
+# **By hand**: three sets of 100,000, 10,000 and 1,000 examples, and 30,000 draws.
+
+# %%
+sizes = [100_000, 10_000, 1_000]
+for tau in (1, 2, 100):
+    shares = mixture_weights(sizes, tau)
+    print(f"tau = {tau:>3}: shares {[round(s, 3) for s in shares]}, epochs {[round(s * 30_000 / n, 2) for s, n in zip(shares, sizes)]}")
+lengths = [50, 200, 10]
+weights = [s * n for s, n in zip(mixture_weights(sizes, 1), lengths)]
+print("tokens, at mean lengths 50, 200, 10:", [round(w / sum(weights), 3) for w in weights])
+assert [round(s, 3) for s in mixture_weights(sizes, 2)] == [0.706, 0.223, 0.071]
+
+# %% [markdown]
+# **Predict.** `flip` is tuned at a careless rate with a share of old lines in every batch. Without any, most old skills are lost. Which
+# share of the old skills is kept with *5 %* old lines?
+
+# %%
+guess = None  # between 0 and 1
+
+# %%
+SHARES, kept, task = (0.0, 0.05, 0.2, 0.5), {}, {}
+for share in SHARES:
+    runs = [fine_tune("full", "flip", rate=1e-3, rows=16, steps=40, replay=share, seed=seed, device=device)[1] for seed in range(3)]
+    kept[share], task[share] = [run.kept for run in runs], [run.quality for run in runs]
+    print(f"{share:.0%} old lines: task {np.mean(task[share]):.2f}, kept {min(kept[share]):.2f} to {max(kept[share]):.2f}")
+predicted("share of old skills kept with 5 % old lines", guess, np.mean(kept[0.05]))
+
+# %%
+mean_kept = [float(np.mean(kept[s])) for s in SHARES]
+assert mean_kept[-1] > mean_kept[0] + 0.2
+lines(
+    list(SHARES), {"old skills kept": mean_kept, "task": [float(np.mean(task[s])) for s in SHARES]},
+    title=f"Old lines buy old skills: {mean_kept[0]:.0%} kept without, {mean_kept[-1]:.0%} with half a batch of them", x_label="share of old lines",
+    y_label="accuracy", alt="; ".join(f"{s:.0%} old lines: kept {k:.2f}, task {np.mean(task[s]):.2f}" for s, k in zip(SHARES, mean_kept)) + ".",
+)
+
+# %% [markdown]
+# **Check.** Shares sum to 1, keep the order of sizes, and even out as the temperature rises.
+
+# %%
+for tau in (1.0, 2.0, 5.0, 1e6):
+    shares = mixture_weights(sizes, tau)
+    assert abs(sum(shares) - 1) < 1e-12 and shares == sorted(shares, reverse=True)
+assert max(mixture_weights(sizes, 1e6)) - 1 / 3 < 1e-4
+
+# %% [markdown]
+# **The mistake**: sets put one behind the other in the belief that they count alike. The symptom is a small task that never moves.
+
+# %%
+order = np.random.default_rng(0).permutation(sum(sizes))[:2000]
+smallest = float((order >= sizes[0] + sizes[1]).mean())
+print(f"of 2,000 lines drawn from the concatenation {smallest:.2%} are of the smallest set, not {1 / 3:.0%}")
+assert smallest < 0.03
+
+# %% [markdown]
+# **In practice** T5 capped and tempered its mixtures (Raffel et al. 2019, arXiv:1910.10683); past about four epochs, repeated data is
+# worth less than fresh data (Muennighoff et al. 2023, arXiv:2305.16264).
+#
+# → [exercise 2.5](exercises.ipynb#2.5-Dataset-mixture-weights) · graded: [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+
+# %% [markdown]
+# ## On a real model: the template and the assistant's mask
+#
+# SmolLM2's own template, token by token, with its losses on a right answer. Skipped where the model isn't there (`python3 start.py
+# model smollm2`).
+
+# %%
+from ftmath import smollm2
+from ftmath.smollm import cache_folder
+
+if any(cache_folder().glob("SmolLM2*.gguf")):
+    model, tokenizer = smollm2()
+    asked = tokenizer.chat("What is the capital of France?")
+    said = [*tokenizer.encode("The capital of France is Paris."), 2]
+    ids, mask = torch.tensor([asked + said]), torch.tensor([[0] * len(asked) + [1] * len(said)])
+    with torch.no_grad():
+        logits = model(ids)
+        nats = -token_logprobs(logits[:, :-1], ids[:, 1:])[0]
+    print(f"{len(asked)} prompt tokens with the template, {len(said)} targets with its end")
+    print(f"answer only {answer_only_loss(logits, ids, mask):.3f} nats/token, all tokens {nats.mean():.3f}; log p(answer) = {sequence_logprob(logits, ids, mask).item():.2f}")
+    assert answer_only_loss(logits, ids, mask) < nats.mean()
+else:
+    print("SmolLM2 isn't here; everything else in this part ran without it.")
+
+# %% [markdown]
+# ## What to keep
+#
+# | | statement | number to remember |
+# | --- | --- | --- |
+# | 2.1 | the answer *and its end* are targets | one more target than letters |
+# | 2.2 | one shift, one mean, said aloud | logits $t - 1$ against token $t$ |
+# | 2.3 | gold prefixes give the exact likelihood | greedy exact match needs no decoding |
+# | 2.4 | smoothing raises the floor | best gap $\ln(V(1-\epsilon)/\epsilon + 1)$ |
+# | 2.5 | shares sum to 1, tokens count | epochs $\alpha_k N / n_k$ |
+#
+# Next: [part 2, exercises](exercises.ipynb).
