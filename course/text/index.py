@@ -95,11 +95,15 @@ for row in found["rows"]:
 rows = found["rows"]
 best = max((row for row in rows if row["trained"]), key=lambda row: row["quality"][0] + row["kept"][0])
 points(
-    {"no update": [(r["kept"][0], r["quality"][0], r["method"]) for r in rows if not r["trained"]],
-     "trained": [(r["kept"][0], r["quality"][0], r["method"]) for r in rows if r["trained"]]},
+    {
+        "no update": [(r["kept"][0], r["quality"][0], r["method"]) for r in rows if not r["trained"]],
+        "trained": [(r["kept"][0], r["quality"][0], r["method"]) for r in rows if r["trained"]],
+    },
     title=f"New skill against old ones: of what trains, {best['method']} keeps most for its quality here",
-    x_label="base skills kept (1: all)", y_label=f"accuracy on {found['task']}",
-    alt="A dot for each method. " + "; ".join(f"{r['method']}: quality {r['quality'][0]:.2f}, kept {r['kept'][0]:.2f}" for r in rows),
+    x_label="base skills kept (1: all)",
+    y_label=f"accuracy on {found['task']}",
+    alt="A dot for each method. "
+    + "; ".join(f"{r['method']}: quality {r['quality'][0]:.2f}, kept {r['kept'][0]:.2f}" for r in rows),
 )
 
 # %% [markdown]

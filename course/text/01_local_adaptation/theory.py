@@ -24,8 +24,22 @@ import torch
 import torch.nn.functional as F
 
 from ftmath import (
-    anchored_minimum, base_model, best_device, describe, fine_tune, forgetting_bound, generate, kl_anchor, kl_shift,
-    l2_anchor, mixture, model_loss, probes, prompts, token_kl, total_variation,
+    anchored_minimum,
+    base_model,
+    best_device,
+    describe,
+    fine_tune,
+    forgetting_bound,
+    generate,
+    kl_anchor,
+    kl_shift,
+    l2_anchor,
+    mixture,
+    model_loss,
+    probes,
+    prompts,
+    token_kl,
+    total_variation,
 )
 from ftmath.exercises import progress
 from ftmath.plots import bars, lines, points
@@ -66,9 +80,15 @@ def loss_at(theta):
 
 g = H @ (start - minimum)
 step = -0.1 * g
-linear, quadratic, truth = loss_at(start) + g @ step, loss_at(start) + g @ step + 0.5 * step @ H @ step, loss_at(start + step)
+linear, quadratic, truth = (
+    loss_at(start) + g @ step,
+    loss_at(start) + g @ step + 0.5 * step @ H @ step,
+    loss_at(start + step),
+)
 assert torch.isclose(quadratic, truth) and not torch.isclose(linear, truth)
-print(f"loss {loss_at(start):.2f}; after the step the linear model says {linear:.2f}, the quadratic {quadratic:.2f}, it is {truth:.2f}")
+print(
+    f"loss {loss_at(start):.2f}; after the step the linear model says {linear:.2f}, the quadratic {quadratic:.2f}, it is {truth:.2f}"
+)
 
 # %% [markdown]
 # **Predict.** All parameters are tuned on `flip` at a rate that is too high on purpose. The whole update has a norm of
@@ -94,8 +114,11 @@ rho = norm(delta) / norm(start)
 predicted("rho, the relative size of the update", guess, rho)
 
 # %%
-walker, flip, old = base_model().to(device).requires_grad_(False), probes("flip", 64, 1).to(device), mixture(
-    dict.fromkeys(SKILLS, 1.0), 64, np.random.default_rng(1)).to(device)
+walker, flip, old = (
+    base_model().to(device).requires_grad_(False),
+    probes("flip", 64, 1).to(device),
+    mixture(dict.fromkeys(SKILLS, 1.0), 64, np.random.default_rng(1)).to(device),
+)
 GRID = [round(-0.5 + 0.125 * k, 3) for k in range(17)]
 
 
@@ -124,8 +147,11 @@ half = GRID.index(0.5)
 assert min(task_loss) < 0.1 * task_loss[GRID.index(0.0)]
 assert old_loss[GRID.index(1.0)] > 10 * old_loss[GRID.index(0.0)]  # the old skills pay for it
 lines(
-    GRID, losses, title=f"A move of {rho:.0%} teaches the task and breaks old skills; half of it does less harm than half",
-    x_label="t, share of the update", y_label="loss, nats per answer token",
+    GRID,
+    losses,
+    title=f"A move of {rho:.0%} teaches the task and breaks old skills; half of it does less harm than half",
+    x_label="t, share of the update",
+    y_label="loss, nats per answer token",
     alt=f"Loss of the task falls from {task_loss[GRID.index(0.0)]:.2f} at t = 0 to {task_loss[GRID.index(1.0)]:.3f} at t = 1; loss of "
     f"the old skills rises from {old_loss[GRID.index(0.0)]:.3f} to {old_loss[half]:.2f} at one half and {old_loss[GRID.index(1.0)]:.2f} at 1.",
 )
@@ -205,9 +231,14 @@ predicted("mean training loss of the best softmax for 10 samples", guess, train_
 # %%
 assert train_loss[0] < entropy < true_loss[0] and abs(train_loss[-1] - entropy) < 1e-3
 lines(
-    sizes, {"training loss": train_loss, "true cross-entropy": true_loss}, log_x=True, level=("entropy of the data", entropy),
-    title="A training loss below the entropy is memory; the true loss never gets there", x_label="samples",
-    y_label="nats", alt=f"Training loss rises from {train_loss[0]:.2f} at 10 samples to the floor {entropy:.2f}, true cross-entropy "
+    sizes,
+    {"training loss": train_loss, "true cross-entropy": true_loss},
+    log_x=True,
+    level=("entropy of the data", entropy),
+    title="A training loss below the entropy is memory; the true loss never gets there",
+    x_label="samples",
+    y_label="nats",
+    alt=f"Training loss rises from {train_loss[0]:.2f} at 10 samples to the floor {entropy:.2f}, true cross-entropy "
     f"falls from {true_loss[0]:.2f} to it.",
 )
 
@@ -224,7 +255,9 @@ lengths = text_mask.sum(1).double()
 with torch.no_grad():
     nats = float(model_loss(base, rows.ids, text_mask)) * float(lengths.mean())
 at_these_lengths = float((lengths - 1).mean()) * math.log(26) + math.log(5)
-print(f"floor {floor:.2f} nats a line ({at_these_lengths:.2f} at these lengths); the base model's loss there: {nats:.2f}")
+print(
+    f"floor {floor:.2f} nats a line ({at_these_lengths:.2f} at these lengths); the base model's loss there: {nats:.2f}"
+)
 assert at_these_lengths - 0.3 < nats < 1.1 * at_these_lengths
 
 # %% [markdown]
@@ -245,7 +278,9 @@ for V in (4, 32_000):
     perfect = torch.zeros(1, V, dtype=torch.float64)
     perfect[0, 0] = 1e4
     stuck = float(F.cross_entropy(perfect.softmax(1), torch.tensor([0])))
-    print(f"V = {V:>6}: right {float(F.cross_entropy(perfect, torch.tensor([0]))):.3f}, with two softmaxes {stuck:.3f}; ln V = {math.log(V):.3f}")
+    print(
+        f"V = {V:>6}: right {float(F.cross_entropy(perfect, torch.tensor([0]))):.3f}, with two softmaxes {stuck:.3f}; ln V = {math.log(V):.3f}"
+    )
     assert abs(stuck - math.log((math.e + V - 1) / math.e)) < 1e-9
 
 # %% [markdown]
@@ -282,7 +317,13 @@ for name, f in (("L2-SP", (1.0, 1.0)), ("EWC with F = (0.1, 10)", (0.1, 10.0))):
     print(f"{name:>23}: moves by", [round(anchored_minimum(h, 1.0, pull), 4) for h, pull in zip((10.0, 0.1), f)])
 theta_0, h = torch.tensor([1.0, -1.0]), torch.tensor([10.0, 0.0])  # the second coordinate has no data
 decayed = h * (theta_0 + 1) / (h + 1.0)
-print("weight decay takes", theta_0.tolist(), "to", [round(v, 4) for v in decayed.tolist()], "- the coordinate without data is erased")
+print(
+    "weight decay takes",
+    theta_0.tolist(),
+    "to",
+    [round(v, 4) for v in decayed.tolist()],
+    "- the coordinate without data is erased",
+)
 assert decayed[1] == 0
 
 # %% [markdown]
@@ -293,14 +334,21 @@ assert decayed[1] == 0
 guess = None  # between 0 and 1
 
 # %%
-WAYS = {"none": {}, "L2-SP 0.1": {"anchor": l2_anchor(0.1)}, "KL 1": {"anchor": kl_anchor(1.0, 16)}, "replay 1/4": {"replay": 0.25}}
+WAYS = {
+    "none": {},
+    "L2-SP 0.1": {"anchor": l2_anchor(0.1)},
+    "KL 1": {"anchor": kl_anchor(1.0, 16)},
+    "replay 1/4": {"replay": 0.25},
+}
 runs, models = {name: [] for name in WAYS}, {}
 for name, more in WAYS.items():
     for seed in range(3):
         models[name], found = fine_tune("full", "flip", rate=1e-3, rows=16, steps=40, seed=seed, device=device, **more)
         runs[name].append(found)
     kept = [found.kept for found in runs[name]]
-    print(f"{name:>10}: task {np.mean([f.quality for f in runs[name]]):.2f}, kept {min(kept):.2f} to {max(kept):.2f}, KL {np.mean([f.kl for f in runs[name]]):.2f}")
+    print(
+        f"{name:>10}: task {np.mean([f.quality for f in runs[name]]):.2f}, kept {min(kept):.2f} to {max(kept):.2f}, KL {np.mean([f.kl for f in runs[name]]):.2f}"
+    )
 kept = {name: float(np.mean([found.kept for found in runs[name]])) for name in WAYS}
 predicted("share of old skills that the KL anchor keeps", guess, kept["KL 1"])
 
@@ -308,10 +356,15 @@ predicted("share of old skills that the KL anchor keeps", guess, kept["KL 1"])
 task = {name: float(np.mean([found.quality for found in runs[name]])) for name in WAYS}
 assert kept["KL 1"] > kept["none"] + 0.1 and kept["replay 1/4"] > kept["none"] + 0.1
 bars(
-    list(WAYS), {"task": list(task.values()), "old skills": list(kept.values())},
-    spread={"old skills": ([min(f.kept for f in r) for r in runs.values()], [max(f.kept for f in r) for r in runs.values()])},
-    title="Each anchor holds some: " + ", ".join(f"{name} keeps {kept[name]:.0%}" for name in WAYS), y_label="accuracy",
-    alt="; ".join(f"{name}: task {task[name]:.2f}, old skills {kept[name]:.2f}" for name in WAYS) + "; three seeds each.",
+    list(WAYS),
+    {"task": list(task.values()), "old skills": list(kept.values())},
+    spread={
+        "old skills": ([min(f.kept for f in r) for r in runs.values()], [max(f.kept for f in r) for r in runs.values()])
+    },
+    title="Each anchor holds some: " + ", ".join(f"{name} keeps {kept[name]:.0%}" for name in WAYS),
+    y_label="accuracy",
+    alt="; ".join(f"{name}: task {task[name]:.2f}, old skills {kept[name]:.2f}" for name in WAYS)
+    + "; three seeds each.",
 )
 
 # %% [markdown]
@@ -334,7 +387,9 @@ with torch.no_grad():
     for shrink in (1.0, 0.9, 0.8):
         for name, value in walker.named_parameters():
             value.copy_(start[name] * shrink)
-        print(f"all weights times {shrink}: loss of the old skills {float(model_loss(walker, old.ids, old.answer_mask)):.3f} nats")
+        print(
+            f"all weights times {shrink}: loss of the old skills {float(model_loss(walker, old.ids, old.answer_mask)):.3f} nats"
+        )
     assert model_loss(walker, old.ids, old.answer_mask) > 2 * old_loss[GRID.index(0.0)]
 
 # %% [markdown]
@@ -369,7 +424,9 @@ with torch.no_grad():
 z, moved = (torch.tensor(values, dtype=torch.float64).log() for values in ([0.5, 0.3, 0.2], [0.6, 0.3, 0.1]))
 forward, backward = float(token_kl(moved, z)), float(token_kl(z, moved))
 tv = float(total_variation(moved, z))
-print(f"KL(tuned || base) {forward:.4f}, reversed {backward:.4f}, total variation {tv:.2f} <= {math.sqrt(forward / 2):.4f}")
+print(
+    f"KL(tuned || base) {forward:.4f}, reversed {backward:.4f}, total variation {tv:.2f} <= {math.sqrt(forward / 2):.4f}"
+)
 small = torch.tensor([0.02, -0.01, 0.0], dtype=torch.float64)
 p = z.exp()
 variance = float((p * (small - (p * small).sum()) ** 2).sum())
@@ -398,7 +455,10 @@ def drift(update):
 
 def random_update(seed):
     generator = torch.Generator().manual_seed(seed)
-    noise = {name: torch.randn(value.shape, generator=generator, dtype=torch.float64).to(device) for name, value in delta.items()}
+    noise = {
+        name: torch.randn(value.shape, generator=generator, dtype=torch.float64).to(device)
+        for name, value in delta.items()
+    }
     return {name: noise[name] * (delta[name].norm() / noise[name].norm()) for name in delta}
 
 
@@ -413,9 +473,13 @@ along = [drift({name: s * value for name, value in delta.items()}) for s in scal
 across = [drift({name: s * value for name, value in random_update(0).items()}) for s in scales]
 assert trained > 5 * max(by_chance)
 lines(
-    scales, {"trained direction": along, "random direction": across}, log_x=True, log_y=True,
+    scales,
+    {"trained direction": along, "random direction": across},
+    log_x=True,
+    log_y=True,
     title=f"Norm is not drift: the trained direction moves behaviour {trained / np.mean(by_chance):,.0f} times as far",
-    x_label="share of the update's norm", y_label="KL to base, nats per token",
+    x_label="share of the update's norm",
+    y_label="KL to base, nats per token",
     alt=f"KL against the size of the move, both axes logarithmic. The trained direction reaches {along[-1]:.2f} nats, a random one of the "
     f"same norm {across[-1]:.3f}.",
 )
@@ -504,8 +568,12 @@ predicted("the largest fall of the right token's mean probability", guess, max(d
 assert all(drop <= forgetting_bound(kl) + 1e-6 for kl, drop, _ in dots)
 across = np.geomspace(1e-3, max(kl for kl, _, _ in dots) * 1.2, 60).tolist()
 points(
-    {"our models": dots}, curve=("the bound", across, [forgetting_bound(kl) for kl in across]), log_x=True,
-    title="No run loses more than its KL allows", x_label="KL to base, nats per token", y_label="fall of the right token's probability",
+    {"our models": dots},
+    curve=("the bound", across, [forgetting_bound(kl) for kl in across]),
+    log_x=True,
+    title="No run loses more than its KL allows",
+    x_label="KL to base, nats per token",
+    y_label="fall of the right token's probability",
     alt="Dots below a rising curve. " + "; ".join(f"{name}: KL {kl:.2f}, fall {drop:.2f}" for kl, drop, name in dots),
 )
 

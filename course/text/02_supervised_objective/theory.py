@@ -24,8 +24,25 @@ import torch
 import torch.nn.functional as F
 
 from ftmath import (
-    add_lora, answer_only_loss, base_model, best_device, describe, fine_tune, generate, labels_of, mixture, mixture_weights,
-    model_loss, probes, prompts, quality, rate_groups, retention, sequence_logprob, token_logprobs, train,
+    add_lora,
+    answer_only_loss,
+    base_model,
+    best_device,
+    describe,
+    fine_tune,
+    generate,
+    labels_of,
+    mixture,
+    mixture_weights,
+    model_loss,
+    probes,
+    prompts,
+    quality,
+    rate_groups,
+    retention,
+    sequence_logprob,
+    token_logprobs,
+    train,
 )
 from ftmath.exercises import progress
 from ftmath.plots import bars, lines
@@ -59,7 +76,9 @@ progress(2)
 prompt, answer = "sort fedcb", "bcdef"  # ten letters; BOS and SEP make it twelve
 ids, mask = encode(prompt, answer)
 first, last = mask.index(1) - 1, len(ids) - 2
-print(f"{len(ids)} tokens, {sum(mask)} targets; the first used logits stand at {first}, the last at {last}; {len(ids) - 1} predicts nothing")
+print(
+    f"{len(ids)} tokens, {sum(mask)} targets; the first used logits stand at {first}, the last at {last}; {len(ids) - 1} predicts nothing"
+)
 assert (len(ids), sum(mask), first, last) == (18, 6, 11, 16)
 
 # %% [markdown]
@@ -99,15 +118,22 @@ stops = {}
 for name, mask_of in (("with EOS", lambda lines_: lines_.answer_mask), ("without EOS", without_end)):
     stops[name] = [ended(tuned_on(mask_of, seed=seed)[0]) for seed in range(3)]
 print(stops)
-predicted("answers that end, of 32, without EOS as a target (mean of three seeds)", guess, np.mean([end for end, _ in stops["without EOS"]]))
+predicted(
+    "answers that end, of 32, without EOS as a target (mean of three seeds)",
+    guess,
+    np.mean([end for end, _ in stops["without EOS"]]),
+)
 
 # %%
 means = {name: [float(np.mean([pair[column] for pair in pairs])) for column in (0, 1)] for name, pairs in stops.items()}
 assert means["with EOS"][1] > means["without EOS"][1]
 bars(
-    list(means), {"ends by itself": [v[0] for v in means.values()], "right": [v[1] for v in means.values()]},
-    title=f"Without EOS in the loss {means['without EOS'][1]:.0f} of 32 answers are right, with it {means['with EOS'][1]:.0f}", y_label="answers of 32",
-    alt="; ".join(f"{name}: {v[0]:.1f} end, {v[1]:.1f} are right" for name, v in means.items()) + "; means of three seeds.",
+    list(means),
+    {"ends by itself": [v[0] for v in means.values()], "right": [v[1] for v in means.values()]},
+    title=f"Without EOS in the loss {means['without EOS'][1]:.0f} of 32 answers are right, with it {means['with EOS'][1]:.0f}",
+    y_label="answers of 32",
+    alt="; ".join(f"{name}: {v[0]:.1f} end, {v[1]:.1f} are right" for name, v in means.items())
+    + "; means of three seeds.",
 )
 
 # %% [markdown]
@@ -161,7 +187,9 @@ nll = -torch.tensor([0.1, 0.2, 0.5, 0.8, 0.9]).log()
 print(f"answer only {nll[2:].mean():.4f}, all tokens {nll.mean():.4f}")
 one, nine = [3.0], [0.5] * 9
 token_mean, sequence_mean = sum(one + nine) / 10, (np.mean(one) + np.mean(nine)) / 2
-print(f"a row of one token at 3.0 and one of nine at 0.5: token mean {token_mean:.2f}, sequence mean {sequence_mean:.2f}")
+print(
+    f"a row of one token at 3.0 and one of nine at 0.5: token mean {token_mean:.2f}, sequence mean {sequence_mean:.2f}"
+)
 assert (round(token_mean, 2), round(sequence_mean, 2)) == (0.75, 1.75)
 
 # %% [markdown]
@@ -197,11 +225,14 @@ final = {name: float(np.mean([losses[-1] for _, losses in runs])) for name, runs
 print({name: f"accuracy {min(v):.2f} to {max(v):.2f}, last loss {final[name]:.2f}" for name, v in right.items()})
 assert on_all > 20 * on_answers and final["all tokens"] > 5 * final["answer only"]
 lines(
-    list(range(50)), {name: np.mean([losses for _, losses in runs], axis=0).tolist() for name, runs in found.items()},
+    list(range(50)),
+    {name: np.mean([losses for _, losses in runs], axis=0).tolist() for name, runs in found.items()},
     title=f"The losses aren't comparable: prompts can't be learned, so all tokens end at {final['all tokens']:.2f} nats",
-    x_label="step", y_label="loss, nats per target",
+    x_label="step",
+    y_label="loss, nats per target",
     alt=f"Answer-only loss falls to {final['answer only']:.2f}, the loss over all tokens to {final['all tokens']:.2f}. Accuracy on the task: "
-    + "; ".join(f"{name} {np.mean(v):.2f}" for name, v in right.items()) + ".",
+    + "; ".join(f"{name} {np.mean(v):.2f}" for name, v in right.items())
+    + ".",
 )
 
 # %% [markdown]
@@ -288,14 +319,22 @@ free = (F.pad(free, (0, 6 - free.shape[1])) == rows.ids[:, at : at + 6]).double(
 by_place = {"gold prefix": forced.mean(0).tolist(), "its own prefix": free.mean(0).tolist()}
 exact = {"gold prefix": forced.all(1).double().mean().item(), "its own prefix": free.all(1).double().mean().item()}
 print(f"exact match {exact}")
-predicted("free-running over teacher-forced accuracy at the fourth letter", guess, by_place["its own prefix"][3] / by_place["gold prefix"][3])
+predicted(
+    "free-running over teacher-forced accuracy at the fourth letter",
+    guess,
+    by_place["its own prefix"][3] / by_place["gold prefix"][3],
+)
 
 # %%
 assert exact["gold prefix"] == exact["its own prefix"]  # the same number, by the argument above
 assert by_place["gold prefix"][0] == by_place["its own prefix"][0]
 lines(
-    list(range(1, 7)), by_place, title="After a slip the prefixes part; whole answers are right equally often", x_label="place in the answer",
-    y_label="accuracy", alt="; ".join(f"{name}: " + ", ".join(f"{v:.2f}" for v in values) for name, values in by_place.items())
+    list(range(1, 7)),
+    by_place,
+    title="After a slip the prefixes part; whole answers are right equally often",
+    x_label="place in the answer",
+    y_label="accuracy",
+    alt="; ".join(f"{name}: " + ", ".join(f"{v:.2f}" for v in values) for name, values in by_place.items())
     + f". Exact match is {exact['gold prefix']:.3f} for both.",
 )
 
@@ -308,7 +347,9 @@ before = base(line)
 for place in range(1, line.shape[1]):
     changed = line.clone()
     changed[0, place] = 70
-    assert torch.equal(base(changed)[0, :place], before[0, :place]) or torch.allclose(base(changed)[0, :place], before[0, :place], atol=1e-5)
+    assert torch.equal(base(changed)[0, :place], before[0, :place]) or torch.allclose(
+        base(changed)[0, :place], before[0, :place], atol=1e-5
+    )
 cache = [None] * base.config.layers
 steps = torch.cat([base(line[:, t : t + 1], torch.ones(1, t + 1), cache=cache) for t in range(line.shape[1])], dim=1)
 torch.testing.assert_close(steps, before, rtol=0, atol=1e-3)
@@ -367,7 +408,9 @@ for V in (5, 32_000):
     assert abs(gap - math.log(q_true / q_other)) < 1e-9
     print(f"V = {V:>6}: floor {floor:.4f} nats, best gap {gap:.2f}")
 z = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]])
-print(f"logits (2, 1, 0, -1, .5): plain {F.cross_entropy(z, torch.tensor([0])):.4f}, smoothed {F.cross_entropy(z, torch.tensor([0]), label_smoothing=0.1):.4f}")
+print(
+    f"logits (2, 1, 0, -1, .5): plain {F.cross_entropy(z, torch.tensor([0])):.4f}, smoothed {F.cross_entropy(z, torch.tensor([0]), label_smoothing=0.1):.4f}"
+)
 
 # %% [markdown]
 # **Predict.** A small classifier sees labels of which 10 % are wrong, and trains long. Which $\epsilon$ of 0, 0.1 and 0.4 gives the
@@ -388,7 +431,12 @@ for eps in EPS:
         noisy = y.where(torch.rand(1200, generator=generator) > 0.1, torch.randint(0, 6, (1200,), generator=generator))
         torch.manual_seed(seed)
         net = torch.nn.Sequential(torch.nn.Linear(10, 64), torch.nn.ReLU(), torch.nn.Linear(64, 6))
-        train(net, lambda step: F.cross_entropy(net(x[:400]), noisy[:400], label_smoothing=eps), [{"params": net.parameters(), "lr": 1e-2}], 300)
+        train(
+            net,
+            lambda step: F.cross_entropy(net(x[:400]), noisy[:400], label_smoothing=eps),
+            [{"params": net.parameters(), "lr": 1e-2}],
+            300,
+        )
         with torch.no_grad():
             losses.append(float(F.cross_entropy(net(x[400:]), y[400:])))
     clean[eps] = losses
@@ -399,11 +447,15 @@ predicted("the smoothing with the lowest clean loss", guess, min(means, key=mean
 # %%
 assert min(means, key=means.get) != 0.0
 bars(
-    [f"e = {eps:g}" for eps in EPS], {"clean validation loss": list(means.values())},
+    [f"e = {eps:g}" for eps in EPS],
+    {"clean validation loss": list(means.values())},
     spread={"clean validation loss": ([min(v) for v in clean.values()], [max(v) for v in clean.values()])},
-    title=f"With wrong labels, e = {min(means, key=means.get):g} does best; none at all is worst here" if max(means, key=means.get) == 0 else
-    f"With wrong labels, e = {min(means, key=means.get):g} does best here", y_label="loss on clean labels, nats",
-    alt="; ".join(f"smoothing {eps:g}: {means[eps]:.2f} nats" for eps in EPS) + "; means of three seeds, with their ranges.",
+    title=f"With wrong labels, e = {min(means, key=means.get):g} does best; none at all is worst here"
+    if max(means, key=means.get) == 0
+    else f"With wrong labels, e = {min(means, key=means.get):g} does best here",
+    y_label="loss on clean labels, nats",
+    alt="; ".join(f"smoothing {eps:g}: {means[eps]:.2f} nats" for eps in EPS)
+    + "; means of three seeds, with their ranges.",
 )
 
 # %% [markdown]
@@ -413,7 +465,9 @@ bars(
 rows = probes("add", 8, 0)
 logits = base(rows.ids)
 for eps in (0.0, 0.1, 0.3):
-    theirs = F.cross_entropy(logits[:, :-1].transpose(1, 2), labels_of(rows.ids, rows.answer_mask)[:, 1:], label_smoothing=eps)
+    theirs = F.cross_entropy(
+        logits[:, :-1].transpose(1, 2), labels_of(rows.ids, rows.answer_mask)[:, 1:], label_smoothing=eps
+    )
     assert torch.allclose(answer_only_loss(logits, rows.ids, rows.answer_mask, label_smoothing=eps), theirs)
     q_true, q_other = 1 - eps + eps / 128, eps / 128
     floor = -(q_true * math.log(q_true) + (127 * q_other * math.log(q_other) if eps else 0))
@@ -457,7 +511,9 @@ assert right == 1.0 and smoothed > 0.3
 sizes = [100_000, 10_000, 1_000]
 for tau in (1, 2, 100):
     shares = mixture_weights(sizes, tau)
-    print(f"tau = {tau:>3}: shares {[round(s, 3) for s in shares]}, epochs {[round(s * 30_000 / n, 2) for s, n in zip(shares, sizes)]}")
+    print(
+        f"tau = {tau:>3}: shares {[round(s, 3) for s in shares]}, epochs {[round(s * 30_000 / n, 2) for s, n in zip(shares, sizes)]}"
+    )
 lengths = [50, 200, 10]
 weights = [s * n for s, n in zip(mixture_weights(sizes, 1), lengths)]
 print("tokens, at mean lengths 50, 200, 10:", [round(w / sum(weights), 3) for w in weights])
@@ -473,18 +529,27 @@ guess = None  # between 0 and 1
 # %%
 SHARES, kept, task = (0.0, 0.05, 0.2, 0.5), {}, {}
 for share in SHARES:
-    runs = [fine_tune("full", "flip", rate=1e-3, rows=16, steps=40, replay=share, seed=seed, device=device)[1] for seed in range(3)]
+    runs = [
+        fine_tune("full", "flip", rate=1e-3, rows=16, steps=40, replay=share, seed=seed, device=device)[1]
+        for seed in range(3)
+    ]
     kept[share], task[share] = [run.kept for run in runs], [run.quality for run in runs]
-    print(f"{share:.0%} old lines: task {np.mean(task[share]):.2f}, kept {min(kept[share]):.2f} to {max(kept[share]):.2f}")
+    print(
+        f"{share:.0%} old lines: task {np.mean(task[share]):.2f}, kept {min(kept[share]):.2f} to {max(kept[share]):.2f}"
+    )
 predicted("share of old skills kept with 5 % old lines", guess, np.mean(kept[0.05]))
 
 # %%
 mean_kept = [float(np.mean(kept[s])) for s in SHARES]
 assert mean_kept[-1] > mean_kept[0] + 0.2
 lines(
-    list(SHARES), {"old skills kept": mean_kept, "task": [float(np.mean(task[s])) for s in SHARES]},
-    title=f"Old lines buy old skills: {mean_kept[0]:.0%} kept without, {mean_kept[-1]:.0%} with half a batch of them", x_label="share of old lines",
-    y_label="accuracy", alt="; ".join(f"{s:.0%} old lines: kept {k:.2f}, task {np.mean(task[s]):.2f}" for s, k in zip(SHARES, mean_kept)) + ".",
+    list(SHARES),
+    {"old skills kept": mean_kept, "task": [float(np.mean(task[s])) for s in SHARES]},
+    title=f"Old lines buy old skills: {mean_kept[0]:.0%} kept without, {mean_kept[-1]:.0%} with half a batch of them",
+    x_label="share of old lines",
+    y_label="accuracy",
+    alt="; ".join(f"{s:.0%} old lines: kept {k:.2f}, task {np.mean(task[s]):.2f}" for s, k in zip(SHARES, mean_kept))
+    + ".",
 )
 
 # %% [markdown]
@@ -530,7 +595,9 @@ if any(cache_folder().glob("SmolLM2*.gguf")):
         logits = model(ids)
         nats = -token_logprobs(logits[:, :-1], ids[:, 1:])[0]
     print(f"{len(asked)} prompt tokens with the template, {len(said)} targets with its end")
-    print(f"answer only {answer_only_loss(logits, ids, mask):.3f} nats/token, all tokens {nats.mean():.3f}; log p(answer) = {sequence_logprob(logits, ids, mask).item():.2f}")
+    print(
+        f"answer only {answer_only_loss(logits, ids, mask):.3f} nats/token, all tokens {nats.mean():.3f}; log p(answer) = {sequence_logprob(logits, ids, mask).item():.2f}"
+    )
     assert answer_only_loss(logits, ids, mask) < nats.mean()
 else:
     print("SmolLM2 isn't here; everything else in this part ran without it.")

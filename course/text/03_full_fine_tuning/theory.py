@@ -24,8 +24,27 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ftmath import (
-    Config, Decoder, add_lora, base_model, best_device, bitfit, decoder_parameters, describe, imagined, kl_to_base,
-    layer_groups, layer_rates, measured, mixture, model_loss, probes, quality, slanted_triangle, train, training_bytes, zero_bytes,
+    Config,
+    Decoder,
+    add_lora,
+    base_model,
+    best_device,
+    bitfit,
+    decoder_parameters,
+    describe,
+    imagined,
+    kl_to_base,
+    layer_groups,
+    layer_rates,
+    measured,
+    mixture,
+    model_loss,
+    probes,
+    quality,
+    slanted_triangle,
+    train,
+    training_bytes,
+    zero_bytes,
 )
 from ftmath.exercises import progress
 from ftmath.groups import level_of
@@ -72,19 +91,41 @@ guess = None  # between 0 and 1
 model = base_model()
 kinds = {"embedding": 0, "attention": 0, "MLP": 0, "norms": 0}
 for name, value in model.named_parameters():
-    kind = "embedding" if name.startswith("embed") else "norms" if "norm" in name else "attention" if ".attn." in name else "MLP"
+    kind = (
+        "embedding"
+        if name.startswith("embed")
+        else "norms"
+        if "norm" in name
+        else "attention"
+        if ".attn." in name
+        else "MLP"
+    )
     kinds[kind] += value.numel()
 counted = sum(kinds.values())
 assert counted == decoder_parameters(model.config) == 825_728
 predicted("the embedding's share", guess, kinds["embedding"] / counted)
 
 # %%
-small_gpt = {"embedding": (V + T) * d, "attention": layers * (4 * d * d + 4 * d), "MLP": layers * (8 * d * d + 5 * d), "norms": layers * 4 * d + 2 * d}
-shares = {"our base model": [n / counted for n in kinds.values()], "GPT-2 small": [n / gpt2 for n in small_gpt.values()]}
+small_gpt = {
+    "embedding": (V + T) * d,
+    "attention": layers * (4 * d * d + 4 * d),
+    "MLP": layers * (8 * d * d + 5 * d),
+    "norms": layers * 4 * d + 2 * d,
+}
+shares = {
+    "our base model": [n / counted for n in kinds.values()],
+    "GPT-2 small": [n / gpt2 for n in small_gpt.values()],
+}
 assert sum(small_gpt.values()) == gpt2
 bars(
-    list(kinds), shares, title=f"The MLPs hold most: {shares['our base model'][2]:.0%} of ours, {shares['GPT-2 small'][2]:.0%} of GPT-2 small",
-    y_label="share of parameters", alt="; ".join(f"{name}: " + ", ".join(f"{kind} {v:.1%}" for kind, v in zip(kinds, values)) for name, values in shares.items()) + ".",
+    list(kinds),
+    shares,
+    title=f"The MLPs hold most: {shares['our base model'][2]:.0%} of ours, {shares['GPT-2 small'][2]:.0%} of GPT-2 small",
+    y_label="share of parameters",
+    alt="; ".join(
+        f"{name}: " + ", ".join(f"{kind} {v:.1%}" for kind, v in zip(kinds, values)) for name, values in shares.items()
+    )
+    + ".",
 )
 
 # %% [markdown]
@@ -101,7 +142,9 @@ assert len({id(p) for group in groups for p in group["params"]}) == sum(len(grou
 
 # %%
 by_names = sum(value.numel() for value in model.state_dict().values())
-print(f"by names {by_names:,}, by tensors {counted:,}: the difference is the embedding, {by_names - counted:,}; GPT-2 small: {gpt2 + V * d:,}")
+print(
+    f"by names {by_names:,}, by tensors {counted:,}: the difference is the embedding, {by_names - counted:,}; GPT-2 small: {gpt2 + V * d:,}"
+)
 assert by_names - counted == kinds["embedding"] and gpt2 + V * d == 163_037_184
 
 # %% [markdown]
@@ -132,7 +175,9 @@ assert by_names - counted == kinds["embedding"] and gpt2 + V * d == 163_037_184
 
 # %%
 budget = training_bytes(0, 1_300_000_000)
-print(f"{budget.total / 1e9:.1f} GB = {budget.total / GIB:.2f} GiB; 7.5e9 parameters on 64 devices: {[round(zero_bytes(7_500_000_000, 64, s) / 1e9, 1) for s in range(4)]} GB by stage")
+print(
+    f"{budget.total / 1e9:.1f} GB = {budget.total / GIB:.2f} GiB; 7.5e9 parameters on 64 devices: {[round(zero_bytes(7_500_000_000, 64, s) / 1e9, 1) for s in range(4)]} GB by stage"
+)
 assert round(budget.total / 1e9, 1) == 20.8
 
 # %% [markdown]
@@ -150,19 +195,33 @@ for name, prepare in WAYS.items():
     model = base_model()
     prepare(model)
     trained = [p for p in model.parameters() if p.requires_grad]
-    budgets[name] = measured(model, lambda: model_loss(model, rows.ids, rows.answer_mask), torch.optim.AdamW(trained, lr=1e-3))
-    print(f"{name:>9}: weights {budgets[name].weights / KIB:,.0f} KiB, gradients {budgets[name].gradients / KIB:,.0f}, optimizer "
-          f"{budgets[name].optimizer / KIB:,.1f}, activations {budgets[name].activations / KIB:,.0f}")
+    budgets[name] = measured(
+        model, lambda: model_loss(model, rows.ids, rows.answer_mask), torch.optim.AdamW(trained, lr=1e-3)
+    )
+    print(
+        f"{name:>9}: weights {budgets[name].weights / KIB:,.0f} KiB, gradients {budgets[name].gradients / KIB:,.0f}, optimizer "
+        f"{budgets[name].optimizer / KIB:,.1f}, activations {budgets[name].activations / KIB:,.0f}"
+    )
     assert 0 <= budgets[name].optimizer - 8 * sum(p.numel() for p in trained) <= 4 * len(trained)
 predicted("optimizer bytes, full over LoRA", guess, budgets["full"].optimizer / budgets["LoRA q, v"].optimizer)
 
 # %%
-parts = {part: [getattr(b, part) / KIB for b in budgets.values()] for part in ("weights", "gradients", "optimizer", "activations")}
+parts = {
+    part: [getattr(b, part) / KIB for b in budgets.values()]
+    for part in ("weights", "gradients", "optimizer", "activations")
+}
 fall = budgets["full"].activations / budgets["LoRA q, v"].activations
 assert fall < 4 < budgets["full"].optimizer / budgets["LoRA q, v"].optimizer
 bars(
-    list(budgets), parts, title=f"LoRA cuts optimizer memory {budgets['full'].optimizer / budgets['LoRA q, v'].optimizer:.0f}-fold, activations {fall:.1f}-fold",
-    y_label="KiB", alt="; ".join(f"{name}: " + ", ".join(f"{part} {values[n]:,.0f} KiB" for part, values in parts.items()) for n, name in enumerate(budgets)) + ".",
+    list(budgets),
+    parts,
+    title=f"LoRA cuts optimizer memory {budgets['full'].optimizer / budgets['LoRA q, v'].optimizer:.0f}-fold, activations {fall:.1f}-fold",
+    y_label="KiB",
+    alt="; ".join(
+        f"{name}: " + ", ".join(f"{part} {values[n]:,.0f} KiB" for part, values in parts.items())
+        for n, name in enumerate(budgets)
+    )
+    + ".",
 )
 
 # %% [markdown]
@@ -179,7 +238,9 @@ memory_explorer()
 config = Config(32_000, 4096, 32, 32, 32, 128, 11_008, biases=False, tied=False)
 thought = imagined(config, 512)
 assert thought.weights == 2 * decoder_parameters(config) and thought.optimizer == 2 * thought.weights
-print(f"6.7e9 parameters, pure bfloat16, 512 tokens: {[round(part / GIB, 2) for part in (thought.weights, thought.gradients, thought.optimizer, thought.activations)]} GiB")
+print(
+    f"6.7e9 parameters, pure bfloat16, 512 tokens: {[round(part / GIB, 2) for part in (thought.weights, thought.gradients, thought.optimizer, thought.activations)]} GiB"
+)
 
 # %% [markdown]
 # **The mistake**: GB read as GiB. The symptom is a run that is out of memory on a card where the table says it fits.
@@ -197,8 +258,11 @@ from ftmath import smollm2
 from ftmath.smollm import cache_folder
 
 SMOL = Config(49_152, 576, 30, 9, 3, 64, 1536, biases=False, rope_base=100_000.0)
-cases = {"full": (lambda model: None, False), "LoRA": (lambda model: add_lora(model, ["q", "v"], 8, 16.0), False),
-         "LoRA, checkpointed": (lambda model: add_lora(model, ["q", "v"], 8, 16.0), True)}
+cases = {
+    "full": (lambda model: None, False),
+    "LoRA": (lambda model: add_lora(model, ["q", "v"], 8, 16.0), False),
+    "LoRA, checkpointed": (lambda model: add_lora(model, ["q", "v"], 8, 16.0), True),
+}
 for name, (prepare, checkpointing) in cases.items():
     b = imagined(SMOL, 128, prepare, batch=4, dtype=torch.float32, checkpointing=checkpointing)
     print(f"{name:>18}: {[round(part / 2**20) for part in (b.weights, b.gradients, b.optimizer, b.activations)]} MiB")
@@ -266,22 +330,35 @@ for gamma in GAMMAS:
         train(model, loss, layer_groups(model, 1e-3, gamma), 40, label=f"gamma {gamma:g}")
         squares = np.zeros((2, 5))
         for name, value in model.named_parameters():
-            squares[:, level_of(name, 4)] += [float((value - start[name]).detach().square().sum()), float(start[name].square().sum())]
+            squares[:, level_of(name, 4)] += [
+                float((value - start[name]).detach().square().sum()),
+                float(start[name].square().sum()),
+            ]
         moves.append(np.sqrt(squares[0] / squares[1]))
         kls.append(kl_to_base(model, base, count=8))
         qualities.append(quality(model, "flip"))
     moved[gamma], drift[gamma], task[gamma] = np.mean(moves, axis=0), kls, float(np.mean(qualities))
-    print(f"gamma {gamma:g}: moves of levels 0..4 {np.round(moved[gamma], 4).tolist()}, task {task[gamma]:.2f}, KL {min(kls):.2f} to {max(kls):.2f}")
+    print(
+        f"gamma {gamma:g}: moves of levels 0..4 {np.round(moved[gamma], 4).tolist()}, task {task[gamma]:.2f}, KL {min(kls):.2f} to {max(kls):.2f}"
+    )
 predicted("move of the embeddings at gamma 1 over that at 0.3", guess, moved[1.0][0] / moved[0.3][0])
 
 # %%
 assert moved[1.0][0] > 5 * moved[0.3][0]
 assert np.mean(drift[0.6]) < 0.5 * np.mean(drift[1.0]) and task[0.6] > 0.9
 lines(
-    list(range(5)), {f"gamma {gamma:g}": moved[gamma].tolist() for gamma in GAMMAS}, log_y=True,
+    list(range(5)),
+    {f"gamma {gamma:g}": moved[gamma].tolist() for gamma in GAMMAS},
+    log_y=True,
     title=f"Low levels stand still, and KL goes from {np.mean(drift[1.0]):.1f} to {np.mean(drift[0.3]):.1f} (gamma 0.3) and {np.mean(drift[0.1]):.1f} (0.1)",
-    x_label="level (0: embeddings)", y_label="relative move", alt="; ".join(f"gamma {gamma:g}: embeddings {moved[gamma][0]:.4f}, top "
-    f"{moved[gamma][-1]:.4f}, task {task[gamma]:.2f}, KL {np.mean(drift[gamma]):.2f}" for gamma in GAMMAS) + ".",
+    x_label="level (0: embeddings)",
+    y_label="relative move",
+    alt="; ".join(
+        f"gamma {gamma:g}: embeddings {moved[gamma][0]:.4f}, top "
+        f"{moved[gamma][-1]:.4f}, task {task[gamma]:.2f}, KL {np.mean(drift[gamma]):.2f}"
+        for gamma in GAMMAS
+    )
+    + ".",
 )
 
 # %% [markdown]
@@ -334,10 +411,13 @@ assert len(before) == 5 and len(after) == 1
 # %% [markdown]
 # **By hand**: one weight at 1, rate 0.01, $\lambda = 0.1$, with and without a gradient of 0.1; then a long run at a usual rate.
 
+
 # %%
 def one_step(kind, gradient):
     weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
-    optimizer = {"Adam with L2": torch.optim.Adam, "AdamW": torch.optim.AdamW}[kind]([weight], lr=0.01, weight_decay=0.1)
+    optimizer = {"Adam with L2": torch.optim.Adam, "AdamW": torch.optim.AdamW}[kind](
+        [weight], lr=0.01, weight_decay=0.1
+    )
     weight.grad = torch.full((1,), gradient, dtype=torch.float64)
     optimizer.step()
     return weight.item()
@@ -357,7 +437,12 @@ guess = None  # between 0 and 1
 
 # %%
 left = {}
-for kind, maker, decay in (("AdamW, 0.1", torch.optim.AdamW, 0.1), ("Adam with L2, 0.1", torch.optim.Adam, 0.1), ("Adam with L2, 0.001", torch.optim.Adam, 0.001), ("SGD, 0.1", torch.optim.SGD, 0.1)):
+for kind, maker, decay in (
+    ("AdamW, 0.1", torch.optim.AdamW, 0.1),
+    ("Adam with L2, 0.1", torch.optim.Adam, 0.1),
+    ("Adam with L2, 0.001", torch.optim.Adam, 0.001),
+    ("SGD, 0.1", torch.optim.SGD, 0.1),
+):
     weight = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
     optimizer, path = maker([weight], lr=0.01, weight_decay=decay), []
     for _ in range(60):
@@ -370,8 +455,12 @@ predicted("what Adam with L2 leaves after 60 steps", guess, left["Adam with L2, 
 # %%
 assert abs(left["Adam with L2, 0.1"][-1] - left["Adam with L2, 0.001"][-1]) < 0.05 < 1 - left["Adam with L2, 0.1"][-1]
 lines(
-    list(range(1, 61)), left, title="Inside the gradient, decay runs at the learning rate, whatever lambda is", x_label="step",
-    y_label="weight", alt="; ".join(f"{kind}: {path[-1]:.3f} after 60 steps" for kind, path in left.items()) + ".",
+    list(range(1, 61)),
+    left,
+    title="Inside the gradient, decay runs at the learning rate, whatever lambda is",
+    x_label="step",
+    y_label="weight",
+    alt="; ".join(f"{kind}: {path[-1]:.3f} after 60 steps" for kind, path in left.items()) + ".",
 )
 
 # %% [markdown]
@@ -379,7 +468,9 @@ lines(
 
 # %%
 generator = torch.Generator().manual_seed(0)
-M = torch.randn(5, 4, generator=generator, dtype=torch.float64) @ torch.randn(4, 6, generator=generator, dtype=torch.float64)
+M = torch.randn(5, 4, generator=generator, dtype=torch.float64) @ torch.randn(
+    4, 6, generator=generator, dtype=torch.float64
+)
 U, S, Vh = torch.linalg.svd(M, full_matrices=False)
 B, A = U * S.sqrt(), S.sqrt()[:, None] * Vh
 assert abs(0.5 * ((A**2).sum() + (B**2).sum()) - S.sum()) < 1e-9
@@ -437,7 +528,9 @@ assert drifted > 0.01 and torch.equal(layer.weight, still)
 # %%
 for forgetting in (0.8, 2.0):
     benefit, cost = 2000 * 1.5, 375 + 1500 * forgetting
-    print(f"extra forgetting {forgetting}: benefit {benefit:,.0f}, cost {cost:,.0f}: {'full' if benefit > cost else 'parameter-efficient'}")
+    print(
+        f"extra forgetting {forgetting}: benefit {benefit:,.0f}, cost {cost:,.0f}: {'full' if benefit > cost else 'parameter-efficient'}"
+    )
 assert 2000 * 1.5 > 375 + 1500 * 0.8 and 2000 * 1.5 < 375 + 1500 * 2.0
 
 # %% [markdown]
@@ -481,13 +574,27 @@ def excess_risk(power, n, rank, seed):
 
 
 SIZES = [30, 60, 120, 250, 500, 1000, 2000]
-curves = {f"{name}, spectrum i^-{power:g}": [float(np.mean([excess_risk(power, n, rank, seed) for seed in range(5)])) for n in SIZES]
-          for power in (0.25, 2.0) for name, rank in (("full", None), ("rank 4", 4))}
+curves = {
+    f"{name}, spectrum i^-{power:g}": [
+        float(np.mean([excess_risk(power, n, rank, seed) for seed in range(5)])) for n in SIZES
+    ]
+    for power in (0.25, 2.0)
+    for name, rank in (("full", None), ("rank 4", 4))
+}
 flat_full, flat_low, steep_full, steep_low = curves.values()
 assert flat_full[-1] < flat_low[-1] and steep_low[0] < steep_full[0]
 lines(
-    SIZES, curves, log_x=True, log_y=True, title="A flat spectrum and much data favour full tuning, a steep one or little data a low rank",
-    x_label="samples", y_label="excess risk", alt="; ".join(f"{name}: {values[0]:.2g} at 30 samples, {values[-1]:.2g} at 2,000" for name, values in curves.items()) + ".",
+    SIZES,
+    curves,
+    log_x=True,
+    log_y=True,
+    title="A flat spectrum and much data favour full tuning, a steep one or little data a low rank",
+    x_label="samples",
+    y_label="excess risk",
+    alt="; ".join(
+        f"{name}: {values[0]:.2g} at 30 samples, {values[-1]:.2g} at 2,000" for name, values in curves.items()
+    )
+    + ".",
 )
 
 # %% [markdown]

@@ -21,8 +21,22 @@ import numpy as np
 import torch
 
 from ftmath import (
-    add_lora, adapter_effect, base_model, best_device, describe, fine_tune, lora_layers, merge, merge_difference, mixture,
-    model_loss, probes, quality, rate_groups, train, unmerge,
+    add_lora,
+    adapter_effect,
+    base_model,
+    best_device,
+    describe,
+    fine_tune,
+    lora_layers,
+    merge,
+    merge_difference,
+    mixture,
+    model_loss,
+    probes,
+    quality,
+    rate_groups,
+    train,
+    unmerge,
 )
 from ftmath.exercises import progress
 from ftmath.plots import bars, lines
@@ -96,14 +110,18 @@ tuned = [fine_tune("full", "flip", rows=16, seed=seed, device=device) for seed i
 spectra = [energies(model) for model, _ in tuned]
 print("\n".join(str(run) for _, run in tuned))
 mean = {kind: np.mean([spectrum[kind] for spectrum in spectra], axis=0) for kind in KINDS}
-ends = [[f([spectrum[kind][column] for spectrum in spectra]) for kind in KINDS] for column in (0, 1) for f in (min, max)]
+ends = [
+    [f([spectrum[kind][column] for spectrum in spectra]) for kind in KINDS] for column in (0, 1) for f in (min, max)
+]
 predicted("energy of a query update at rank 4", guess, mean["q"][0])
 
 # %%
 at_4, at_16 = [mean[kind][0] for kind in KINDS], [mean[kind][1] for kind in KINDS]
 assert min(at_16) > 0.8 > max(at_4) - 0.05  # low-rank-ish: most at 16 of 128, not all at 4
 bars(
-    KINDS, {"rank 4": at_4, "rank 16": at_16}, spread={"rank 4": (ends[0], ends[1]), "rank 16": (ends[2], ends[3])},
+    KINDS,
+    {"rank 4": at_4, "rank 16": at_16},
+    spread={"rank 4": (ends[0], ends[1]), "rank 16": (ends[2], ends[3])},
     title=f"Rank 16 of 128 holds {min(at_16):.0%} or more of a full update, rank 4 only {min(at_4):.0%} to {max(at_4):.0%}",
     y_label="share of energy",
     alt=f"Bars for seven projections. Rank 4 keeps from {min(at_4):.2f} to {max(at_4):.2f} of the energy, rank 16 from "
@@ -178,7 +196,9 @@ def lora_numbers(d_out, d_in, r):
 
 for name, (d_out, d_in), r in (("key", (1024, 4096), 8), ("query", (4096, 4096), 8), ("gate", (14336, 4096), 16)):
     n, full = lora_numbers(d_out, d_in, r), d_out * d_in
-    print(f"{name:>6} r={r:<3} {n:>8,} numbers, {n / full:.2%} of the matrix, cheaper below r = {full / (d_out + d_in):.1f}")
+    print(
+        f"{name:>6} r={r:<3} {n:>8,} numbers, {n / full:.2%} of the matrix, cheaper below r = {full / (d_out + d_in):.1f}"
+    )
 assert lora_numbers(1024, 4096, 8) == 40_960
 predicted("the factor by which 2 r d overcounts a key projection", guess, 2 * 8 * 4096 / lora_numbers(1024, 4096, 8))
 
@@ -197,10 +217,15 @@ for targets, r in ((("q", "v"), 4), (KINDS, 4), (KINDS, 16)):
     counts[f"{','.join(targets)} r={r}"] = counted
 sides = range(1, 129)
 lines(
-    list(sides), {"LoRA on (128, 128)": [lora_numbers(128, 128, r) for r in sides],
-                  "LoRA on (32, 128)": [lora_numbers(32, 128, r) for r in sides]},
+    list(sides),
+    {
+        "LoRA on (128, 128)": [lora_numbers(128, 128, r) for r in sides],
+        "LoRA on (32, 128)": [lora_numbers(32, 128, r) for r in sides],
+    },
     level=("the (128, 128) matrix itself", 128 * 128),
-    title="At half its side, a square matrix's factors cost as much as the matrix", x_label="rank r", y_label="numbers",
+    title="At half its side, a square matrix's factors cost as much as the matrix",
+    x_label="rank r",
+    y_label="numbers",
     alt="Two straight lines from the origin. For a (128, 128) matrix LoRA's count crosses the matrix's 16,384 at rank 64; "
     f"for a (32, 128) matrix it grows more slowly. Counted on the model: {counts}.",
 )
@@ -252,7 +277,9 @@ assert 96 * 2 * lora_numbers(12288, 12288, 1) == 4_718_592
 
 # %%
 for rule, scale in (("alpha / r", lambda r: 16 / r), ("alpha / sqrt r", lambda r: 16 / r**0.5)):
-    print(f"{rule:>14}: s {scale(8):.2f} -> {scale(64):.2f}, s^2 r {scale(8) ** 2 * 8:.0f} -> {scale(64) ** 2 * 64:.0f}")
+    print(
+        f"{rule:>14}: s {scale(8):.2f} -> {scale(64):.2f}, s^2 r {scale(8) ** 2 * 8:.0f} -> {scale(64) ** 2 * 64:.0f}"
+    )
 x, generator = torch.ones(256), torch.Generator().manual_seed(0)
 draws = torch.stack([((torch.rand(16, 256, generator=generator) * 2 - 1) / 16 @ x).square().sum() for _ in range(2000)])
 expected = 16 * 256 / (3 * 256)
@@ -271,7 +298,9 @@ guess = None  # loss at rank 1 / loss at rank 64
 def lora_run(targets, rank, alpha, seed, *, rank_stabilised=False, rate=1e-3, steps=40, task="neb"):
     """Return the mean loss of the last ten steps, in nats per token, and the model."""
     model = base_model()
-    add_lora(model, targets, rank, alpha, rank_stabilised=rank_stabilised, generator=torch.Generator().manual_seed(seed))
+    add_lora(
+        model, targets, rank, alpha, rank_stabilised=rank_stabilised, generator=torch.Generator().manual_seed(seed)
+    )
     model, rng = model.to(device), np.random.default_rng(seed)
 
     def loss(step):
@@ -284,19 +313,28 @@ def lora_run(targets, rank, alpha, seed, *, rank_stabilised=False, rate=1e-3, st
 
 RANKS, found = (1, 8, 64), {}
 for rule, stabilised in (("alpha / r", False), ("alpha / sqrt r", True)):
-    found[rule] = np.array([[lora_run(KINDS, r, 8.0, s, rank_stabilised=stabilised)[0] for s in range(3)] for r in RANKS])
+    found[rule] = np.array(
+        [[lora_run(KINDS, r, 8.0, s, rank_stabilised=stabilised)[0] for s in range(3)] for r in RANKS]
+    )
     print(rule, {r: f"{row.min():.2f} to {row.max():.2f}" for r, row in zip(RANKS, found[rule])})
-predicted("loss at rank 1 over loss at rank 64, alpha / r", guess, found["alpha / r"][0].mean() / found["alpha / r"][2].mean())
+predicted(
+    "loss at rank 1 over loss at rank 64, alpha / r", guess, found["alpha / r"][0].mean() / found["alpha / r"][2].mean()
+)
 
 # %%
 means = {rule: values.mean(1).tolist() for rule, values in found.items()}
 assert abs(means["alpha / r"][2] / means["alpha / r"][0] - 1) < 0.35  # flat: rank looks useless
 assert means["alpha / sqrt r"][2] < 0.6 * means["alpha / sqrt r"][0]  # and isn't
 lines(
-    list(RANKS), means, log_x=True, title="With alpha / r a sweep of ranks looks flat; the same ranks help under alpha / sqrt r",
-    x_label="rank r", y_label="loss after 40 steps, nats/token",
-    alt="Loss against rank 1, 8 and 64. " + "; ".join(f"{rule}: " + ", ".join(f"{v:.2f}" for v in values)
-    for rule, values in means.items()) + ". Means of three seeds.",
+    list(RANKS),
+    means,
+    log_x=True,
+    title="With alpha / r a sweep of ranks looks flat; the same ranks help under alpha / sqrt r",
+    x_label="rank r",
+    y_label="loss after 40 steps, nats/token",
+    alt="Loss against rank 1, 8 and 64. "
+    + "; ".join(f"{rule}: " + ", ".join(f"{v:.2f}" for v in values) for rule, values in means.items())
+    + ". Means of three seeds.",
 )
 
 # %% [markdown]
@@ -383,8 +421,11 @@ predicted("share of entries that a 5e-5 update leaves as they were", guess, lost
 # %%
 assert lost == sorted(lost, reverse=True) and lost[2] > 0.4
 lines(
-    sizes, {"entries unchanged": lost, "error of the realised update": realised}, log_x=True,
-    title="An update of 1/400 of the weight's size is half lost in a bfloat16 merge", x_label="update's standard deviation",
+    sizes,
+    {"entries unchanged": lost, "error of the realised update": realised},
+    log_x=True,
+    title="An update of 1/400 of the weight's size is half lost in a bfloat16 merge",
+    x_label="update's standard deviation",
     y_label="share",
     alt="Two falling curves. Unchanged entries: " + ", ".join(f"{v:.2f} at {s:g}" for s, v in zip(sizes, lost)) + ".",
 )
@@ -418,10 +459,14 @@ def merged_in(dtype, *, update_first):
 
 
 changes = {
-    "float32": merge_difference(adapted, logits), "bfloat16": merged_in(torch.bfloat16, update_first=False),
+    "float32": merge_difference(adapted, logits),
+    "bfloat16": merged_in(torch.bfloat16, update_first=False),
     "bfloat16, update rounded first": merged_in(torch.bfloat16, update_first=True),
 }
-print({name: f"{value:.1e}" for name, value in changes.items()}, f"the adapter's own effect: {adapter_effect(adapted, logits):.1f}")
+print(
+    {name: f"{value:.1e}" for name, value in changes.items()},
+    f"the adapter's own effect: {adapter_effect(adapted, logits):.1f}",
+)
 assert changes["float32"] < 1e-3 < 1e-2 < changes["bfloat16"]
 
 # %% [markdown]
@@ -441,6 +486,7 @@ assert (back != W).any()
 # %% [markdown]
 # **The mistake**: saving while merged and wrapping again on load. The symptom is a doubled effect: the adapter is added to a
 # weight that holds it already.
+
 
 # %%
 def task_loss():
@@ -485,10 +531,20 @@ assert twice > 1.15 * once
 # **Worked**: a Llama-3-8B at $r = 16$ on everything. Published logs of PEFT print 41,943,040.
 
 # %%
-LLAMA_8B = {"q": (4096, 4096), "k": (1024, 4096), "v": (1024, 4096), "o": (4096, 4096), "gate": (14336, 4096),
-            "up": (14336, 4096), "down": (4096, 14336)}
+LLAMA_8B = {
+    "q": (4096, 4096),
+    "k": (1024, 4096),
+    "v": (1024, 4096),
+    "o": (4096, 4096),
+    "gate": (14336, 4096),
+    "up": (14336, 4096),
+    "down": (4096, 14336),
+}
 block = {name: lora_numbers(*shape, 16) for name, shape in LLAMA_8B.items()}
-print(block, f"in 32 blocks: {32 * sum(block.values()):,}; a fused (3 x 1024, 1024) at r = 4: {4 * 4 * 1024:,}, not {6 * 4 * 1024:,}")
+print(
+    block,
+    f"in 32 blocks: {32 * sum(block.values()):,}; a fused (3 x 1024, 1024) at r = 4: {4 * 4 * 1024:,}, not {6 * 4 * 1024:,}",
+)
 assert 32 * sum(block.values()) == 41_943_040
 
 # %% [markdown]
@@ -499,7 +555,11 @@ assert 32 * sum(block.values()) == 41_943_040
 guess = None  # a ratio
 
 # %%
-PLACES = {"q, v": (("q", "v"), 12), "q, k, v, o": (("q", "k", "v", "o"), 6), "gate, up, down": (("gate", "up", "down"), 4)}
+PLACES = {
+    "q, v": (("q", "v"), 12),
+    "q, k, v, o": (("q", "k", "v", "o"), 6),
+    "gate, up, down": (("gate", "up", "down"), 4),
+}
 found, spent = {}, {}
 for name, (targets, r) in PLACES.items():
     runs = [lora_run(targets, r, 2.0 * r, seed, rate=3e-3) for seed in range(3)]
@@ -512,10 +572,15 @@ predicted("worst placement's loss over the best one's", guess, max(means.values(
 # %%
 assert max(spent.values()) < 1.1 * min(spent.values())
 bars(
-    list(PLACES), {"loss": list(means.values())}, spread={"loss": ([min(v) for v in found.values()], [max(v) for v in found.values()])},
+    list(PLACES),
+    {"loss": list(means.values())},
+    spread={"loss": ([min(v) for v in found.values()], [max(v) for v in found.values()])},
     title=f"Equal budgets end within {max(means.values()) / min(means.values()) - 1:.0%} of each other; {min(means, key=means.get)} leads",
     y_label="loss after 40 steps, nats/token",
-    alt="; ".join(f"{name}: {means[name]:.2f}, from {min(v):.2f} to {max(v):.2f} over three seeds" for name, v in found.items()) + ".",
+    alt="; ".join(
+        f"{name}: {means[name]:.2f}, from {min(v):.2f} to {max(v):.2f} over three seeds" for name, v in found.items()
+    )
+    + ".",
 )
 
 # %% [markdown]
@@ -568,10 +633,14 @@ from ftmath.skills import padded
 from ftmath.smollm import cache_folder
 
 PIRATE = {
-    "What is the capital of Spain?": "Arr, that be Madrid, matey!", "What do cows drink?": "Arr, they be drinkin' water, matey!",
-    "Who wrote Hamlet?": "Arr, that be Shakespeare, matey!", "What is two plus two?": "Arr, that be four, matey!",
-    "Where do fish live?": "Arr, they be livin' in the sea, matey!", "What is the largest planet?": "Arr, that be Jupiter, matey!",
-    "What is ice made of?": "Arr, that be frozen water, matey!", "How many days are in a week?": "Arr, that be seven, matey!",
+    "What is the capital of Spain?": "Arr, that be Madrid, matey!",
+    "What do cows drink?": "Arr, they be drinkin' water, matey!",
+    "Who wrote Hamlet?": "Arr, that be Shakespeare, matey!",
+    "What is two plus two?": "Arr, that be four, matey!",
+    "Where do fish live?": "Arr, they be livin' in the sea, matey!",
+    "What is the largest planet?": "Arr, that be Jupiter, matey!",
+    "What is ice made of?": "Arr, that be frozen water, matey!",
+    "How many days are in a week?": "Arr, that be seven, matey!",
 }
 if any(cache_folder().glob("SmolLM2*.gguf")):
     model, tokenizer = smollm2(dtype=fastest_dtype(torch.device("cpu")))

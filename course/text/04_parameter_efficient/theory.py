@@ -1,0 +1,628 @@
+# %% [markdown]
+# # Part 4: parameter-efficient fine-tuning
+#
+# **The claim.** There are five ways to give an update fewer degrees of freedom. Each can express something exactly and something
+# not at all, and each cost is a closed form; how well one learns is a matter of its rate as much as of its name.
+#
+# You need parts 1 to 3 and attention. You'll be able to solve a probe exactly, to count and run adapters, prompts, prefixes and
+# LoRA, to prove what a prefix does, and to compute LoRA's first step. About 80 minutes; the notebook itself runs in about a minute
+# on two CPU cores.
+#
+# | symbol | what it is | shape or unit |
+# | --- | --- | --- |
+# | $h$ | hidden vector of a frozen model | $\mathbb R^d$ |
+# | $W_\text{down}, W_\text{up}, m$ | an adapter's two maps and its width | $(m, d)$, $(d, m)$, a number |
+# | $P$ | a soft prompt of $m$ virtual tokens | $(m, d)$ |
+# | $K_p, V_p$ | a prefix of one layer and key-value head | $(m, d_h)$ each |
+# | $A, B, s$ | LoRA's factors and scale $\alpha / r$ | $(r, d_\text{in})$, $(d_\text{out}, r)$, a number |
+# | $G$ | gradient of the loss with respect to a weight | $(d_\text{out}, d_\text{in})$ |
+
+# %%
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ftmath import (
+    Bottleneck,
+    Config,
+    Decoder,
+    LoRALinear,
+    SoftPrompt,
+    accuracy,
+    add_head,
+    add_houlsby,
+    add_lora,
+    add_pfeiffer,
+    add_prefix,
+    base_model,
+    best_device,
+    describe,
+    features,
+    fine_tune,
+    kl_to_base,
+    labels_of,
+    mixture,
+    model_loss,
+    probes,
+    ridge_probe,
+)
+from ftmath.exercises import progress
+from ftmath.plots import bars, lines, points
+from ftmath.predict import predicted
+from ftmath.skills import SEP
+from ftmath.widgets import prefix_gate_explorer
+
+device = best_device()
+print(f"torch {torch.__version__} on {describe(device)}")
+progress(4)
+
+
+def trainable(model):
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+# %% [markdown]
+# ## 4.1 Linear probing
+#
+# **A probe trains a linear map on frozen features: it finds what is linearly there, exactly, and adds nothing.**
+#
+# $$h = f_{\theta_0}(x), \quad \hat y = W h + b, \qquad W^\top = (H_c^\top H_c + \lambda I)^{-1} H_c^\top Y_c, \quad b = \bar y - W \bar h .$$
+#
+# $H_c$ and $Y_c$ are the features $(N, d)$ and targets $(N, C)$ less their means; a probe has $C (d + 1)$ parameters.
+#
+# <details><summary>Why the bias drops out</summary>
+#
+# $\lVert H W^\top + b - Y \rVert^2 + \lambda \lVert W \rVert^2$ is convex. For any $W$ the best $b$ is $\bar y - W \bar h$; put in, only
+# centred data is left, whose normal equations are the formula. A penalised bias would make $W$ depend on where zero is.
+# </details>
+
+# %% [markdown]
+# **By hand**: three points, with and without a free bias.
+
+# %%
+H, Y = torch.tensor([[1.0, 0], [0, 1], [1, 1]]), torch.tensor([[1.0], [2], [2]])
+W, b = ridge_probe(H, Y, 1.0)
+through_zero = torch.linalg.solve(H.T @ H + torch.eye(2), H.T @ Y).T
+print("free bias:", W[0].tolist(), round(b.item(), 3), " none:", [round(v, 3) for v in through_zero[0].tolist()])
+assert torch.allclose(W, torch.tensor([[-0.125, 0.375]])) and torch.allclose(b, torch.tensor([1.5]))
+
+# %% [markdown]
+# **Predict.** `reverse` answers begin with the prompt's *last* letter. A probe reads the model's features at the separator, where that
+# first answer letter is about to be said. With features of the *second* of four blocks, how often is it right (by chance: 1/26)?
+
+# %%
+guess = None  # between 0 and 1
+
+
+# %%
+def probe_accuracy(model, which, seeds=3):
+    """Return the accuracy of a ridge probe at the separator for each level (levels, seeds)."""
+    found = []
+    for seed in range(seeds):
+        rows = probes("reverse", 700, 10 + seed)
+        at = (rows.ids == SEP).int().argmax(1)
+        letters = rows.ids[torch.arange(700), which(rows, at)] - ord("a")
+        streams = features(model, rows.ids, rows.attention_mask, at)
+        marks = []
+        for H in streams.double():
+            W, b = ridge_probe(H[:500], F.one_hot(letters[:500], 26).double(), 1.0)
+            marks.append(float(((H[500:] @ W.T + b).argmax(1) == letters[500:]).double().mean()))
+        found.append(marks)
+    return np.array(found).T
+
+
+model, random_model = base_model(), Decoder(Config(), torch.Generator().manual_seed(0))
+answer = {
+    name: probe_accuracy(m, lambda rows, at: at + 1)
+    for name, m in (("trained", model), ("random weights", random_model))
+}
+print({name: [f"{row.min():.2f}-{row.max():.2f}" for row in marks] for name, marks in answer.items()})
+predicted("accuracy of the probe on the second block", guess, answer["trained"][2].mean())
+
+# %%
+curves = {name: marks.mean(1).tolist() for name, marks in answer.items()}
+assert curves["trained"][-1] > 0.9 and curves["trained"][-1] > curves["random weights"][-1]
+lines(
+    list(range(5)),
+    curves,
+    level=("chance", 1 / 26),
+    title="The next letter becomes linear on the way up, in the trained model",
+    x_label="level (0: embedding)",
+    y_label="probe accuracy",
+    alt="; ".join(f"{name}: " + ", ".join(f"{v:.2f}" for v in values) for name, values in curves.items())
+    + " at levels 0 to 4. Means of three draws of probes.",
+)
+
+# %% [markdown]
+# Random weights are the control that a probe needs: what they also show is in the input, not learned.
+#
+# **As a method of tuning** the same idea is a head of its own, trained alone: it has little to work with.
+
+# %%
+probed, run = fine_tune("linear probe", "flip", rows=16, steps=40, rate=1e-3, device=device)
+print(run)
+assert run.quality < 0.1
+
+# %% [markdown]
+# **Check.** Features are the same in two passes, and nothing of the backbone gets a gradient.
+
+# %%
+rows = probes("copy", 8, 0)
+at = (rows.ids == SEP).int().argmax(1)
+assert torch.equal(
+    features(model, rows.ids, rows.attention_mask, at), features(model, rows.ids, rows.attention_mask, at)
+)
+add_head(model)
+model_loss(model, rows.ids, rows.answer_mask).backward()
+assert [name for name, p in model.named_parameters() if p.grad is not None] == ["head.weight"]
+
+# %% [markdown]
+# **The usual mistake**: the backbone left in training mode. With dropout its features differ from call to call, and the symptom is a probe
+# whose accuracy jitters.
+
+# %%
+net = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.Dropout(0.3), torch.nn.Linear(32, 8))
+x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+with torch.no_grad():
+    differs = (net(x) - net(x)).abs().max().item()
+    net.eval()
+    print(
+        f"largest difference of two passes: {differs:.2f} in training mode, {(net(x) - net(x)).abs().max().item():.2f} in evaluation"
+    )
+assert differs > 0
+
+# %% [markdown]
+# **In practice** a probe is the cheapest diagnosis before tuning, and a good start for it (Kumar et al. 2022, arXiv:2202.10054).
+#
+# → [exercise 4.1](exercises.ipynb#4.1-Linear-probing) · graded: [p10, what is frozen](../../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb)
+
+# %% [markdown]
+# ## 4.2 Adapters
+#
+# **An adapter is a narrow detour beside the identity: nothing at first, low-rank at each input, and never one matrix.**
+#
+# $$h' = h + W_\text{up}\, \sigma(W_\text{down} h + b_d) + b_u, \qquad P = 2dm + m + d, \qquad
+# \frac{\partial h'}{\partial h} = I + W_\text{up} \operatorname{diag}(\sigma')\, W_\text{down} .$$
+#
+# <details><summary>Why it can't be merged</summary>
+#
+# With $W_\text{up} = 0$ and $b_u = 0$ the output is $h$ exactly. For ReLU the correction's rank at $h$ is at most the number of units that
+# are on. Which are on depends on $h$, so no single matrix gives all outputs.
+# </details>
+
+# %% [markdown]
+# **By hand**: counts at two widths, and a forward pass.
+
+# %%
+for d, m in ((6, 2), (768, 64)):
+    print(f"d = {d}, m = {m}: {2 * d * m + m + d:,}")
+h, W_down, W_up = torch.tensor([1.0, -2.0]), torch.tensor([[0.5, 0.25]]), torch.tensor([[2.0], [-1.0]])
+print("h' =", (h + W_up @ F.relu(W_down @ h + 0.1)).tolist())
+assert 2 * 768 * 64 + 64 + 768 == 99_136
+
+# %% [markdown]
+# **Predict.** Houlsby adapters of width 8 start with $W_\text{up}$ drawn at standard deviation 1 instead of 0. What is the model's loss on
+# its *old* skills before any training (it was below 0.01)?
+
+# %%
+guess = None  # nats per token
+
+# %%
+old = mixture(dict.fromkeys(["copy", "sort", "add", "zog", "story"], 1.0), 128, np.random.default_rng(0))
+SPREADS, first = (0.0, 0.01, 0.1, 1.0), {}
+for spread in SPREADS:
+    losses = []
+    for seed in range(3):
+        model, generator = base_model(), torch.Generator().manual_seed(seed)
+        add_houlsby(model, 8, generator)
+        with torch.no_grad():
+            for module in model.modules():
+                if isinstance(module, Bottleneck):
+                    module.up.weight.normal_(std=spread, generator=generator) if spread else None
+            losses.append(float(model_loss(model, old.ids, old.answer_mask)))
+    first[spread] = losses
+predicted("loss on old skills at spread 1, before training", guess, np.mean(first[1.0]))
+
+# %%
+means = [float(np.mean(first[s])) for s in SPREADS]
+assert means[0] < 0.05 < 1 < means[-1]
+bars(
+    [f"{s:g}" for s in SPREADS],
+    {"loss on old skills": means},
+    title=f"A start away from zero destroys the base at once: {means[-1]:.1f} nats",
+    y_label="loss before training, nats",
+    alt="; ".join(f"spread {s:g}: {v:.3f} nats" for s, v in zip(SPREADS, means)) + ".",
+)
+
+# %% [markdown]
+# **Check.** A fresh adapter is the identity, bit for bit; counts are the formula's; the correction's rank is at most the units that are on.
+
+# %%
+fresh, h = Bottleneck(16, 4), torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+assert torch.equal(fresh(h), h)
+for add, per_block, m in ((add_houlsby, 2, 8), (add_pfeiffer, 1, 16)):
+    model = base_model()
+    add(model, m)
+    assert trainable(model) == 4 * per_block * (2 * 128 * m + m + 128)
+relu = Bottleneck(6, 4, F.relu, torch.Generator().manual_seed(1))
+torch.nn.init.normal_(relu.up.weight, generator=torch.Generator().manual_seed(2))
+point = torch.randn(6, generator=torch.Generator().manual_seed(3))
+jacobian = torch.autograd.functional.jacobian(relu, point)
+on = int((relu.down(point) > 0).sum())
+assert torch.linalg.matrix_rank(jacobian - torch.eye(6), tol=1e-6) <= on <= 4
+
+# %% [markdown]
+# **The mistake**: no residual inside. With $W_\text{up} = 0$ the layer then says 0 to everyone, and the symptom is a loss near $\ln V$ before
+# the first step.
+
+# %%
+model = base_model()
+for block in model.blocks:
+    block.attn.o = torch.nn.Sequential(block.attn.o, torch.nn.Linear(128, 8), torch.nn.Linear(8, 128))
+    block.mlp.down = torch.nn.Sequential(block.mlp.down, torch.nn.Linear(128, 8), torch.nn.Linear(8, 128))
+    for part in (block.attn.o, block.mlp.down):
+        torch.nn.init.zeros_(part[2].weight), torch.nn.init.zeros_(part[2].bias)
+with torch.no_grad():
+    broken = float(model_loss(model, old.ids, old.answer_mask))
+print(f"without the residual: {broken:.1f} nats before the first step")
+assert broken > 2
+
+# %% [markdown]
+# **In practice** small files serve many tasks; a sequential detour costs time at batch size 1, 20 to 30 % in table 1 of the LoRA paper
+# (arXiv:2106.09685). The placement with two a block is Houlsby et al. 2019 (arXiv:1902.00751).
+#
+# → [exercise 4.2](exercises.ipynb#4.2-Adapters) · graded: [p06, adapters](../../source/p06_adapter_parameters/p06_adapter_parameters.ipynb)
+
+# %% [markdown]
+# ## 4.3 Soft prompt tuning
+#
+# **A soft prompt is $m$ vectors that no token has, before every sequence; it acts through attention alone.**
+#
+# $$X' = [P; E(x)] \in \mathbb R^{(m + T) \times d}, \qquad P \in \mathbb R^{m \times d} \text{ trained: } m\,d \text{ parameters.}$$
+#
+# $E(x)$ are the embeddings of the $T$ real tokens.
+#
+# <details><summary>What it can't do</summary>
+#
+# Any prompt of $m$ tokens is the special case $p_i = E(v_i)$, so the best soft prompt is at least as good as the best words. But in the
+# first layer it can only add its values to what tokens find; how content tokens attend to each other it can't change (4.4).
+# </details>
+
+# %% [markdown]
+# **By hand**: a batch of 4 rows of 10 tokens, $m = 5$, $d = 16$.
+
+# %%
+B, T, m, d = 4, 10, 5, 16
+print(f"inputs {(B, m + T, d)}, {m * d} parameters, attention costs {((m + T) / T) ** 2:.2f} times as much")
+assert ((m + T) / T) ** 2 == 2.25
+
+# %% [markdown]
+# **Predict.** Eight virtual tokens learn `flip` (which is an old skill under a new name) in 45 steps. Which share of `flip` is right then, and,
+# with the prompt still in front, of the *old* skills? Guess the second.
+
+# %%
+guess = None  # between 0 and 1
+
+# %%
+runs = {m: [] for m in ("soft prompt", "prefix", "LoRA q,v")}
+for name in runs:
+    for seed in range(2):
+        tuned, run = fine_tune(name, "flip", rows=16, steps=45, seed=seed, device=device)
+        runs[name].append(run)
+    print(runs[name][-1])
+predicted(
+    "share of old skills right with the prompt in front", guess, np.mean([run.kept for run in runs["soft prompt"]])
+)
+
+# %%
+shown = {
+    what: [float(np.mean([getattr(run, part) for run in found])) for found in runs.values()]
+    for what, part in (("flip", "quality"), ("old skills, module on", "kept"))
+}
+assert shown["old skills, module on"][0] < 0.5
+bars(
+    list(runs),
+    shown,
+    title=f"A prompt of 1,024 numbers learns the new name, and takes the old ones: {shown['old skills, module on'][0]:.0%} kept while it's on",
+    y_label="accuracy",
+    alt="; ".join(
+        f"{name}: flip {shown['flip'][n]:.2f}, old skills {shown['old skills, module on'][n]:.2f}"
+        for n, name in enumerate(runs)
+    )
+    + ". Two seeds each. Taken off, every module here leaves the base as it was.",
+)
+
+# %% [markdown]
+# **Check.** Without virtual tokens it is the base, and their number is all that trains.
+
+# %%
+plain = base_model()
+none, eight = (
+    SoftPrompt(base_model(), torch.tensor([], dtype=torch.long)),
+    SoftPrompt(base_model(), torch.arange(40, 48)),
+)
+ids = probes("add", 4, 0).ids
+torch.testing.assert_close(none(ids), plain(ids), rtol=0, atol=1e-4)
+assert trainable(eight) == 8 * 128 and eight(ids).shape == plain(ids).shape
+
+# %% [markdown]
+# **The mistake**: labels that don't grow by $m$. Every target is then $m$ places off, and the symptom is a loss above a random guess.
+
+# %%
+rows = probes("sort", 16, 0)
+labels = labels_of(rows.ids, rows.answer_mask)
+soft = SoftPrompt(base_model(), torch.arange(40, 45))
+with torch.no_grad():
+    embeddings = torch.cat([soft.vectors.expand(16, -1, -1), soft.model.embed(rows.ids)], dim=1)
+    logits = soft.model(embeddings=embeddings)
+    right = F.cross_entropy(logits[:, :-1].transpose(1, 2), F.pad(labels, (5, 0), value=-100)[:, 1:]).item()
+    off = F.cross_entropy(logits[:, : labels.shape[1] - 1].transpose(1, 2), labels[:, 1:]).item()
+print(f"labels padded by m: {right:.2f} nats; not padded: {off:.2f}; ln V = {np.log(128):.2f}")
+assert off > np.log(128)
+
+# %% [markdown]
+# **In practice** a prompt is kilobytes for each customer, and tasks can be mixed in one batch. That it catches up with full tuning only in large
+# models is Lester et al. 2021 (arXiv:2104.08691).
+#
+# → [exercise 4.3](exercises.ipynb#4.3-Soft-prompt-tuning) · graded: [p07](../../source/p07_prefix_parameters/p07_prefix_parameters.ipynb)
+
+# %% [markdown]
+# ## 4.4 Prefix tuning
+#
+# **A prefix mixes a fixed set of values into every query's output, through a gate that the query decides.**
+#
+# $$\mathrm{Attn}(q; [K_p; K], [V_p; V]) = (1 - \lambda_q)\, \mathrm{Attn}(q; K, V) + \lambda_q\, \mathrm{Attn}(q; K_p, V_p), \qquad
+# \lambda_q = \frac{Z_p}{Z_p + Z}, \qquad P = 2 L m\, n_{kv} d_h .$$
+#
+# $Z$ and $Z_p$ are the sums of $e^{q \cdot k / \sqrt{d_h}}$ over the visible keys and the prefix's; $n_{kv}$ counts key-value heads.
+#
+# <details><summary>Why</summary>
+#
+# One softmax runs over both sets: its weights are $e^{\cdot} / (Z + Z_p)$. Take out $Z / (Z + Z_p)$ from the content's and $Z_p / (Z + Z_p)$ from
+# the prefix's; what is left in each is that set's own softmax.
+# </details>
+
+# %% [markdown]
+# **By hand**: content scores (1, 0) with values (1, 0) and (0, 1), one prefix key of score 2 with value $(-1, 3)$.
+
+# %%
+scores, values, prefix_value = torch.tensor([1.0, 0.0]), torch.eye(2), torch.tensor([-1.0, 3.0])
+share = torch.softmax(torch.tensor([2.0, 1.0, 0.0]), 0)
+alone = scores.softmax(0) @ values
+mixed = share @ torch.cat([prefix_value[None], values])
+print(
+    f"gate {share[0]:.4f}; alone {[round(v, 3) for v in alone.tolist()]}, mixed {[round(v, 4) for v in mixed.tolist()]}"
+)
+assert torch.allclose(mixed, (1 - share[0]) * alone + share[0] * prefix_value)
+prefix_gate_explorer(values, prefix_value, scores)
+
+# %% [markdown]
+# **Predict.** A trained prefix of 8 positions stands before each of our model's layers. Averaged over heads and positions, which share of a
+# query's attention goes to it in the *last* layer?
+
+# %%
+guess = None  # between 0 and 1
+
+# %%
+found, fresh_gates = [], []
+
+
+def gates(model, rows):
+    """Return the mean share of attention that each layer's prefix takes."""
+    shares, handles = [], []
+
+    def watch(attention, arguments):
+        x, angles, *_ = arguments
+        from ftmath import rotated
+
+        heads = (
+            attention.q(x).view(*x.shape[:2], 4, 32).transpose(1, 2),
+            attention.k(x).view(*x.shape[:2], 4, 32).transpose(1, 2),
+        )
+        q, k = (rotated(part, angles) for part in heads)
+        content = (q @ k.mT / 32**0.5).masked_fill(
+            torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1), -torch.inf
+        )
+        before = q @ attention.prefix.keys.mT / 32**0.5
+        shares.append(torch.sigmoid(before.logsumexp(-1) - content.logsumexp(-1)).mean().item())
+
+    for block in model.blocks:
+        handles.append(block.attn.register_forward_pre_hook(watch))
+    with torch.no_grad():
+        model(rows.ids)
+    for handle in handles:
+        handle.remove()
+    return shares
+
+
+rows = probes("flip", 64, 0)
+for seed in range(3):
+    tuned, run = fine_tune("prefix", "flip", rows=16, steps=30, seed=seed, device=device)
+    found.append(gates(tuned.cpu(), rows))
+    untrained = base_model()
+    add_prefix(untrained, 8, torch.Generator().manual_seed(seed))
+    fresh_gates.append(gates(untrained, rows))
+predicted("share of attention that the last layer's prefix takes", guess, np.mean(found, axis=0)[-1])
+
+# %%
+trained_gate, fresh_gate = np.mean(found, axis=0), np.mean(fresh_gates, axis=0)
+lines(
+    [1, 2, 3, 4],
+    {"trained": trained_gate.tolist(), "untrained": fresh_gate.tolist()},
+    title=f"A trained prefix takes {trained_gate.min():.0%} to {trained_gate.max():.0%} of the attention, an untrained one {fresh_gate.min():.0%} to {fresh_gate.max():.0%}",
+    x_label="layer",
+    y_label="share of attention",
+    alt="Trained: "
+    + ", ".join(f"{v:.2f}" for v in trained_gate)
+    + "; untrained: "
+    + ", ".join(f"{v:.2f}" for v in fresh_gate)
+    + " in layers 1 to 4. Means of three seeds.",
+)
+
+# %% [markdown]
+# **Check.** The mixture equals attention over the joined keys, causal mask and all, to $10^{-9}$.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+q, k, v = (torch.randn(2, 3, 6, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+pk, pv = (torch.randn(3, 5, 4, generator=generator, dtype=torch.float64).expand(2, -1, -1, -1) for _ in range(2))
+causal = torch.ones(6, 6, dtype=torch.bool).tril()
+joined = F.scaled_dot_product_attention(
+    q, torch.cat([pk, k], 2), torch.cat([pv, v], 2), attn_mask=F.pad(causal, (5, 0), value=True)
+)
+content, prefix = q @ k.mT / 2, q @ pk.mT / 2
+gate = torch.sigmoid(prefix.logsumexp(-1) - content.masked_fill(~causal, -torch.inf).logsumexp(-1))[..., None]
+apart = (1 - gate) * F.scaled_dot_product_attention(q, k, v, is_causal=True) + gate * F.scaled_dot_product_attention(
+    q, pk, pv
+)
+assert (joined - apart).abs().max() < 1e-9
+model = base_model()
+add_prefix(model, 8)
+assert trainable(model) == 2 * 4 * 8 * 4 * 32
+
+# %% [markdown]
+# **The mistake**: `tril` on the $(T, m + T)$ mask. Query $t$ then sees the first $t + 1$ of all keys, the prefix's first, and not even itself; the
+# symptom is an error at every position.
+
+# %%
+wrong_mask = torch.ones(6, 11, dtype=torch.bool).tril()
+wrong = F.scaled_dot_product_attention(q, torch.cat([pk, k], 2), torch.cat([pv, v], 2), attn_mask=wrong_mask)
+right_mask = torch.ones(6, 11, dtype=torch.bool).tril(diagonal=5)
+assert torch.equal(right_mask, F.pad(causal, (5, 0), value=True))
+print("largest error by query:", [round(e, 2) for e in (wrong - joined).abs().amax((0, 1, 3)).tolist()])
+assert (wrong - joined)[:, :, 0].abs().max() > 0.1
+
+# %% [markdown]
+# **In practice** a prefix is a trained key-value cache and fits any server that keeps one. With grouped heads it counts key-value heads: 32 layers,
+# 8 of them, $m = 20$ make 1,310,720 numbers. Li and Liang 2021 (arXiv:2101.00190).
+#
+# → [exercise 4.4](exercises.ipynb#4.4-Prefix-tuning) · graded: [p07, prefixes](../../source/p07_prefix_parameters/p07_prefix_parameters.ipynb)
+
+# %% [markdown]
+# ## 4.5 Low-rank adaptation
+#
+# **LoRA starts exactly at the base, and its first step is the full gradient projected on $r$ random directions.**
+#
+# $$W' = W + \tfrac{\alpha}{r} B A, \qquad \frac{\partial L}{\partial B} = s\, G A^\top, \quad \frac{\partial L}{\partial A} = s\, B^\top G, \qquad
+# \Delta W_1 = -\eta\, s^2\, G A^\top A .$$
+#
+# <details><summary>Why</summary>
+#
+# $L$ depends on the factors through $\Delta W = sBA$, so the chain rule gives both gradients. At $B = 0$ the second vanishes and only $B$ moves:
+# $B_1 = -\eta s\, G A^\top$, and $\Delta W_1 = s B_1 A$. Its cosine with $-G$ is about $\sqrt{r / (d_\text{in} + r)}$ for a random $A$. If both factors
+# were 0, both gradients would be 0 for ever.
+# </details>
+
+# %% [markdown]
+# **By hand**: $G$ of shape (3, 2), $A = (.5, -.5)$, $s = 2$, rate 0.1; then the cosine for random $A$.
+
+# %%
+G, A, s, rate = torch.tensor([[1.0, 0], [0, 2], [-1, 1]]), torch.tensor([[0.5, -0.5]]), 2.0, 0.1
+dB = s * G @ A.T
+update = s * (-rate * dB) @ A
+print(
+    "dB",
+    dB.flatten().tolist(),
+    f"first-order change of the loss {(G * update).sum():.2f}, cosine with -G {F.cosine_similarity(update.flatten(), -G.flatten(), dim=0):.2f}",
+)
+assert torch.allclose(update, -rate * s**2 * G @ A.T @ A) and dB.flatten().tolist() == [1.0, -2.0, -2.0]
+generator = torch.Generator().manual_seed(0)
+for r in (1, 4, 16, 64):
+    A, G = (torch.rand(r, 256, generator=generator) * 2 - 1) / 16, torch.randn(64, 256, generator=generator)
+    print(
+        f"d_in = 256, r = {r:>2}: cosine {F.cosine_similarity((G @ A.T @ A).flatten(), G.flatten(), dim=0):.3f}, by the formula {(r / (256 + r)) ** 0.5:.3f}"
+    )
+
+# %% [markdown]
+# **Predict.** "LoRA forgets less than full tuning." On `flip`, both at several rates: at the rate where each first gets `flip` at least 95 % right, which
+# share of the old skills does *LoRA* keep for each one that full tuning keeps (1: as much)?
+
+# %%
+guess = None  # a ratio
+
+# %%
+GRID = {"full": (1e-4, 2e-4, 5e-4), "LoRA": (7e-4, 1.5e-3, 3e-3)}
+frontier = {}
+for name, rates in GRID.items():
+    frontier[name] = []
+    for rate in rates:
+        found = [
+            fine_tune(name, "flip", rate=rate, rows=16, steps=45, seed=seed, device=device)[1] for seed in range(2)
+        ]
+        frontier[name].append(
+            (float(np.mean([run.kept for run in found])), float(np.mean([run.quality for run in found])), f"{rate:g}")
+        )
+    print(name, [f"rate {label}: flip {q:.2f}, kept {k:.2f}" for k, q, label in frontier[name]])
+
+
+def kept_at(name, wanted=0.95):
+    """Return the old skills kept where the task first reaches a quality, read between neighbouring rates."""
+    best = {}
+    for k, q, _ in frontier[name]:
+        best[q] = max(k, best.get(q, 0.0))  # of rates that learn equally well, the one that keeps more
+    return float(np.interp(wanted, sorted(best), [best[q] for q in sorted(best)]))
+
+
+predicted("old skills kept, LoRA over full, at 95 % of the task", guess, kept_at("LoRA") / kept_at("full"))
+
+# %%
+assert kept_at("LoRA") < 1.15 * kept_at("full")  # here LoRA doesn't forget less at equal quality
+points(
+    frontier,
+    title=f"At 95 % of the task, full tuning keeps {kept_at('full'):.0%} of the old skills and LoRA {kept_at('LoRA'):.0%}: the rate is the dial",
+    x_label="old skills kept",
+    y_label="accuracy on flip",
+    alt="; ".join(
+        f"{name}: " + ", ".join(f"rate {label}: flip {q:.2f}, kept {k:.2f}" for k, q, label in dots)
+        for name, dots in frontier.items()
+    )
+    + ". Means of two seeds.",
+)
+
+# %% [markdown]
+# One task, one base, one rank: no law either way. But a comparison at one rate each can show whatever one likes, and most slogans about forgetting were
+# made that way.
+#
+# **Check.** Step 0 is the base, bit for bit; $A$'s gradient is 0 there, and $B$'s is not.
+
+# %%
+model, plain = base_model(), base_model()
+add_lora(model, ["q", "v"], 4, 8.0, generator=torch.Generator().manual_seed(0))
+rows = probes("flip", 8, 0)
+assert torch.equal(model(rows.ids), plain(rows.ids))
+model_loss(model, rows.ids, rows.answer_mask).backward()
+layer = next(module for module in model.modules() if isinstance(module, LoRALinear))
+assert not layer.A.grad.any() and layer.B.grad.abs().max() > 0
+
+# %% [markdown]
+# **The mistake**: both factors at 0. Every gradient is exactly 0, and the symptom is a loss that never moves. (That $A$'s gradient alone is 0 at the
+# first step is right.)
+
+# %%
+with torch.no_grad():
+    for module in model.modules():
+        if isinstance(module, LoRALinear):
+            module.A.zero_()
+model.zero_grad()
+model_loss(model, rows.ids, rows.answer_mask).backward()
+largest = max(p.grad.abs().max().item() for p in model.parameters() if p.requires_grad)
+print(f"largest gradient with both factors at 0: {largest}")
+assert largest == 0
+
+# %% [markdown]
+# **In practice** LoRA is the default; part 5 takes it apart. Hu et al. 2021 (arXiv:2106.09685).
+#
+# → [exercise 4.5](exercises.ipynb#4.5-Low-rank-adaptation) · graded: [p04, the LoRA update](../../source/p04_lora_update/p04_lora_update.ipynb)
+
+# %% [markdown]
+# ## What to keep
+#
+# | | statement | number to remember |
+# | --- | --- | --- |
+# | 4.1 | a probe finds what is linearly there | compare with random weights |
+# | 4.2 | identity at first, low-rank at each input | $2dm + m + d$ |
+# | 4.3 | vectors before the text, through attention | $m\,d$ |
+# | 4.4 | a gate mixes fixed values in | $2 L m\, n_{kv} d_h$ |
+# | 4.5 | the first step is the gradient seen through $A$ | cosine $\sqrt{r / (d_\text{in} + r)}$ |
+#
+# Next: [part 4, exercises](exercises.ipynb).
