@@ -82,7 +82,7 @@ def test_a_hole_that_nothing_fills_is_told(catalog: Catalog, old: str, new: str,
 def test_an_exercise_without_its_function_is_told(catalog: Catalog):
     file = catalog.root / "course" / "ftmath" / "exercises" / "part06.py"
     file.write_text(PART.replace("def area", "def other"))
-    with pytest.raises(AuthorFault, match="6.1"):
+    with pytest.raises(AuthorFault, match=r"6.1"):
         stubs(file)
 
 

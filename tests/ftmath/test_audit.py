@@ -111,7 +111,7 @@ def test_a_reference_that_is_the_policy_or_is_random_is_found():
 
 def test_merging_and_switching_off_are_measured_and_undone():
     model = made()
-    add_lora(model, ["q"], 2, 4.0)
+    add_lora(model, ["q"], 2, 4.0, generator=torch.Generator().manual_seed(0))
 
     def logits(model: torch.nn.Module) -> torch.Tensor:
         return model(torch.tensor([[1, 2, 3]]))
