@@ -95,7 +95,7 @@ guess = None  # between 0 and 1
 
 
 # %%
-def probe_accuracy(model, which, seeds=3):
+def probe_accuracy(model, which, seeds=2):
     """Return the accuracy of a ridge probe at the separator for each level (levels, seeds)."""
     found = []
     for seed in range(seeds):
@@ -130,7 +130,7 @@ lines(
     x_label="level (0: embedding)",
     y_label="probe accuracy",
     alt="; ".join(f"{name}: " + ", ".join(f"{v:.2f}" for v in values) for name, values in curves.items())
-    + " at levels 0 to 4. Means of three draws of probes.",
+    + " at levels 0 to 4. Means of two draws of probes.",
 )
 
 # %% [markdown]
@@ -139,7 +139,7 @@ lines(
 # **As a method of tuning** the same idea is a head of its own, trained alone: it has little to work with.
 
 # %%
-probed, run = fine_tune("linear probe", "flip", rows=16, steps=40, rate=1e-3, device=device)
+probed, run = fine_tune("linear probe", "flip", rows=16, steps=20, rate=1e-3, device=device)
 print(run)
 assert run.quality < 0.1
 
@@ -436,7 +436,7 @@ def gates(model, rows):
 
 
 rows = probes("flip", 64, 0)
-for seed in range(3):
+for seed in range(2):
     tuned, run = fine_tune("prefix", "flip", rows=16, steps=30, seed=seed, device=device)
     found.append(gates(tuned.cpu(), rows))
     untrained = base_model()
@@ -456,7 +456,7 @@ lines(
     + ", ".join(f"{v:.2f}" for v in trained_gate)
     + "; untrained: "
     + ", ".join(f"{v:.2f}" for v in fresh_gate)
-    + " in layers 1 to 4. Means of three seeds.",
+    + " in layers 1 to 4. Means of two seeds.",
 )
 
 # %% [markdown]
