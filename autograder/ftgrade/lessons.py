@@ -1,6 +1,7 @@
 """A part's text to its notebooks: the holes that exercises fill, and the table of what serves which objective."""
 
 import ast
+import builtins
 import re
 import tomllib
 from dataclasses import dataclass
@@ -85,6 +86,37 @@ def exercise_cells(stub: Stub, fade: str) -> list[tuple[str, str]]:
     return [("markdown", card), ("code", stub.half if fade == "half" else stub.contract), ("code", check)]
 
 
+def names_given(cells: list[Cell]) -> set[str]:
+    """Return the names that a master's own code cells import or define."""
+    found: set[str] = set(dir(builtins))
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        for node in ast.walk(ast.parse(cell["source"])):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+    return found
+
+
+def demand_names(number: str, stub: str, given: set[str], master: Path) -> None:
+    """Raise AuthorFault unless a stub finds in its notebook every name that its text uses."""
+    function = ast.parse(stub).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    own = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)} | {function.name}
+    own |= {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    missing = sorted(names - own - given)
+    if missing:
+        raise AuthorFault(
+            f"{master}: exercise {number} uses {', '.join(missing)}, which no cell of the notebook imports or "
+            "defines: add it to the first code cell"
+        )
+
+
 def part_of(master: Path) -> int | None:
     """Return the number of the part that a master belongs to, if it belongs to one."""
     number = master.parent.name[:2]
@@ -98,6 +130,7 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
     known = stubs(file) if file.is_file() else {}
     filled: list[tuple[str, str]] = []
     asked: list[str] = []
+    given = names_given(cells)
     for cell in cells:
         number, hole = cell["metadata"].get("exercise"), cell["metadata"].get("hole")
         if number is not None:
@@ -105,6 +138,7 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
                 raise AuthorFault(f"{master.name} of part {part} asks for exercise {number}, and {file.name} has none")
             asked.append(number)
             filled += exercise_cells(known[number], cell["metadata"].get("fade", "blank"))
+            demand_names(number, filled[-2][1], given, master)
         elif "PART01" in cell["source"]:
             filled.append(("markdown", with_links(catalog, cell["source"])))
         elif hole == "traceability":

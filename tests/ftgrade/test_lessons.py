@@ -79,6 +79,17 @@ def test_a_hole_that_nothing_fills_is_told(catalog: Catalog, old: str, new: str,
         course_notebook(catalog, master, "exercises")
 
 
+def test_a_name_that_a_stub_uses_and_its_notebook_lacks_is_told(catalog: Catalog):
+    """A contract may be annotated with a name that only the library's file imports: the cell would crash."""
+    file = catalog.root / "course" / "ftmath" / "exercises" / "part06.py"
+    file.write_text(PART.replace("width: int", "width: Mapping[str, int]"))
+    master = catalog.root / "course" / "text" / "06_areas" / "exercises.py"
+    with pytest.raises(AuthorFault, match=r"6\.1 uses Mapping"):
+        course_notebook(catalog, master, "exercises")
+    master.write_text("# %%\nfrom collections.abc import Mapping\n\n" + MASTER)
+    assert "Mapping" in course_notebook(catalog, master, "exercises")
+
+
 def test_an_exercise_without_its_function_is_told(catalog: Catalog):
     file = catalog.root / "course" / "ftmath" / "exercises" / "part06.py"
     file.write_text(PART.replace("def area", "def other"))

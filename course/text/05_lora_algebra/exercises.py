@@ -9,6 +9,7 @@
 
 # %%
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
