@@ -9,8 +9,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "worker", "catalog", "channel", "problem"},
-    {"notebook", "sandbox.process", "sandbox", "quarantine", "canonical"},
-    {"judge", "report", "grade", "mutants", "lessons"},
+    {
+        "notebook",
+        "sandbox",
+        "sandbox.jail",
+        "sandbox.backends",
+        "sandbox.process",
+        "sandbox.probes",
+        "doctor",
+        "quarantine",
+        "canonical",
+    },
+    {"judge", "report", "grade", "regrade", "mutants", "lessons"},
     {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit"},
     {"cli"},
 ]

@@ -1,6 +1,9 @@
 """The grader's end of the hop: ask with a deadline, and turn replies, which anyone may have forged, into outcomes."""
 
+import itertools
+import select
 import socket
+import struct
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +12,7 @@ from ftgrade.worker import FrameError, decode, encode, frame, read_frame
 
 MAX_NAMES = 8
 MAX_MESSAGE = 4_000
+NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +89,42 @@ class Deadline:
 
 
 def ask(channel: socket.socket, message: dict[str, Any], seconds: float) -> Any:
-    """Send a message and return the reply's JSON. Raises TimeoutError, EOFError (the other end died) or FrameError."""
+    """Send a message and return the reply's JSON. Raises TimeoutError, EOFError (the other end died) or FrameError.
+
+    A reply names the question that it answers: one that came before it was asked, twice, or for another is refused.
+    """
+    deadline, number = Deadline(channel, seconds), next(NUMBERS)
+    try:
+        if select.select([channel], [], [], 0)[0] and channel.recv(1, socket.MSG_PEEK):
+            raise FrameError("bytes came that nobody asked for")
+        channel.settimeout(seconds)
+        channel.sendall(frame({**message, "number": number}))
+        answered = read_frame(deadline.receive)
+    except ConnectionError:
+        raise EOFError("the other end closed the channel") from None
+    if not isinstance(answered, dict) or type(answered.get("to")) is not int or answered["to"] != number:
+        raise FrameError("the reply answers another question")
+    return answered.get("reply")
+
+
+def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
+    """Return the frame with which the other end begins, and who sent it as this machine's kernel numbers processes.
+
+    Raises what `ask` raises.
+    """
+    sender: list[int] = []
     deadline = Deadline(channel, seconds)
     channel.settimeout(seconds)
+
+    def receive(length: int) -> bytes:
+        if sender or not hasattr(socket, "SO_PASSCRED"):
+            return deadline.receive(length)
+        data, extra, _, _ = channel.recvmsg(length, socket.CMSG_SPACE(12))
+        sender.extend(struct.unpack("iII", body)[0] for _, kind, body in extra if kind == socket.SCM_CREDENTIALS)
+        return data
+
     try:
-        channel.sendall(frame(message))
-        return read_frame(deadline.receive)
+        return read_frame(receive), sender[0] if sender else None
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
 

@@ -76,8 +76,23 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once")
     one.add_argument("--fresh", action="store_true", help="judge again what hasn't changed")
     one.add_argument("--demo", action="store_true", help="grade a made-up class in a scratch folder")
+    one.add_argument(
+        "--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"
+    )
     course_option(one)
     one.set_defaults(run=run_grade)
+
+    one = commands.add_parser("doctor", help="try to break out of every sandbox of this machine, and say what holds")
+    one.set_defaults(run=run_doctor)
+
+    one = commands.add_parser("verify", help="find stored reports that were changed after they were written")
+    course_option(one)
+    one.set_defaults(run=run_verify)
+
+    one = commands.add_parser("diff", help="explain the last regrade: whose score changed, and why")
+    one.add_argument("stems", nargs="*")
+    course_option(one)
+    one.set_defaults(run=run_diff)
     return top
 
 
@@ -164,7 +179,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
     catalog = home()
     stem = catalog.stem(arguments.stem or arguments.notebook.stem)
-    grader = Grader(catalog, Course(Path()))
+    grader = Grader(catalog, Course(Path()), allow_unsandboxed=True)  # one's own code on one's own machine
     try:
         report = grader.open_report(arguments.notebook, stem)
     finally:
@@ -245,6 +260,10 @@ def run_grade(arguments: argparse.Namespace) -> int:
         demand_built(catalog)
         course = demo.lay_down(catalog)
         out.print(f"A made-up class of {len(demo.STUDENTS)} students is laid down in {course}", soft_wrap=True)
+    if arguments.allow_unsandboxed:
+        from ftgrade.doctor import ALLOW
+
+        os.environ[ALLOW] = "1"
     reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), arguments.workers, arguments.fresh)
     if not reports:
         out.print(f"Nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb", soft_wrap=True)
@@ -296,6 +315,72 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
     summaries = [classreport.summarise(stem, catalog.title(stem), by_stem[stem]) for stem in stems]
     classreport.write(root / "class_report.html", root.absolute().name, summaries)
     return [report for stem in stems for report in by_stem[stem]], failed
+
+
+def run_doctor(arguments: argparse.Namespace) -> int:
+    from ftgrade.doctor import examination
+    from ftgrade.sandbox.probes import PROBES
+
+    names = [probe.name for probe in PROBES]
+    table = Table(title="What each sandbox holds on this machine (✓ held, ✗ broken)")
+    for name in ("sandbox", *names, "for marks"):
+        table.add_column(name, justify="left" if name == "sandbox" else "center")
+    found, broken = [], []
+    with progress() as bars:
+        bar = bars.add_task("probing", total=None)
+        for one in examination():
+            bars.advance(bar)
+            found.append(one)
+            held = {held.probe: "✓" if held.holds else "✗" for held in one.held}
+            about = one.backend.name if one.backend.tested else f"{one.backend.name} (untested)"
+            table.add_row(about, *(held.get(name, "–") for name in names), "yes" if one.holds else "no")
+            broken += (
+                [f"{one.backend.name}: {one.lacks}"]
+                if one.lacks
+                else [f"{one.backend.name}: {line}" for line in one.fails]
+            )
+    out.print(table)
+    for probe in PROBES:
+        out.print(f"{probe.name}: {probe.asks}" + ("" if probe.demanded else " (good to have)"), markup=False)
+    for line in broken:
+        out.print(f"  {line}", markup=False, soft_wrap=True)
+    best = next((one.backend for one in found if one.holds), None)
+    out.print(f"Grading uses: {best.name}, {best.about}." if best else "None holds all that grading for marks demands.")
+    return FINE if best else COULD_NOT
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    from ftgrade.grade import Course
+    from ftgrade.report import from_json
+
+    course = Course(arguments.course)
+    secret, changed, count = course.secret(), 0, 0
+    for path in sorted((course.state / "reports").glob("*/*.json")):
+        count += 1
+        try:
+            from_json(path.read_text("utf-8"), secret)
+        except (OSError, ValueError) as error:
+            changed += 1
+            out.print(f"{path.parent.name}, {path.stem}: {error}", markup=False, soft_wrap=True)
+    out.print(f"{count} reports, {changed} not as they were written; `ftgrade grade` judges those again.")
+    return SOME_NEED_A_PERSON if changed else FINE
+
+
+def run_diff(arguments: argparse.Namespace) -> int:
+    from ftgrade.grade import Course
+    from ftgrade.regrade import changes
+
+    table = Table(title="The last regrade")
+    for name in ("student", "problem", "before", "now", "checks that changed", "because of a change of"):
+        table.add_column(name)
+    found = list(changes(Course(arguments.course), chosen(home(), arguments.stems)))
+    for one in found:
+        table.add_row(
+            one.student, one.stem[:3], f"{one.before:g}", f"{one.now:g}", ", ".join(one.checks), ", ".join(one.because)
+        )
+    out.print(table)
+    out.print(f"{sum(one.before != one.now for one in found)} scores changed, {len(found)} submissions were regraded.")
+    return FINE
 
 
 def progress() -> Progress:

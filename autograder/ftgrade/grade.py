@@ -22,6 +22,7 @@ import torch
 from ftgrade import channel, report
 from ftgrade.catalog import Catalog
 from ftgrade.channel import Call, Lost, Outcome
+from ftgrade.doctor import strongest
 from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
 from ftgrade.judge import CheckVerdict, Judging
 from ftgrade.notebook import Cell, Finding, Submission, read_file
@@ -34,6 +35,7 @@ HIDDEN_SEEDS = 3
 LOAD_SECONDS = 10.0
 SUBMISSION_SECONDS = 60.0
 MAX_NOTE_CHARACTERS = 2_000
+BEFORE = ".before"
 
 
 # ------------------------------------------------------------------------------------------------- secret and seeds
@@ -177,6 +179,7 @@ class Session:
             self.notes = []
             stuck = self.load(worker)
             if stuck is None:
+                worker.settle()
                 self.worker = worker
             else:
                 self.stack.close()
@@ -205,7 +208,11 @@ class Session:
         if self.left(1.0) == 0.0:
             return Lost("timeout", "the submission's time was used up")
         try:
-            return channel.outcome(self.loaded().ask(call.request(), self.left(self.call_seconds)))
+            worker = self.loaded()
+            reply = worker.ask(call.request(), self.left(self.call_seconds))
+            if not worker.is_settled():
+                self.drop()  # what a call left running would see the next one's inputs
+            return channel.outcome(reply)
         except TimeoutError:
             return self.lose(call, Lost("timeout", "the call ran too long"))
         except FrameError:
@@ -213,10 +220,14 @@ class Session:
         except (EOFError, BrokenPipeError):
             return self.lose(call, Lost("killed", "the process ended"))
 
-    def lose(self, call: Call, outcome: Lost) -> Lost:
-        """Drop the worker and remember that this function doesn't come back."""
+    def drop(self) -> None:
+        """End the worker; the next call gets a fresh one, in which the cells run again."""
         self.stack.close()
         self.worker = None
+
+    def lose(self, call: Call, outcome: Lost) -> Lost:
+        """Drop the worker and remember that this function doesn't come back."""
+        self.drop()
         self.lost[call.function] = Lost("not-run", "the function had failed to return before")
         return outcome
 
@@ -250,12 +261,29 @@ def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], 
 class Grader:
     """Grade submissions of a course: problems loaded once, one sandbox, reports stored by what was graded."""
 
-    def __init__(self, catalog: Catalog, course: Course) -> None:
+    def __init__(self, catalog: Catalog, course: Course, allow_unsandboxed: bool = False) -> None:
         self.catalog = catalog
         self.course = course
-        self.sandbox = Sandbox()
+        self.allow_unsandboxed = allow_unsandboxed
+        self.made: Sandbox | None = None
         self.judgings: dict[str, Judging] = {}
         self.lock = threading.Lock()
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """Return the strongest sandbox that holds here, chosen once. Raises CourseFault if none does."""
+        with self.lock:
+            if self.made is None:
+                self.made = Sandbox(strongest(self.course.state / "doctor.json", self.allow_unsandboxed))
+            return self.made
+
+    @property
+    def unsandboxed(self) -> tuple[Finding, ...]:
+        """Return what is stamped on every report that is made without a sandbox."""
+        if self.sandbox.backend.layers or self.sandbox.backend.name == "seatbelt":
+            return ()
+        words = "Graded without a sandbox: this code could have read and changed files of the grader's machine."
+        return (Finding("unsandboxed", words),)
 
     def judging(self, stem: str) -> Judging:
         with self.lock:
@@ -276,7 +304,9 @@ class Grader:
             return self.store(unreadable(blank, fault))
         except OurFault as fault:
             return self.store(dataclasses.replace(blank, findings=(*blank.findings, Finding("ours", str(fault)))))
-        blank = dataclasses.replace(blank, key=self.key(submission, blank))
+        blank = dataclasses.replace(blank, findings=(*blank.findings, *self.unsandboxed))
+        parts = self.parts(submission, blank)
+        blank = dataclasses.replace(blank, key=key_of(parts), graded_by=parts)
         stored = None if fresh else self.stored(student, stem)
         if stored is not None and stored.key == blank.key and stored.state == "graded":
             return stored
@@ -304,22 +334,17 @@ class Grader:
         version = judging.problem.version
         return Report(judging.stem, student, "ours", "", secret_print(secret), version, checks)
 
-    def key(self, submission: Submission, blank: Report) -> str:
-        """Return the name of everything that a score depends on."""
-        environment = [platform.python_version(), torch.__version__, np.__version__]
-        judged_by = [self.catalog.digest(blank.stem), code_digest()]
+    def parts(self, submission: Submission, blank: Report) -> dict[str, str]:
+        """Return everything that a score depends on, by what it is."""
         said = [finding.words for finding in (*blank.findings, *submission.findings)]
-        parts = [
-            submission.digest,
-            said,
-            blank.stem,
-            blank.student,
-            blank.secret_print,
-            self.whose(blank),
-            *judged_by,
-            *environment,
-        ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return {
+            "submission": key_of({"digest": submission.digest, "said": json.dumps(said)}),
+            "problem": self.catalog.digest(blank.stem),
+            "engine": code_digest(),
+            "seed": key_of({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
+            "question": self.whose(blank),
+            "environment": f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
+        }
 
     def whose(self, blank: Report) -> str:
         """Say whether a student's question is their own or the published one; the secret's print says the rest."""
@@ -360,20 +385,32 @@ class Grader:
 
     def stored(self, student: str, stem: str) -> Report | None:
         with contextlib.suppress(OSError, ValueError):
-            return report.from_json(self.course.report_path(student, stem).read_text("utf-8"))
+            return report.from_json(self.course.report_path(student, stem).read_text("utf-8"), self.course.secret())
         return None
 
     def store(self, made: Report) -> Report:
-        """Write the report in one step, so that a reader finds the old one or the new one."""
+        """Write the report in one step, so that a reader finds the old one or the new one.
+
+        One that was graded by something else before is kept beside it, for `ftgrade diff`.
+        """
         path = self.course.report_path(made.student, made.stem)
         path.parent.mkdir(parents=True, exist_ok=True)
+        before = self.stored(made.student, made.stem)
+        if before is not None and before.graded_by != made.graded_by:
+            path.replace(path.with_suffix(BEFORE))
         partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
-        partial.write_text(report.to_json(made), "utf-8")
+        partial.write_text(report.to_json(made, self.course.secret()), "utf-8")
         partial.replace(path)
         return made
 
     def close(self) -> None:
-        self.sandbox.close()
+        if self.made is not None:
+            self.made.close()
+
+
+def key_of(parts: dict[str, str]) -> str:
+    """Return one name for all of these."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def unreadable(blank: Report, fault: StudentFault) -> Report:

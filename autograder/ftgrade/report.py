@@ -1,6 +1,8 @@
 """Verdicts to JSON and words: what is stored, shown and booked about one submission."""
 
 import dataclasses
+import hashlib
+import hmac
 import json
 import math
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from ftgrade.judge import CheckVerdict, Verdict
 from ftgrade.notebook import Finding
 from ftgrade.problem import calls_of
 
-SCHEMA = 1
+SCHEMA = 2
 
 STATUS_WORDS = {
     "pass": "right",
@@ -63,7 +65,7 @@ class Report:
     """Everything about the grading of one submission of one problem.
 
     `state` is `graded`, `unreadable` (the student's file) or `ours` (the grader or the problem failed: a person looks).
-    `key` names what was graded and by what; an equal key means an equal score.
+    `key` names what was graded and by what, which `graded_by` tells part by part; an equal key means an equal score.
     """
 
     stem: str
@@ -75,6 +77,7 @@ class Report:
     checks: tuple[CheckReport, ...]
     findings: tuple[Finding, ...] = ()
     notes: tuple[CellNote, ...] = ()
+    graded_by: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
     schema: int = SCHEMA
 
     @property
@@ -141,16 +144,29 @@ def booked(score: float, points: float) -> float:
     return min(max(float(score), 0.0), points) if math.isfinite(score) else 0.0
 
 
-def to_json(report: Report) -> str:
-    """Return the stored form of a report; equal reports have equal text."""
-    return json.dumps(dataclasses.asdict(report), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+def to_json(report: Report, secret: bytes = b"") -> str:
+    """Return the stored form of a report, sealed with a secret; equal reports have equal text."""
+    body = dataclasses.asdict(report)
+    return text_of({**body, "seal": seal(body, secret)})
 
 
-def from_json(text: str) -> Report:
-    """Return the report of its stored form. Raises ValueError for any other text."""
+def text_of(body: dict[str, Any]) -> str:
+    return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def seal(body: dict[str, Any], secret: bytes) -> str:
+    """Return what only who has the secret can write under a report."""
+    key = hashlib.sha256(b"seal\0" + secret).digest()
+    return hmac.new(key, text_of(body).encode(), hashlib.sha256).hexdigest()
+
+
+def from_json(text: str, secret: bytes = b"") -> Report:
+    """Return the report of its stored form. Raises ValueError for any other text, and for one that was changed."""
     data = json.loads(text)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError("this is not a report of this version")
+    if not hmac.compare_digest(str(data.pop("seal", "")), seal(data, secret)):
+        raise ValueError("this report was changed after it was written, or written with another secret")
     try:
         data["checks"] = tuple(CheckReport(**check) for check in data["checks"])
         data["findings"] = tuple(Finding(**finding) for finding in data["findings"])

@@ -1,9 +1,10 @@
 """The student's end of the hop: run a notebook's cells, answer calls with data, know nothing else.
 
-Theory of operation. The grader starts one *parent* of this file in a clean environment. The parent imports numpy and
-torch once, and then forks one *child* for each submission that the grader announces over the control socket. It never
-sees a test. A child enters its own folder under resource limits and answers requests on its own socket until that
-closes: ``run`` executes one notebook cell, ``call`` calls one function that the cells defined.
+Theory of operation. The grader starts one *parent* in a clean environment, through `sandbox/jail.py`, which hands it
+its prison. The parent imports numpy and torch once, shuts itself in, and then forks one *child* for each submission
+that the grader announces over the control socket. It never sees a test. A child shuts itself in more tightly and then
+answers requests on its own socket until that closes: ``run`` executes one notebook cell, ``call`` calls one function
+that the cells defined.
 
 What crosses is data: a frame is a 4-byte length and JSON, an array is its dtype, shape and bytes. Student objects
 stay here; a value of a type that is not listed crosses as the name of its type.
@@ -23,14 +24,13 @@ import io
 import json
 import os
 import random
-import resource
 import signal
 import socket
 import struct
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -397,26 +397,12 @@ def serve(channel: socket.socket) -> None:
             request = read_frame(channel.recv)
         except EOFError:
             return
-        reply = answers[request["op"]](request, namespace)
+        number, reply = request["number"], answers[request["op"]](request, namespace)
         try:
-            data = frame(reply)
+            data = frame({"to": number, "reply": reply})
         except (FrameError, ValueError, RecursionError) as error:
-            data = frame({"unsendable": type(error).__name__})
+            data = frame({"to": number, "reply": {"unsendable": type(error).__name__}})
         channel.sendall(data)
-
-
-def become_child(channel: socket.socket, folder: str, limits: dict[str, int]) -> None:
-    """Leave everything that the parent holds, enter the folder, take the limits, serve, and end."""
-    os.setsid()
-    for descriptor in range(3, 256):
-        if descriptor != channel.fileno():
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-    os.chdir(folder)
-    os.environ.update(HOME=folder, TMPDIR=folder)
-    for name, limit in limits.items():
-        resource.setrlimit(getattr(resource, name), (limit, limit))
-    serve(channel)
 
 
 def end_child(pid: int) -> int:
@@ -436,14 +422,47 @@ def requests(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]
         yield json.loads(data), descriptors
 
 
-def parent(control: socket.socket) -> None:
-    """Fork a child for each submission and bury it when the grader says so."""
+def begin(channel: socket.socket, walls: "Walls") -> None:
+    """Shut this child in, say that it's done, and serve; a wall that can't be built is told instead."""
+    try:
+        walls.confine(channel.fileno())
+    except OSError as error:
+        channel.sendall(frame({"trouble": str(error)}))
+        return
+    channel.sendall(frame({"ready": True}))
+    serve(channel)
+
+
+class Walls(Protocol):
+    """What confines one child: `place` is its folder's descriptor, `confine` shuts it in for good."""
+
+    place: int
+
+    def confine(self, channel: int) -> None: ...
+
+
+class Prison(Protocol):
+    """What confines the parent, and makes the walls of each child."""
+
+    def enter(self) -> None: ...
+
+    def cell(self, limits: dict[str, int]) -> Walls: ...
+
+
+def parent(control: socket.socket, prison: Prison) -> None:
+    """Import what children share, enter the prison, then fork a child for each submission and bury it when told."""
     import gc
 
-    # The first optimizer step imports this (over a second); the transformer reads magics. Both once, here.
-    import torch._dynamo  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    # The first optimizer step imports the first (over a second); the transformer reads magics. Both once, here.
+    import torch._dynamo  # pyright: ignore[reportUnusedImport]
+    from IPython.core.inputtransformer2 import TransformerManager  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
+    torch.set_num_threads(1)  # a parent that ran a parallel region leaves children that hang
     sys.meta_path.insert(0, Gate())
+    prison.enter()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # what children write there is read by nobody, and a full pipe would stop them
+    os.close(nowhere)
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
     control.sendall(b'{"ready": true}')
@@ -451,17 +470,13 @@ def parent(control: socket.socket) -> None:
         if request["op"] == "end":
             control.sendall(json.dumps({"status": end_child(request["pid"])}).encode())
             continue
+        walls = prison.cell(request["limits"])
         pid = os.fork()
         if pid == 0:
-            control.close()
             try:
-                become_child(socket.socket(fileno=descriptors[0]), request["folder"], request["limits"])
+                begin(socket.socket(fileno=descriptors[0]), walls)
             finally:
                 os._exit(0)
         os.close(descriptors[0])
-        control.sendall(json.dumps({"pid": pid}).encode())
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)  # a parent that ran a parallel region leaves children that hang
-    parent(socket.socket(fileno=int(sys.argv[1])))
+        socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [walls.place])
+        os.close(walls.place)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import socket
 import struct
 import threading
@@ -518,11 +519,57 @@ def pair() -> Iterator[Pair]:
         yield ours, theirs
 
 
+def answering(theirs: socket.socket, *frames: object, before: bytes = b"") -> threading.Thread:
+    """Start the other end: it reads one question, sends `before`, and answers with each of these."""
+
+    def answer() -> None:
+        number = worker.read_frame(theirs.recv)["number"]
+        theirs.sendall(before)
+        for item in frames:
+            theirs.sendall(worker.frame({"to": number, "reply": item}))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread
+
+
 def test_a_question_and_its_answer_cross_a_socket(pair: Pair):
     ours, theirs = pair
-    theirs.sendall(worker.frame({"value": 7, "changed": []}))
+    thread = answering(theirs, {"value": 7, "changed": []})
     assert channel.ask(ours, {"op": "call"}, 5.0) == {"value": 7, "changed": []}
-    assert worker.read_frame(theirs.recv) == {"op": "call"}
+    thread.join()
+
+
+def test_a_reply_that_comes_before_its_question_is_refused(pair: Pair):
+    ours, theirs = pair
+    theirs.sendall(worker.frame({"to": 1, "reply": {"value": 7, "changed": []}}))
+    with pytest.raises(FrameError, match="nobody asked"):
+        channel.ask(ours, {"op": "call"}, 5.0)
+
+
+def test_a_reply_that_comes_twice_is_refused_at_the_next_question(pair: Pair):
+    ours, theirs = pair
+    thread = answering(theirs, {"value": 7}, {"value": 8})
+    assert channel.ask(ours, {"op": "call"}, 5.0) == {"value": 7}
+    thread.join()
+    with pytest.raises(FrameError, match="nobody asked"):
+        channel.ask(ours, {"op": "call"}, 5.0)
+
+
+def test_a_reply_to_another_question_and_a_frame_that_is_no_reply_are_refused(pair: Pair):
+    ours, theirs = pair
+    for said in ({"to": 0, "reply": 1}, {"to": True, "reply": 1}, {"reply": 1}, [], "stranger"):
+        thread = answering(theirs, before=worker.frame(said))
+        with pytest.raises(FrameError, match="another question"):
+            channel.ask(ours, {"op": "call"}, 5.0)
+        thread.join()
+
+
+def test_who_greets_is_told_by_the_kernel(pair: Pair):
+    ours, theirs = pair
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    theirs.sendall(worker.frame({"ready": True}))
+    assert channel.greeted(ours, 5.0) == ({"ready": True}, os.getpid())
 
 
 def test_silence_ends_at_the_deadline(pair: Pair):
@@ -536,6 +583,7 @@ def test_a_slow_drip_ends_at_the_deadline_although_no_silence_is_long(pair: Pair
 
     def drip() -> None:
         # 500 bytes, 2 ms apart: each wait is far below the limit, and all of them together far above it.
+        worker.read_frame(theirs.recv)
         theirs.sendall(struct.pack(">I", 500))
         for _ in range(500):
             if done.wait(0.002):
@@ -568,10 +616,17 @@ def test_another_end_that_reads_nothing_does_not_hold_us(pair: Pair):
 @pytest.mark.parametrize("said", [b"", b"\0\0", b"\0\0\0\x09{"], ids=["nothing", "half a length", "half a frame"])
 def test_another_end_that_closes_is_told_as_its_end(pair: Pair, said: bytes):
     ours, theirs = pair
-    theirs.sendall(said)
-    theirs.shutdown(socket.SHUT_WR)
+
+    def leave() -> None:
+        worker.read_frame(theirs.recv)
+        theirs.sendall(said)
+        theirs.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
     with pytest.raises(EOFError):
         channel.ask(ours, {}, 5.0)
+    thread.join()
 
 
 def test_a_broken_pipe_is_the_same_end(pair: Pair):

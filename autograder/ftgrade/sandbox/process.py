@@ -1,13 +1,9 @@
-"""Run student code in a separate process with a clean environment, an own folder and resource limits.
-
-What it does not protect against: a process of the same user can read that user's files and use the network. Isolation
-by the operating system is another backend's matter; this one keeps honest mistakes (endless loops, memory, crashes,
-exits) from touching the grader, and keeps everything that judges out of the student's process.
-"""
+"""The worker's parent and its children, from the grader's side: start, fork, ask, look after, bury."""
 
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,60 +17,105 @@ from typing import Any
 
 from ftgrade import channel
 from ftgrade.errors import OurFault
+from ftgrade.sandbox import jail
+from ftgrade.sandbox.backends import BACKENDS, Backend, hidden, readable, readable_one_by_one, worker_file
+from ftgrade.worker import FrameError
 
 START_SECONDS = 120.0
-WORKER = Path(__file__).parent.parent / "worker.py"
-BOOT = (
-    "import runpy, sys; site, worker, fd = sys.argv[1:]; sys.path.append(site); "
-    "sys.argv = [worker, fd]; runpy.run_path(worker, run_name='__main__')"
-)
 LIMITS = {
     "RLIMIT_AS": 6 * 2**30,  # address space, of which torch alone maps over a gigabyte
     "RLIMIT_CORE": 0,
     "RLIMIT_CPU": 60,  # seconds, for a whole submission
     "RLIMIT_FSIZE": 16 * 2**20,
     "RLIMIT_NOFILE": 64,
+    "RLIMIT_NPROC": 64,  # processes and threads; counted apart for each child where it has a user namespace
+    "megabytes": 64,  # of its own file system
+    "entries": 2_000,
 }
 
 
 @dataclass(slots=True)
 class Worker:
-    """One child process that holds one submission's names."""
+    """One child process that holds one submission's names: its number on this machine, its folder's descriptor."""
 
     pid: int
     connection: socket.socket
-    folder: str
+    home: int
+    tasks: tuple[int, int] = (1, 0)
 
     def ask(self, message: dict[str, Any], seconds: float) -> Any:
         """Return the reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
         return channel.ask(self.connection, message, seconds)
+
+    def settle(self) -> None:
+        """Take what is there now, threads and processes that cells started, as what is there between calls."""
+        self.tasks = self.counted()
+        wipe(self.home)
+
+    def is_settled(self) -> bool:
+        """Empty the folder, and say whether the last call left no thread and no process behind."""
+        wipe(self.home)
+        threads, children = self.counted()
+        return threads <= self.tasks[0] and children <= self.tasks[1]
+
+    def counted(self) -> tuple[int, int]:
+        """Return how many threads the child has, and how many processes."""
+        folder = f"/proc/{self.pid}/task"
+        try:
+            threads = os.listdir(folder)
+            return len(threads), sum(len(Path(folder, one, "children").read_text().split()) for one in threads)
+        except OSError:
+            return self.tasks  # no such file system here, or the child has just ended, which its next reply tells
+
+
+def wipe(folder: int) -> None:
+    """Remove all that is in a folder, never following a link out of it."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        with contextlib.suppress(OSError, RecursionError):
+            try:
+                os.unlink(name, dir_fd=folder)
+            except IsADirectoryError:
+                shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
 
 
 @dataclass(slots=True)
 class Sandbox:
     """The parent process from which every submission's child is forked; make it once, use it from many threads."""
 
+    backend: Backend = BACKENDS["none"]
     limits: dict[str, int] = field(default_factory=lambda: dict(LIMITS))
     process: subprocess.Popen[bytes] | None = None
     control: socket.socket | None = None
+    base: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
     def worker(self) -> Generator[Worker]:
         """Fork a child in a fresh folder; at the end kill it and what it started, and remove the folder."""
-        with tempfile.TemporaryDirectory(prefix="ftgrade-", ignore_cleanup_errors=True) as folder:
-            ours, theirs = socket.socketpair()
-            with theirs:
-                request = {"op": "fork", "folder": folder, "limits": self.limits}
-                pid = int(self.tell(request, theirs.fileno())["pid"])
-            try:
-                yield Worker(pid, ours, folder)
-            finally:
-                ours.close()
-                self.tell({"op": "end", "pid": pid})
+        ours, theirs = socket.socketpair()
+        if hasattr(socket, "SO_PASSCRED"):
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with theirs:
+            told, home = self.tell({"op": "fork", "limits": self.limits}, theirs.fileno())
+        if home is None:
+            ours.close()
+            raise OurFault(f"the sandbox's parent process forked no child: {told.get('trouble', 'no reason given')}")
+        pid = int(told["pid"])
+        try:
+            yield Worker(demand_walls(ours) or pid, ours, home)
+        finally:
+            ours.close()
+            self.tell({"op": "end", "pid": pid})
+            if not self.backend.base and "namespaces" not in self.backend.layers:
+                wipe(home)
+            os.close(home)
 
-    def tell(self, request: dict[str, Any], descriptor: int | None = None) -> dict[str, Any]:
-        """Ask the parent process, which runs no student code, and return what it says."""
+    def tell(self, request: dict[str, Any], descriptor: int | None = None) -> tuple[dict[str, Any], int | None]:
+        """Ask the parent process, which runs no student code; return what it says, with a descriptor if it sent one."""
         with self.lock:
             control = self.control or self.start()
             try:
@@ -86,51 +127,80 @@ class Sandbox:
                 raise OurFault(f"the sandbox's parent process stopped answering: {error}") from error
 
     def start(self) -> socket.socket:
-        """Start the parent process and wait until it has imported what it hands on."""
+        """Start the parent process and wait until it has imported what it hands on and shut itself in."""
+        self.base = self.backend.base or tempfile.mkdtemp(prefix="ftgrade-")
         ours, theirs = socket.socketpair()
         with theirs:
+            words = self.backend.wrap(self.command(theirs.fileno()), self.base)
             self.process = subprocess.Popen(  # noqa: S603
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-c",
-                    BOOT,
-                    sysconfig.get_path("purelib"),
-                    str(WORKER),
-                    str(theirs.fileno()),
-                ],
+                words,
                 pass_fds=[theirs.fileno()],
                 env=clean_environment(),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             )
         ours.settimeout(START_SECONDS)
         self.control = ours
         try:
             read_control(ours)
         except OSError as error:
+            said = self.last_words()
             self.close()
-            raise OurFault("the sandbox's parent process did not start: can this Python import torch?") from error
+            raise OurFault(f"the sandbox {self.backend.name!r} did not start: {said or error}") from error
         return ours
 
+    def command(self, control: int) -> list[str]:
+        """Return how the parent is started, before its backend wraps it."""
+        shown = readable() if "namespaces" in self.backend.layers else readable_one_by_one()
+        return [
+            sys.executable, "-I", "-S", str(jail.__file__), sysconfig.get_path("purelib"), worker_file(),
+            str(control), ",".join(self.backend.layers), self.base, *shown, "--", *hidden(),
+        ]  # fmt: skip
+
+    def last_words(self) -> str:
+        """Return the last line that a parent which didn't start wrote to its stderr."""
+        if self.process is None or self.process.stderr is None:
+            return ""
+        self.process.kill()
+        lines = self.process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:300] if lines else ""
+
     def close(self) -> None:
-        """End the parent process; children that still run are killed with their workers' contexts."""
+        """End the parent process; its children end with it."""
         if self.control is not None:
             self.control.close()
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            if self.process.stderr is not None:
+                self.process.stderr.close()
+        if self.base and not self.backend.base:
+            shutil.rmtree(self.base, ignore_errors=True)
         self.control = self.process = None
+        self.base = ""
 
 
-def read_control(control: socket.socket) -> dict[str, Any]:
-    data = control.recv(65536)
+def demand_walls(connection: socket.socket) -> int | None:
+    """Wait until a child says that it's shut in, and return its number as seen from here, where the kernel tells it.
+
+    Raises OurFault if a wall can't be built: no code runs then.
+    """
+    try:
+        said, number = channel.greeted(connection, START_SECONDS)
+    except (EOFError, FrameError, TimeoutError) as error:
+        raise OurFault(f"a child of the sandbox ended before it was shut in: {error}") from error
+    if said != {"ready": True}:
+        raise OurFault(f"a wall of the sandbox can't be built: {said}")
+    return number
+
+
+def read_control(control: socket.socket) -> tuple[dict[str, Any], int | None]:
+    data, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
     if not data:
         raise ConnectionResetError("it closed the control socket")
-    return json.loads(data)
+    return json.loads(data), descriptors[0] if descriptors else None
 
 
 def clean_environment() -> dict[str, str]:

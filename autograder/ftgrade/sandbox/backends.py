@@ -1,0 +1,159 @@
+"""Which walls there are to choose from, strongest first, and what each needs of the machine."""
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftgrade.sandbox import jail
+
+HIDDEN = ("ftgrade", "ftmath", "nbgrader")
+"""Packages whose very text answers questions; where they are installed beside torch, they are hidden."""
+
+Command = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to confine: the layers that the parent builds by itself, and what its command is wrapped in.
+
+    `lacks` says why it can't be used on this machine, empty if it can be tried. `tested` says whether this project's
+    own tests have run it.
+    """
+
+    name: str
+    about: str
+    layers: tuple[str, ...]
+    lacks: Callable[[], str]
+    wrap: Callable[[Command, str], Command] = lambda command, base: command
+    base: str = ""
+    tested: bool = True
+
+
+def readable() -> list[str]:
+    """Return the folders that student code may read: the standard library, the packages, the shared libraries."""
+    paths = [
+        sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), f"{sys.base_prefix}/lib",
+        f"{sys.base_prefix}/lib64", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
+        "/etc/localtime",
+    ]  # fmt: skip
+    return [path for path in dict.fromkeys(paths) if os.path.exists(path)]
+
+
+def site_folders() -> list[Path]:
+    """Return the folders of installed packages that `readable` shows."""
+    own = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")]
+    shared = Path(sys.base_prefix, "lib").glob("python3*/site-packages")
+    return list(dict.fromkeys([*own, *shared]))
+
+
+def hidden() -> list[str]:
+    """Return the folders to hide, where they are."""
+    return [str(folder / name) for folder in site_folders() for name in HIDDEN if (folder / name).is_dir()]
+
+
+def readable_one_by_one() -> list[str]:
+    """Return the readable paths with the hidden ones left out: folders that hold one give their entries instead."""
+    covered = {Path(path).parent for path in hidden()}
+    if not covered:
+        return readable()
+    found: list[str] = []
+    waiting = [Path(path) for path in readable()]
+    while waiting:
+        path = waiting.pop()
+        if path not in covered and not any(path in folder.parents for folder in covered):
+            found.append(str(path))
+            continue
+        found.append(f"{path}/")  # its names may be listed, which an import needs
+        waiting += [entry for entry in path.iterdir() if not (path in covered and entry.name in HIDDEN)]
+    return found
+
+
+def lacks_linux() -> str:
+    if sys.platform != "linux":
+        return "it needs Linux"
+    return "" if os.uname().machine in jail.MACHINES else f"its filter isn't written for {os.uname().machine}"
+
+
+def lacks_landlock() -> str:
+    return lacks_linux() or ("" if jail.landlock_version() else "this kernel has no Landlock")
+
+
+def lacks_program(name: str, more: str) -> Callable[[], str]:
+    return lambda: lacks_landlock() if shutil.which(name) else f"{name} isn't installed ({more})"
+
+
+def bubblewrapped(command: Command, base: str) -> Command:
+    """Return the command inside bubblewrap: own namespaces, an empty root with the libraries, a folder in memory."""
+    shown = [part for path in readable() for part in ("--ro-bind", path, path)]
+    veiled = [part for path in hidden() for part in ("--tmpfs", path)]
+    ours = [
+        part for path in (command[0], str(Path(jail.__file__)), worker_file()) for part in ("--ro-bind", path, path)
+    ]
+    return [
+        "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", *shown, *veiled, *ours,
+        *interpreter_links(command[0]), "--dev", "/dev", "--ro-bind-try", "/proc/cpuinfo", "/proc/cpuinfo",
+        "--ro-bind-try", "/sys/devices/system/cpu", "/sys/devices/system/cpu",
+        "--size", str(256 * 2**20), "--tmpfs", base, "--chdir", base, "--", *command,
+    ]  # fmt: skip
+
+
+def interpreter_links(program: str) -> list[str]:
+    """Return what shows the interpreter behind a virtual environment's link, with the file that says where it is."""
+    real, settings = os.path.realpath(program), Path(program).parents[1] / "pyvenv.cfg"
+    shown = ["--ro-bind", real, real]
+    return [*shown, "--ro-bind", str(settings), str(settings)] if settings.is_file() else shown
+
+
+def worker_file() -> str:
+    return str(Path(__file__).parent.parent / "worker.py")
+
+
+def in_podman(command: Command, base: str) -> Command:
+    """Return the command in a rootless container without network or capabilities. Not tested here."""
+    image = os.environ.get("FTGRADE_PODMAN_IMAGE", "localhost/ftgrade-worker")
+    shown = [part for path in (*readable(), worker_file(), jail.__file__) for part in ("--volume", f"{path}:{path}:ro")]
+    return [
+        "podman", "run", "--rm", "--interactive", "--network=none", "--read-only", "--cap-drop=all",
+        "--security-opt=no-new-privileges", "--pids-limit=256", "--memory=8g", "--preserve-fds=1",
+        "--tmpfs", f"{base}:size=256m", *shown, image, *command,
+    ]  # fmt: skip
+
+
+def in_seatbelt(command: Command, base: str) -> Command:
+    """Return the command under macOS's sandbox-exec. Not tested here."""
+    reads = " ".join(f'(subpath "{path}")' for path in (*readable(), "/System", "/usr/lib", "/dev"))
+    profile = (
+        "(version 1)(deny default)(allow process-exec)(deny process-fork)(deny network*)(allow sysctl-read)"
+        f'(allow mach-lookup)(allow file-read* {reads} (subpath "{base}") (literal "{worker_file()}"))'
+        f'(allow file-write* (subpath "{base}"))(allow signal (target self))'
+    )
+    return ["sandbox-exec", "-p", profile, *command]
+
+
+BACKENDS = {
+    one.name: one
+    for one in (
+        Backend(
+            "namespaces", "own namespaces, Landlock and seccomp", ("namespaces", "landlock", "seccomp"), lacks_landlock
+        ),
+        Backend(
+            "bubblewrap", "bubblewrap, Landlock and seccomp", ("landlock", "seccomp"),
+            lacks_program("bwrap", "the distribution's package `bubblewrap`; PyPI's of that name is another thing"),
+            bubblewrapped, base=jail.HOME,
+        ),
+        Backend("landlock", "Landlock and seccomp", ("landlock", "seccomp"), lacks_landlock),
+        Backend(
+            "podman", "a rootless container", ("landlock", "seccomp"), lacks_program("podman", "rootless podman"),
+            in_podman, base=jail.HOME, tested=False,
+        ),
+        Backend(
+            "seatbelt", "macOS's sandbox-exec", (),
+            lambda: "" if sys.platform == "darwin" else "it needs macOS", in_seatbelt, tested=False,
+        ),
+        Backend("none", "a process of its own with limits, nothing more", (), lambda: ""),
+    )
+}  # fmt: skip

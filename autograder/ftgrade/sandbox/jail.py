@@ -1,0 +1,391 @@
+"""The walls around student code, asked of the Linux kernel by a process about itself.
+
+This file is the first program of the worker's parent: it starts `worker.py` inside, imports nothing else of ours and
+needs nothing but Python. `Prison.enter` runs once in the parent, `Cell.confine` in each forked child before it reads
+its first request. What each layer takes away, and what it doesn't, stands in the package's own docstring.
+
+Every step raises OSError with the step's name: a wall that can't be built ends the process, it is never left out.
+"""
+
+import contextlib
+import ctypes
+import os
+import resource
+import runpy
+import signal
+import socket
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+LINUX = sys.platform == "linux"
+NOBODY = 65_534
+HOME = "/student"
+DEVICES = ("null", "zero", "full", "random", "urandom")
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+MS_REC, MS_PRIVATE, MS_BIND, MNT_DETACH = 0x4000, 0x40000, 0x1000, 2
+AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
+MOVE_MOUNT_F_EMPTY_PATH = 4
+FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 22, 38
+
+# The same numbers on every architecture, since these calls are newer than the common table.
+MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, MOUNT_SETATTR = 429, 430, 431, 432, 442
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+
+
+def call(name: str, *arguments: object) -> int:
+    """Call a function of the C library. Raises OSError named after it."""
+    return checked(name, getattr(LIBC, name)(*map(as_c, arguments)))
+
+
+def system(name: str, number: int, *arguments: object) -> int:
+    """Make a system call by number. Raises OSError named after it."""
+    return checked(name, LIBC.syscall(ctypes.c_long(number), *map(as_c, arguments)))
+
+
+def as_c(value: object) -> object:
+    """Return an argument in its C form: integers as words, text as bytes."""
+    if isinstance(value, int):
+        return ctypes.c_long(value)
+    return value.encode() if isinstance(value, str) else value
+
+
+def checked(name: str, result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------- namespaces
+
+
+def new_namespaces() -> None:
+    """Leave the machine's users, mounts, network, messages and host name for own, empty ones."""
+    identity = os.getuid(), os.getgid()
+    reading, writing = os.pipe()
+    helper = os.fork()  # before the call, since who maps root and nobody must stand outside
+    if helper == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        with contextlib.suppress(BaseException):
+            write_maps(os.getppid(), *identity)
+        os._exit(0)
+    os.close(reading)
+    call("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID)
+    os.close(writing)
+    os.waitpid(helper, 0)
+    if Path("/proc/self/uid_map").read_text().split()[:1] == []:
+        raise PermissionError("uid_map: this user may not map users in a namespace")
+    call("sethostname", "worker", 6)
+
+
+def first_process() -> None:
+    """Go on as the first process of the new namespace of processes; what stays outside only waits for its end."""
+    inside = os.fork()
+    if inside != 0:
+        os.closerange(0, 2**16)
+        os.waitpid(inside, 0)
+        os._exit(0)
+    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def write_maps(pid: int, uid: int, gid: int) -> None:
+    """Map a process's users in its new namespace: itself, and nobody where root maps."""
+    more = f"\n{NOBODY} {NOBODY} 1" if uid == 0 else ""
+    if uid != 0:
+        Path(f"/proc/{pid}/setgroups").write_text("deny")
+    Path(f"/proc/{pid}/uid_map").write_text(f"{uid} {uid} 1{more}")
+    Path(f"/proc/{pid}/gid_map").write_text(f"{gid} {gid} 1{more}")
+
+
+def new_root(readable: list[str], hidden: list[str]) -> None:
+    """Make the file system anew: empty, with the readable paths bound in read-only, and nothing writable."""
+    call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
+    call("mount", "tmpfs", "/tmp", "tmpfs", 0, "size=1m,mode=755")  # noqa: S108
+    os.mkdir("/tmp/old")  # noqa: S108
+    call("pivot_root", "/tmp", "/tmp/old")  # noqa: S108
+    os.chdir("/")
+    for path in [*readable, *(f"/dev/{name}" for name in DEVICES)]:
+        bind(f"/old{path}", path)
+    for path in hidden:
+        if Path(path).is_dir():
+            call("mount", "tmpfs", path, "tmpfs", 0, "size=4k,mode=555")
+    os.makedirs("/etc", exist_ok=True)
+    Path("/etc/passwd").write_text(f"student:x:{NOBODY}:{NOBODY}::{HOME}:/bin/false\n")
+    os.makedirs(HOME, exist_ok=True)
+    call("umount2", "/old", MNT_DETACH)
+    os.rmdir("/old")
+    read_only("/", recursive=False)
+
+
+def bind(source: str, goal: str) -> None:
+    """Show a path of the old root in the new one, read-only with all that is mounted below it."""
+    if Path(source).is_symlink():  # /lib is often a link into /usr
+        os.makedirs(os.path.dirname(goal), exist_ok=True)
+        os.symlink(os.readlink(source), goal)
+        return
+    if Path(goal).exists() or not Path(source).exists():
+        return
+    if Path(source).is_dir():
+        os.makedirs(goal)
+    else:
+        os.makedirs(os.path.dirname(goal), exist_ok=True)
+        Path(goal).touch()
+    call("mount", source, goal, None, MS_BIND | MS_REC, None)
+    if not goal.startswith("/dev/"):
+        read_only(goal, recursive=True)
+
+
+def read_only(path: str, *, recursive: bool) -> None:
+    attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0, 0, 0)
+    if not recursive:  # the root holds the devices: they are bound with flags of their own
+        attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
+    system("mount_setattr", MOUNT_SETATTR, AT_FDCWD, path, AT_RECURSIVE if recursive else 0, attributes, 32)
+
+
+def become_nobody() -> None:
+    """Drop root's user id for good and keep, inside the namespace alone, the rights to set up children."""
+    call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    set_capabilities((1 << 41) - 1)
+
+
+def set_capabilities(mask: int) -> None:
+    """Take these capabilities as permitted and effective, as far as the process may have them."""
+    header = struct.pack("Ii", 0x20080522, 0)
+    if mask:
+        held = ctypes.create_string_buffer(24)
+        call("capget", header, held)
+        low, high = struct.unpack("III III", held.raw)[1], struct.unpack("III III", held.raw)[4]
+    else:
+        low = high = 0
+    call("capset", header, struct.pack("III III", low, low, 0, high, high, 0))
+
+
+def tmpfs(megabytes: int, entries: int) -> int:
+    """Return a descriptor of a new, empty file system in memory that nothing is mounted on yet."""
+    context = system("fsopen", FSOPEN, "tmpfs", 1)
+    for key, value in (("size", f"{megabytes}m"), ("nr_inodes", str(entries)), ("mode", "700")):
+        system("fsconfig", FSCONFIG, context, FSCONFIG_SET_STRING, key, value, 0)
+    system("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+    mounted = system("fsmount", FSMOUNT, context, 1, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+    os.close(context)
+    return mounted
+
+
+# --------------------------------------------------------------------------------------------------------- Landlock
+
+WRITE_FILE, READ_DIR, ALL_V1 = 1 << 1, 1 << 3, (1 << 13) - 1
+READ = (1 << 0) | (1 << 2) | READ_DIR  # execute, read a file, list a folder
+ON_A_FILE = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14)
+
+
+def landlock_version() -> int:
+    """Return the kernel's Landlock version, 0 where there is none."""
+    found = LIBC.syscall(ctypes.c_long(LANDLOCK_CREATE_RULESET), None, ctypes.c_long(0), ctypes.c_long(1))
+    return max(0, int(found))
+
+
+def landlock(readable: list[str], home: str) -> None:
+    """Give up every path but these for good: reading below `readable`, everything below `home`, no network.
+
+    A readable path that ends in a slash may be listed with all that is below it, its files not read.
+    """
+    version = landlock_version()
+    if version < 1:
+        raise OSError("landlock: this kernel has none")
+    files = ALL_V1 | (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0)
+    files |= 1 << 15 if version >= 5 else 0
+    attributes = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    rules = system("landlock", LANDLOCK_CREATE_RULESET, attributes[:size], size, 0)
+    devices = [(f"/dev/{name}", READ | WRITE_FILE) for name in DEVICES]
+    given = [(path, READ_DIR if path.endswith("/") and path != "/" else READ) for path in readable]
+    for path, allowed in [*given, *devices, (home, files)]:
+        with contextlib.suppress(FileNotFoundError):
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            mask = allowed if os.path.isdir(path) else allowed & ON_A_FILE
+            system("landlock", LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", mask & files, place), 0)
+            os.close(place)
+    system("landlock", LANDLOCK_RESTRICT_SELF, rules, 0)
+    os.close(rules)
+
+
+# ---------------------------------------------------------------------------------------------------------- seccomp
+
+# Which system calls a numerical Python needs after its start, by their numbers on (x86_64, aarch64); -1: not there.
+ALLOWED = {
+    "read": (0, 63), "write": (1, 64), "futex": (202, 98), "mmap": (9, 222), "munmap": (11, 215),
+    "madvise": (28, 233), "mprotect": (10, 226), "brk": (12, 214), "recvfrom": (45, 207), "sendto": (44, 206),
+    "close": (3, 57), "fstat": (5, 80), "newfstatat": (262, 79), "openat": (257, 56), "lseek": (8, 62),
+    "ioctl": (16, 29), "fcntl": (72, 25), "poll": (7, -1), "ppoll": (271, 73), "clock_gettime": (228, 113),
+    "getpid": (39, 172), "gettid": (186, 178), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139), "rt_sigtimedwait": (128, 137), "sigaltstack": (131, 132), "pread64": (17, 67),
+    "pwrite64": (18, 68), "readv": (19, 65), "writev": (20, 66), "access": (21, -1), "faccessat": (269, 48),
+    "faccessat2": (439, 439), "pipe": (22, -1), "pipe2": (293, 59), "select": (23, -1), "pselect6": (270, 72),
+    "sched_yield": (24, 124), "mremap": (25, 216), "dup": (32, 23), "dup2": (33, -1), "dup3": (292, 24),
+    "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "clock_getres": (229, 114), "alarm": (37, -1),
+    "getitimer": (36, 102), "setitimer": (38, 103), "shutdown": (48, 210), "recvmsg": (47, 212),
+    "sendmsg": (46, 211), "getsockname": (51, 204), "getpeername": (52, 205), "setsockopt": (54, 208),
+    "getsockopt": (55, 209), "exit": (60, 93), "exit_group": (231, 94), "wait4": (61, 260), "waitid": (247, 95),
+    "uname": (63, 160), "flock": (73, 32), "fsync": (74, 82),
+    "fdatasync": (75, 83), "truncate": (76, 45), "ftruncate": (77, 46), "getdents64": (217, 61), "getcwd": (79, 17),
+    "chdir": (80, 49), "fchdir": (81, 50), "rename": (82, -1), "renameat": (264, 38), "renameat2": (316, 276),
+    "mkdir": (83, -1), "mkdirat": (258, 34), "rmdir": (84, -1), "link": (86, -1), "linkat": (265, 37),
+    "unlink": (87, -1), "unlinkat": (263, 35), "symlink": (88, -1), "symlinkat": (266, 36), "readlink": (89, -1),
+    "readlinkat": (267, 78), "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "umask": (95, 166),
+    "stat": (4, -1), "lstat": (6, -1), "open": (2, -1), "creat": (85, -1), "gettimeofday": (96, 169),
+    "getrlimit": (97, 163), "prlimit64": (302, 261), "getrusage": (98, 165), "sysinfo": (99, 179),
+    "times": (100, 153), "getuid": (102, 174), "getgid": (104, 176), "geteuid": (107, 175), "getegid": (108, 177),
+    "getppid": (110, 173), "getpgrp": (111, -1), "getpgid": (121, 155), "getsid": (124, 156), "setsid": (112, 157),
+    "getgroups": (115, 158), "getpriority": (140, 141), "statfs": (137, 43), "fstatfs": (138, 44),
+    "arch_prctl": (158, -1), "time": (201, -1), "sched_setaffinity": (203, 122), "sched_getaffinity": (204, 123),
+    "sched_getparam": (143, 121), "sched_getscheduler": (145, 120), "set_tid_address": (218, 96),
+    "fadvise64": (221, 223), "epoll_create1": (291, 20), "epoll_ctl": (233, 21), "epoll_wait": (232, -1),
+    "epoll_pwait": (281, 22), "eventfd2": (290, 19), "socketpair": (53, 199), "utimensat": (280, 88),
+    "set_robust_list": (273, 99), "get_robust_list": (274, 100), "fallocate": (285, 47), "getrandom": (318, 278),
+    "statx": (332, 291), "rseq": (334, 293), "copy_file_range": (326, 285), "sendfile": (40, 71),
+    "membarrier": (324, 283), "getcpu": (309, 168), "restart_syscall": (219, 128), "close_range": (436, 436),
+    "openat2": (437, 437), "mincore": (27, 232), "msync": (26, 227),
+}  # fmt: skip
+CLONE, PRCTL, CLONE3, KILL, TGKILL = (56, 220), (157, 167), (435, 435), (62, 129), (234, 131)
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+NAMESPACE_FLAGS, CLONE_THREAD = 0x7E020080, 0x00010000
+HARMLESS_PRCTL = (3, 15, 16, 0x53564D41)  # is it dumpable; a thread's name, set and get; a mapping's name
+LOAD, JUMP_EQUAL, JUMP_SET, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
+RETURN_ALLOW, RETURN_ERRNO = 0x7FFF0000, 0x00050000
+EPERM, ENOSYS = 1, 38
+
+
+def program(machine: str, only: int | None = None) -> bytes:
+    """Return the filter: the allowed calls, and for everything else an error.
+
+    With `only`, the process's own number, it makes no process and signals itself alone; without it, it's alone in a
+    namespace of processes, where its own may be made and ended.
+    """
+    column, architecture = MACHINES[machine]
+    allow, refuse = (RETURN, 0, 0, RETURN_ALLOW), (RETURN, 0, 0, RETURN_ERRNO | EPERM)
+    lines = [
+        (LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, architecture), refuse,
+        (LOAD, 0, 0, 0), (JUMP_AT_LEAST, 0, 1, 0x40000000), refuse,  # x32's numbers
+        (JUMP_EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, RETURN_ERRNO | ENOSYS),  # its flags can't be read: use clone
+    ]  # fmt: skip
+    for numbers in ALLOWED.values():
+        if numbers[column] >= 0:
+            lines += [(JUMP_EQUAL, 0, 1, numbers[column]), allow]
+    # clone: flags are the first argument; no namespace, and without processes only a thread.
+    clone = [(LOAD, 0, 0, 16), (JUMP_SET, 0, 1, NAMESPACE_FLAGS), refuse]
+    clone += [allow] if only is None else [(JUMP_SET, 0, 1, CLONE_THREAD), allow, refuse]
+    lines += [(JUMP_EQUAL, 0, len(clone), CLONE[column]), *clone]
+    for number in (KILL[column], TGKILL[column]):
+        itself = [(LOAD, 0, 0, 16), (JUMP_EQUAL, 0, 1, only or 0), allow, refuse]
+        lines += [(JUMP_EQUAL, 0, 1, number), allow] if only is None else [(JUMP_EQUAL, 0, 4, number), *itself]
+    if only is None and column == 0:
+        lines += [(JUMP_EQUAL, 0, 1, 57), allow, (JUMP_EQUAL, 0, 1, 58), allow]  # fork, vfork
+    harmless = [(LOAD, 0, 0, 16)]
+    for option in HARMLESS_PRCTL:
+        harmless += [(JUMP_EQUAL, 0, 1, option), allow]
+    lines += [(JUMP_EQUAL, 0, len(harmless) + 1, PRCTL[column]), *harmless, refuse, refuse]
+    return b"".join(struct.pack("HBBI", *line) for line in lines)
+
+
+def seccomp(only: int | None) -> None:
+    """Take away every system call that isn't allowed, for good; a refused one fails with PermissionError."""
+    text = program(os.uname().machine, only)
+    instructions = ctypes.create_string_buffer(text)
+    head = struct.pack("HxxxxxxP", len(text) // 8, ctypes.addressof(instructions))
+    call("prctl", PR_SET_SECCOMP, 2, head, 0, 0)
+
+
+# ---------------------------------------------------------------------------------------------- the parent's prison
+
+
+class Prison:
+    """What the parent knows of its walls: `layers` are names out of namespaces, landlock and seccomp.
+
+    `base` is a folder for children's folders, where they have no file system of their own.
+    """
+
+    def __init__(self, layers: list[str], base: str, readable: list[str], hidden: list[str]) -> None:
+        self.layers, self.base, self.readable, self.hidden = layers, base, readable, hidden
+        self.own_pids = -1
+
+    def enter(self) -> None:
+        """Confine the parent itself, once, after its imports and before its first child."""
+        if "namespaces" not in self.layers:
+            return
+        root = os.getuid() == 0
+        new_namespaces()
+        first_process()
+        self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        new_root(self.readable, self.hidden)
+        if root:
+            become_nobody()
+        os.environ.update(USER="student", LOGNAME="student")
+        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+        call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # new credentials had cleared it
+
+    def cell(self, limits: dict[str, int]) -> "Cell":
+        """Return the walls of one child, made before the fork."""
+        if "namespaces" not in self.layers:
+            folder = tempfile.mkdtemp(dir=self.base)
+            return Cell(self, folder, limits, os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+        place = tmpfs(limits["megabytes"], limits["entries"])
+        call("setns", self.own_pids, CLONE_NEWPID)
+        call("unshare", CLONE_NEWPID)  # the next child is the first process of a namespace, and its end ends all
+        return Cell(self, HOME, limits, place)
+
+
+class Cell:
+    """The walls of one child, and the descriptor of its folder, which the grader gets too."""
+
+    def __init__(self, prison: Prison, folder: str, limits: dict[str, int], place: int) -> None:
+        self.prison, self.folder, self.limits, self.place = prison, folder, limits, place
+
+    def confine(self, channel: int) -> None:
+        """Take everything away from this process but its folder, what it may read, and the channel."""
+        layers = self.prison.layers
+        alone = "namespaces" in layers
+        os.setsid()
+        if alone:
+            call("unshare", CLONE_NEWNS)
+            system("move_mount", MOVE_MOUNT, self.place, "", AT_FDCWD, HOME, MOVE_MOUNT_F_EMPTY_PATH)
+        os.chdir(self.folder)
+        os.environ.update(HOME=self.folder, TMPDIR=self.folder)
+        os.closerange(3, channel)
+        os.closerange(channel + 1, 2**16)
+        for name, limit in self.limits.items():
+            if name.startswith("RLIMIT_"):
+                with contextlib.nullcontext() if LINUX else contextlib.suppress(OSError, ValueError):
+                    resource.setrlimit(getattr(resource, name), (limit, limit))
+        if LINUX:
+            call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if "landlock" in layers:
+            landlock(["/"] if alone else self.prison.readable, self.folder)
+        if alone:
+            call("unshare", CLONE_NEWUSER)  # counts this child's processes and threads apart from its neighbours'
+        if layers:
+            set_capabilities(0)
+        if LINUX:
+            call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if "seccomp" in layers:
+            seccomp(None if alone else os.getpid())
+
+
+if __name__ == "__main__":
+    site, worker, control, layers, base, *paths = sys.argv[1:]
+    cut = paths.index("--")
+    sys.path.append(site)
+    sys.argv = [worker]
+    prison = Prison([layer for layer in layers.split(",") if layer], base, paths[:cut], paths[cut + 1 :])
+    program_of = runpy.run_path(worker, run_name="worker")
+    program_of["parent"](socket.socket(fileno=int(control)), prison)
