@@ -1,7 +1,7 @@
 """Take a machine with Python 3.11 or later to a working course; nothing but the standard library is needed.
 
     python3 start.py                 open the course in JupyterLab
-    python3 start.py test            run the tests (`test browser`, `test course`, `test peers`: the slow ones)
+    python3 start.py test            run the tests (`test browser`, `course`, `peers`, `hostile`: the slow ones)
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
 
@@ -243,6 +243,8 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers", *words[2:]]
     if words[:2] == ["test", "course"]:
         return ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py", *words[2:]]
+    if words[:2] == ["test", "hostile"]:
+        return ["-m", "pytest", "-m", "hostile", "-n", "0", "tests/ftgrade/test_hostile.py", *words[2:]]
     if words[:2] == ["test", "adapters"]:
         return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers/test_adapters.py", *words[2:]]
     if first == "test":

@@ -86,6 +86,8 @@ class Judging:
         coincide with the answers, the one that explains most checks is named.
         """
         verdicts = [self.verdicts(check, position, ask, seeds) for position, check in enumerate(self.problem.checks)]
+        everything = refuse_everything([verdict for found in verdicts for verdict in found])
+        verdicts = [[held_against(verdict, everything) for verdict in found] for found in verdicts]
         suspects = [self.suspects(check, found) for check, found in zip(self.problem.checks, verdicts, strict=True)]
         explained = Counter(mistake.name for found in suspects for mistake in found)
         return [
@@ -171,6 +173,27 @@ class Judging:
             return False
         expected = self.reference(verdict.case.call) if isinstance(verdict.case, Case) else None
         return compare(verdict.case, check.same, expected, outcomes)[0] == verdict.status
+
+
+def refuse_everything(verdicts: list[Verdict]) -> set[str]:
+    """Return the functions that met no valid input which they didn't answer with a ValueError."""
+    met: dict[str, bool] = {}
+    for verdict in verdicts:
+        if not isinstance(verdict.case, Refusal):
+            for call, outcome in zip(calls_of(verdict.case), verdict.outcomes, strict=True):
+                refused = isinstance(outcome, Raised) and outcome.is_a("ValueError")
+                met[call.function] = met.get(call.function, True) and refused
+    return {name for name, always in met.items() if always}
+
+
+def held_against(verdict: Verdict, everything: set[str]) -> Verdict:
+    """Return a verdict in which who refuses everything has refused nothing in particular."""
+    if not isinstance(verdict.case, Refusal) or verdict.status != "pass":
+        return verdict
+    if verdict.case.call.function not in everything:
+        return verdict
+    words = Difference("it raises a ValueError for valid inputs too")
+    return Verdict(verdict.case, verdict.outcomes, "wrong", words)
 
 
 def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None) -> CheckVerdict:

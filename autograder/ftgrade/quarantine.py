@@ -1,4 +1,4 @@
-"""Set aside what must not be copied along with a submission: links, devices, start-up files, huge files."""
+"""Set aside what must not be copied along with a submission: links of both kinds, devices, start-up and huge files."""
 
 import fnmatch
 import shutil
@@ -45,6 +45,8 @@ def unwanted(folder: Path) -> list[Path]:
     waiting, entries = [folder], 0
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
+            if path == folder / f"{folder.name}.ipynb":
+                continue  # however much stands beside it
             entries += 1
             if entries > MAX_ENTRIES or not is_wanted(path):
                 found.append(path)
@@ -61,7 +63,9 @@ def is_wanted(path: Path) -> bool:
     if stat.S_ISDIR(state.st_mode):
         return True
     # A notebook stays whatever its kind or size: it's read within bounds, and its fault told by name.
-    return path.suffix == ".ipynb" or (stat.S_ISREG(state.st_mode) and state.st_size <= MAX_OTHER_BYTES)
+    return path.suffix == ".ipynb" or (
+        stat.S_ISREG(state.st_mode) and state.st_size <= MAX_OTHER_BYTES and state.st_nlink == 1
+    )
 
 
 def is_dir(path: Path) -> bool:

@@ -244,8 +244,39 @@ def execute(source: str, namespace: dict[str, Any]) -> None:
     exec(compile(ast.parse(source), "<cell>", "exec"), namespace)  # noqa: S102
 
 
+KEPT: dict[str, dict[str, Any]] = {}
+"""For each function of a cell, the modules, functions and classes that were there when its cell had run."""
+
+
+def keep_names(namespace: dict[str, Any], before: dict[str, Any]) -> None:
+    """Note what the functions that a cell defined may call, before a later cell uses one of the names for a number."""
+    made = [name for name, value in namespace.items() if callable(value) and value is not before.get(name)]
+    if made:
+        there = {name: value for name, value in namespace.items() if is_tool(value)}
+        KEPT.update(dict.fromkeys(made, there))
+
+
+def give_back_names(function: str, namespace: dict[str, Any]) -> None:
+    """Undo what a notebook's reader overlooks too: `np = 3`, or a result named like the function that gave it."""
+    for name, value in KEPT.get(function, {}).items():
+        if not is_tool(namespace.get(name)):
+            namespace[name] = value
+
+
+def is_tool(value: Any) -> bool:
+    return isinstance(value, types.ModuleType) or callable(value)
+
+
 def run(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     """Execute one cell; return what it printed and, if it raised, the error."""
+    before = dict(namespace)
+    try:
+        return executed(request, namespace)
+    finally:
+        keep_names(namespace, before)
+
+
+def executed(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     text = CappedText()
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
@@ -286,6 +317,7 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     With a builder the inputs are what it makes of the plain ones, and the value is a pair: what the function returned,
     and what the builder observes afterwards.
     """
+    give_back_names(request["function"], namespace)
     function = namespace.get(request["function"])
     if not callable(function):
         return {"missing": request["function"]}

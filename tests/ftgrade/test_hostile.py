@@ -1,0 +1,235 @@
+"""Everything in tests/submissions/hostile through both ways of grading (python3 start.py test hostile)."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from ftgrade import build
+from ftgrade.catalog import home
+from ftgrade.grade import Course, Grader, grade_class
+from ftgrade.gradebook import Book
+from ftgrade.report import Report
+from nbgrader.api import Gradebook
+
+pytestmark = pytest.mark.hostile
+STEM = "p03_lora_parameters"
+FOLDER = Path(__file__).parents[1] / "submissions" / "hostile"
+RIGHT = home().leaves(STEM).solution.read_text("utf-8")
+WRONG = RIGHT.replace("(d_out * d_in - 1) //", "(d_out * d_in) //")
+
+
+def corpus() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("hostile_corpus", FOLDER / "corpus.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["hostile_corpus"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+CORPUS = corpus().CORPUS
+
+
+def hand_in(root: Path, student: str, answers: str) -> None:
+    path = root / "submitted" / student / STEM / f"{STEM}.ipynb"
+    path.parent.mkdir(parents=True)
+    path.write_text(build.filled_notebook(home(), STEM, answers))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hostile")
+    corpus().lay_down(root)
+    for number in range(3):
+        hand_in(root, f"neighbour_{number}", RIGHT if number else WRONG)
+    return root
+
+
+@pytest.fixture(scope="module")
+def reports(root: Path) -> dict[str, Report]:
+    grader = Grader(home(), Course(root))
+    found = {report.student: report for report in grade_class(grader, [STEM], workers=2)}
+    grader.close()
+    return found
+
+
+def test_the_corpus_is_large():
+    assert len(CORPUS) >= 150
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_a_submission_gets_exactly_what_its_functions_deserve(reports: dict[str, Report], name: str):
+    report, entry = reports[name], CORPUS[name]
+    assert (report.state, report.score) == (entry.state, entry.deserves), [
+        (check.name, check.status, check.words) for check in report.checks if check.score != check.points
+    ]
+
+
+def test_nobody_elses_grade_is_changed(reports: dict[str, Report]):
+    assert [reports[f"neighbour_{number}"].score for number in range(3)] == [8.5, 10.0, 10.0]
+
+
+def test_nothing_of_a_hidden_call_and_nothing_secret_is_told(reports: dict[str, Report], root: Path):
+    secret = (root / ".ftgrade" / "secret").read_text().strip()
+    for report in reports.values():
+        text = json.dumps([note.printed + note.error for note in report.notes])
+        for word in ("OPENED", "WENT", secret, "root:x:", "FOUND [["):
+            assert word not in text, report.student
+
+
+def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(reports: dict[str, Report], root: Path):
+    Book(Course(root)).release(STEM)
+    for name in CORPUS:
+        if name.startswith("file_"):  # judged anew in nbgrader's own process; the others find their report
+            Course(root).report_path(name, STEM).unlink()
+    command = [sys.executable, "-m", "nbgrader", "autograde", STEM]
+    finished = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1500, check=False)
+    with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
+        booked = {one.student.id: one.score for one in gradebook.assignment_submissions(STEM)}
+    wanted = {name: report.score for name, report in reports.items()}
+    wanted.pop("file_nothing")  # nbgrader's own command looks for notebooks, not folders
+    missing = {name for name in wanted if name not in booked}
+    assert missing <= {name for name in missing if CORPUS[name].state == "unreadable"}, finished.stderr[-3000:]
+    assert {name: booked[name] for name in wanted if name in booked} == {
+        name: score for name, score in wanted.items() if name in booked
+    }
+    for path in (root / "autograded").rglob("*"):
+        assert not path.is_symlink()
+        assert path.is_dir() or path.is_file()
+        assert path.name not in ("nbgrader_config.py", "jupyter_server_config.py", "sitecustomize.py", "a.pth")
+    for path in (root / "autograded").glob(f"*/{STEM}/{STEM}.ipynb"):
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+            assert "attachments" not in cell
+            assert "tags" not in cell["metadata"]
+            kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+            assert kinds <= {"text/plain", "text/html", "image/png"}
+            if cell["cell_type"] == "markdown" and "nbgrader" not in cell["metadata"]:
+                assert "".join(cell["source"]).startswith("```")
+
+
+# ---------------------------------------------------------------------------------------------------------- faults
+
+STUDENTS = 8
+
+
+@pytest.fixture(scope="module")
+def handed_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a class that was handed in and released, with its secret, and not graded yet."""
+    root = tmp_path_factory.mktemp("class")
+    for number in range(STUDENTS):
+        hand_in(root, f"student_{number}", RIGHT if number % 2 else WRONG)
+    (root / "submitted" / "student_0" / STEM / f"{STEM}.ipynb").write_text("{")
+    Course(root).secret()
+    Book(Course(root)).release(STEM)
+    return root
+
+
+def copy_of(root: Path, goal: Path) -> Path:
+    shutil.copytree(root, goal)
+    return goal
+
+
+def start(root: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "ftgrade.cli", "grade", STEM, "--course", str(root), "-j", "2"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def finish(root: Path) -> int:
+    return start(root).wait(timeout=600)
+
+
+def scores(root: Path) -> dict[str, dict[str, float]]:
+    with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
+        return {
+            one.student.id: {grade.name: grade.score for book in one.notebooks for grade in book.grades}
+            for one in gradebook.assignment_submissions(STEM)
+        }
+
+
+def state(root: Path) -> tuple[dict[str, dict[str, float]], dict[str, bytes]]:
+    found = {path.stem: path.read_bytes() for path in (root / ".ftgrade" / "reports" / STEM).glob("*.json")}
+    return scores(root), found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(handed_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, float]:
+    root = copy_of(handed_in, tmp_path_factory.mktemp("undisturbed") / "course")
+    begin = time.monotonic()
+    assert finish(root) == 1  # one submission can't be read
+    return state(root), time.monotonic() - begin
+
+
+def test_a_grader_killed_at_any_moment_finishes_next_time(
+    handed_in: Path, undisturbed: tuple[object, float], tmp_path: Path
+):
+    wanted, seconds = undisturbed
+    draw = random.Random(0)
+    root = copy_of(handed_in, tmp_path / "course")
+    for number in range(30):
+        if number % 6 == 5:  # from the beginning again, so that every phase is met
+            shutil.rmtree(root)
+            copy_of(handed_in, root)
+        running = start(root)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(draw.uniform(0.2, 1.1) * seconds)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        for path in (root / ".ftgrade" / "reports").rglob("*.json"):
+            json.loads(path.read_text("utf-8"))  # whole or not there
+    assert finish(root) == 1
+    assert state(root) == wanted
+
+
+def test_two_graders_at_once_end_with_the_scores_of_one(
+    handed_in: Path, undisturbed: tuple[object, float], tmp_path: Path
+):
+    root = copy_of(handed_in, tmp_path / "course")
+    both = [start(root), start(root)]
+    assert {one.wait(timeout=600) for one in both} <= {1, 2}
+    assert finish(root) == 1
+    assert state(root) == undisturbed[0]
+
+
+def test_a_locked_gradebook_is_told_and_nothing_is_lost(
+    handed_in: Path, undisturbed: tuple[object, float], tmp_path: Path
+):
+    root = copy_of(handed_in, tmp_path / "course")
+    with contextlib.closing(sqlite3.connect(root / "gradebook.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert finish(root) in (1, 2)
+        other.rollback()
+    assert finish(root) == 1
+    assert state(root) == undisturbed[0]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a small disk to fill")
+def test_a_full_disk_is_told_and_nothing_is_lost(handed_in: Path, undisturbed: tuple[object, float], tmp_path: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this machine mounts no file system")
+    try:
+        root = copy_of(handed_in, disk / "course")
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+        assert finish(root) in (1, 2)
+        filler.unlink()
+        assert finish(root) == 1
+        assert state(root) == undisturbed[0]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
