@@ -18,6 +18,7 @@ FLOORS = [
         "sandbox.probes",
         "doctor",
         "quarantine",
+        "archives",
         "canonical",
     },
     {"judge", "report", "grade", "regrade", "mutants", "lessons"},

@@ -44,6 +44,7 @@ def configure(c: Any) -> None:
     c.CourseDirectory.ignore = [
         ".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", ".ftgrade", *quarantine.START_UP_FILES,
     ]  # fmt: skip
+    c.ZipCollectApp.extractor_plugin = "ftgrade.archives.BoundedExtractor"
     c.Autograde.pre_convert_hook = "ftgrade.nbgrader_step.set_aside"
     c.Autograde.exporter_class = "ftgrade.nbgrader_step.SubmissionExporter"
     c.Autograde.sanitize_preprocessors = [

@@ -1,0 +1,93 @@
+"""Archives as people hand them in, and as people hand them in who mean harm."""
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from ftgrade import archives
+from ftgrade.archives import BoundedExtractor, unpack
+from nbgrader.plugins.zipcollect import ExtractorPlugin
+
+
+def packed(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    return path
+
+
+def found(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_ordinary_files_come_out_of_every_kind(tmp_path: Path):
+    path = packed(tmp_path / "a.zip", {"p03/p03.ipynb": b"{}", "data.csv": b"1,2"})
+    assert unpack(path, tmp_path / "zip") == []
+    for kind in ("tar", "tar.gz", "tar.xz", "tar.bz2"):
+        with tarfile.open(tmp_path / f"a.{kind}", f"w:{kind.partition('.')[2]}") as made:
+            made.add(tmp_path / "zip", arcname=".")
+        assert unpack(tmp_path / f"a.{kind}", tmp_path / kind) == []
+        assert found(tmp_path / kind) == found(tmp_path / "zip") == ["data.csv", "p03/p03.ipynb"]
+
+
+def test_nothing_leaves_the_folder_and_no_link_is_made(tmp_path: Path):
+    with tarfile.open(tmp_path / "evil.tar", "w") as made:
+        for name in ("../out", "/abs", "a/../../out", "good.txt"):
+            entry = tarfile.TarInfo(name)
+            entry.size = 1
+            made.addfile(entry, io.BytesIO(b"x"))
+        for kind, goal in ((tarfile.SYMTYPE, "/etc/passwd"), (tarfile.LNKTYPE, "good.txt"), (tarfile.FIFOTYPE, "")):
+            entry = tarfile.TarInfo(f"special{kind!r}")
+            entry.type, entry.linkname = kind, goal
+            made.addfile(entry)
+    left = unpack(tmp_path / "evil.tar", tmp_path / "goal")
+    assert len(left) == 3
+    assert found(tmp_path / "goal") == ["good.txt"]
+    assert found(tmp_path) == ["evil.tar", "goal/good.txt"]
+    path = packed(tmp_path / "b.zip", {"..\\out": b"x", "c:/x": b"x", "ok": b"x"})
+    unpack(path, tmp_path / "zip")
+    assert found(tmp_path / "zip") == ["ok"]
+
+
+def test_a_bomb_is_left_out_by_what_really_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = packed(tmp_path / "bomb.zip", {"zeros": bytes(64 * 2**20), "p03.ipynb": json.dumps({"a": 1}).encode()})
+    left = unpack(path, tmp_path / "ratio")
+    assert found(tmp_path / "ratio") == ["p03.ipynb"]
+    assert "too tightly" in left[0]
+    monkeypatch.setattr(archives, "MAX_FILES", 3)
+    path = packed(tmp_path / "many.zip", {f"f{n}": b"x" for n in range(9)})
+    left = unpack(path, tmp_path / "many", archives.Room(files=3))
+    assert len(found(tmp_path / "many")) == 3
+    assert len(left) == 6
+
+
+def test_archives_in_archives_end(tmp_path: Path):
+    inner = packed(tmp_path / "one.zip", {"deep.ipynb": b"{}"})
+    for number in range(5):
+        inner = packed(tmp_path / f"wrap{number}.zip", {inner.name: inner.read_bytes(), f"n{number}": b"x"})
+    left = unpack(inner, tmp_path / "goal")
+    assert any("stays packed" in line for line in left)
+    assert "n4" in found(tmp_path / "goal")
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 torn", bytes(100), b"not an archive"])
+def test_a_broken_archive_is_told_and_stops_nobody(tmp_path: Path, data: bytes):
+    for ending in archives.ENDINGS:
+        path = tmp_path / f"a{ending}"
+        path.write_bytes(data)
+        assert "not a whole archive" in unpack(path, tmp_path / "goal")[0]
+
+
+def test_nbgraders_collector_takes_these_limits(tmp_path: Path):
+    assert issubclass(BoundedExtractor, ExtractorPlugin)
+    source = tmp_path / "archive"
+    (source / "group").mkdir(parents=True)
+    packed(source / "group" / "ada_p03.zip", {"ada_p03.ipynb": b"{}", "../escape": b"x"})
+    (source / "bob_p03.ipynb").write_text("{}")
+    (source / "link.ipynb").symlink_to("/etc/passwd")
+    BoundedExtractor().extract(str(source), str(tmp_path / "extracted"))
+    assert found(tmp_path / "extracted") == ["bob_p03.ipynb", "group/ada_p03/ada_p03.ipynb"]
+    assert not (tmp_path / "escape").exists()
