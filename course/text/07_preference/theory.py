@@ -69,7 +69,8 @@ progress(7)
 
 # %% [markdown]
 # **Where the part begins**: the base model after it has seen requests such as `please reverse abc`, three answers in ten with
-# `, thanks!` behind them. The preference that we'll teach it: thanks, please, and the answer still right.
+# `, thanks!` behind them. The preference that we'll teach it: thanks, please, and the answer still right. An answer counts as
+# right only to the letter, and a misspelt thanks is wrong.
 
 # %%
 reference = frozen_copy(polite_policy(0, device=device))
@@ -149,6 +150,7 @@ predicted("the fitted gap when one vote in five is flipped", guess, float(gaps[0
 
 # %%
 order = truth.argsort().tolist()
+assert abs(gap - 3.7) < 0.05
 assert all(fit.argsort().tolist() == order for fit in fits[0.2])  # the order survives, three seeds of three
 assert abs(gaps[0.0].mean() / gap - 1) < 0.1 and gaps[0.2].max() < 0.6 * gap
 bars(
@@ -186,11 +188,11 @@ right_way = [(prompt, [chosen, rejected]) for prompt, chosen, rejected in pairs]
 swapped = [(prompt, [rejected, chosen]) for prompt, chosen, rejected in pairs]
 read = polite_pairs(64, seed=12)
 for name, rankings in (("as written", right_way), ("swapped", swapped)):
-    model, losses = fit_reward_model(frozen_copy(reference), rankings, steps=8, rate=3e-4, rows=8)
+    model, losses = fit_reward_model(frozen_copy(reference), rankings, steps=14, rate=3e-4, rows=8)
     scores = [judged(model, [(pair[0], pair[side]) for pair in read]) for side in (1, 2)]
     correct = float((scores[0] > scores[1]).double().mean())
     print(f"{name:>10}: loss {losses[0]:.3f} -> {losses[-1]:.3f}, right on {correct:.0%} of 64 pairs that were read")
-    assert losses[-1] < 0.3 and (correct > 0.9 if name == "as written" else correct < 0.1)
+    assert losses[-1] < 0.4 and (correct > 0.9 if name == "as written" else correct < 0.1)
 
 # %% [markdown]
 # **In practice** the first number beside a preference data set is that of a judge who can't read and takes the longer answer.
@@ -446,7 +448,7 @@ forward, reverse = beta * ref4 / (middle - r4), optimal_policy(ref4, r4, beta)[0
 print(
     f"mass left on 'cba', without thanks: {reverse[0]:.1e} with the policy first, {forward[0]:.1e} with the reference first"
 )
-assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 20 * reverse[0]
+assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 5 * reverse[0]
 
 # %% [markdown]
 # **In practice** InstructGPT trains with $\beta = 0.02$ per token and adds a pretraining loss, since no $\beta$ alone kept the
@@ -500,8 +502,8 @@ assert dpo_loss(far, 0.1) == 1100 and torch.log(torch.sigmoid(0.1 * far)).isinf(
 # %% [markdown]
 # ### What $\beta$ does
 #
-# Ask three sources whether a small $\beta$ keeps the policy near its reference, and you'll hear both. Both are measured below,
-# since there are two questions:
+# Does a small $\beta$ keep the policy near its reference? Courses say yes, the paper's authors say no, and there are two
+# questions in it:
 #
 # - **The first step.** At $h = 0$ every pair's slope is $-\beta/2$: the gradient is *exactly proportional* to $\beta$.
 # - **The end.** The optimum is $\pi_\text{ref}\, e^{r/\beta}/Z$: the KL there *falls* with $\beta$.
@@ -548,17 +550,17 @@ for beta in (0.05, 0.5, 2.0):
 walks = {}
 for beta in (0.05, 0.5, 2.0):
     policy = frozen_copy(reference).requires_grad_(True)
-    seen = fit_preferences(policy, reference, pairs, steps=16, rate=3e-5, loss_of=partial(dpo_loss, beta=beta))
+    seen = fit_preferences(policy, reference, pairs, steps=14, rate=1e-4, loss_of=partial(dpo_loss, beta=beta))
     walks[beta] = [step.margin for step in seen]
 early, late = (walks[2.0][at] / walks[0.05][at] for at in (2, -1))
-assert 0.8 < early < 1.25 and late < 0.8 and abs(walks[0.5][2] / walks[0.05][2] - 1) < 0.1
+assert abs(early - 1) < 0.05 and late < 0.85
 lines(
-    list(range(1, 17)),
+    list(range(1, 15)),
     {f"beta {beta:g}": walk for beta, walk in walks.items()},
     title=f"Under Adam, betas 40 times apart start alike (ratio {early:.2f}) and part where pairs saturate ({late:.2f})",
     x_label="step",
     y_label="mean margin h, nats",
-    alt="Margins against steps for beta 0.05, 0.5 and 2 lie on one curve at first; at step 16 they are "
+    alt="Margins against steps for beta 0.05, 0.5 and 2 lie on one curve at first; at step 14 they are "
     + ", ".join(f"{walk[-1]:.1f} for beta {beta:g}" for beta, walk in walks.items())
     + " nats.",
 )
@@ -598,9 +600,14 @@ predicted("change of log pi of the chosen answers, nats", guess, hard.mean())
 # %%
 assert min(row["pair_accuracy"] for row in RUNS["dpo"]) > 0.99  # all 18 runs, on pairs they have not seen
 before = np.array([row["before"]["right"] for row in RUNS["dpo"]])
-assert of("DPO, 1e-4", lambda row: row["after"]["right"]).max() < 0.05 < 0.75 < before.min()
+assert of("DPO, 1e-4", lambda row: row["after"]["right"]).max() < 0.05 < 0.65 < before.min()
 assert hard.max() < -10 and of("DPO + NLL, 1e-4", lambda row: row["chosen_moved"]).min() > 0
 assert of("DPO + NLL, 1e-4", lambda row: row["after"]["both"]).min() > 0.7
+assert (
+    of("DPO + NLL, 1e-4", lambda row: row["base_kept"]).max()
+    < 0.5
+    < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
+)
 both = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("right", "both")}
 bars(
     ["before", *NAMES],
@@ -635,15 +642,15 @@ bars(
 
 # %%
 cpu_reference = reference if device.type == "cpu" else frozen_copy(polite_policy(0))
-policy = frozen_copy(cpu_reference).requires_grad_(True)
+ruined = frozen_copy(cpu_reference).requires_grad_(True)
 seen = fit_preferences(
-    policy, cpu_reference, polite_pairs(64, 100), steps=40, rate=1e-4, loss_of=partial(dpo_loss, beta=0.1)
+    ruined, cpu_reference, polite_pairs(64, 100), steps=40, rate=1e-4, loss_of=partial(dpo_loss, beta=0.1)
 )
 chosen, rejected = (
     (now - then).mean().item()
-    for now, then in zip(*(pair_logprobs(m, polite_pairs(128, 200)) for m in (policy, cpu_reference)))
+    for now, then in zip(*(pair_logprobs(m, polite_pairs(128, 200)) for m in (ruined, cpu_reference)))
 )
-after, row = manners(policy, cpu_reference), next(r for r in RUNS["dpo"] if r["name"] == "DPO, 1e-4" and r["seed"] == 0)
+after, row = manners(ruined, cpu_reference), next(r for r in RUNS["dpo"] if r["name"] == "DPO, 1e-4" and r["seed"] == 0)
 print(
     f"now: chosen {chosen:+.1f}, rejected {rejected:+.1f} nats, loss {seen[0].loss:.3f} -> {seen[-1].loss:.3f}, right {after.right:.2f}"
 )
@@ -654,7 +661,7 @@ assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.righ
 from ftmath import roll_out
 
 texts = [prompt for prompt, _ in asked(3, 5)]
-print(dict(zip(texts, map(repr, roll_out(policy, texts, 1, temperature=0.0)[1]))))
+print(dict(zip(texts, map(repr, roll_out(ruined, texts, 1, temperature=0.0)[1]))))
 
 # %% [markdown]
 # **Check.** At the start the loss is $\log 2$ whatever $\beta$; and swapping a pair turns $e^{-\mathcal L}$ into its complement.
@@ -670,7 +677,8 @@ assert abs(seen[0].loss - math.log(2)) < 1e-5
 # %% [markdown]
 # **The mistake: a reference that is the policy.** `reference = policy` copies a name, not a model. The symptom is a loss of
 # exactly 0.6931 at *every* step, while the weights move. (`fit_preferences` refuses it; so it's done by hand here.) The
-# second mistake beside it, *mean* log-probabilities, leaves a loss that hardly falls.
+# second mistake, *means* of log-probabilities in the place of sums, divides each margin by a length: with the same $\beta$, the
+# loss tells of a policy that has hardly moved.
 
 # %%
 policy = frozen_copy(reference).requires_grad_(True)
@@ -692,11 +700,18 @@ try:
     raise AssertionError("an aliased reference must be refused")
 except ValueError as error:
     print(f"refused: {error}")
-lengths = [side.answer_mask.sum(1).cpu() for side in sides]
-sums = [one.cpu() for one in pair_logprobs(reference, pairs[:8])]
-by_sum, by_mean = sums[0] - sums[1], sums[0] / lengths[0] - sums[1] / lengths[1]
-print(f"log pi+ - log pi- of the reference: {by_sum.mean():+.2f} nats by sums, {by_mean.mean():+.2f} by means")
-assert by_mean.abs().mean() < 0.5 * by_sum.abs().mean()
+
+# %%
+fresh_pairs = polite_pairs(128, 200)
+sides = [batch([(pair[0], pair[side]) for pair in fresh_pairs]) for side in (1, 2)]
+sums = [*pair_logprobs(ruined, fresh_pairs), *pair_logprobs(cpu_reference, fresh_pairs)]
+means = [one / sides[k % 2].answer_mask.sum(1) for k, one in enumerate(sums)]
+by_sum, by_mean = (margin(*four) for four in (sums, means))
+print(
+    f"one policy, two readings: h {by_sum.mean():.1f} and loss {dpo_loss(by_sum, 0.1):.3f} by sums, "
+    f"h {by_mean.mean():.1f} and loss {dpo_loss(by_mean, 0.1):.3f} by means"
+)
+assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo_loss(by_sum, 0.1)
 
 # %% [markdown]
 # **In practice** print four columns, not one: loss, margin, $\log \pi^+$ and $\log \pi^-$. A $\log\pi^+$ that falls is the
@@ -804,7 +819,7 @@ for beta in PRICES:
         f"beta {beta:g}: gold starts {g[:, 0].mean():.2f}, peaks {g.max(1).min():.2f} to {g.max(1).max():.2f}, ends {g[:, -1].min():.2f} to "
         f"{g[:, -1].max():.2f}; proxy ends {proxy[beta][:, -1].mean():.2f}; KL {away[beta][:, -1].min():.1f} to {away[beta][:, -1].max():.1f} nats"
     )
-print(*(row["ends_with"][0] for row in RUNS["policy"] if row["beta"] == 0), sep="\n")
+print("what is said in the end, no price:", [row["ends_with"][0] for row in RUNS["policy"] if row["beta"] == 0])
 
 # %%
 free = gold[0.0]
