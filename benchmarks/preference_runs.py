@@ -4,9 +4,9 @@
 
 Three tables. `reward`: a reward model's accuracy on fresh pairs of a right and a wrong `sort`, by the number of pairs
 that it learned from. `dpo`: 40 steps on 64 pairs, by loss and rate, with the log-probabilities of the training pairs at
-each step. `policy`: 32 rounds of policy updates for a judge that counts the word "thanks" (proxy), beside the share of
-answers that are what was asked for (gold), by beta. Every row holds the arguments that made it, so that the notebook
-can run one again. About five minutes on one core. With --write the tables go into
+each step (`curve`). `policy`: 32 rounds of policy updates for a judge that counts the word "thanks" (proxy), beside the
+share of answers that are what was asked for (gold), by beta. Every row holds the arguments that made it, so that the
+notebook can run one again. About five minutes on one core. With --write the tables go into
 course/ftmath/weights/preference_runs.json; a table that wasn't run stays as it was.
 """
 
@@ -91,7 +91,9 @@ def dpo_row(setting: Row, seed: int, steps: int = 40) -> Row:
         "rejected_moved": rounded((rejected - rejected_before).mean()),
         "before": asdict(manners(reference, reference)), "after": asdict(manners(policy, reference)),
         "base_kept": rounded(sum(kept.values()) / len(kept)),
-        "curve": {name: rounded([getattr(step, name) for step in seen], 3) for name in ("margin", "chosen", "rejected")},
+        "curve": {
+            name: rounded([getattr(step, name) for step in seen], 3) for name in ("margin", "chosen", "rejected")
+        },
     }  # fmt: skip
 
 
