@@ -180,19 +180,22 @@ assert torch.allclose(ranking_loss(table + 100.0), ranking_loss(table))
 
 # %% [markdown]
 # **The mistake: swapped columns.** The data set says `(chosen, rejected)`, the loader reads `(rejected, chosen)`. The symptom
-# is that there is none in training: the loss falls as it should. Only pairs that a person has read show it.
+# is that there is none in training: the loss falls to the same value. Only pairs that a person has read show it.
 
 # %%
 pairs = polite_pairs(32, seed=11)
 right_way = [(prompt, [chosen, rejected]) for prompt, chosen, rejected in pairs]
 swapped = [(prompt, [rejected, chosen]) for prompt, chosen, rejected in pairs]
 read = polite_pairs(64, seed=12)
+ends = []
 for name, rankings in (("as written", right_way), ("swapped", swapped)):
     model, losses = fit_reward_model(frozen_copy(reference), rankings, steps=14, rate=3e-4, rows=8)
     scores = [judged(model, [(pair[0], pair[side]) for pair in read]) for side in (1, 2)]
     correct = float((scores[0] > scores[1]).double().mean())
     print(f"{name:>10}: loss {losses[0]:.3f} -> {losses[-1]:.3f}, right on {correct:.0%} of 64 pairs that were read")
     assert losses[-1] < 0.4 and (correct > 0.9 if name == "as written" else correct < 0.1)
+    ends.append(losses[-1])
+assert abs(ends[0] - ends[1]) < 0.05  # the head starts at 0, so one run is the other's mirror image
 
 # %% [markdown]
 # **In practice** the first number beside a preference data set is that of a judge who can't read and takes the longer answer.
@@ -465,7 +468,8 @@ assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 5 * reverse[0]
 # $$\mathcal L = -\frac1n \sum_{i=1}^n \log \sigma(\beta h_i), \qquad
 # h = \big(\log\pi^+ - \log\pi^-\big) - \big(\log\pi_\text{ref}^+ - \log\pi_\text{ref}^-\big) .$$
 #
-# $n$ pairs; $\log \pi^\pm = \log \pi(y^\pm \mid x)$ are **sums** over answer tokens, in nats; $h$ in nats; $\beta$ per nat.
+# $n$ pairs; $\log \pi^\pm = \log \pi(y^\pm \mid x)$ are **sums** over answer tokens, in nats; $h$ in nats; $\beta$ per nat. (Where
+# the loss is printed for one pair, these two choices are left open: sums over tokens, and the mean over a batch.)
 #
 # <details><summary>Why: from the KL-regularised optimum to DPO, in four steps</summary>
 #
@@ -632,7 +636,7 @@ bars(
 )
 
 # %% [markdown]
-# This is **likelihood displacement** (Razin et al. 2024, arXiv:2410.08847): $h$ grows because both answers sink and the
+# This is **likelihood displacement**: $h$ grows because both answers sink and the
 # rejected one sinks faster; the mass goes to strings that nobody compared. Three things mend it here: a lower rate; IPO, whose
 # squared loss stops at $h = 1/(2\beta)$; and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733),
 # here with weight 20. None mends all: even that one keeps less than half of the base skills, which no pair speaks of.
@@ -715,7 +719,7 @@ assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo
 
 # %% [markdown]
 # **In practice** print four columns, not one: loss, margin, $\log \pi^+$ and $\log \pi^-$. A $\log\pi^+$ that falls is the
-# first sign, long before a benchmark shows it.
+# first sign, in models of billions of parameters too (Razin et al. 2024, arXiv:2410.08847).
 #
 # → [exercise 7.4](exercises.ipynb#7.4-DPO-loss) · graded: [p08, the DPO loss](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
 
