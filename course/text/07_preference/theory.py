@@ -570,7 +570,7 @@ lines(
 )
 
 # %% [markdown]
-# So $\beta$ isn't the dial of the first hundred steps: the rate is. And what a rate too high does is invisible in the loss.
+# So under Adam $\beta$ isn't the dial of the first steps: the rate is. And what a rate too high does is invisible in the loss.
 #
 # ### Perfect pairs, ruined answers
 #
