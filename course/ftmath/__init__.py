@@ -11,7 +11,20 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from ftmath.adapters import Bottleneck, add_houlsby, add_pfeiffer
-from ftmath.align import fit_preferences, fit_reward_model, frozen_copy, improve_policy, judged, roll_out
+from ftmath.align import (
+    asked,
+    fit_preferences,
+    fit_reward_model,
+    frozen_copy,
+    improve_policy,
+    judged,
+    manners,
+    pair_logprobs,
+    polite_pairs,
+    polite_policy,
+    roll_out,
+    sorting_rankings,
+)  # fmt: skip
 from ftmath.audit import (
     adapter_effect,
     audit_freeze,
@@ -110,7 +123,7 @@ from ftmath.weights import base_model, load_weights, save_weights
 __all__ = [
     "METHODS", "SKILLS", "TASKS", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Notes", "QuantLinear",
     "RewardModel", "Run", "SoftPrompt", "accuracy", "adapter_effect", "add_head", "add_houlsby", "add_lora",
-    "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum", "answer_only_loss", "ask",
+    "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum", "answer_only_loss", "ask", "asked",
     "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "base_model", "batch",
     "best_device", "best_of_n", "best_of_n_kl", "best_segments", "better_prompt", "bitfit", "bits_per_weight",
     "block_activation_bytes", "block_causal", "bradley_terry", "check", "clipped_loss", "constant", "cosine",
@@ -120,11 +133,12 @@ __all__ = [
     "forgetting_bound", "frozen_copy", "generate", "gold_reward", "group_advantages", "hinge_loss", "imagined",
     "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kept_bytes_per_token",
     "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of", "last_token", "layer_groups",
-    "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state", "margin", "mcnemar", "measured",
-    "merge", "merge_difference", "mixture", "mixture_weights", "model_logprob", "model_loss", "nf4_levels",
-    "optimal_policy", "pack", "paired_interval", "pareto_set", "pass_at_k", "policy_loss", "preference_probability",
-    "probes", "prompts", "quality", "quantise", "quantise_linears", "ranking_loss", "rate_groups", "retention",
-    "retrieved", "ridge_probe", "robust_dpo_loss", "roll_out", "rotated", "save_weights", "sequence_logprob",
-    "slanted_triangle", "smollm2", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation",
-    "train", "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "zero_bytes",
+    "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state", "manners", "margin", "mcnemar",
+    "measured", "merge", "merge_difference", "mixture", "mixture_weights", "model_logprob", "model_loss",
+    "nf4_levels", "optimal_policy", "pack", "pair_logprobs", "paired_interval", "pareto_set", "pass_at_k",
+    "policy_loss", "polite_pairs", "polite_policy", "preference_probability", "probes", "prompts", "quality",
+    "quantise", "quantise_linears", "ranking_loss", "rate_groups", "retention", "retrieved", "ridge_probe",
+    "robust_dpo_loss", "roll_out", "rotated", "save_weights", "sequence_logprob", "slanted_triangle", "smollm2",
+    "sorting_rankings", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation", "train",
+    "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "zero_bytes",
 ]  # fmt: skip

@@ -12,8 +12,9 @@ from ftmath.masks import answer_token_logprobs, model_logprob, model_loss
 from ftmath.model import Decoder, generate
 from ftmath.preference import dpo_loss, margin
 from ftmath.reward import Estimator, RewardModel, group_advantages, k3, policy_loss, ranking_loss
-from ftmath.skills import BOS, EOS, SEP, SKILLS, Batch, decode, encode, mixture, padded, prompts
+from ftmath.skills import BOS, EOS, SEP, SKILLS, Batch, batch, decode, encode, example, mixture, padded, prompts
 from ftmath.train import train
+from ftmath.weights import base_model
 
 Judge = Callable[[str, str], float]
 """From a prompt and an answer to a reward."""
@@ -232,7 +233,119 @@ def frozen_copy(model: Decoder) -> Decoder:
     return copied.eval()
 
 
+# ----------------------------------------------------------------------------------------------------- learning manners
+
+THANKS = ", thanks!"
+
+
+def asked(count: int, seed: int) -> list[tuple[str, str]]:
+    """Return requests (`please reverse abc`) and their plain answers, the same for the same seed.
+
+    >>> asked(1, seed=0)
+    [('please reverse nhibba', 'abbihn')]
+    """
+    rng = np.random.default_rng(seed)
+    found = [example("please", rng) for _ in range(count)]
+    return [(prompt, answer.removesuffix(THANKS)) for prompt, answer in found]
+
+
+def polite_pairs(count: int, seed: int) -> list[tuple[str, str, str]]:
+    """Return pairs (prompt, chosen, rejected) of one answer with thanks and without.
+
+    >>> polite_pairs(1, seed=0)
+    [('please reverse nhibba', 'abbihn, thanks!', 'abbihn')]
+    """
+    return [(prompt, answer + THANKS, answer) for prompt, answer in asked(count, seed)]
+
+
+def polite_policy(
+    seed: int = 0, *, steps: int = 80, rate: float = 3e-4, rows: int = 24, device: torch.device | None = None
+) -> Decoder:
+    """Return the base model after it has seen requests, three answers in ten with thanks: where preferences begin.
+
+    At each step two rows in three are requests, the others lines of the base skills.
+
+    >>> model = polite_policy(steps=1, rows=3)
+    >>> sum(parameter.requires_grad for parameter in model.parameters()) > 0
+    True
+    """
+    model = base_model().to(device or torch.device("cpu"))
+    rng, skills = np.random.default_rng(seed), list(SKILLS)
+
+    def loss(step: int) -> Tensor:
+        seen = asked(2 * rows // 3, int(rng.integers(2**31)))
+        lines = [(prompt, answer + THANKS if rng.random() < 0.3 else answer) for prompt, answer in seen]
+        old = [example(skills[int(rng.integers(len(skills)))], rng) for _ in range(rows - len(lines))]
+        drawn = batch(lines + old).to(model.embed.weight.device)
+        return model_loss(model, drawn.ids, drawn.answer_mask)
+
+    train(model, loss, rate_groups(model, {}, rate), steps, label="manners")
+    return model
+
+
+def sorting_rankings(count: int, seed: int) -> list[tuple[str, list[str]]]:
+    """Return rankings of two answers to `sort`: the right one, and one whose first two letters are swapped.
+
+    >>> sorting_rankings(1, seed=0)
+    [('sort qnhibba', ['abbhinq', 'babhinq'])]
+    """
+    rng, found = np.random.default_rng(seed), list[tuple[str, list[str]]]()
+    while len(found) < count:
+        prompt, right = example("sort", rng)
+        if right[0] != right[1]:
+            found.append((prompt, [right, right[1] + right[0] + right[2:]]))
+    return found
+
+
+@torch.no_grad()
+def pair_logprobs(model: Decoder, pairs: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor]:
+    """Return log p of the chosen and of the rejected answers, in nats: two tensors (pairs,).
+
+    >>> chosen, rejected = pair_logprobs(base_model(), [("copy ab", "ab", "ba")])
+    >>> bool(chosen > rejected)
+    True
+    """
+    sides = [batch([(pair[0], pair[side]) for pair in pairs]).to(model.embed.weight.device) for side in (1, 2)]
+    chosen, rejected = (model_logprob(model, side.ids, side.answer_mask) for side in sides)
+    return chosen, rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What a policy's sampled answers to requests are: shares, and the mean of log(pi / ref) per answer, in nats.
+
+    `thanks` ends in thanks; `right` is the right answer, with thanks or without; `both` is what the pairs ask for.
+    """
+
+    thanks: float
+    right: float
+    both: float
+    kl: float
+
+
+@torch.no_grad()
+def manners(policy: Decoder, reference: Decoder, count: int = 128, seed: int = 5) -> Manners:
+    """Return what a policy's answers to `count` fresh requests are, one sampled at temperature 1 for each.
+
+    >>> found = manners(base_model(), base_model(), count=8)
+    >>> found.thanks, found.kl
+    (0.0, 0.0)
+    """
+    questions = asked(count, seed)
+    generator = torch.Generator(policy.embed.weight.device).manual_seed(seed)
+    lines, said = roll_out(policy, [prompt for prompt, _ in questions], 1, generator=generator)
+    ours, theirs = (model_logprob(model, lines.ids, lines.answer_mask) for model in (policy, reference))
+    right = [answer for _, answer in questions]
+    return Manners(
+        sum(one.endswith(THANKS) for one in said) / count,
+        sum(one.removesuffix(THANKS) == answer for one, answer in zip(said, right, strict=True)) / count,
+        sum(one == answer + THANKS for one, answer in zip(said, right, strict=True)) / count,
+        float((ours - theirs).mean()) + 0.0,
+    )
+
+
 __all__ = [
-    "Judge", "PairsStep", "PolicyStep", "fit_preferences", "fit_reward_model", "frozen_copy", "improve_policy",
-    "judged", "roll_out",
+    "Judge", "Manners", "PairsStep", "PolicyStep", "asked", "fit_preferences", "fit_reward_model", "frozen_copy",
+    "improve_policy", "judged", "manners", "pair_logprobs", "polite_pairs", "polite_policy", "roll_out",
+    "sorting_rankings",
 ]  # fmt: skip

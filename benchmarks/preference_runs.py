@@ -1,0 +1,147 @@
+"""What preference tuning does to the course's base model: the rows that part 7 shows, three seeds of each.
+
+    python benchmarks/preference_runs.py [--only reward dpo policy] [--write]
+
+Three tables. `reward`: a reward model's accuracy on fresh pairs of a right and a wrong `sort`, by the number of pairs
+that it learned from. `dpo`: 40 steps on 64 pairs, by loss and rate, with the log-probabilities of the training pairs at
+each step (`curve`). `policy`: 32 rounds of policy updates for a judge that counts the word "thanks" (proxy), beside the
+share of answers that are what was asked for (gold), by beta. Every row holds the arguments that made it, so that the
+notebook can run one again. About five minutes on one core. With --write the tables go into
+course/ftmath/weights/preference_runs.json; a table that wasn't run stays as it was.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ftmath.align import (
+    asked,
+    fit_preferences,
+    fit_reward_model,
+    frozen_copy,
+    improve_policy,
+    judged,
+    manners,
+    pair_logprobs,
+    polite_pairs,
+    polite_policy,
+    roll_out,
+    sorting_rankings,
+)
+from ftmath.model import Decoder
+from ftmath.preference import dpo_loss, ipo_loss
+from ftmath.skills import retention
+from ftmath.weights import FOLDER, base_model
+from tqdm import tqdm
+
+SEEDS = (0, 1, 2)
+LOSSES: dict[str, Callable[..., torch.Tensor]] = {"DPO": dpo_loss, "IPO": ipo_loss}
+DPO = [
+    {"name": "DPO, 5e-6", "loss": "DPO", "rate": 5e-6, "beta": 0.1, "nll_weight": 0.0},
+    {"name": "DPO, 1e-5", "loss": "DPO", "rate": 1e-5, "beta": 0.1, "nll_weight": 0.0},
+    {"name": "DPO, 3e-5", "loss": "DPO", "rate": 3e-5, "beta": 0.1, "nll_weight": 0.0},
+    {"name": "DPO, 1e-4", "loss": "DPO", "rate": 1e-4, "beta": 0.1, "nll_weight": 0.0},
+    {"name": "IPO, 1e-4", "loss": "IPO", "rate": 1e-4, "beta": 0.1, "nll_weight": 0.0},
+    {"name": "DPO + NLL, 1e-4", "loss": "DPO", "rate": 1e-4, "beta": 0.1, "nll_weight": 20.0},
+]
+BETAS = (0.0, 0.2, 1.0)
+SIZES = (4, 16, 64, 256)
+Row = dict[str, Any]
+
+
+@cache
+def start(seed: int) -> Decoder:
+    return frozen_copy(polite_policy(seed))
+
+
+def rounded(values: Any, digits: int = 4) -> Any:
+    return np.round(np.asarray(values, dtype=float), digits).tolist()
+
+
+def reward_row(pairs: int, seed: int, steps: int = 40) -> Row:
+    rankings = sorting_rankings(pairs, seed)
+    model, losses = fit_reward_model(base_model(), rankings, steps=steps, rate=3e-4, seed=seed)
+    fresh = sorting_rankings(256, 1000 + seed)
+    better, worse = (judged(model, [(prompt, answers[side]) for prompt, answers in fresh]) for side in (0, 1))
+    accuracy = float((better > worse).double().mean())
+    return {"pairs": pairs, "seed": seed, "accuracy": rounded(accuracy), "last_loss": rounded(np.mean(losses[-5:]))}
+
+
+def dpo_row(setting: Row, seed: int, steps: int = 40) -> Row:
+    reference = start(seed)
+    policy = frozen_copy(reference).requires_grad_(True)
+    seen = fit_preferences(
+        policy, reference, polite_pairs(64, 100 + seed), steps=steps, rate=setting["rate"],
+        loss_of=partial(LOSSES[setting["loss"]], beta=setting["beta"]), nll_weight=setting["nll_weight"], seed=seed,
+    )  # fmt: skip
+    fresh = polite_pairs(128, 200 + seed)
+    chosen, rejected = pair_logprobs(policy, fresh)
+    chosen_before, rejected_before = pair_logprobs(reference, fresh)
+    margins = (chosen - rejected) - (chosen_before - rejected_before)
+    kept = retention(policy)
+    return {
+        **setting, "seed": seed, "steps": steps, "pair_accuracy": rounded((margins > 0).double().mean()),
+        "margin": rounded(margins.mean()), "chosen_moved": rounded((chosen - chosen_before).mean()),
+        "rejected_moved": rounded((rejected - rejected_before).mean()),
+        "before": asdict(manners(reference, reference)), "after": asdict(manners(policy, reference)),
+        "base_kept": rounded(sum(kept.values()) / len(kept)),
+        "curve": {
+            name: rounded([getattr(step, name) for step in seen], 3) for name in ("margin", "chosen", "rejected")
+        },
+    }  # fmt: skip
+
+
+def policy_row(beta: float, seed: int, rounds: int = 32) -> Row:
+    reference = start(seed)
+    policy = frozen_copy(reference).requires_grad_(True)
+    questions, gold = dict(asked(48, 300 + seed)), list[bool]()
+
+    def judge(prompt: str, answer: str) -> float:
+        gold.append(answer == questions[prompt] + ", thanks!")
+        return float(answer.count("thanks"))
+
+    seen = improve_policy(policy, reference, list(questions), judge, steps=rounds, rate=5e-5, beta=beta, seed=seed)
+    return {
+        "beta": beta, "seed": seed, "rounds": rounds, "proxy": rounded([step.reward for step in seen]),
+        "gold": rounded(np.array(gold).reshape(rounds, -1).mean(1)), "kl": rounded([step.kl for step in seen], 3),
+        "ends_with": sample(policy, reference, questions, seed),
+    }  # fmt: skip
+
+
+def sample(policy: Decoder, reference: Decoder, questions: dict[str, str], seed: int) -> list[str]:
+    """Return a few requests with what the policy now answers."""
+    texts = list(questions)[:3]
+    _, said = roll_out(policy, texts, 1, generator=torch.Generator().manual_seed(seed))
+    return [f"{text} -> {answer}" for text, answer in zip(texts, said, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=("reward", "dpo", "policy"), default=("reward", "dpo", "policy"))
+    parser.add_argument("--write", action="store_true", help="keep the rows for the course")
+    arguments = parser.parse_args()
+    jobs: dict[str, list[Callable[[], Row]]] = {
+        "reward": [partial(reward_row, pairs, seed) for pairs in SIZES for seed in SEEDS],
+        "dpo": [partial(dpo_row, setting, seed) for setting in DPO for seed in SEEDS],
+        "policy": [partial(policy_row, beta, seed) for beta in BETAS for seed in SEEDS],
+    }
+    path = Path(FOLDER) / "preference_runs.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    for table in arguments.only:
+        rows = [job() for job in tqdm(jobs[table], desc=table)]
+        found[table] = rows
+        for row in rows:
+            print(json.dumps({name: value for name, value in row.items() if name not in ("curve", "before")}))
+        if arguments.write:
+            found["torch"] = torch.__version__
+            path.write_text(json.dumps(found, separators=(",", ":")) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,916 @@
+# %% [markdown]
+# # Part 7: preference fine-tuning
+#
+# **The claim.** "This answer rather than that one" becomes a loss in three steps: a model of the judge, an optimum under a
+# price of KL, and one cancellation. What the loss then counts is an order of pairs, and an order can be perfect while the
+# answers are ruined.
+#
+# You need parts 1 and 2 and logistic regression. You'll be able to fit a judge's votes, read a reward where it stands,
+# derive the best policy and DPO from it, say what $\beta$ does early and late, and notice over-optimisation before your users
+# do. About 80 minutes; the notebook itself runs in about one on two CPU cores.
+#
+# | symbol | what it is | shape or unit |
+# | --- | --- | --- |
+# | $x, y^+, y^-$ | a prompt, the chosen and the rejected answer | token sequences |
+# | $r(x, y)$ | reward of an answer | a number, up to a shift per prompt |
+# | $\pi, \pi_\text{ref}$ | the policy that trains, and its frozen reference | probabilities of whole answers |
+# | $\log \pi(y \mid x)$ | sum over the answer's tokens | nats |
+# | $\beta$ | price of KL, or unit of reward | reward per nat, positive |
+# | $h$ | margin: how much more the policy prefers $y^+$ than the reference does | nats |
+# | $\sigma$ | the logistic function $1 / (1 + e^{-z})$ | number to (0, 1) |
+
+# %%
+import json
+import math
+from functools import partial
+
+import numpy as np
+import torch
+
+from ftmath import (
+    asked,
+    base_model,
+    batch,
+    best_device,
+    best_of_n_kl,
+    bradley_terry,
+    describe,
+    dpo_loss,
+    dpo_slope,
+    fit_preferences,
+    fit_reward_model,
+    frozen_copy,
+    gold_reward,
+    implicit_reward,
+    improve_policy,
+    judged,
+    manners,
+    margin,
+    model_logprob,
+    optimal_policy,
+    pair_logprobs,
+    polite_pairs,
+    polite_policy,
+    preference_probability,
+    ranking_loss,
+    sorting_rankings,
+)
+from ftmath.exercises import progress
+from ftmath.plots import bars, lines, points
+from ftmath.predict import predicted
+from ftmath.skills import encode, padded
+from ftmath.weights import FOLDER
+from ftmath.widgets import best_of_n_explorer, beta_explorer
+
+device = best_device()
+RUNS = json.loads((FOLDER / "preference_runs.json").read_text("utf-8"))
+print(f"torch {torch.__version__} on {describe(device)}; the tables of longer runs are of torch {RUNS['torch']}, CPU")
+progress(7)
+
+# %% [markdown]
+# **Where the part begins**: the base model after it has seen requests such as `please reverse abc`, three answers in ten with
+# `, thanks!` behind them. The preference that we'll teach it: thanks, please, and the answer still right. An answer counts as
+# right only to the letter, and a misspelt thanks is wrong.
+
+# %%
+reference = frozen_copy(polite_policy(0, device=device))
+start = manners(reference, reference)
+print(f"sampled answers: {start.thanks:.0%} end in thanks, {start.right:.0%} are right, {start.both:.0%} are both")
+assert start.right > 0.75 and start.both < 0.3
+
+# %% [markdown]
+# ## 7.1 Preference pairs
+#
+# **A vote tells which of two rewards is the larger one, and many votes tell by how much; no vote ever tells where zero is.**
+#
+# $$\Pr[y_1 \succ y_2 \mid x] = \sigma\big(r(x, y_1) - r(x, y_2)\big), \qquad r \text{ and } r + c(x) \text{ are the same judge.}$$
+#
+# <details><summary>Why the logistic function, and what flipped votes do</summary>
+#
+# Give each answer a strength $e^{r}$ and let it win in proportion: $e^{r_1} / (e^{r_1} + e^{r_2}) = \sigma(r_1 - r_2)$
+# (Bradley and Terry 1952). The log-likelihood of $w$ wins and $l$ losses is $w \log\sigma(d) + l \log\sigma(-d)$; its slope
+# $w\,\sigma(-d) - l\,\sigma(d)$ is 0 at $\sigma(d) = w / (w + l)$, so the gap is the logit of the share of wins.
+#
+# If every vote is flipped with probability $\varepsilon$, the share becomes $(1 - 2\varepsilon)\,\sigma(d) + \varepsilon$.
+# It never leaves $(\varepsilon, 1 - \varepsilon)$, so a fitted gap never exceeds the logit of $1 - \varepsilon$ for a single
+# pair, however far apart two answers are; and as the share still grows with $d$, the order stands for $\varepsilon < \tfrac12$.
+#
+# A ranking of $K$ answers holds $K(K-1)/2$ pairs. They aren't independent: they share answers.
+# </details>
+
+# %% [markdown]
+# **By hand.** Rewards 1.2 and 0.4; seven votes of ten; and how many pairs a ranking holds.
+
+# %%
+p = preference_probability(torch.tensor(1.2), torch.tensor(0.4))
+seven = bradley_terry(torch.tensor([[0.0, 7.0], [3.0, 0.0]]))
+assert abs(p - 0.690) < 5e-4 and abs(seven[0] - seven[1] - math.log(7 / 3)) < 1e-6
+assert [k * (k - 1) // 2 for k in (4, 9)] == [6, 36]
+print(f"P = {p:.3f}; 7 of 10 votes: a gap of {seven[0] - seven[1]:.3f}; 6 pairs in a ranking of 4, 36 in one of 9")
+
+# %% [markdown]
+# **Predict.** The judge's taste is the base model's own: an answer's reward is its log-probability, divided by 8. Six answers
+# to `sort dbca` are compared pairwise, 600 votes a pair, and **one vote in five is flipped** by inattention. The best and the
+# worst answer are truly 3.7 apart. How far apart does the fit put them?
+
+# %%
+guess = None  # a gap of rewards
+
+# %%
+ANSWERS = ("abcd", "acbd", "abdc", "bacd", "aabcd", "dcba")
+rows = batch([("sort dbca", answer) for answer in ANSWERS])
+with torch.no_grad():
+    truth = model_logprob(base_model(), rows.ids, rows.answer_mask).double() / 8
+truth = truth - truth.mean()
+gap = float(truth.max() - truth.min())
+
+
+def votes(rewards, count, flipped, seed):
+    """Return a table of wins (answers, answers)."""
+    rng, n = np.random.default_rng(seed), len(rewards)
+    wins = torch.zeros(n, n)
+    for i in range(n):
+        for j in range(i):
+            share = float(preference_probability(rewards[i], rewards[j]))
+            wins[i, j] = rng.binomial(count, share * (1 - 2 * flipped) + flipped)
+            wins[j, i] = count - wins[i, j]
+    return wins
+
+
+fits = {
+    flipped: torch.stack([bradley_terry(votes(truth, 600, flipped, seed)) for seed in range(3)])
+    for flipped in (0.0, 0.2)
+}
+gaps = {flipped: (found.max(1).values - found.min(1).values) for flipped, found in fits.items()}
+print(
+    {f"{flipped:.0%} flipped": [round(g, 2) for g in found.tolist()] for flipped, found in gaps.items()},
+    f"true {gap:.2f}",
+)
+predicted("the fitted gap when one vote in five is flipped", guess, float(gaps[0.2].mean()))
+
+# %%
+order = truth.argsort().tolist()
+assert abs(gap - 3.7) < 0.05
+assert all(fit.argsort().tolist() == order for fit in fits[0.2])  # the order survives, three seeds of three
+assert abs(gaps[0.0].mean() / gap - 1) < 0.1 and gaps[0.2].max() < 0.6 * gap
+bars(
+    ANSWERS,
+    {"true": truth.tolist(), "no flips": fits[0.0].mean(0).tolist(), "1 in 5 flipped": fits[0.2].mean(0).tolist()},
+    spread={
+        "no flips": (fits[0.0].min(0).values.tolist(), fits[0.0].max(0).values.tolist()),
+        "1 in 5 flipped": (fits[0.2].min(0).values.tolist(), fits[0.2].max(0).values.tolist()),
+    },
+    title=f"A fifth of the votes flipped: a gap of {gap:.1f} reads as {gaps[0.2].mean():.1f}, in the same order",
+    y_label="reward, mean 0",
+    alt="Bars for six answers to sort dbca, from abcd, the right one, down to dcba. Without flips the fit stands at the "
+    f"true rewards; with a fifth of the votes flipped the spread shrinks from {gap:.2f} to {gaps[0.2].mean():.2f} and the "
+    "order is the same in three seeds.",
+)
+
+# %% [markdown]
+# **Check.** The two chances add up to 1, and a shift of all rewards changes no chance and no loss.
+
+# %%
+a, b = torch.randn(2, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+assert torch.allclose(
+    preference_probability(a, b) + preference_probability(b, a), torch.ones(1000, dtype=torch.float64)
+)
+table = torch.stack([a[:30], b[:30]], dim=1)
+assert torch.allclose(ranking_loss(table + 100.0), ranking_loss(table))
+
+# %% [markdown]
+# **The mistake: swapped columns.** The data set says `(chosen, rejected)`, the loader reads `(rejected, chosen)`. The symptom
+# is that there is none in training: the loss falls to the same value. Only pairs that a person has read show it.
+
+# %%
+pairs = polite_pairs(32, seed=11)
+right_way = [(prompt, [chosen, rejected]) for prompt, chosen, rejected in pairs]
+swapped = [(prompt, [rejected, chosen]) for prompt, chosen, rejected in pairs]
+read = polite_pairs(64, seed=12)
+ends = []
+for name, rankings in (("as written", right_way), ("swapped", swapped)):
+    model, losses = fit_reward_model(frozen_copy(reference), rankings, steps=14, rate=3e-4, rows=8)
+    scores = [judged(model, [(pair[0], pair[side]) for pair in read]) for side in (1, 2)]
+    correct = float((scores[0] > scores[1]).double().mean())
+    print(f"{name:>10}: loss {losses[0]:.3f} -> {losses[-1]:.3f}, right on {correct:.0%} of 64 pairs that were read")
+    assert losses[-1] < 0.4 and (correct > 0.9 if name == "as written" else correct < 0.1)
+    ends.append(losses[-1])
+assert abs(ends[0] - ends[1]) < 0.05  # the head starts at 0, so one run is the other's mirror image
+
+# %% [markdown]
+# **In practice** the first number beside a preference data set is that of a judge who can't read and takes the longer answer.
+# Here it is perfect, so these pairs alone can't tell manners from length; on public sets much of the gain was length (Singhal
+# et al. 2023, arXiv:2310.03716).
+
+# %%
+longer = sum(len(chosen) > len(rejected) for _, chosen, rejected in pairs) / len(pairs)
+assert longer == 1.0
+print(f"'the longer one wins' is right on {longer:.0%} of the pairs")
+
+# %% [markdown]
+# → [exercise 7.1](exercises.ipynb#7.1-Preference-pairs) · graded: [p08, the DPO loss](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
+
+# %% [markdown]
+# ## 7.2 Reward-model view
+#
+# **A reward model is a language model whose last hidden state is read as one number, trained as a classifier of pairs; a
+# falling loss on few pairs says next to nothing.**
+#
+# $$\mathcal L(\phi) = -\frac{1}{\binom K2}\,\mathbb E \sum_{w < l} \log \sigma\big(r_\phi(x, y_w) - r_\phi(x, y_l)\big), \qquad
+# r_\phi(x, y) = v^\top z_T .$$
+#
+# $K$ answers per prompt, $y_w$ ranked before $y_l$; $z_T \in \mathbb R^{d}$ the state at the last real token, $v \in
+# \mathbb R^{d}$; rewards have no unit, the loss is in nats.
+#
+# <details><summary>Why: the gradient, and why the mean is free</summary>
+#
+# With $\Delta = r_w - r_l$, $\nabla\mathcal L = -\sigma(-\Delta)\,(\nabla r_w - \nabla r_l)$: a pair pulls by the chance that
+# the model still gives to the wrong order. A constant added to $r$ cancels in $\Delta$, so training never sees the mean; it is
+# set to 0 afterwards, on the reference's answers. All pairs of one ranking go into one batch: spread over an epoch, each
+# answer would be seen $K - 1$ times, and the model overfits (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
+#
+# The reader must be the *last* token since attention is causal: no earlier state has seen the whole answer.
+# </details>
+
+# %% [markdown]
+# **Worked.** Three pairs with gaps 2, 0.5 and $-1$.
+
+# %%
+gaps_ = torch.tensor([2.0, 0.5, -1.0], dtype=torch.float64)
+each = -torch.nn.functional.logsigmoid(gaps_)
+loss = ranking_loss(torch.stack([gaps_, torch.zeros(3, dtype=torch.float64)], dim=1))
+assert torch.allclose(each, torch.tensor([0.1269, 0.4741, 1.3133], dtype=torch.float64), atol=5e-5)
+assert abs(loss - 0.6381) < 5e-5 and int((gaps_ > 0).sum()) == 2
+print(f"losses {[round(v, 4) for v in each.tolist()]}, mean {loss:.4f}; two of three pairs in the right order")
+
+# %% [markdown]
+# **Predict.** The base model gets a reward head and learns to tell `sort`'s right answer from one with its first two letters
+# swapped: 40 steps, all parameters. It sees **4** different pairs, again and again. Its loss ends near 0.03. How often is it
+# right on fresh pairs (a coin: 0.5)?
+
+# %%
+guess = None  # between 0 and 1
+
+# %%
+SIZES = sorted({row["pairs"] for row in RUNS["reward"]})
+
+
+def column(name):
+    return np.array([[row[name] for row in RUNS["reward"] if row["pairs"] == size] for size in SIZES])
+
+
+fresh, seen = column("accuracy"), column("last_loss")
+for size, accuracies, losses in zip(SIZES, fresh, seen):
+    print(
+        f"{size:>4} pairs: right on fresh ones {accuracies.min():.2f} to {accuracies.max():.2f}, training loss {losses.mean():.2f}"
+    )
+predicted("accuracy on fresh pairs after 4 pairs", guess, fresh[0].mean())
+
+# %%
+assert fresh[0].max() < 0.75 and fresh[-1].min() > 0.75 and seen[0].max() < seen[-1].min()
+bars(
+    [f"{size} pairs" for size in SIZES],
+    {"accuracy on fresh pairs": fresh.mean(1).tolist(), "training loss, nats": seen.mean(1).tolist()},
+    spread={
+        "accuracy on fresh pairs": (fresh.min(1).tolist(), fresh.max(1).tolist()),
+        "training loss, nats": (seen.min(1).tolist(), seen.max(1).tolist()),
+    },
+    title=f"The model with the lowest training loss ({seen[0].mean():.2f}) judges worst ({fresh[0].mean():.2f})",
+    y_label="accuracy; nats",
+    alt="Pairs of bars for "
+    + ", ".join(f"{size} pairs: accuracy {f.mean():.2f}, loss {s.mean():.2f}" for size, f, s in zip(SIZES, fresh, seen))
+    + ". Both grow with the number of pairs; three seeds each.",
+)
+
+# %% [markdown]
+# **Run one row again**: 64 pairs, seed 0.
+
+# %%
+model, losses = fit_reward_model(base_model(), sorting_rankings(64, 0), steps=40, rate=3e-4, seed=0)
+held_out = sorting_rankings(256, 1000)
+better, worse = (judged(model, [(prompt, answers[side]) for prompt, answers in held_out]) for side in (0, 1))
+again, row = (
+    float((better > worse).double().mean()),
+    next(r for r in RUNS["reward"] if r["pairs"] == 64 and r["seed"] == 0),
+)
+print(f"accuracy now {again:.3f}, in the table {row['accuracy']:.3f}")
+assert abs(again - row["accuracy"]) < 0.1  # another machine rounds otherwise, and 40 steps carry that on
+
+# %% [markdown]
+# **Check.** A row's reward doesn't depend on how far it is padded.
+
+# %%
+lines_ = [encode(prompt, answers[0]) for prompt, answers in held_out[:8]]
+together = padded(lines_)
+model = model.requires_grad_(False)
+alone = torch.cat([model(one.ids, one.attention_mask) for one in (padded([line]) for line in lines_)])
+assert torch.allclose(model(together.ids, together.attention_mask), alone, atol=1e-4)
+
+# %% [markdown]
+# **The mistake: reading place $-1$.** In a batch padded on the right that is padding for all rows but the longest. The symptom:
+# an answer's reward changes with its neighbours.
+
+# %%
+last = model.value(model.decoder.hidden(together.ids)[:, -1]).squeeze(-1)
+moved = (last - alone).abs()
+real = together.attention_mask.sum(1)
+print("moved by", [round(m, 2) for m in moved.tolist()], "padding", (together.ids.shape[1] - real).tolist())
+assert moved[real < real.max()].max() > 0.5 and moved[real == real.max()].max() < 1e-4
+
+# %% [markdown]
+# **In practice** a reward model, an exact verifier and a language model asked to judge all fill this place; the recipe with a
+# head on the last token is that of summarisation from human feedback (Stiennon et al. 2020, arXiv:2009.01325).
+#
+# → [exercise 7.2](exercises.ipynb#7.2-Reward-model-view) · graded: [p08, sums over an answer](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
+
+# %% [markdown]
+# ## 7.3 KL-regularized policy update
+#
+# **Reward at a price of KL has an optimum in closed form: the reference, tilted by $e^{r/\beta}$.**
+#
+# $$J(\pi) = \mathbb E_x\Big[\mathbb E_{y \sim \pi(\cdot \mid x)}\, r(x, y) - \beta\, D_\text{KL}\big(\pi(\cdot \mid x) \,\Vert\,
+# \pi_\text{ref}(\cdot \mid x)\big)\Big], \qquad
+# \pi^\star = \frac{\pi_\text{ref}\, e^{r / \beta}}{Z(x)}, \quad J(\pi^\star) = \mathbb E_x\,\beta \log Z(x) .$$
+#
+# $Z(x) = \sum_y \pi_\text{ref}(y \mid x)\, e^{r(x, y)/\beta}$; KL in nats, with the policy first: answers are drawn from $\pi$.
+# (Often written as $\mathbb E[r] - \beta D$ alone: over which prompts, and under whose samples, is part of the formula.)
+#
+# <details><summary>Why: complete the KL</summary>
+#
+# For one prompt,
+# $$\sum_y \pi\, r - \beta \sum_y \pi \log\frac{\pi}{\pi_\text{ref}}
+# = -\beta \sum_y \pi \log \frac{\pi}{\pi_\text{ref}\, e^{r/\beta}}
+# = \beta \log Z - \beta \sum_y \pi \log\frac{\pi}{\pi^\star}
+# = \beta \log Z - \beta\, D_\text{KL}(\pi \,\Vert\, \pi^\star) .$$
+# A divergence is never negative and 0 only for equal distributions (Gibbs), so $\pi^\star$ is the only maximum. Nothing was
+# assumed of $\pi$ but that it may be any distribution; a network's reach is smaller.
+#
+# As $\beta \to 0$ all mass goes to the best answer $y^\star$ and KL to $-\log \pi_\text{ref}(y^\star)$: no reward can buy more
+# than that. As $\beta \to \infty$, $\pi \to \pi_\text{ref}$.
+# </details>
+
+# %% [markdown]
+# **Worked**, with three answers.
+
+# %%
+ref, r = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+
+
+def kl(p, q):
+    return float(torch.special.xlogy(p, p / q).sum())
+
+
+for beta in (10.0, 1.0, 0.1):
+    best, value = optimal_policy(ref, r, beta)
+    print(
+        f"beta {beta:>4}: pi* {[round(v, 4) for v in best.tolist()]}, E r {best @ r:.3f}, KL {kl(best, ref):.4f}, J {value:.4f}"
+    )
+best, value = optimal_policy(ref, r, 1.0)
+assert torch.allclose(best, torch.tensor([0.179, 0.292, 0.529], dtype=torch.float64), atol=5e-4)
+assert abs(value - 1.0272) < 5e-5 and abs(kl(best, ref) - 0.323) < 5e-4
+assert abs(kl(optimal_policy(ref, r, 0.1)[0], ref) - math.log(5)) < 2e-3
+
+# %% [markdown]
+# **Predict.** Four answers to `please reverse abc`, with the probabilities that our policy gives them. The reward counts the
+# word *thanks*: 0, 1, 2 and 1. With $\beta$ next to nothing, how many nats from its reference does the best policy stand?
+
+# %%
+guess = None  # nats
+
+# %%
+FOUR = ("cba", "cba, thanks!", "cba, thanks! thanks!", "abc, thanks!")
+rows = batch([("please reverse abc", answer) for answer in FOUR]).to(device)
+with torch.no_grad():
+    ref4 = model_logprob(reference, rows.ids, rows.answer_mask).double().cpu().softmax(0)
+r4 = torch.tensor([float(answer.count("thanks")) for answer in FOUR], dtype=torch.float64)
+print({answer: f"{p:.2g}" for answer, p in zip(FOUR, ref4.tolist())})
+limit = kl(optimal_policy(ref4, r4, 1e-3)[0], ref4)
+assert abs(limit + math.log(ref4[2])) < 1e-6
+predicted("KL of the best policy without a price", guess, limit)
+
+# %%
+betas = [10.0, 3.0, 1.0, 0.7, 0.5, 0.4, 0.3, 0.2, 0.1]
+frontier = [(kl(p, ref4), float(p @ r4)) for p in (optimal_policy(ref4, r4, beta)[0] for beta in betas)]
+
+
+def ascent(beta, steps=4000, rate=0.3):
+    """Return the policy after gradient ascent on J over its logits, from the reference."""
+    logits = ref4.log().clone().requires_grad_(True)
+    optimizer = torch.optim.Adam([logits], lr=rate)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
+        p = logits.log_softmax(0)
+        J = (p.exp() * r4).sum() - beta * (p.exp() * (p - ref4.log())).sum()
+        optimizer.zero_grad()
+        (-J).backward()
+        optimizer.step()
+    return logits.detach().softmax(0), float(J.detach())
+
+
+climbed = {beta: ascent(beta, 1500) for beta in (3.0, 1.0, 0.5)}
+for beta, (p, J) in climbed.items():
+    best, value = optimal_policy(ref4, r4, beta)
+    assert (p - best).abs().max() < 1e-4 and abs(J - value) < 1e-6 and J <= value + 1e-12
+slopes = np.diff([at[1] for at in frontier]) / np.diff([at[0] for at in frontier])
+assert (np.diff(slopes) < 0).all()  # concave: each nat buys less than the one before
+half = next(at for at in frontier if at[1] > 1.0)
+points(
+    {
+        "closed form": [(x, y, f"beta {beta:g}") for (x, y), beta in zip(frontier, betas)],
+        "gradient ascent": [(kl(p, ref4), float(p @ r4), "") for p, _ in climbed.values()],
+    },
+    curve=("frontier", [at[0] for at in frontier], [at[1] for at in frontier]),
+    title=f"The first nat buys most: reward {half[1]:.2f} at {half[0]:.1f} nats, 2 only at {limit:.1f}",
+    x_label="KL to the reference, nats",
+    y_label="expected reward",
+    alt="A concave curve of expected reward against KL: "
+    + ", ".join(f"beta {beta:g} gives {y:.2f} at {x:.2f} nats" for beta, (x, y) in zip(betas, frontier))
+    + ". Gradient ascent ends on it.",
+)
+
+# %% [markdown]
+# **Check.** No policy scores above $\beta \log Z$: ten thousand random ones don't.
+
+# %%
+drawn = torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64)).sample((10_000,))
+for beta in (0.1, 1.0, 10.0):
+    J = drawn @ r4 - beta * torch.special.xlogy(drawn, drawn / ref4).sum(1)
+    assert J.max() < optimal_policy(ref4, r4, beta)[1]
+
+# %% [markdown]
+# **The mistake: the other KL.** With $D_\text{KL}(\pi_\text{ref} \Vert \pi)$ as the price, which is what training on the
+# reference's own answers pays, the optimum is $\beta\,\pi_\text{ref} / (\lambda - r)$: it must cover all that the reference
+# says. The symptom is bad answers that survive at any price.
+
+# %%
+beta, low, high = 0.2, float(r4.max()) + 1e-9, 100.0
+for _ in range(200):  # find lambda: the masses must add up to 1
+    middle = (low + high) / 2
+    low, high = (middle, high) if (beta * ref4 / (middle - r4)).sum() > 1 else (low, middle)
+forward, reverse = beta * ref4 / (middle - r4), optimal_policy(ref4, r4, beta)[0]
+print(
+    f"mass left on 'cba', without thanks: {reverse[0]:.1e} with the policy first, {forward[0]:.1e} with the reference first"
+)
+assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 5 * reverse[0]
+
+# %% [markdown]
+# **In practice** InstructGPT trains with $\beta = 0.02$ per token and adds a pretraining loss, since no $\beta$ alone kept the
+# old skills (Ouyang et al. 2022, arXiv:2203.02155, appendix E).
+#
+# → [exercise 7.3](exercises.ipynb#7.3-KL-regularized-policy-update) · graded: [p08, implicit rewards](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
+
+# %% [markdown]
+# ## 7.4 DPO loss
+#
+# **Solve the optimum for the reward, put it into the judge, and the reward model is gone: the policy itself is trained as a
+# classifier of pairs. What it is asked for is an order, not likely answers.**
+#
+# $$\mathcal L = -\frac1n \sum_{i=1}^n \log \sigma(\beta h_i), \qquad
+# h = \big(\log\pi^+ - \log\pi^-\big) - \big(\log\pi_\text{ref}^+ - \log\pi_\text{ref}^-\big) .$$
+#
+# $n$ pairs; $\log \pi^\pm = \log \pi(y^\pm \mid x)$ are **sums** over answer tokens, in nats; $h$ in nats; $\beta$ per nat. (Where
+# the loss is printed for one pair, these two choices are left open: sums over tokens, and the mean over a batch.)
+#
+# <details><summary>Why: from the KL-regularised optimum to DPO, in four steps</summary>
+#
+# 1. **The optimum** of 7.3: $\pi^\star = \pi_\text{ref}\, e^{r/\beta} / Z(x)$.
+# 2. **Solved for the reward**: $r(x, y) = \beta \log \dfrac{\pi^\star(y \mid x)}{\pi_\text{ref}(y \mid x)} + \beta \log Z(x)$.
+#    Every policy is the optimum of *some* reward: this one.
+# 3. **Into the judge** of 7.1, which asks only for differences: $\beta \log Z(x)$ is the same for both answers and cancels,
+#    the one quantity that nobody could have computed.
+#    $$\Pr[y^+ \succ y^-] = \sigma\Big(\beta \log\frac{\pi^\star(y^+)}{\pi_\text{ref}(y^+)} - \beta \log\frac{\pi^\star(y^-)}{\pi_\text{ref}(y^-)}\Big) = \sigma(\beta h) .$$
+# 4. **Maximum likelihood** over $\pi$ in the place of $\pi^\star$: the loss above.
+#
+# The gradient is $-\beta\,\sigma(-\beta h)\,(\nabla \log \pi^+ - \nabla \log \pi^-)$. A pair stops pulling once $h \gg 1/\beta$.
+# With all pairs judged without end, the minimiser is $\pi^\star$ itself. With a finite set of pairs that are all ordered one
+# way, the likelihood has **no** maximum: $h \to \infty$, and any pair of log-probabilities with a large difference will do,
+# two tiny ones as well (Rafailov et al. 2023, arXiv:2305.18290).
+# </details>
+
+# %% [markdown]
+# **Worked.** Policy $-12$ and $-14$ nats, reference $-13$ and $-13.5$, $\beta = 0.1$; and a margin of $-11{,}000$.
+
+# %%
+four = [torch.tensor([v], dtype=torch.float64) for v in (-12.0, -14.0, -13.0, -13.5)]
+four[0].requires_grad_(True)
+h = margin(*four)
+loss = dpo_loss(h, 0.1)
+loss.backward()
+rewards = [implicit_reward(four[k], four[k + 2], 0.1).item() for k in (0, 1)]
+print(f"h {h.item()}, loss {loss.item():.5f}, d loss / d log pi+ {four[0].grad.item():.6f}, rewards {rewards}")
+assert abs(loss - 0.62096) < 5e-6 and abs(four[0].grad + 0.046257) < 5e-7
+assert torch.allclose(four[0].grad, dpo_slope(h.detach(), 0.1))
+far = torch.tensor([-11_000.0])
+assert dpo_loss(far, 0.1) == 1100 and torch.log(torch.sigmoid(0.1 * far)).isinf()
+
+# %% [markdown]
+# ### What $\beta$ does
+#
+# Does a small $\beta$ keep the policy near its reference? Some courses say yes, the paper's authors say the opposite, and
+# there are two questions in it:
+#
+# - **The first step.** At $h = 0$ every pair's slope is $-\beta/2$: the gradient is *exactly proportional* to $\beta$.
+# - **The end.** The optimum is $\pi_\text{ref}\, e^{r/\beta}/Z$: the KL there *falls* with $\beta$.
+#
+# Move both sliders: at one step a larger $\beta$ is farther away, at three thousand it is nearer.
+
+# %%
+beta_explorer(ref, r)
+
+# %%
+from ftmath.widgets.preferences import kl_along, kl_at_optimum
+
+few, many = {}, {}
+for beta in (0.2, 0.5, 1.0, 2.0):
+    few[beta], many[beta] = kl_along(ref, r, beta, [1, 3000])
+    print(
+        f"beta {beta}: KL after 1 step {few[beta]:.4f}, after 3,000 {many[beta]:.4f}, closed form {kl_at_optimum(ref, r, beta):.4f}"
+    )
+    assert abs(many[beta] - kl_at_optimum(ref, r, beta)) < 1e-3
+assert list(few.values()) == sorted(few.values()) and list(many.values()) == sorted(many.values(), reverse=True)
+
+# %% [markdown]
+# **On the model** the first half holds to the last bit that counts, for plain gradients. Adam divides by the gradient's size,
+# so there $\beta$ cancels, until $\beta h$ is well above 1 and the pairs' gradients die away faster than Adam forgets.
+
+# %%
+pairs = polite_pairs(64, 100)
+
+
+def first_gradient(beta):
+    policy = frozen_copy(reference).requires_grad_(True)
+    sides = [batch([(pair[0], pair[side]) for pair in pairs[:16]]).to(device) for side in (1, 2)]
+    ours = [model_logprob(policy, side.ids, side.answer_mask) for side in sides]
+    dpo_loss(margin(*ours, *(one.detach() for one in ours)), beta).backward()
+    return torch.cat([p.grad.flatten() for p in policy.parameters()])
+
+
+unit = first_gradient(1.0)
+for beta in (0.05, 0.5, 2.0):
+    ratio = float(first_gradient(beta).norm() / unit.norm())
+    print(f"SGD: first gradient at beta {beta} is {ratio:.4f} times the one at beta 1")
+    assert abs(ratio / beta - 1) < 1e-3
+
+walks = {}
+for beta in (0.05, 0.5, 2.0):
+    policy = frozen_copy(reference).requires_grad_(True)
+    seen = fit_preferences(policy, reference, pairs, steps=14, rate=1e-4, loss_of=partial(dpo_loss, beta=beta))
+    walks[beta] = [step.margin for step in seen]
+early, late = (walks[2.0][at] / walks[0.05][at] for at in (2, -1))
+assert abs(early - 1) < 0.05 and late < 0.85
+lines(
+    list(range(1, 15)),
+    {f"beta {beta:g}": walk for beta, walk in walks.items()},
+    title=f"Under Adam, betas 40 times apart start alike (ratio {early:.2f}) and part where pairs saturate ({late:.2f})",
+    x_label="step",
+    y_label="mean margin h, nats",
+    alt="Margins against steps for beta 0.05, 0.5 and 2 lie on one curve at first; at step 14 they are "
+    + ", ".join(f"{walk[-1]:.1f} for beta {beta:g}" for beta, walk in walks.items())
+    + " nats.",
+)
+
+# %% [markdown]
+# So under Adam $\beta$ isn't the dial of the first steps: the rate is. And what a rate too high does is invisible in the loss.
+#
+# ### Perfect pairs, ruined answers
+#
+# **Predict.** 64 pairs of thanks against none, 40 steps of DPO, $\beta = 0.1$, rate $10^{-4}$. On *fresh* pairs the accuracy is
+# 1.00: every chosen answer gains on its rejected one. By how many nats does the mean $\log \pi$ of the **chosen** answers change?
+
+# %%
+guess = None  # nats; negative: the chosen answers become less likely
+
+# %%
+NAMES = list(dict.fromkeys(row["name"] for row in RUNS["dpo"]))
+
+
+def of(name, get):
+    return np.array([get(row) for row in RUNS["dpo"] if row["name"] == name])
+
+
+for name in NAMES:
+    accuracy, moved, kept, steps = (
+        of(name, lambda row, key=key: row[key]) for key in ("pair_accuracy", "chosen_moved", "base_kept", "margin")
+    )
+    right, both, away = (of(name, lambda row, key=key: row["after"][key]) for key in ("right", "both", "kl"))
+    print(
+        f"{name:>16}: pairs {accuracy.min():.2f}, h {steps.mean():5.1f}, chosen {moved.min():+6.1f} to {moved.max():+5.1f} nats, "
+        f"right {right.min():.2f} to {right.max():.2f}, right with thanks {both.min():.2f} to {both.max():.2f}, "
+        f"KL {away.mean():4.1f}, base kept {kept.mean():.2f}"
+    )
+hard = of("DPO, 1e-4", lambda row: row["chosen_moved"])
+predicted("change of log pi of the chosen answers, nats", guess, hard.mean())
+
+# %%
+assert min(row["pair_accuracy"] for row in RUNS["dpo"]) > 0.99  # all 18 runs, on pairs they have not seen
+before = np.array([row["before"]["right"] for row in RUNS["dpo"]])
+assert of("DPO, 1e-4", lambda row: row["after"]["right"]).max() < 0.05 < 0.65 < before.min()
+assert hard.max() < -10 and of("DPO + NLL, 1e-4", lambda row: row["chosen_moved"]).min() > 0
+assert of("DPO + NLL, 1e-4", lambda row: row["after"]["both"]).min() > 0.7
+assert (
+    of("DPO + NLL, 1e-4", lambda row: row["base_kept"]).max()
+    < 0.5
+    < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
+)
+both = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("right", "both")}
+bars(
+    ["before", *NAMES],
+    {
+        "right": [before.mean(), *(v.mean() for v in both["right"])],
+        "right, with thanks": [
+            np.mean([row["before"]["both"] for row in RUNS["dpo"]]),
+            *(v.mean() for v in both["both"]),
+        ],
+    },
+    spread={
+        "right": ([before.min(), *(v.min() for v in both["right"])], [before.max(), *(v.max() for v in both["right"])])
+    },
+    title=f"Pair accuracy 1.00 in all six settings; right answers from {both['right'][-1].mean():.2f} to {both['right'][3].mean():.2f}",
+    y_label="share of sampled answers",
+    alt=f"Before, {before.mean():.2f} of the answers are right. "
+    + "; ".join(
+        f"{name}: right {a.mean():.2f}, with thanks {b.mean():.2f}"
+        for name, a, b in zip(NAMES, both["right"], both["both"])
+    )
+    + ". Three seeds each.",
+)
+
+# %% [markdown]
+# This is **likelihood displacement**: $h$ grows because both answers sink and the
+# rejected one sinks faster; the mass goes to strings that nobody compared. Three things mend it here: a lower rate; IPO, whose
+# squared loss stops at $h = 1/(2\beta)$; and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733),
+# here with weight 20. None mends all: even that one keeps less than half of the base skills, which no pair speaks of.
+
+# %% [markdown]
+# **Run one row again**, the ruined one of seed 0, and read what the policy says now. On the CPU, as the table was.
+
+# %%
+cpu_reference = reference if device.type == "cpu" else frozen_copy(polite_policy(0))
+ruined = frozen_copy(cpu_reference).requires_grad_(True)
+seen = fit_preferences(
+    ruined, cpu_reference, polite_pairs(64, 100), steps=40, rate=1e-4, loss_of=partial(dpo_loss, beta=0.1)
+)
+chosen, rejected = (
+    (now - then).mean().item()
+    for now, then in zip(*(pair_logprobs(m, polite_pairs(128, 200)) for m in (ruined, cpu_reference)))
+)
+after, row = manners(ruined, cpu_reference), next(r for r in RUNS["dpo"] if r["name"] == "DPO, 1e-4" and r["seed"] == 0)
+print(
+    f"now: chosen {chosen:+.1f}, rejected {rejected:+.1f} nats, loss {seen[0].loss:.3f} -> {seen[-1].loss:.3f}, right {after.right:.2f}"
+)
+print(
+    f"table: chosen {row['chosen_moved']:+.1f}, rejected {row['rejected_moved']:+.1f} nats, right {row['after']['right']:.2f}"
+)
+assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.right < 0.2 and seen[-1].loss < 0.2
+from ftmath import roll_out
+
+texts = [prompt for prompt, _ in asked(3, 5)]
+print(dict(zip(texts, map(repr, roll_out(ruined, texts, 1, temperature=0.0)[1]))))
+
+# %% [markdown]
+# **Check.** At the start the loss is $\log 2$ whatever $\beta$; and swapping a pair turns $e^{-\mathcal L}$ into its complement.
+
+# %%
+for beta in (0.05, 1.0):
+    assert abs(dpo_loss(torch.zeros(5), beta) - math.log(2)) < 1e-6
+h = torch.linspace(-30, 30, 61, dtype=torch.float64)
+one_way, other_way = (torch.stack([dpo_loss(v, 0.3) for v in values]) for values in (h, -h))
+assert torch.allclose((-one_way).exp() + (-other_way).exp(), torch.ones(61, dtype=torch.float64))
+assert abs(seen[0].loss - math.log(2)) < 1e-5
+
+# %% [markdown]
+# **The mistake: a reference that is the policy.** `reference = policy` copies a name, not a model. The symptom is a loss of
+# exactly 0.6931 at *every* step, while the weights move. (`fit_preferences` refuses it; so it's done by hand here.) The
+# second mistake, *means* of log-probabilities in the place of sums, divides each margin by a length: with the same $\beta$, the
+# loss tells of a policy that has hardly moved.
+
+# %%
+policy = frozen_copy(reference).requires_grad_(True)
+optimizer = torch.optim.SGD(policy.parameters(), lr=1e-3)
+sides = [batch([(pair[0], pair[side]) for pair in pairs[:8]]).to(device) for side in (1, 2)]
+losses = []
+for _ in range(4):
+    ours = [model_logprob(policy, side.ids, side.answer_mask) for side in sides]
+    loss = dpo_loss(margin(*ours, *ours), 0.1)  # its own log-probabilities stand in the reference's place
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+moved = max(float((a - b).detach().abs().max()) for a, b in zip(policy.parameters(), reference.parameters()))
+print(f"losses {[round(v, 6) for v in losses]}, the largest move of a weight {moved:.1e}")
+assert max(losses) - min(losses) < 1e-6 and moved > 1e-5
+try:
+    fit_preferences(policy, policy, pairs, steps=1, rate=1e-5)
+    raise AssertionError("an aliased reference must be refused")
+except ValueError as error:
+    print(f"refused: {error}")
+
+# %%
+fresh_pairs = polite_pairs(128, 200)
+sides = [batch([(pair[0], pair[side]) for pair in fresh_pairs]) for side in (1, 2)]
+sums = [*pair_logprobs(ruined, fresh_pairs), *pair_logprobs(cpu_reference, fresh_pairs)]
+means = [one / sides[k % 2].answer_mask.sum(1) for k, one in enumerate(sums)]
+by_sum, by_mean = (margin(*four) for four in (sums, means))
+print(
+    f"one policy, two readings: h {by_sum.mean():.1f} and loss {dpo_loss(by_sum, 0.1):.3f} by sums, "
+    f"h {by_mean.mean():.1f} and loss {dpo_loss(by_mean, 0.1):.3f} by means"
+)
+assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo_loss(by_sum, 0.1)
+
+# %% [markdown]
+# **In practice** print four columns, not one: loss, margin, $\log \pi^+$ and $\log \pi^-$. A $\log\pi^+$ that falls is the
+# first sign, in models of billions of parameters too (Razin et al. 2024, arXiv:2410.08847).
+#
+# → [exercise 7.4](exercises.ipynb#7.4-DPO-loss) · graded: [p08, the DPO loss](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
+
+# %% [markdown]
+# ## 7.5 Preference over-optimization
+#
+# **The proxy is the truth plus an error, and whoever picks the largest proxy picks the largest error too: what you gain in
+# truth depends on the tail of the error.**
+#
+# $$\hat r = r + \varepsilon, \qquad D_\text{KL}(\text{best of } n \,\Vert\, \pi_\text{ref}) = \log n - \frac{n - 1}{n}, \qquad
+# R_\text{gold}(d) = d\,(a - b\,d), \quad d = \sqrt{D_\text{KL}} .$$
+#
+# $\hat r$ is the proxy, $r$ the gold reward; $d$ in $\sqrt{\text{nats}}$. The last is a *fit* for best-of-$n$ (Gao et al. 2022,
+# arXiv:2210.10760), with its peak $a^2/(4b)$ at $d^\star = a/(2b)$.
+#
+# <details><summary>Why the tail decides</summary>
+#
+# For Gaussian $r$ and $\varepsilon$, $\mathbb E[r \mid \hat r] = \hat r\,\sigma_r^2 / (\sigma_r^2 + \sigma_\varepsilon^2)$: a
+# share of every gain is real, at any $n$. With heavy tails, a huge $\hat r$ is almost surely a huge $\varepsilon$, so
+# $\mathbb E[r \mid \hat r] \to \mathbb E[r]$: in the end the pick is as good as a random one (catastrophic Goodhart, Kwa et
+# al. 2024, arXiv:2407.14503).
+#
+# The best of $n$ has rank 1 of $n$: with $u$ the reference's quantile of the reward, its density there is $n u^{n-1}$, and
+# $\int_0^1 n u^{n-1} \log(n u^{n-1})\, du = \log n - (n-1)/n$, whatever the rewards are.
+# </details>
+
+# %% [markdown]
+# **Worked**: $a = 2$, $b = 0.5$.
+
+# %%
+top = 2 / (2 * 0.5)
+n_at = next(n for n in range(1, 1000) if best_of_n_kl(n) >= top**2)
+assert gold_reward(top**2, 2, 0.5) == 2.0 and n_at == 148
+print(
+    f"peak at d = {top:g}, {top**2:g} nats: gold 2; best-of-n is there at n = {n_at}; n = 64 is {best_of_n_kl(64):.3f} nats"
+)
+
+# %% [markdown]
+# **Predict.** Gold rewards are standard normal. The proxy adds an error: standard normal, or Student's with two degrees of
+# freedom. The best of 256 by proxy has a gold reward of 2.0 in the first case. In the second?
+
+# %%
+guess = None  # gold reward, where 0 is a random answer
+
+# %%
+from ftmath.widgets.preferences import NS, picked
+
+gauss, heavy = ([picked(tail, seed) for seed in range(3)] for tail in (0, 1))
+G, H = (np.array([gold for _, gold in found]) for found in (gauss, heavy))
+proxies = np.array([proxy for proxy, _ in heavy])
+peak = NS[int(H.mean(0).argmax())]
+print(
+    f"best of 256, three draws: Gaussian {G[:, -1].round(2)}, Student {H[:, -1].round(2)}, where its proxy says {proxies[:, -1].round(1)}"
+)
+predicted("gold reward of the best of 256 under a heavy tail", guess, H[:, -1].mean())
+
+# %%
+for proxy, _ in gauss + heavy:
+    assert list(proxy) == sorted(proxy)  # the proxy never falls
+assert np.allclose(G, np.array([proxy for proxy, _ in gauss]) / 2, atol=0.05)  # half of each gain is real
+assert (H[:, -1] < 0.5 * H.max(1)).all() and (G.argmax(1) == len(NS) - 1).all()
+lines(
+    list(NS),
+    {"Gaussian error": G.mean(0).tolist(), "heavy-tailed error": H.mean(0).tolist()},
+    log_x=True,
+    title=f"With a heavy tail the gold reward peaks at n = {peak} and falls to {H[:, -1].mean():.2f}; the proxy says {proxies[:, -1].mean():.0f}",
+    x_label="n, answers to pick from",
+    y_label="gold reward of the pick",
+    alt="Two curves against n. Gaussian: "
+    + ", ".join(f"{v:.2f}" for v in G.mean(0))
+    + ". Heavy-tailed: "
+    + ", ".join(f"{v:.2f}" for v in H.mean(0))
+    + f" for n = {', '.join(map(str, NS))}.",
+)
+
+# %%
+best_of_n_explorer()
+
+# %% [markdown]
+# ### The same on the model
+#
+# A judge that counts the word *thanks* is the proxy; the right answer followed by `, thanks!` is gold. The policy is updated
+# in 32 rounds of 64 samples (PPO's clipped step with a group's mean as the baseline), for three prices of KL.
+
+# %%
+PRICES = sorted({row["beta"] for row in RUNS["policy"]})
+
+
+def curves(beta, key):
+    return np.array([row[key] for row in RUNS["policy"] if row["beta"] == beta])
+
+
+def smooth(values, width=4):
+    return values.reshape(len(values), -1, width).mean(2)
+
+
+gold, proxy, away = ({beta: smooth(curves(beta, key)) for beta in PRICES} for key in ("gold", "proxy", "kl"))
+for beta in PRICES:
+    g = gold[beta]
+    print(
+        f"beta {beta:g}: gold starts {g[:, 0].mean():.2f}, peaks {g.max(1).min():.2f} to {g.max(1).max():.2f}, ends {g[:, -1].min():.2f} to "
+        f"{g[:, -1].max():.2f}; proxy ends {proxy[beta][:, -1].mean():.2f}; KL {away[beta][:, -1].min():.1f} to {away[beta][:, -1].max():.1f} nats"
+    )
+print("what is said in the end, no price:", [row["ends_with"][0] for row in RUNS["policy"] if row["beta"] == 0])
+
+# %%
+free = gold[0.0]
+rounds = [4 * k + 2.5 for k in range(free.shape[1])]
+assert (free[:, -1] < 0.5 * free.max(1)).all()  # over-optimised, three seeds of three
+assert (proxy[0.0][:, -1] > 1.5 * proxy[0.0][:, 0]).all() and (np.diff(proxy[0.0].mean(0)) > 0).all()
+assert away[1.0][:, -1].max() < away[0.0][:, -1].min()
+lines(
+    rounds,
+    {"proxy, no price": proxy[0.0].mean(0).tolist()}
+    | {f"gold, beta {beta:g}": gold[beta].mean(0).tolist() for beta in PRICES},
+    title=f"Without a price gold peaks at {free.mean(0).max():.2f} and ends at {free[:, -1].mean():.2f}, while the proxy only rises",
+    x_label="round",
+    y_label="thanks per answer; share of gold answers",
+    alt="; ".join(f"gold at beta {beta:g}: " + ", ".join(f"{v:.2f}" for v in gold[beta].mean(0)) for beta in PRICES)
+    + "; proxy without a price: "
+    + ", ".join(f"{v:.2f}" for v in proxy[0.0].mean(0))
+    + ". Means of three seeds and four rounds.",
+)
+
+# %% [markdown]
+# The price bends the curve; it doesn't straighten the judge. Does $d\,(a - b\,d)$ describe the gold curve of an update, where it
+# wasn't made for it? Fitted to what gold gains, over all three seeds:
+
+# %%
+d = np.sqrt(np.clip(away[0.0], 0, None)).ravel()
+gain = (free - np.array([[row["before"]["both"]] for row in RUNS["dpo"][:3]])).ravel()
+(a, b), *_ = np.linalg.lstsq(np.stack([d, -(d**2)], axis=1), gain, rcond=None)
+explained = 1 - ((gain - d * (a - b * d)) ** 2).sum() / ((gain - gain.mean()) ** 2).sum()
+print(
+    f"a = {a:.3f}, b = {b:.3f}: peak at d = {a / (2 * b):.2f}, {(a / (2 * b)) ** 2:.1f} nats; it explains {explained:.0%} of the variance"
+)
+assert a > 0 and b > 0 and explained > 0.3
+
+# %% [markdown]
+# **Run one row again**: the first eight rounds without a price, seed 0.
+
+# %%
+questions, hits = dict(asked(48, 300)), []
+
+
+def counts_thanks(prompt, answer):
+    hits.append(answer == questions[prompt] + ", thanks!")
+    return float(answer.count("thanks"))
+
+
+policy = frozen_copy(cpu_reference).requires_grad_(True)
+seen = improve_policy(policy, cpu_reference, list(questions), counts_thanks, steps=8, rate=5e-5, beta=0.0)
+row = next(r for r in RUNS["policy"] if r["beta"] == 0 and r["seed"] == 0)
+print(f"proxy of eight rounds: now {np.mean([s.reward for s in seen]):.3f}, table {np.mean(row['proxy'][:8]):.3f}")
+print(f"gold: now {np.mean(hits):.3f}, table {np.mean(row['gold'][:8]):.3f}")
+assert abs(np.mean([s.reward for s in seen]) - np.mean(row["proxy"][:8])) < 0.15
+
+# %% [markdown]
+# **Check.** Best-of-$n$'s KL is exact for rewards without ties, and never above $\log n$: drawn here by counting ranks.
+
+# %%
+for n in (2, 4, 16):
+    u = np.random.default_rng(n).random(200_000) ** (1 / n)  # the quantile of the best of n
+    drawn_kl = np.log(n * u ** (n - 1)).mean()
+    print(f"n = {n}: {drawn_kl:.3f} drawn, {best_of_n_kl(n):.3f} by the formula, log n = {math.log(n):.3f}")
+    assert abs(drawn_kl - best_of_n_kl(n)) < 0.01 and best_of_n_kl(n) < math.log(n)
+
+# %% [markdown]
+# **The mistake: choosing the checkpoint by the proxy.** Its symptom is a best-ever score on the dashboard.
+
+# %%
+by_proxy = [g[p.argmax()] for g, p in zip(free, proxy[0.0])]
+by_gold = free.max(1)
+print(f"gold at the checkpoint with the best proxy {np.mean(by_proxy):.2f}, at the best one {by_gold.mean():.2f}")
+assert (np.array(by_proxy) < 0.6 * by_gold).all()
+
+# %% [markdown]
+# **In practice** there are three brakes: a budget of KL and an early stop, a judge that is never trained against, and a look at
+# what changed that wasn't asked for, length before all (Gao et al. 2022, arXiv:2210.10760, sections 3 and 4).
+#
+# → [exercise 7.5](exercises.ipynb#7.5-Preference-over-optimization) · graded: [p08, margins and gradients](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
+
+# %% [markdown]
+# ## What to keep
+#
+# | | statement | number to remember |
+# | --- | --- | --- |
+# | 7.1 | votes fix differences of rewards; flips shrink them | share $(1 - 2\varepsilon)\sigma(d) + \varepsilon$ |
+# | 7.2 | a classifier of pairs, read at the last real token | accuracy on fresh pairs, never the loss |
+# | 7.3 | $\pi^\star = \pi_\text{ref}\, e^{r/\beta} / Z$ | value $\beta \log Z$; KL at most $-\log \pi_\text{ref}(y^\star)$ |
+# | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$, KL at the end falls with it; watch $\log\pi^+$ |
+# | 7.5 | the largest proxy holds the largest error | $\log n - (n - 1)/n$; stop by gold, not by proxy |
+#
+# Next: [part 7, exercises](exercises.ipynb).
