@@ -20,6 +20,7 @@ ALLOWED = {
     "pathlib",
     "collections",
     "functools",
+    "json",
     "torch",
     "numpy",
     "matplotlib",
