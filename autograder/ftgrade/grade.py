@@ -1,5 +1,6 @@
 """One submission, or a class of them, to reports: seeds, the worker's calls, and what is stored."""
 
+import base64
 import contextlib
 import csv
 import dataclasses
@@ -29,12 +30,13 @@ from ftgrade.notebook import Cell, Finding, Submission, read_file
 from ftgrade.quarantine import set_aside
 from ftgrade.report import CellNote, CheckReport, Report
 from ftgrade.sandbox.process import Sandbox, Worker
-from ftgrade.worker import FrameError
+from ftgrade.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError
 
 HIDDEN_SEEDS = 3
 LOAD_SECONDS = 10.0
 SUBMISSION_SECONDS = 60.0
 MAX_NOTE_CHARACTERS = 2_000
+PNG = b"\x89PNG\r\n\x1a\n"
 BEFORE = ".before"
 
 
@@ -242,8 +244,18 @@ def note(cell: Cell, reply: object) -> Iterator[CellNote]:
             failure = channel.raised(reply["error"])
             line = f" (line {failure.line})" if failure.line else ""
             error = f"{failure.names[0] if failure.names else 'Error'}{line}: {failure.message[:300]}"
-    if printed or error:
-        yield CellNote(cell.number, printed, error)
+    pictures = tuple(whole_pictures(reply.get("pictures")))
+    if printed or error or pictures:
+        yield CellNote(cell.number, printed, error, pictures)
+
+
+def whole_pictures(claimed: object) -> Iterator[str]:
+    """Yield what a reply calls pictures, as far as it looks like PNG within bounds; anyone may have forged it."""
+    for text in claimed[:MAX_PICTURES] if isinstance(claimed, list) else []:
+        with contextlib.suppress(ValueError, TypeError):
+            data = base64.b64decode(text, validate=True)
+            if data.startswith(PNG) and len(data) <= MAX_PICTURE_BYTES:
+                yield base64.b64encode(data).decode()
 
 
 def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], list[Finding]]:

@@ -205,13 +205,14 @@ def write_check(cell: Any, check: CheckReport) -> None:
 
 
 def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
-    """Put what the student's own cells printed, or how they failed, under those cells, as plain text."""
+    """Put what the student's own cells printed and drew, or how they failed, under those cells."""
     by_number = {note.number: note for note in notes}
     for cell in nb.cells:
         note = by_number.get(cell.metadata.get("ftgrade", {}).get("number"))
         if note is not None and cell.cell_type == "code":
             text = "\n".join(part for part in (note.printed.rstrip("\n"), note.error) if part)
-            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)] if text else []
+            cell.outputs += [nbformat.v4.new_output("display_data", {"image/png": one}) for one in note.pictures]
 
 
 def told(report: Report) -> dict[str, Any]:

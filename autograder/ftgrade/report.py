@@ -53,11 +53,12 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True)
 class CellNote:
-    """What one of the student's own cells did when it ran: what it printed, or how it failed."""
+    """What one of the student's own cells did: what it printed, how it failed, what it drew (PNG in base64)."""
 
     number: int
     printed: str = ""
     error: str = ""
+    pictures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def from_json(text: str, secret: bytes = b"") -> Report:
     try:
         data["checks"] = tuple(CheckReport(**check) for check in data["checks"])
         data["findings"] = tuple(Finding(**finding) for finding in data["findings"])
-        data["notes"] = tuple(CellNote(**note) for note in data["notes"])
+        data["notes"] = tuple(CellNote(**note | {"pictures": tuple(note["pictures"])}) for note in data["notes"])
         return Report(**data)
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not a report: {error}") from None

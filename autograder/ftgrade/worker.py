@@ -38,6 +38,7 @@ import torch
 MAX_FRAME_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 MAX_TEXT = 4_000
+MAX_PICTURES, MAX_PICTURE_BYTES = 4, 200_000  # of one cell
 NUMPY_DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 )
@@ -277,13 +278,30 @@ def run(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def executed(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
+    """Return what a cell printed and drew and, if it raised, the error."""
     text = CappedText()
+    failed: dict[str, Any] = {}
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
             execute(plain_python(request["source"]), namespace)
         except BaseException as error:  # a cell may exit or interrupt: the next one runs all the same
-            return {"error": describe(error), "printed": text.getvalue()}
-    return {"printed": text.getvalue()}
+            failed = {"error": describe(error)}
+        pictures = drawn()
+    return {"printed": text.getvalue(), **failed, **({"pictures": pictures} if pictures else {})}
+
+
+def drawn() -> list[str]:
+    """Return the figures that a cell left open, as PNG in base64, and close them, as a notebook does."""
+    pyplot: Any = sys.modules.get("matplotlib.pyplot")
+    found: list[str] = []
+    with contextlib.suppress(Exception):  # a figure that can't be drawn is no fault of the cell
+        for number in pyplot.get_fignums()[:MAX_PICTURES]:
+            data = io.BytesIO()
+            pyplot.figure(number).savefig(data, format="png", dpi=72)
+            if data.tell() <= MAX_PICTURE_BYTES:
+                found.append(base64.b64encode(data.getvalue()).decode())
+        pyplot.close("all")
+    return found
 
 
 def describe(error: BaseException) -> dict[str, Any]:
@@ -499,7 +517,10 @@ def parent(control: socket.socket, prison: Prison) -> None:
     """Import what children share, enter the prison, then fork a child for each submission and bury it when told."""
     import gc
 
-    # The first optimizer step imports the first (over a second); the transformer reads magics. Both once, here.
+    # The first optimizer step imports the first (over a second), the transformer reads magics, and a child has neither
+    # the time nor the files to look for fonts. All once, here.
+    with contextlib.suppress(ImportError):
+        import matplotlib.pyplot as _  # noqa: F401
     import torch._dynamo  # pyright: ignore[reportUnusedImport]
     from IPython.core.inputtransformer2 import TransformerManager  # noqa: F401  # pyright: ignore[reportUnusedImport]
 

@@ -8,7 +8,7 @@ import pytest
 from ftgrade import build, report
 from ftgrade.catalog import home
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course, Grader, grade_class, hidden_seeds, open_seed
+from ftgrade.grade import Course, Grader, grade_class, hidden_seeds, open_seed, whole_pictures
 
 CATALOG = home()
 STEM = "p03_lora_parameters"
@@ -188,6 +188,21 @@ def test_magics_and_a_notebook_that_imports_its_checks_are_graded_like_any_other
     made = grader.report("ada", STEM)
     assert made.score == 10.0
     assert [note.error for note in made.notes if note.error] == []
+
+
+def test_what_a_cell_draws_is_shown_to_its_student(grader: Grader, hand_in: HandIn):
+    draws = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint('drawn')"
+    forges = "import sys\nsys.modules['matplotlib.pyplot'] = None\nprint('x')"
+    hand_in("ada", STEM, data=with_cells(draws, forges))
+    made = grader.report("ada", STEM)
+    assert made.score == 10.0
+    assert [len(note.pictures) for note in made.notes] == [1, 0]
+    assert report.from_json(report.to_json(made)) == made
+
+
+@pytest.mark.parametrize("claimed", [None, 7, "x", ["x", 7, None], ["PHNjcmlwdD4="], [["a"]]])
+def test_a_picture_that_is_none_is_dropped(claimed: object):
+    assert list(whole_pictures(claimed)) == []
 
 
 def test_the_library_is_named_as_missing_rather_than_given(grader: Grader, hand_in: HandIn):

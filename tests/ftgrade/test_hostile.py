@@ -119,6 +119,24 @@ def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(reports: 
                 assert "".join(cell["source"]).startswith("```")
 
 
+def test_nbgraders_own_notebooks_as_submissions_stop_nobody(tmp_path: Path):
+    """What nbgrader ships for its tests and its documentation: of every format, some broken on purpose."""
+    import nbgrader
+
+    found = sorted(Path(nbgrader.__file__).parent.rglob("*.ipynb"))
+    assert len(found) > 50
+    for number, path in enumerate(found):
+        folder = tmp_path / "submitted" / f"s{number}" / STEM
+        folder.mkdir(parents=True)
+        shutil.copy(path, folder / f"{STEM}.ipynb")
+    grader = Grader(home(), Course(tmp_path))
+    reports = list(grade_class(grader, [STEM], workers=2))
+    grader.close()
+    assert len(reports) == len(found)
+    assert {report.state for report in reports} <= {"graded", "unreadable"}
+    assert {report.score for report in reports} == {0.0}
+
+
 # ---------------------------------------------------------------------------------------------------------- faults
 
 STUDENTS = 8

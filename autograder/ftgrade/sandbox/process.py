@@ -135,7 +135,7 @@ class Sandbox:
             self.process = subprocess.Popen(  # noqa: S603
                 words,
                 pass_fds=[theirs.fileno()],
-                env=clean_environment(),
+                env=clean_environment() | {"MPLCONFIGDIR": self.base},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
