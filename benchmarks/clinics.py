@@ -1,4 +1,4 @@
-"""Part 10's longer runs: patients of both clinics, a sweep of rates for full tuning and LoRA, and twenty seeds of one run.
+"""Part 10's longer runs: patients of both clinics, a sweep of rates, twenty seeds of one run.
 
     python benchmarks/clinics.py [--write]
 
@@ -9,7 +9,6 @@ course/ftmath/weights/clinics.json, which part 10 shows and from which it reruns
 
 import argparse
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,8 +48,10 @@ def swept(kind: str, rate: float, seed: int) -> Row:
     """Return a row of the sweep: the mean loss of the last ten steps, accuracy, and what is kept of the old skills."""
     model, losses = tuned(kind, rate, seed)
     kept = [accuracy(model, probes(name, 24, 2024)) for name in SKILLS]
-    return {"kind": kind, "rate": rate, "seed": seed, "loss": float(f"{np.mean(losses[-10:]):.6g}"),
-            "accuracy": accuracy(model, probes("flip", 128, 2024)), "kept": round(sum(kept) / len(kept), 4)}  # fmt: skip
+    return {
+        "kind": kind, "rate": rate, "seed": seed, "loss": float(f"{np.mean(losses[-10:]):.6g}"),
+        "accuracy": accuracy(model, probes("flip", 128, 2024)), "kept": round(sum(kept) / len(kept), 4),
+    }  # fmt: skip
 
 
 def seeded(seed: int) -> Row:
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep the numbers for the course")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    work: dict[str, list[Callable[[], Row]]] = {
+    work = {
         "masks": [lambda f=f, s=s: as_record(treat_mask(f, s)) for f in MASK_FAULTS for s in range(3)],
         "references": [lambda f=f, s=s: as_record(treat_reference(f, s)) for f in REFERENCE_FAULTS for s in range(3)],
         "rates": [lambda k=k, r=r, s=s: swept(k, r, s) for k in SWEEPS for r in RATES for s in range(3)],
@@ -80,7 +81,9 @@ def main() -> None:
         print(f"{row['kind']:<6} {row['rate']:.0e} seed {row['seed']}: loss {row['loss']:.3f}, "
               f"accuracy {row['accuracy']:.2f}, kept {row['kept']:.2f}")  # fmt: skip
     for row in found["masks"] + found["references"]:
-        print(row["fault"], row["seed"], f"{row['losses'][0]:.3f} -> {np.mean(row['losses'][-8:]):.3f}", row["measures"])
+        print(
+            row["fault"], row["seed"], f"{row['losses'][0]:.3f} -> {np.mean(row['losses'][-8:]):.3f}", row["measures"]
+        )
     print("accuracy over seeds:", sorted(row["accuracy"] for row in found["seeds"]))
     if arguments.write:
         lines = {name: "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]" for name, rows in found.items()}

@@ -1,4 +1,4 @@
-"""Part 10: the clinics tell their patients apart, what was recorded can be run again, and the checklist names what exists."""
+"""Part 10: the clinics tell their patients apart, records run again, the checklist names what exists."""
 
 import ast
 import json
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import ftmath
-import ftmath.skills
 import pytest
 import torch
 from ftmath.align import frozen_copy
@@ -44,7 +43,7 @@ def codes(fault: str) -> set[str]:
     return {code for code, _ in audit_masks(ROWS.ids, labels, ROWS.attention_mask, starts, eos=EOS)}
 
 
-# ------------------------------------------------------------------------------------------------------------ the clinics
+# ---------------------------------------------------------------------------------------------------------- the clinics
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_unknown_faults_are_refused():
             treat("tired", 0)
 
 
-# -------------------------------------------------------------------------------------------------------------- the record
+# ----------------------------------------------------------------------------------------------------------- the record
 
 
 def test_every_fault_and_seed_is_recorded():
@@ -112,7 +111,7 @@ def test_every_fault_and_seed_is_recorded():
     }
     assert set(MASK_LETTERS) == set(MASK_FAULTS)
     assert set(REFERENCE_LETTERS) == set(REFERENCE_FAULTS)
-    assert len({row["seed"] for row in recorded()["seeds"]}) == 20  # pyright: ignore
+    assert len({row["seed"] for row in recorded()["seeds"]}) == 20
 
 
 @pytest.mark.parametrize("fault", MASK_FAULTS)
@@ -160,7 +159,7 @@ def test_a_clinic_of_one():
     assert shown(explorer, 0, 0)["last losses, mean"] == "1.5000"
 
 
-# ------------------------------------------------------------------------------------------------------------ the checklist
+# -------------------------------------------------------------------------------------------------------- the checklist
 
 
 def checklist_rows() -> list[list[str]]:

@@ -141,7 +141,7 @@ def by_substring(intended: Iterable[str], actual: Iterable[str]) -> tuple[list[s
 
 
 def last_wins(names: Sequence[str], rules: Mapping[str, float], default_lr: float) -> dict[str, float]:
-    return make_groups(names, dict(reversed(rules.items())), default_lr)
+    return make_groups(names, dict(reversed(list(rules.items()))), default_lr)
 
 
 def unmatched_dropped(names: Sequence[str], rules: Mapping[str, float], default_lr: float) -> dict[str, float]:
@@ -233,7 +233,9 @@ NAMES = ["blocks.0.q.A", "blocks.0.q.B", "blocks.1.v.A", "blocks.1.v.B", "head.w
 SCORES = [(drawn(seed, 40) > cut).double() for seed, cut in ((0, 0.3), (0, -0.1), (2, 0.0))]
 RESAMPLES = torch.randint(40, (300, 40), generator=torch.Generator().manual_seed(7))
 TABLES = [-drawn(seed, 2, 3, 5).abs() for seed in (3, 4)]
-ANSWERS = torch.tensor([[[0, 1, 1, 1, 0], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0]], [[0, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]])
+ANSWERS = torch.tensor(
+    [[[0, 1, 1, 1, 0], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0]], [[0, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]]
+)
 
 # Words and cases read better unbroken, as a catalogue.
 # ruff: noqa: E501, ISC004

@@ -1,9 +1,10 @@
-"""Clinics: runs with one planted fault each, treated with the library's own functions, and an explorer to diagnose them."""
+"""Clinics: runs with one planted fault each, made with the library's own functions, and an explorer of them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ MaskOf = Callable[[Batch], Tensor]
 
 
 def one_late(rows: Batch) -> Tensor:
-    """Return the answer mask moved one place to the right: the first answer token is lost, what follows EOS is learned."""
+    """Return the answer mask one place late: the first answer token is lost, what follows EOS is learned."""
     return torch.cat([torch.zeros_like(rows.answer_mask[:, :1]), rows.answer_mask[:, :-1]], dim=1)
 
 
@@ -44,14 +45,14 @@ MASK_FAULTS: dict[str, MaskOf] = {
 """Loss masks: the right one, and five ways to get it wrong that raise no error."""
 
 REFERENCE_FAULTS = ("right", "alias", "dropout in both", "refreshed", "other template")
-"""References: a frozen copy, the policy itself, dropout left on, a copy renewed every eight steps, another prompt."""
+"""A frozen copy, the policy itself, dropout left on, a copy renewed every eight steps, another prompt."""
 
 KINDS = ("prompt", "first answer token", "rest of the answer", "EOS")
 
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A run with its fault: the loss that its log shows at each step, measures by name, and what it says to a prompt."""
+    """A run with its fault: the loss that its log shows at each step, measures by name, what it says to prompts."""
 
     fault: str
     seed: int
@@ -217,12 +218,12 @@ def treat_reference(
 
 
 @cache
-def recorded() -> dict[str, object]:
+def recorded() -> dict[str, list[dict[str, Any]]]:
     """Return what benchmarks/clinics.py measured: patients of both clinics, a sweep of rates, and many seeds."""
     return json.loads((FOLDER / "clinics.json").read_text("utf-8"))
 
 
-def as_record(patient: Patient) -> dict[str, object]:
+def as_record(patient: Patient) -> dict[str, Any]:
     """Return a patient as JSON keeps it, numbers in six digits."""
     found = asdict(patient)
     found["losses"] = [float(f"{value:.6g}") for value in patient.losses]
@@ -236,8 +237,10 @@ def patients(clinic: str) -> list[Patient]:
     >>> len(patients("references")) == 3 * len(REFERENCE_FAULTS)
     True
     """
-    rows: list[dict[str, object]] = recorded()[clinic]  # pyright: ignore[reportAssignmentType]
-    return [Patient(**(row | {"losses": tuple(row["losses"])})) for row in rows]  # pyright: ignore
+    return [
+        Patient(row["fault"], row["seed"], tuple(row["losses"]), row["measures"], row["says"])
+        for row in recorded()[clinic]
+    ]
 
 
 def clinic_explorer(title: str, found: Sequence[Patient], letters: Mapping[str, str], y_label: str) -> Explorer:
@@ -276,7 +279,14 @@ def clinic_explorer(title: str, found: Sequence[Patient], letters: Mapping[str, 
     return Explorer(title, [named, slider("seed", seeds, start=0)], frame)
 
 
-MASK_LETTERS = {"one early": "A", "padding trained": "B", "right": "C", "inverted": "D", "one late": "E", "EOS masked": "F"}
+MASK_LETTERS = {
+    "one early": "A",
+    "padding trained": "B",
+    "right": "C",
+    "inverted": "D",
+    "one late": "E",
+    "EOS masked": "F",
+}
 REFERENCE_LETTERS = {"refreshed": "A", "other template": "B", "alias": "C", "right": "D", "dropout in both": "E"}
 
 
