@@ -3,7 +3,7 @@
     python benchmarks/clinics.py [--write]
 
 Everything is on `flip` (the references: on pairs with and without thanks), on the CPU, seeded: full tuning and LoRA of
-rank 4 on all linear layers, 16 rows a step. About four minutes of one core. With --write the numbers go into
+rank 4 on all linear layers, 16 rows a step. About six minutes of one core. With --write the numbers go into
 course/ftmath/weights/clinics.json, which part 10 shows and from which it reruns rows.
 """
 
@@ -27,6 +27,7 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 SWEEPS = {"full": 1.0, "LoRA": 1.0, "LoRA+": 16.0}
 """The ratio of B's rate to A's."""
+FAST_FAULTS, FAST_RATE = ("right", "alias"), 5e-5
 MANY_SEEDS, MANY_RATE = 20, 5e-4
 Row = dict[str, Any]
 
@@ -68,6 +69,11 @@ def main() -> None:
     work = {
         "masks": [lambda f=f, s=s: as_record(treat_mask(f, s)) for f in MASK_FAULTS for s in range(3)],
         "references": [lambda f=f, s=s: as_record(treat_reference(f, s)) for f in REFERENCE_FAULTS for s in range(3)],
+        "brakes": [
+            lambda f=f, s=s: as_record(treat_reference(f, s, rate=FAST_RATE, steps=40))
+            for f in FAST_FAULTS
+            for s in range(3)
+        ],
         "rates": [lambda k=k, r=r, s=s: swept(k, r, s) for k in SWEEPS for r in RATES for s in range(3)],
         "seeds": [lambda s=s: seeded(s) for s in range(MANY_SEEDS)],
     }
