@@ -574,9 +574,10 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 for rank, rate in ((4, slow), (32, slow), (4, own)):
     model, rng = base_model(), np.random.default_rng(0)
     add_lora(model, LINEARS, rank, 2.0 * rank, generator=torch.Generator().manual_seed(0))
+    model = model.to(device)
 
     def one_loss(step):
-        rows = mixture({"flip": 1.0}, 16, rng)
+        rows = mixture({"flip": 1.0}, 16, rng).to(device)
         return model_loss(model, rows.ids, rows.answer_mask)
 
     found = train(model, one_loss, rate_groups(model, {}, rate), 40)
@@ -827,7 +828,8 @@ predicted("paired interval over unpaired, correlation 0.9", guess, float(np.mean
 
 # %% [markdown]
 # **The table**: four rows on `flip` and on the old skills, the same items for each. Base; the base with a better prompt (`flip` is an old skill
-# under a new name); LoRA; full tuning. Three seeds of the two that train.
+# under a new name); LoRA; full tuning. Three seeds of the two that train: the interval is over
+# items, for seed 0; the range over seeds stands beside it.
 
 # %%
 task, asked_better = probes("flip", 200, 2024), better_prompt("flip", 200, 2024)
@@ -837,8 +839,9 @@ old = batch([example(name, draw) for draw in [np.random.default_rng(2024)] for n
 @torch.no_grad()
 def item_scores(model, rows):
     """Return 1 for each row whose whole answer is the greedy one, else 0."""
+    rows = rows.to(model.embed.weight.device)
     right = model(rows.ids, rows.attention_mask)[:, :-1].argmax(-1) == rows.ids[:, 1:]
-    return (right | (rows.answer_mask[:, 1:] == 0)).all(1).double()
+    return (right | (rows.answer_mask[:, 1:] == 0)).all(1).cpu().double()
 
 
 def tuned(kind, seed, rate, steps=30):
@@ -846,9 +849,10 @@ def tuned(kind, seed, rate, steps=30):
     model, rng = base_model(), np.random.default_rng(seed)
     if kind == "LoRA":
         add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(seed))
+    model = model.to(device)
 
     def one_loss(step):
-        rows = mixture({"flip": 1.0}, 16, rng)
+        rows = mixture({"flip": 1.0}, 16, rng).to(device)
         return model_loss(model, rows.ids, rows.answer_mask)
 
     train(model, one_loss, rate_groups(model, {}, rate), steps)
