@@ -80,8 +80,8 @@ def loss_by_kind(model: Decoder, rows: Batch) -> dict[str, float]:
 def written(model: Decoder, asked: Sequence[tuple[str, str]], max_new: int = 12) -> tuple[float, list[str]]:
     """Return which share of prompts with answers a model answers exactly and then stops, and what it writes.
 
-    >>> written(base_model(), [("upper abc", "ABC"), ("copy x", "y")])
-    (0.5, ['ABC', 'x'])
+    >>> written(base_model(), [("upper abc", "ABC"), ("copy abc", "cab")])
+    (0.5, ['ABC', 'abc'])
     """
     ids, mask = (part.to(model.embed.weight.device) for part in prompts([prompt for prompt, _ in asked]))
     drawn = generate(model, ids, mask, max_new=max_new, stop=EOS).tolist()

@@ -8,7 +8,6 @@
 
 # %%
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +47,8 @@ f"{plain - own} of {plain} pairs read another document: {(plain - own) / plain:.
 # %% [markdown]
 # ## 10.3 Learning-rate groups
 #
-# LoRA+ for $B$, a small rate for the rest, and nobody forgotten.
+# LoRA+ for $B$, a small rate for the rest, and nobody forgotten. `fnmatchcase` of the standard library's `fnmatch` compares a whole name with a
+# glob; import it where you need it.
 
 # %% exercise="10.3"
 
