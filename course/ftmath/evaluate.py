@@ -40,6 +40,54 @@ def mcnemar(lost: int, gained: int) -> float:
     return min(1.0, 2 * tail)
 
 
+def paired_error(lost: int, gained: int, count: int) -> float:
+    """Return the standard error of the change in accuracy on `count` items, of which some were lost and some gained.
+
+    An item's difference is -1, 0 or 1; the items that agree count too, since they say that little happens.
+
+    >>> round(paired_error(lost=30, gained=18, count=500), 4)
+    0.0138
+
+    Errors: ValueError for negative counts, or more items lost and gained than there are.
+    """
+    if count < 1 or lost < 0 or gained < 0 or lost + gained > count:
+        raise ValueError(f"count must be at least 1 and lost + gained, got {count} for {lost} and {gained}")
+    return math.sqrt(lost + gained - (lost - gained) ** 2 / count) / count
+
+
+Interval = tuple[float, float, float]
+
+
+def verdict(gain: Interval, drop: Interval, most: float) -> str:
+    """Return "accept", "reject" or "inconclusive" for a run, from intervals (mean, low, high).
+
+    `gain` is what the task gained, `drop` what the worst skill lost, `most` the loss that is put up with. Reject what
+    surely didn't gain (high <= 0) or surely lost too much (low > most); accept what surely gained (low > 0) and surely
+    didn't lose too much (high <= most); between these more items are needed.
+
+    >>> verdict((0.9, 0.8, 1.0), (0.02, 0.0, 0.04), most=0.05), verdict((0.9, 0.8, 1.0), (0.04, 0.0, 0.08), most=0.05)
+    ('accept', 'inconclusive')
+    """
+    if gain[2] <= 0 or drop[1] > most:
+        return "reject"
+    return "accept" if gain[1] > 0 and drop[2] <= most else "inconclusive"
+
+
+def kappa(table: Tensor) -> float:
+    """Return Cohen's kappa (1960) of a table (labels, labels) of counts: agreement beyond what the margins give alone.
+
+    >>> round(kappa(torch.tensor([[20.0, 5.0], [10.0, 15.0]])), 4)
+    0.4
+
+    Errors: ValueError where chance agrees fully, so that nothing is left to agree on.
+    """
+    share = table.double() / table.sum()
+    observed, by_chance = float(share.diagonal().sum()), float(share.sum(0) @ share.sum(1))
+    if by_chance >= 1:
+        raise ValueError("kappa needs two labels: both judges gave one label to all")
+    return (observed - by_chance) / (1 - by_chance)
+
+
 def pareto_set(points: Mapping[str, Sequence[float]]) -> list[str]:
     """Return the names, sorted, of the points that none other beats: all coordinates count as better when higher.
 
@@ -89,4 +137,7 @@ def expected_best(k: int, steps: int = 4000) -> float:
     return total + 0.0
 
 
-__all__ = ["effective_sample_size", "expected_best", "mcnemar", "paired_interval", "pareto_set", "pass_at_k"]
+__all__ = [
+    "Interval", "effective_sample_size", "expected_best", "kappa", "mcnemar", "paired_error", "paired_interval",
+    "pareto_set", "pass_at_k", "verdict",
+]  # fmt: skip
