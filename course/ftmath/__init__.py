@@ -26,6 +26,7 @@ from ftmath.check import check
 from ftmath.context import Notes, better_prompt, few_shot, retrieved
 from ftmath.device import best_device, describe, fastest_dtype
 from ftmath.evaluate import (
+    accuracy_change,
     effective_sample_size,
     expected_best,
     kappa,
@@ -34,6 +35,7 @@ from ftmath.evaluate import (
     paired_interval,
     pareto_set,
     pass_at_k,
+    scorecard,
     verdict,
 )  # fmt: skip
 from ftmath.groups import bitfit, layer_groups, layer_rates, rate_groups, slanted_triangle, thaw, train_only
@@ -134,8 +136,8 @@ from ftmath.weights import base_model, load_weights, recorded, save_weights
 
 __all__ = [
     "METHODS", "SKILLS", "TASKS", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Notes", "QuantLinear",
-    "RewardModel", "Run", "SoftPrompt", "accuracy", "adapter_effect", "add_head", "add_houlsby", "add_lora",
-    "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum", "answer_only_loss", "ask",
+    "RewardModel", "Run", "SoftPrompt", "accuracy", "accuracy_change", "adapter_effect", "add_head", "add_houlsby",
+    "add_lora", "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum", "answer_only_loss", "ask",
     "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "base_model", "batch",
     "best_device", "best_of_n", "best_of_n_kl", "best_segments", "better_prompt", "bitfit", "bits_per_weight",
     "block_activation_bytes", "block_causal", "bradley_terry", "check", "clipped_loss", "constant", "cosine",
@@ -150,7 +152,7 @@ __all__ = [
     "nf4_levels", "optimal_policy", "outcomes", "pack", "paired_error", "paired_interval", "pareto_set",
     "pass_at_k", "policy_loss", "preference_probability", "probes", "prompts", "quality", "quantise",
     "quantise_linears", "ranking_loss", "rate_groups", "recorded", "retention", "retrieved", "ridge_probe",
-    "robust_dpo_loss", "roll_out", "rotated", "save_weights", "sequence_logprob", "slanted_triangle", "smollm2",
-    "spoilt", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation", "train", "train_only",
-    "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "verdict", "zero_bytes",
+    "robust_dpo_loss", "roll_out", "rotated", "save_weights", "scorecard", "sequence_logprob", "slanted_triangle",
+    "smollm2", "spoilt", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation", "train",
+    "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "verdict", "zero_bytes",
 ]  # fmt: skip

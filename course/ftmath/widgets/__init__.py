@@ -8,8 +8,9 @@ from ftmath.widgets.explorers import (
     prefix_gate_explorer,
 )  # fmt: skip
 from ftmath.widgets.painter import MaskPainter
+from ftmath.widgets.scorecards import scorecard_explorer, unpacked
 
 __all__ = [
     "Explorer", "Frame", "Line", "MaskPainter", "Panel", "Slider", "lora_explorer", "memory_explorer", "path_explorer",
-    "prefix_gate_explorer", "slider",
+    "prefix_gate_explorer", "scorecard_explorer", "slider", "unpacked",
 ]  # fmt: skip
