@@ -102,7 +102,9 @@ best = int(np.argmin(held_out))
 gaps = [round(v - t, 2) for t, v in zip(learned, held_out)]
 assert best == 2 and gaps[best] == 0.78 and gaps[-1] == 1.75
 print(f"optimism {optimism:.3f} simulated, 0.4 by the formula")
-print(f"keep epoch {best} (counted from 0), gap {gaps[best]}; the run ends at epoch {best + 2}, where the gap is {gaps[-1]}")
+print(
+    f"keep epoch {best} (counted from 0), gap {gaps[best]}; the run ends at epoch {best + 2}, where the gap is {gaps[-1]}"
+)
 
 # %% [markdown]
 # **Predict.** The base model learns `flip` from 96 examples, all parameters, for 20 epochs. In one half of the runs a quarter of the
@@ -124,8 +126,10 @@ noisy, clean = curves[NOISY, "held_out"], curves[CLEAN, "held_out"]
 for share in turn["shares"]:
     for seed, (low, val) in enumerate(zip(curves[share, "learned"], curves[share, "held_out"])):
         at = int(val.argmin())
-        print(f"wrong letters {share:.0%}, seed {seed}: train ends at {low[-1]:.4f}, validation best {val[at]:.4f} after epoch "
-              f"{at}, last {val[-1]:.4f}")
+        print(
+            f"wrong letters {share:.0%}, seed {seed}: train ends at {low[-1]:.4f}, validation best {val[at]:.4f} after epoch "
+            f"{at}, last {val[-1]:.4f}"
+        )
 best_epochs = noisy.argmin(1)
 predicted("the best epoch with wrong letters", guess, best_epochs.mean())
 
@@ -134,21 +138,20 @@ rise = noisy[:, -5:].mean(1) / noisy.min(1)
 assert (curves[NOISY, "learned"][:, -1] < 0.2 * curves[NOISY, "learned"][:, 5]).all()  # training goes on falling
 assert (rise > 1.1).all() and (best_epochs < 15).all()  # and validation turns
 assert (clean[:, -1] < 1.05 * clean.min(1)).all()  # not so without noise
-epochs = list(range(3, turn["epochs"] + 1))
+epochs = list(range(5, turn["epochs"] + 1))
 lines(
     epochs,
     {
-        "validation, wrong letters": noisy.mean(0)[3:],
-        "training, wrong letters": curves[NOISY, "learned"].mean(0)[3:],
-        "validation, right letters": clean.mean(0)[3:],
-        "training, right letters": curves[CLEAN, "learned"].mean(0)[3:],
+        "validation, wrong letters": noisy.mean(0)[5:],
+        "training, wrong letters": curves[NOISY, "learned"].mean(0)[5:],
+        "validation, right letters": clean.mean(0)[5:],
+        "training, right letters": curves[CLEAN, "learned"].mean(0)[5:],
     },
-    log_y=True,
-    title=f"With wrong letters validation turns after epoch {best_epochs.min()} to {best_epochs.max()}; with right ones it never does",
+    title=f"With wrong letters validation turns after epoch {best_epochs.min()} to {best_epochs.max()}; with right ones it doesn't in {turn['epochs']}",
     x_label="epoch",
     y_label="loss, nats per token",
-    alt=f"Four curves from epoch 3 to 20, means of three seeds. Validation with wrong letters falls to about {noisy.min(1).mean():.2f} and "
-    f"ends at {noisy[:, -1].mean():.2f}; with right letters it falls to {clean[:, -1].mean():.4f}. Both training losses fall throughout.",
+    alt=f"Four curves from epoch 5 to 20, means of three seeds. Validation with wrong letters falls to about {noisy.min(1).mean():.2f} and "
+    f"ends at {noisy[:, -1].mean():.2f}; with right letters it falls to {clean[:, -1].mean():.4f}. Both training losses end near 0.",
 )
 
 # %% [markdown]
@@ -156,11 +159,13 @@ lines(
 # safe to say here, by how much isn't. Without wrong letters the gap is huge *as a ratio*, and validation still falls.
 
 # %%
-ratio = (clean / curves[CLEAN, "learned"])[:, 8]
-assert (ratio > 3).all() and (clean[:, 8] > 2 * clean[:, -1]).all()
+ratio, still = (clean / curves[CLEAN, "learned"])[:, 10], clean[:, 10] / clean[:, -1]
+assert (ratio > 5).all() and (still > 3).all()
 print(f"wrong letters: last five epochs over best, {rise.min():.2f} to {rise.max():.2f}")
-print(f"right letters, epoch 8: validation is {ratio.min():.0f} to {ratio.max():.0f} times training, and falls on by "
-      f"{(clean[:, 8] / clean[:, -1]).min():.1f} to {(clean[:, 8] / clean[:, -1]).max():.1f} times")
+print(
+    f"right letters, epoch 10: validation is {ratio.min():.0f} to {ratio.max():.0f} times training, and falls to "
+    f"1/{still.min():.1f} to 1/{still.max():.1f} of that by the last epoch"
+)
 
 # %% [markdown]
 # **Run again.** One of the six, its first epochs, on this machine; the record comes from another run of the same script.
@@ -234,13 +239,15 @@ drops = before - after
 error = paired_error(lost=30, gained=18, count=500)
 assert abs(drops.mean() - 0.14 / 3) < 1e-9 and abs(drops.max() - 0.15) < 1e-9 and abs(error - 0.0138) < 5e-5
 print(f"mean drop {drops.mean():.3f}, worst {drops.max():.2f}")
-print(f"lost 30, gained 18 of 500: -2.4 points, SE {error:.2%}, z {-0.024 / error:.2f}, exact McNemar p {mcnemar(30, 18):.3f}")
+print(
+    f"lost 30, gained 18 of 500: -2.4 points, SE {error:.2%}, z {-0.024 / error:.2f}, exact McNemar p {mcnemar(30, 18):.3f}"
+)
 print(f"0.40 of a four-choice test is {(0.40 - 0.25) / 0.75:.2f} above chance")
 
 # %% [markdown]
-# **Predict.** Seven ways of tuning on `flip`, 60 steps, three seeds, 200 items a skill. A run is *accepted* if it surely gained on the
-# task and no skill surely lost more than 5 points can be excluded only by the interval: all ten intervals must end below 0.05. How many
-# of the seven are accepted with all three seeds?
+# **Predict.** Seven ways of tuning on `flip`, 60 steps, three seeds, 200 items a skill. A run is *accepted* if the task's interval lies above
+# 0 and all ten skills' intervals of the loss end at or below 10 points; it's *rejected* if the task's ends at or below 0, or some skill's
+# lies above 10 points; else it's *inconclusive*. How many of the seven ways are accepted with all three seeds?
 
 # %%
 guess = None  # 0 to 7
@@ -249,12 +256,25 @@ guess = None  # 0 to 7
 kept = record["kept"]
 base_items = unpacked(kept["base"], kept["count"])
 runs = {name: [unpacked(seed, kept["count"]) for seed in seeds] for name, seeds in kept["runs"].items()}
-cards = {name: [scorecard(base_items, run, "flip", most=0.05) for run in seeds] for name, seeds in runs.items()}
+cards = {name: [scorecard(base_items, run, "flip", most=0.1) for run in seeds] for name, seeds in runs.items()}
 for name, found in cards.items():
     gain, drop = [card.gain[0] for card in found], [card.drop[0] for card in found]
-    print(f"{name:20} gained {min(gain):.2f} to {max(gain):.2f}, worst skill lost {min(drop):.2f} to {max(drop):.2f} "
-          f"({', '.join(sorted({card.worst for card in found}))}): {', '.join(card.verdict for card in found)}")
-accepted = [name for name, found in cards.items() if {card.verdict for card in found} == {"accept"}]
+    print(
+        f"{name:20} gained {min(gain):.2f} to {max(gain):.2f}, worst skill lost {min(drop):.2f} to {max(drop):.2f} "
+        f"({', '.join(sorted({card.worst for card in found}))}): {', '.join(card.verdict for card in found)}"
+    )
+
+
+def always(verdict, most):
+    """Return the ways that get a verdict with every seed."""
+    return [
+        name
+        for name, seeds in runs.items()
+        if all(scorecard(base_items, run, "flip", most).verdict == verdict for run in seeds)
+    ]
+
+
+accepted, rejected = always("accept", 0.1), always("reject", 0.1)
 predicted("ways accepted with all three seeds", guess, len(accepted))
 
 # %%
@@ -262,27 +282,40 @@ matrix = {
     name: [np.mean([float(run[skill].mean()) for run in seeds]) for skill in SKILLS]
     for name, seeds in {"base": [base_items], **runs}.items()
 }
-rejected = [name for name, found in cards.items() if {card.verdict for card in found} == {"reject"}]
-assert "full, KL anchor" in accepted and "full, careless rate" in rejected and "linear probe" in rejected
+assert accepted == ["full, KL anchor"] and rejected == ["full, careless rate", "full", "LoRA"]
 grid(
     list(matrix.values()),
     row_names=list(matrix),
     column_names=list(SKILLS),
-    title=f"{len(accepted)} of {len(runs)} ways keep every skill within 5 points: {', '.join(accepted)}",
+    title=f"Surely within 10 points on every skill, with every seed: {len(accepted)} of {len(runs)} ways, {', '.join(accepted)}",
     alt="Accuracy by way of tuning and skill, means of three seeds. "
     + "; ".join(f"{name}: worst {min(row):.2f}, mean {np.mean(row):.2f}" for name, row in matrix.items())
     + ".",
 )
 
 # %% [markdown]
-# The probe keeps every skill and learns nothing, so that it's rejected too. Choose a run, and fewer items: what was a verdict becomes
-# *inconclusive*. Each interval holds at $1 - 0.05/10$, so that all ten hold at once.
+# Replay of half of each batch *looks* nearly as good; what it isn't is sure. The probe keeps every skill and learns nothing, and is inconclusive
+# too: no gain in 200 items doesn't prove that there is none. (The graded problem's bootstrap takes no change for certain, and rejects it.)
+# At 5 points 200 items are too few for any way; the cell says how many more it would take.
+
+# %%
+mean, low, high = cards["full, KL anchor"][0].drop
+needed = kept["count"] * ((high - mean) / (0.05 - mean)) ** 2
+assert always("accept", 0.05) == [] and needed > kept["count"]
+print(
+    f"accepted at 5 points with every seed: {always('accept', 0.05)}; KL anchor, seed 0, lost {mean:.3f} ({low:.3f} to {high:.3f}): "
+    f"to end at 0.05 that takes about {needed:.0f} items a skill"
+)
+
+# %% [markdown]
+# Choose a run, then fewer items: what was a verdict becomes *inconclusive*. Each interval holds at $1 - 0.05/10$, so that all ten hold at once.
 
 # %%
 scorecard_explorer(base_items, {name: seeds[0] for name, seeds in runs.items()}, "flip")
 
 # %% [markdown]
-# **Means hide, and chance flatters.** The mean over skills of one run, its worst skill, and `mood` with and without its chance.
+# **Means hide, and chance flatters.** The mean over skills of one run, its worst skill, and `mood` with and without its chance. Below chance
+# means that the answer isn't even one of the two words.
 
 # %%
 lora = runs["LoRA"][0]
@@ -290,9 +323,11 @@ scores = {skill: float(lora[skill].mean()) for skill in SKILLS}
 worst = min(scores, key=scores.get)
 careless = [float(run["mood"].mean()) for run in runs["full, careless rate"]]
 print(f"LoRA, seed 0: mean {np.mean(list(scores.values())):.2f}, {worst} {scores[worst]:.2f}")
-print(f"mood: LoRA {scores['mood']:.2f}, which is {(scores['mood'] - 0.5) / 0.5:.2f} above chance; careless rate "
-      f"{min(careless):.2f} to {max(careless):.2f}")
-assert np.mean(list(scores.values())) - scores[worst] > 0.2
+print(
+    f"mood: LoRA {scores['mood']:.2f}, which is {(scores['mood'] - 0.5) / 0.5:.2f} above chance; careless rate "
+    f"{min(careless):.2f} to {max(careless):.2f}"
+)
+assert np.mean(list(scores.values())) - scores[worst] > 0.2 and max(careless) < 0.25
 
 # %% [markdown]
 # **Run again**: LoRA with seed 0 on this machine; 8.5 uses the same model.
@@ -322,8 +357,12 @@ assert abs((high - low) / 2 / half - 1) < 0.15
 S, T = float(one["copy"].mean()), float(other["copy"].mean())
 separate = 1.96 * math.sqrt((S * (1 - S) + T * (1 - T)) / kept["count"])
 assert half < separate
-print(f"copy, seed 1 against seed 0 of full tuning: half-width {half:.3f} paired, {separate:.3f} as if the items were others")
-print(f"no item lost of 25: the bootstrap says ±0, accuracy_change ±{accuracy_change(torch.ones(25), torch.ones(25))[2]:.2f}")
+print(
+    f"copy, seed 1 against seed 0 of full tuning: half-width {half:.3f} paired, {separate:.3f} as if the items were others"
+)
+print(
+    f"no item lost of 25: the bootstrap says ±0, accuracy_change ±{accuracy_change(torch.ones(25), torch.ones(25))[2]:.2f}"
+)
 
 # %% [markdown]
 # **The mistake**: another template after tuning than before. The symptom is forgetting with $\Delta\theta = 0$: here one space more.
@@ -373,7 +412,9 @@ table = torch.tensor([[85.0, 6], [6, 3]])
 assert abs(unbiased - 11 / 12) < 1e-12 and abs(plugged_in - 0.83193) < 1e-5 and results.mean() == 0.62
 print(f"pass@5 from 3 of 10: {unbiased:.4f} unbiased, {plugged_in:.4f} plugged in")
 print(f"win rate {results.mean():.2f}, SE {results.std() / 10:.3f}")
-print(f"two judges agree on {table.diagonal().sum() / 100:.2f} of the answers, kappa {kappa(table):.2f}: most of it is chance")
+print(
+    f"two judges agree on {table.diagonal().sum() / 100:.2f} of the answers, kappa {kappa(table):.2f}: most of it is chance"
+)
 assert kappa(table) < 0.3
 
 # %% [markdown]
@@ -393,7 +434,12 @@ ids, mask = (tensor.repeat_interleave(n, 0) for tensor in prompts(questions))
 def rights(seed):
     """Return how many of n sampled answers are right, for each prompt."""
     drawn = generate(
-        half_trained, ids.to(device), mask.to(device), max_new=9, stop=3, temperature=1.0,
+        half_trained,
+        ids.to(device),
+        mask.to(device),
+        max_new=9,
+        stop=3,
+        temperature=1.0,
         generator=torch.Generator(device).manual_seed(seed),
     )
     said = [decode(row) for row in drawn.tolist()]
@@ -406,14 +452,18 @@ truth = [float((1 - (1 - p) ** k).mean()) for k in KS]
 right_way = np.array([[np.mean([pass_at_k(n, int(c), k) for c in found]) for k in KS] for found in counts])
 plug_in = np.array([[np.mean(1 - (1 - found / n) ** k) for k in KS] for found in counts])
 for k, t, a, b in zip(KS, truth, right_way.T, plug_in.T):
-    print(f"pass@{k:<2} true {t:.3f}; unbiased {a.min():.3f} to {a.max():.3f}; plugged in {b.min():.3f} to {b.max():.3f}")
+    print(
+        f"pass@{k:<2} true {t:.3f}; unbiased {a.min():.3f} to {a.max():.3f}; plugged in {b.min():.3f} to {b.max():.3f}"
+    )
 low_by = 100 * (truth[2] - plug_in[:, 2].mean())
 predicted("points that the plug-in lacks at k = 5", guess, low_by)
 
 # %%
 assert np.allclose(right_way[:, 0], plug_in[:, 0])  # one and the same at k = 1
-assert (plug_in[:, 2:] < right_way[:, 2:]).all() and truth[3] - plug_in[:, 3].mean() > 2 * abs(truth[3] - right_way[:, 3].mean())
-assert (abs(right_way.mean(0) - truth) < 0.05).all()
+assert (plug_in[:, 2:] < right_way[:, 2:]).all() and truth[3] - plug_in[:, 3].mean() > abs(
+    truth[3] - right_way[:, 3].mean()
+)
+assert (abs(right_way.mean(0) - truth) < 0.08).all()
 bars(
     [f"pass@{k}" for k in KS],
     {"true": truth, "unbiased": right_way.mean(0), "plugged in": plug_in.mean(0)},
@@ -424,10 +474,12 @@ bars(
     title=f"From ten samples the plug-in misses {100 * (truth[3] - plug_in[:, 3].mean()):.0f} points of pass@10, the unbiased one "
     f"{100 * abs(truth[3] - right_way[:, 3].mean()):.0f}",
     y_label="share of prompts",
-    alt="Grouped bars. " + "; ".join(
+    alt="Grouped bars. "
+    + "; ".join(
         f"pass@{k}: true {t:.2f}, unbiased {a:.2f}, plugged in {b:.2f}"
         for k, t, a, b in zip(KS, truth, right_way.mean(0), plug_in.mean(0))
-    ) + "; three draws of samples.",
+    )
+    + "; three draws of samples.",
 )
 
 # %% [markdown]
@@ -442,7 +494,9 @@ for rate in (0.1, 0.5):
         mean = sum(chance * pass_at_k(10, c, k) for c, chance in enumerate(chances))
         assert abs(mean - (1 - (1 - rate) ** k)) < 1e-12
 naive = sum(math.comb(10, c) * 0.1**c * 0.9 ** (10 - c) * (1 - (1 - c / 10) ** 5) for c in range(11))
-assert all(pass_at_k(10, 3, k) < pass_at_k(10, 3, k + 1) for k in range(1, 8)) and pass_at_k(10, 3, 1) == 0.3
+assert all(pass_at_k(10, 3, k) < pass_at_k(10, 3, k + 1) for k in range(1, 8)) and math.isclose(
+    pass_at_k(10, 3, 1), 0.3
+)
 print(f"p = 0.1, n = 10, k = 5: truth {1 - 0.9**5:.4f}, mean of the plug-in {naive:.4f}")
 try:
     pass_at_k(4, 2, 5)
@@ -465,7 +519,9 @@ def prefers_first(first, second):
 
 fixed = prefers_first(*quality_of.T)
 both_ways = (fixed + 1 - prefers_first(*quality_of.T[::-1])) / 2
-print(f"a model against itself: {fixed.mean():.3f} in one order, {both_ways.mean():.3f} both ways (SE {both_ways.std() / 20:.3f})")
+print(
+    f"a model against itself: {fixed.mean():.3f} in one order, {both_ways.mean():.3f} both ways (SE {both_ways.std() / 20:.3f})"
+)
 assert fixed.mean() > 0.58 and abs(both_ways.mean() - 0.5) < 3 * both_ways.std() / 20
 
 # %% [markdown]
@@ -506,7 +562,9 @@ drift = (p_deploy * np.log(w)).sum()
 assert np.allclose([p_train @ loss, p_deploy @ loss, p_train @ (w * loss), share], [0.56, 0.80, 0.80, 0.64])
 rows = torch.tensor(w).log().repeat_interleave(torch.tensor([80, 20]))
 assert abs(effective_sample_size(rows) / 100 - share) < 1e-9
-print(f"on paper {p_train @ loss:.2f}, in service {p_deploy @ loss:.2f}; w = {w.tolist()}, ESS {share:.0%}, KL(x) {drift:.3f} nats")
+print(
+    f"on paper {p_train @ loss:.2f}, in service {p_deploy @ loss:.2f}; w = {w.tolist()}, ESS {share:.0%}, KL(x) {drift:.3f} nats"
+)
 
 # %% [markdown]
 # **Predict.** The base model is tuned on `flip` and `pig` in proportions 8 : 2; users ask for both alike. 200 validation rows come from
@@ -554,7 +612,10 @@ for seed in range(3):
         "users' own rows": online.mean(1),
     }
     found.append((float(p_deploy @ pool.mean(1)), estimates))
-    print(f"seed {seed}: true {found[-1][0]:.2f};", {name: f"{v.mean():.2f} ± {v.std():.2f}" for name, v in estimates.items()})
+    print(
+        f"seed {seed}: true {found[-1][0]:.2f};",
+        {name: f"{v.mean():.2f} ± {v.std():.2f}" for name, v in estimates.items()},
+    )
 wider = [e["reweighted"].std() / e["users' own rows"].std() for _, e in found]
 predicted("spread of the reweighted mean over that of users' own rows", guess, np.mean(wider))
 
@@ -573,7 +634,8 @@ bars(
     f"{min(wider):.1f} to {max(wider):.1f} times the spread of their own rows",
     y_label="nats per answer",
     alt=f"Bars with the middle 95 % of 2,000 samples of 200 rows; the true loss in service is {true:.2f}. "
-    + "; ".join(f"{name} {values.mean():.2f}" for name, values in estimates.items()) + ".",
+    + "; ".join(f"{name} {values.mean():.2f}" for name, values in estimates.items())
+    + ".",
 )
 
 # %% [markdown]
@@ -590,7 +652,7 @@ with torch.no_grad():
         float(-model_logprob(model, rows.ids, rows.answer_mask).mean())
         for rows in (batch(asked).to(device), batch([(q, q.removeprefix("flip ")) for q, _ in asked]).to(device))
     )
-print(f"loss on the answers that training taught {meant:.1f} nats, on those that users now want {wanted:.1f}")
+print(f"loss on the answers that training taught {meant:.2f} nats, on those that users now want {wanted:.1f}")
 assert wanted > 5 * meant
 
 # %% [markdown]
@@ -618,7 +680,7 @@ assert high < 0.7 * (p_deploy @ pool.mean(1))
 # such alarms. It sees the first term above and never the second.
 #
 # → [exercise 8.4](exercises.ipynb#8.4-Distribution-shift) · graded:
-# [p09, suites and their scores](../../source/p09_scorecard/p09_scorecard.ipynb)
+# [p02, KL between two distributions](../../source/p02_kl_shift/p02_kl_shift.ipynb)
 
 # %% [markdown]
 # ## 8.5 Adapter sanity checks
@@ -655,7 +717,11 @@ assert high < 0.7 * (p_deploy @ pool.mean(1))
 layer = LoRALinear(torch.nn.Linear(2, 2, bias=False), rank=1, alpha=2)
 x = torch.tensor([1.0, 2.0])
 with torch.no_grad():
-    layer.base.weight.copy_(torch.eye(2)), layer.A.copy_(torch.tensor([[1.0, -1.0]])), layer.B.copy_(torch.tensor([[0.5], [0.0]]))
+    (
+        layer.base.weight.copy_(torch.eye(2)),
+        layer.A.copy_(torch.tensor([[1.0, -1.0]])),
+        layer.B.copy_(torch.tensor([[0.5], [0.0]])),
+    )
     effect = layer(x) - layer.base(x)
 bound = layer.scale * torch.linalg.norm(layer.B) * torch.linalg.norm(layer.A) * torch.linalg.norm(x)
 assert effect.tolist() == [-1.0, 0.0] and effect.norm() <= bound
@@ -741,7 +807,11 @@ def sanity(model, fresh_effect):
     on, reference = logits(model), logits(base)
     with disabled(model):
         off = logits(model)
-    held = {name.replace(".base.", "."): value for name, value in model.named_parameters() if not name.endswith((".A", ".B"))}
+    held = {
+        name.replace(".base.", "."): value
+        for name, value in model.named_parameters()
+        if not name.endswith((".A", ".B"))
+    }
     near = 1e-3 * float(on.abs().max())
     return {
         "zero at start": fresh_effect == 0,
@@ -774,24 +844,34 @@ def trial(name, seed=0, steps=15):
     return sanity(model, fresh), losses
 
 
-tried = {name: trial(name) for name in BROKEN}
-for name, (checks, losses) in tried.items():
-    failed = ", ".join(check for check, holds in checks.items() if not holds) or "nothing"
-    print(f"{name:21} loss {losses[0]:.2f} -> {np.mean(losses[-3:]):.2f}; fails: {failed}")
-flat = [name for name, (_, losses) in tried.items() if np.mean(losses[-3:]) > 0.8 * np.mean(losses[:3])]
+tried = {name: [trial(name, seed) for seed in range(3)] for name in BROKEN}
+caught = {
+    name: [[check for check, holds in checks.items() if not holds] for checks, _ in found]
+    for name, found in tried.items()
+}
+for name, found in tried.items():
+    ends = [np.mean(losses[-3:]) for _, losses in found]
+    print(f"{name:21} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed by seed: {caught[name]}")
+flat = [
+    name
+    for name, found in tried.items()
+    if any(np.mean(losses[-3:]) > 0.8 * np.mean(losses[:3]) for _, losses in found)
+]
 predicted("broken adapters whose loss doesn't fall", guess, len(flat))
 
 # %%
-assert all(tried["good"][0].values())
-caught = {name: [check for check, holds in checks.items() if not holds] for name, (checks, _) in tried.items() if name != "good"}
-assert all(caught.values()) and flat == ["never called"]
-names = list(tried["good"][0])
+names = list(tried["good"][0][0])
+assert all(found[0] == found[1] == found[2] for found in caught.values())  # the same with every seed
+caught = {name: found[0] for name, found in caught.items()}
+assert caught.pop("good") == [] and all(caught.values()) and flat == ["never called"]
 grid(
     [[float(check in failed) for check in names] for failed in caught.values()],
     row_names=list(caught),
     column_names=names,
     title=f"The loss gives away {len(flat)} of {len(caught)} broken adapters; the six checks catch all",
-    alt="Which check catches which broken adapter. " + "; ".join(f"{name}: {', '.join(failed)}" for name, failed in caught.items()) + ".",
+    alt="Which check catches which broken adapter. "
+    + "; ".join(f"{name}: {', '.join(failed)}" for name, failed in caught.items())
+    + ".",
 )
 
 # %% [markdown]
@@ -802,12 +882,6 @@ grid(
 twins = [(a, b) for a in caught for b in caught if a < b and caught[a] == caught[b]]
 print("told apart by no check:", twins)
 assert ("base trainable", "merged and attached") in twins
-again = {seed: [trial(name, seed, steps=6)[0] for name in ("never called", "base trainable", "dropout stays on")] for seed in (1, 2)}
-assert all(
-    [check for check, holds in checks.items() if not holds] == caught[name]
-    for found in again.values()
-    for name, checks in zip(("never called", "base trainable", "dropout stays on"), found)
-)
 
 # %% [markdown]
 # **Check.** The LoRA of 8.2 passes, and switching it off gives the base back bit for bit, weights and logits.
@@ -817,8 +891,10 @@ checks = sanity(tuned, fresh_effect=0)
 assert all(checks.values())
 with disabled(tuned):
     assert torch.equal(logits(tuned), logits(base)) and accuracy(tuned, seen) == accuracy(base, seen)
-print(f"adapter on: {accuracy(tuned, seen):.2f} of flip right; off: {accuracy(base, seen):.2f}; merge moves a logit by at most "
-      f"{merge_difference(tuned, logits):.1e} of {float(logits(tuned).abs().max()):.0f}")
+print(
+    f"adapter on: {accuracy(tuned, seen):.2f} of flip right; off: {accuracy(base, seen):.2f}; merge moves a logit by at most "
+    f"{merge_difference(tuned, logits):.1e} of {float(logits(tuned).abs().max()):.0f}"
+)
 
 # %% [markdown]
 # **The mistake**: comparing the base's weights with a tolerance. One step of a trained base passes `allclose`; its symptom comes later, when the
@@ -831,8 +907,10 @@ base_trainable(model)
 rows = mixture({"flip": 1.0}, 12, np.random.default_rng(0)).to(device)
 train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, 1e-5), 1)
 weight, clean_weight = lora_layers(model)["blocks.0.attn.q"].base.weight, base_bits["blocks.0.attn.q.weight"]
-print(f"after one step the base moved by at most {float((weight - clean_weight).detach().abs().max()):.1e}: "
-      f"allclose says {torch.allclose(weight, clean_weight, atol=1e-4)}, equal says {torch.equal(weight, clean_weight)}")
+print(
+    f"after one step the base moved by at most {float((weight - clean_weight).detach().abs().max()):.1e}: "
+    f"allclose says {torch.allclose(weight, clean_weight, atol=1e-4)}, equal says {torch.equal(weight, clean_weight)}"
+)
 assert torch.allclose(weight, clean_weight, atol=1e-4) and not torch.equal(weight, clean_weight)
 
 # %% [markdown]
