@@ -55,7 +55,8 @@ def scorecard_explorer(
 
     def frame(run: float, count: float, limit: float) -> Frame:
         name, n = names[int(run)], int(count)
-        card = scorecard(*({key: side[key][:n] for key in before} for side in (before, runs[name])), task, limit)
+        sides = [{key: side[key][:n] for key in before} for side in (before, runs[name])]
+        card = scorecard(sides[0], sides[1], task, limit)
         drops = card.drops
         ends = tuple((low, high) for _, low, high in drops.values())
         bars = Line("lost", tuple(mean for mean, _, _ in drops.values()), ends=ends)
