@@ -78,6 +78,7 @@ progress(8)
 #
 # $t$ counts epochs. Waiting has a price: with **patience** $m$ the run ends at the $m$-th epoch in a row without a new best,
 # and the weights of $t^\star$ are kept, not those of the last epoch.
+# That validation "no longer falls" is the usual warning; a plateau isn't a turn yet, and one bad epoch isn't either.
 #
 # <details><summary>Why the training loss is too low: least squares, exactly</summary>
 #
@@ -539,6 +540,8 @@ assert fixed.mean() > 0.58 and abs(both_ways.mean() - 0.5) < 3 * both_ways.std()
 # $$D(p_\text{dep} \Vert p_\text{tr}) = \underbrace{D(p_\text{dep}(x) \Vert p_\text{tr}(x))}_{\text{weights can do this}} +
 # \underbrace{\mathbb E_{p_\text{dep}(x)} D(p_\text{dep}(y|x) \Vert p_\text{tr}(y|x))}_{\text{not this}}, \qquad
 # \mathbb E_\text{dep}[\ell] = \mathbb E_\text{tr}[w\,\ell], \qquad \frac{\mathrm{ESS}}{n} = \frac{(\sum w)^2}{n \sum w^2} .$$
+#
+# "Train on what you'll see" is thus two demands, and only the second one needs new data.
 #
 # $D$ is KL in nats, $x$ a prompt, $y$ its answer, $\ell$ a row's loss in nats, and $w = p_\text{dep}(x)/p_\text{tr}(x)$; training must show
 # whatever deployment shows. ESS is the effective number of rows.
