@@ -38,7 +38,19 @@ from ftmath.audit import (
 from ftmath.check import check
 from ftmath.context import Notes, better_prompt, few_shot, retrieved
 from ftmath.device import best_device, describe, fastest_dtype
-from ftmath.evaluate import effective_sample_size, expected_best, mcnemar, paired_interval, pareto_set, pass_at_k
+from ftmath.evaluate import (
+    accuracy_change,
+    effective_sample_size,
+    expected_best,
+    kappa,
+    mcnemar,
+    paired_error,
+    paired_interval,
+    pareto_set,
+    pass_at_k,
+    scorecard,
+    verdict,
+)  # fmt: skip
 from ftmath.groups import bitfit, layer_groups, layer_rates, rate_groups, slanted_triangle, thaw, train_only
 from ftmath.lora import LoRALinear, add_lora, disabled, load_lora, lora_layers, lora_state, merge, unmerge
 from ftmath.masks import (
@@ -63,7 +75,7 @@ from ftmath.memory import (
     training_bytes,
     zero_bytes,
 )  # fmt: skip
-from ftmath.methods import METHODS, ask, ewc_anchor, fine_tune, kl_anchor, kl_to_base, l2_anchor, quality
+from ftmath.methods import METHODS, ask, ewc_anchor, fine_tune, fit_epochs, kl_anchor, kl_to_base, l2_anchor, quality
 from ftmath.model import Config, Decoder, generate, rotated, turn
 from ftmath.preference import (
     anchored_dpo_loss,
@@ -115,30 +127,48 @@ from ftmath.shift import (
     token_kl,
     total_variation,
 )  # fmt: skip
-from ftmath.skills import SKILLS, TASKS, accuracy, batch, decode, encode, example, mixture, probes, prompts, retention
+from ftmath.skills import (
+    SKILLS,
+    TASKS,
+    accuracy,
+    batch,
+    decode,
+    distinct,
+    encode,
+    example,
+    mixture,
+    outcomes,
+    probes,
+    prompts,
+    retention,
+    spoilt,
+)  # fmt: skip
 from ftmath.smollm import smollm2
 from ftmath.train import Run, constant, cosine, train
-from ftmath.weights import base_model, load_weights, save_weights
+from ftmath.weights import base_model, load_weights, recorded, save_weights
 
 __all__ = [
-    "METHODS", "SKILLS", "TASKS", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Notes", "QuantLinear",
-    "RewardModel", "Run", "SoftPrompt", "accuracy", "adapter_effect", "add_head", "add_houlsby", "add_lora",
-    "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum", "answer_only_loss", "ask", "asked",
-    "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "base_model", "batch",
-    "best_device", "best_of_n", "best_of_n_kl", "best_segments", "better_prompt", "bitfit", "bits_per_weight",
-    "block_activation_bytes", "block_causal", "bradley_terry", "check", "clipped_loss", "constant", "cosine",
-    "count_parameters", "decode", "decoder_parameters", "dequantise", "describe", "disabled", "dpo_loss",
-    "dpo_slope", "effective_sample_size", "encode", "ewc", "ewc_anchor", "example", "expected_best",
-    "fastest_dtype", "features", "few_shot", "fine_tune", "fisher_diagonal", "fit_preferences", "fit_reward_model",
+    "METHODS", "SKILLS", "TASKS", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Notes",
+    "QuantLinear", "RewardModel", "Run", "SoftPrompt", "accuracy", "accuracy_change", "adapter_effect",
+    "add_head", "add_houlsby", "add_lora", "add_pfeiffer", "add_prefix", "anchored_dpo_loss",
+    "anchored_minimum", "answer_only_loss", "ask", "asked", "audit_freeze", "audit_groups", "audit_masks",
+    "audit_reference", "audit_step", "base_model", "batch", "best_device", "best_of_n", "best_of_n_kl",
+    "best_segments", "better_prompt", "bitfit", "bits_per_weight", "block_activation_bytes", "block_causal",
+    "bradley_terry", "check", "clipped_loss", "constant", "cosine", "count_parameters", "decode",
+    "decoder_parameters", "dequantise", "describe", "disabled", "distinct", "dpo_loss", "dpo_slope",
+    "effective_sample_size", "encode", "ewc", "ewc_anchor", "example", "expected_best", "fastest_dtype",
+    "features", "few_shot", "fine_tune", "fisher_diagonal", "fit_epochs", "fit_preferences", "fit_reward_model",
     "forgetting_bound", "frozen_copy", "generate", "gold_reward", "group_advantages", "hinge_loss", "imagined",
-    "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kept_bytes_per_token",
-    "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of", "last_token", "layer_groups",
-    "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state", "manners", "margin", "mcnemar",
-    "measured", "merge", "merge_difference", "mixture", "mixture_weights", "model_logprob", "model_loss",
-    "nf4_levels", "optimal_policy", "pack", "pair_logprobs", "paired_interval", "pareto_set", "pass_at_k",
-    "policy_loss", "polite_pairs", "polite_policy", "preference_probability", "probes", "prompts", "quality",
-    "quantise", "quantise_linears", "ranking_loss", "rate_groups", "retention", "retrieved", "ridge_probe",
-    "robust_dpo_loss", "roll_out", "rotated", "save_weights", "sequence_logprob", "slanted_triangle", "smollm2",
-    "sorting_rankings", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation", "train",
-    "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "zero_bytes",
+    "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kappa",
+    "kept_bytes_per_token", "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of",
+    "last_token", "layer_groups", "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state",
+    "manners", "margin", "mcnemar", "measured", "merge", "merge_difference", "mixture", "mixture_weights",
+    "model_logprob", "model_loss", "nf4_levels", "optimal_policy", "outcomes", "pack", "pair_logprobs",
+    "paired_error", "paired_interval", "pareto_set", "pass_at_k", "policy_loss", "polite_pairs",
+    "polite_policy", "preference_probability", "probes", "prompts", "quality", "quantise", "quantise_linears",
+    "ranking_loss", "rate_groups", "recorded", "retention", "retrieved", "ridge_probe", "robust_dpo_loss",
+    "roll_out", "rotated", "save_weights", "scorecard", "sequence_logprob", "slanted_triangle", "smollm2",
+    "sorting_rankings", "spoilt", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation",
+    "train", "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "verdict",
+    "zero_bytes",
 ]  # fmt: skip

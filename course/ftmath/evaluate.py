@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
@@ -38,6 +39,112 @@ def mcnemar(lost: int, gained: int) -> float:
     count = lost + gained
     tail = sum(math.comb(count, number) for number in range(min(lost, gained) + 1)) / 2**count
     return min(1.0, 2 * tail)
+
+
+def paired_error(lost: int, gained: int, count: int) -> float:
+    """Return the standard error of the change in accuracy on `count` items, of which some were lost and some gained.
+
+    An item's difference is -1, 0 or 1; the items that agree count too, since they say that little happens.
+
+    >>> round(paired_error(lost=30, gained=18, count=500), 4)
+    0.0138
+
+    Errors: ValueError for negative counts, or more items lost and gained than there are.
+    """
+    if count < 1 or lost < 0 or gained < 0 or lost + gained > count:
+        raise ValueError(f"count must be at least 1 and lost + gained, got {count} for {lost} and {gained}")
+    return math.sqrt(lost + gained - (lost - gained) ** 2 / count) / count
+
+
+Interval = tuple[float, float, float]
+
+
+def accuracy_change(before: Tensor, after: Tensor, level: float = 0.95) -> Interval:
+    """Return the change in accuracy over items (items,) that are 1 or 0 before and after, and an interval for it.
+
+    The interval is Agresti and Min's (Statistics in Medicine 24:729, 2005): half an item is added to each of the four
+    kinds, so that items which all stay the same still leave a width. A bootstrap would say that nothing can happen.
+
+    >>> tuple(round(value, 3) for value in accuracy_change(torch.ones(200), torch.ones(200)))
+    (0.0, -0.01, 0.01)
+
+    Errors: ValueError for sides of different shapes, no items, or a level outside (0, 1).
+    """
+    if before.shape != after.shape or before.ndim != 1 or len(before) == 0:
+        raise ValueError(f"before and after must be (items,) alike, got {tuple(before.shape)}, {tuple(after.shape)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be strictly between 0 and 1, got {level}")
+    change = (after - before).double()
+    lost, gained, count = float((change < 0).sum()) + 0.5, float((change > 0).sum()) + 0.5, len(change) + 2
+    half = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(lost + gained - (lost - gained) ** 2 / count) / count
+    middle = (gained - lost) / count
+    return float(change.mean()), max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def verdict(gain: Interval, drop: Interval, most: float) -> str:
+    """Return "accept", "reject" or "inconclusive" for a run, from intervals (mean, low, high).
+
+    `gain` is what the task gained, `drop` what the worst skill lost, `most` the loss that is put up with. Reject what
+    surely didn't gain (high <= 0) or surely lost too much (low > most); accept what surely gained (low > 0) and surely
+    didn't lose too much (high <= most); between these more items are needed.
+
+    >>> verdict((0.9, 0.8, 1.0), (0.02, 0.0, 0.04), most=0.05), verdict((0.9, 0.8, 1.0), (0.04, 0.0, 0.08), most=0.05)
+    ('accept', 'inconclusive')
+    """
+    if gain[2] <= 0 or drop[1] > most:
+        return "reject"
+    return "accept" if gain[1] > 0 and drop[2] <= most else "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Scorecard:
+    """What a run did: `gain` on its task, `drops` of each skill (positive is a loss), the `worst` of them, a verdict.
+
+    >>> Scorecard((0.9, 0.8, 1.0), {"old": (0.0, 0.0, 0.1)}, "old", (0.0, 0.0, 0.1), "inconclusive").worst
+    'old'
+    """
+
+    gain: Interval
+    drops: dict[str, Interval]
+    worst: str
+    drop: Interval
+    verdict: str
+
+
+def scorecard(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], task: str, most: float, level: float = 0.95
+) -> Scorecard:
+    """Return the card of a run from right and wrong items (items,) of its task and of each skill, before and after.
+
+    Each skill's interval has the level 1 - (1 - level) / skills (Bonferroni), so that all hold at once; the largest
+    drop then lies between the largest of their lower ends and of their upper ends, whichever skill it is.
+
+    >>> right, wrong = torch.ones(100), torch.zeros(100)
+    >>> scorecard({"new": wrong, "old": right}, {"new": right, "old": right}, "new", most=0.05).verdict
+    'accept'
+    """
+    skills = [name for name in before if name != task]
+    each = 1 - (1 - level) / len(skills)
+    drops = {name: accuracy_change(after[name], before[name], each) for name in skills}
+    worst = max(drops, key=lambda name: drops[name][0])
+    drop = (drops[worst][0], max(low for _, low, _ in drops.values()), max(high for _, _, high in drops.values()))
+    gain = accuracy_change(before[task], after[task], level)
+    return Scorecard(gain, drops, worst, drop, verdict(gain, drop, most))
+
+
+def kappa(table: Tensor) -> float:
+    """Return Cohen's kappa (1960) of a table (labels, labels) of counts: agreement beyond what the margins give alone.
+
+    >>> round(kappa(torch.tensor([[20.0, 5.0], [10.0, 15.0]])), 4)
+    0.4
+
+    Errors: ValueError where chance agrees fully, so that nothing is left to agree on.
+    """
+    share = table.double() / table.sum()
+    observed, by_chance = float(share.diagonal().sum()), float(share.sum(0) @ share.sum(1))
+    if by_chance >= 1:
+        raise ValueError("kappa needs two labels: both judges gave one label to all")
+    return (observed - by_chance) / (1 - by_chance)
 
 
 def pareto_set(points: Mapping[str, Sequence[float]]) -> list[str]:
@@ -89,4 +196,7 @@ def expected_best(k: int, steps: int = 4000) -> float:
     return total + 0.0
 
 
-__all__ = ["effective_sample_size", "expected_best", "mcnemar", "paired_interval", "pareto_set", "pass_at_k"]
+__all__ = [
+    "Interval", "Scorecard", "accuracy_change", "effective_sample_size", "expected_best", "kappa", "mcnemar",
+    "paired_error", "paired_interval", "pareto_set", "pass_at_k", "scorecard", "verdict",
+]  # fmt: skip

@@ -215,6 +215,36 @@ def mixture(weights: dict[str, float], count: int, rng: Rng) -> Batch:
     return batch([example(names[index], rng) for index in chosen])
 
 
+def distinct(name: str, count: int, rng: Rng) -> list[tuple[str, str]]:
+    """Return examples with `count` different prompts, so that what is cut from the list overlaps in nothing.
+
+    >>> pairs = distinct("zog", 48, np.random.default_rng(0))
+    >>> len({prompt for prompt, _ in pairs})
+    48
+
+    Errors: ValueError if so many different prompts don't turn up.
+    """
+    found: dict[str, str] = {}
+    for _ in range(100 * count):
+        if len(found) == count:
+            return list(found.items())
+        found.setdefault(*example(name, rng))
+    raise ValueError(f"count must not exceed the different prompts of {name!r}: {len(found)} turned up, not {count}")
+
+
+def spoilt(pairs: Sequence[tuple[str, str]], share: float, rng: Rng) -> list[tuple[str, str]]:
+    """Return the examples with each letter of an answer replaced, with probability `share`, by a letter at random.
+
+    >>> spoilt([("flip ab", "ba")], 0.0, np.random.default_rng(0))
+    [('flip ab', 'ba')]
+    """
+
+    def written(answer: str) -> str:
+        return "".join(one_of(LETTERS, rng) if rng.random() < share else letter for letter in answer)
+
+    return [(prompt, written(answer)) for prompt, answer in pairs]
+
+
 def probes(name: str, count: int, seed: int) -> Batch:
     """Return examples to measure by: the same for the same seed.
 
@@ -226,19 +256,29 @@ def probes(name: str, count: int, seed: int) -> Batch:
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, rows: Batch) -> float:
-    """Return the share of rows whose whole answer is the greedy one.
+def outcomes(model: nn.Module, rows: Batch) -> Tensor:
+    """Return for each row (rows,) whether its whole answer is the greedy one: 1 or 0, the items of a paired comparison.
 
     With the right answer in front, each token is the likeliest one: for greedy decoding that is the same as writing the
     answer oneself, since the first slip decides.
 
     >>> from ftmath.weights import base_model
-    >>> accuracy(base_model(), probes("copy", 16, seed=0)), accuracy(base_model(), probes("flip", 16, seed=0))
-    (1.0, 0.0)
+    >>> outcomes(base_model(), batch([("copy sun", "sun"), ("copy sun", "nus")])).tolist()
+    [1.0, 0.0]
     """
     rows = rows.to(next(model.parameters()).device)
     right = model(rows.ids, rows.attention_mask)[:, :-1].argmax(-1) == rows.ids[:, 1:]
-    return float((right | (rows.answer_mask[:, 1:] == 0)).all(1).float().mean())
+    return (right | (rows.answer_mask[:, 1:] == 0)).all(1).float().cpu()
+
+
+def accuracy(model: nn.Module, rows: Batch) -> float:
+    """Return the share of rows whose whole answer is the greedy one: the mean of `outcomes`.
+
+    >>> from ftmath.weights import base_model
+    >>> accuracy(base_model(), probes("copy", 16, seed=0)), accuracy(base_model(), probes("flip", 16, seed=0))
+    (1.0, 0.0)
+    """
+    return float(outcomes(model, rows).mean())
 
 
 def retention(model: nn.Module, count: int = 64, seed: int = 2024) -> dict[str, float]:
@@ -253,5 +293,6 @@ def retention(model: nn.Module, count: int = 64, seed: int = 2024) -> dict[str, 
 
 __all__ = [
     "BOS", "CAPITALS", "EOS", "NEB", "PAD", "SEP", "SKILLS", "TASKS", "VOCAB", "ZOG", "Batch", "accuracy", "batch",
-    "decode", "encode", "example", "mixture", "padded", "pig_latin", "probes", "prompts", "retention",
+    "decode", "distinct", "encode", "example", "mixture", "outcomes", "padded", "pig_latin", "probes", "prompts",
+    "retention", "spoilt",
 ]  # fmt: skip

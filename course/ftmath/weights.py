@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,4 +90,13 @@ def base_model() -> Decoder:
     return model
 
 
-__all__ = ["base_model", "load_weights", "save_weights"]
+def recorded(name: str) -> Any:
+    """Return the record of longer runs that a script of `benchmarks` wrote beside the weights.
+
+    >>> recorded("method_map")["task"]
+    'flip'
+    """
+    return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+
+
+__all__ = ["base_model", "load_weights", "recorded", "save_weights"]

@@ -1,5 +1,6 @@
 """An exercise that answers at once: seeded cases, the wrong formulas that people really write, hints one by one."""
 
+import copy
 import html
 import inspect
 import math
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftmath.progress import Done, read_progress, write_progress
 
@@ -150,6 +151,9 @@ def same(found: Any, wanted: Any, tolerance: float) -> bool:
 
 
 def copied(value: Any) -> Any:
+    """Return a case's argument as the answer may have it: what it does to a tensor or a module is its own matter."""
+    if isinstance(value, nn.Module):
+        return copy.deepcopy(value)
     return value.clone() if isinstance(value, Tensor) else value
 
 

@@ -38,6 +38,12 @@ function ticks(low, high) {
   return found;
 }
 
+// An interval on a bar: a vertical line with a cap at each end.
+function whisker(x, low, high) {
+  const d = `M${x} ${low}L${x} ${high}M${x - 4} ${low}L${x + 4} ${low}M${x - 4} ${high}L${x + 4} ${high}`;
+  return shape("path", { d, class: "whisker" });
+}
+
 // A panel: bars over named places, or lines over numbers; `mark` is a dot that follows the slider.
 export function drawPanel(panel, width) {
   const height = 230, left = 56, right = 12, top = 30, bottom = 44;
@@ -61,6 +67,7 @@ export function drawPanel(panel, width) {
         const kept = !series.on || series.on[place];
         const y = Math.min(down(value), down(Math.max(0, low)));
         svg.append(shape("rect", { x, y, width: Math.max(1, each - 1), height: Math.max(0.5, Math.abs(down(value) - down(Math.max(0, low)))), class: `s${number} ${kept ? "" : "hollow"}` }));
+        if (series.ends) svg.append(whisker(x + (each - 1) / 2, ...series.ends[place].map(down)));
       });
     });
     const every = Math.ceil((panel.x.length * 34) / inside);

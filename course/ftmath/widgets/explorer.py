@@ -37,11 +37,12 @@ def slider(label: str, values: Sequence[float], unit: str = "", start: int | Non
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series of a panel; where `on` is given, bars that are off are hollow."""
+    """One series of a panel; where `on` is given, bars that are off are hollow; `ends` are a whisker's for each bar."""
 
     name: str
     y: tuple[float, ...]
     on: tuple[bool, ...] | None = None
+    ends: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

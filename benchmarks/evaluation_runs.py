@@ -1,0 +1,96 @@
+"""The longer runs of part 8: validation that turns or doesn't, and what seven ways of tuning keep of each skill.
+
+    python benchmarks/evaluation_runs.py [--only turn|kept] [--write]
+
+Three seeds each; nothing is chosen by looking at them. `turn`: 96 examples of `flip`, with and without a share of
+wrong letters, many epochs, loss on 128 clean prompts that were not learned. `kept`: for each run, whether each of 200
+items of the task and of every skill is right, as a hexadecimal number (the first item is the highest bit). With --write
+the records go into course/ftmath/weights/evaluation_runs.json, which the notebook reads. About ten minutes on a core.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+from ftmath.methods import fine_tune, fit_epochs, kl_anchor
+from ftmath.skills import SKILLS, batch, distinct, outcomes, probes, spoilt
+from ftmath.weights import FOLDER, base_model, recorded
+from torch import nn
+from tqdm import tqdm
+
+SEEDS = (0, 1, 2)
+TURN = {"task": "flip", "learned": 96, "held_out": 128, "epochs": 20, "rate": 5e-4, "shares": [0.25, 0.0]}
+ITEMS = {"task": "flip", "count": 200, "seed": 8}
+RUNS: dict[str, dict[str, Any]] = {
+    "full, careless rate": {"method": "full", "rate": 1e-3},
+    "full": {"method": "full"},
+    "LoRA": {"method": "LoRA"},
+    "LoRA, half replay": {"method": "LoRA", "replay": 0.5},
+    "full, half replay": {"method": "full", "rate": 2e-4, "replay": 0.5},
+    "full, KL anchor": {"method": "full", "rate": 2e-4, "anchor": 1.0},
+    "linear probe": {"method": "linear probe"},
+}
+
+
+def packed(model: nn.Module, name: str) -> str:
+    right = outcomes(model, probes(name, ITEMS["count"], ITEMS["seed"])).tolist()
+    return f"{int(''.join(str(int(one)) for one in right), 2):0{ITEMS['count'] // 4}x}"
+
+
+def scores(model: nn.Module) -> dict[str, str]:
+    return {name: packed(model, name) for name in (ITEMS["task"], *SKILLS)}
+
+
+def turn(bar: tqdm) -> list[dict[str, Any]]:
+    found = []
+    for seed in SEEDS:
+        for share in TURN["shares"]:
+            rng = np.random.default_rng(seed)
+            pairs = distinct(TURN["task"], TURN["learned"] + TURN["held_out"], rng)
+            learned, held_out = pairs[: TURN["learned"]], pairs[TURN["learned"] :]
+            both = fit_epochs(
+                base_model(), batch(spoilt(learned, share, rng)), batch(held_out), TURN["epochs"],
+                rate=TURN["rate"], seed=seed,
+            )  # fmt: skip
+            rounded = [[round(value, 5) for value in losses] for losses in both]
+            found.append({"seed": seed, "share": share, "learned": rounded[0], "held_out": rounded[1]})
+            bar.update()
+    return found
+
+
+def kept(bar: tqdm) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for name, settings in RUNS.items():
+        found[name] = []
+        for seed in SEEDS:
+            asked = {key: value for key, value in settings.items() if key not in ("method", "anchor")}
+            anchor = kl_anchor(settings["anchor"]) if "anchor" in settings else None
+            model, _ = fine_tune(settings["method"], ITEMS["task"], seed=seed, anchor=anchor, **asked)
+            found[name].append(scores(model))
+            bar.update()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("turn", "kept"))
+    parser.add_argument("--write", action="store_true", help="keep the records for the course")
+    arguments = parser.parse_args()
+    path = FOLDER / "evaluation_runs.json"
+    record: dict[str, Any] = recorded("evaluation_runs") if path.exists() else {}
+    wanted = {"turn": 2 * len(SEEDS), "kept": len(RUNS) * len(SEEDS)}
+    wanted = {name: count for name, count in wanted.items() if arguments.only in (None, name)}
+    with tqdm(total=sum(wanted.values()), desc="runs") as bar:
+        if "turn" in wanted:
+            record["turn"] = TURN | {"runs": turn(bar)}
+        if "kept" in wanted:
+            record["kept"] = ITEMS | {"settings": RUNS, "base": scores(base_model()), "runs": kept(bar)}
+    for run in record.get("turn", {}).get("runs", []):
+        print(run["seed"], run["share"], "held out", run["held_out"])
+    if arguments.write:
+        path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,938 @@
+# %% [markdown]
+# # Part 8: Evaluation and diagnostics
+#
+# **The claim.** A fine-tuning run is judged by three questions, and each has an error bar: did it learn the task, what did it
+# break, and was it the adapter that did both? A number without its interval answers none of them.
+#
+# You need parts 1 to 7, means and variances. You'll be able to stop a run, compare two models on the same items, estimate
+# pass@k, carry a validation result over to other users, and check an adapter in five minutes. About 75 minutes; the notebook
+# itself runs in about one on two CPU cores.
+#
+# | symbol | what it is | shape or unit |
+# | --- | --- | --- |
+# | $L_\text{train}, L_\text{val}$ | mean loss on learned and on held-out lines | nats per token |
+# | $S$ | a score, higher is better | between 0 and 1 |
+# | $l, g, n$ | items lost, gained, and all items of a comparison | counts |
+# | $w$ | importance weight $p_\text{dep} / p_\text{tr}$ | a number per row |
+# | $c, k$ | right ones among $n$ samples; samples that a user sees | counts |
+
+# %%
+import math
+
+import numpy as np
+import torch
+
+from ftmath import (
+    LoRALinear,
+    SKILLS,
+    accuracy,
+    accuracy_change,
+    add_lora,
+    base_model,
+    batch,
+    best_device,
+    decode,
+    describe,
+    disabled,
+    distinct,
+    effective_sample_size,
+    fine_tune,
+    fit_epochs,
+    generate,
+    kappa,
+    lora_layers,
+    mcnemar,
+    merge_difference,
+    mixture,
+    model_logprob,
+    model_loss,
+    outcomes,
+    paired_error,
+    paired_interval,
+    pass_at_k,
+    probes,
+    prompts,
+    rate_groups,
+    recorded,
+    scorecard,
+    spoilt,
+    train,
+)
+from ftmath.exercises import progress
+from ftmath.plots import bars, grid, lines
+from ftmath.predict import predicted
+from ftmath.widgets import scorecard_explorer, unpacked
+
+device = best_device()
+record = recorded("evaluation_runs")  # longer runs, three seeds each: benchmarks/evaluation_runs.py writes them
+print(f"torch {torch.__version__} on {describe(device)}")
+progress(8)
+
+# %% [markdown]
+# ## 8.1 Train and validation loss
+#
+# **Keep the epoch where validation is lowest. A gap between the two losses is no reason to stop; a validation loss that rises
+# is.**
+#
+# $$\text{gap}(t) = L_\text{val}(t) - L_\text{train}(t), \qquad t^\star = \arg\min_t L_\text{val}(t),$$
+#
+# $t$ counts epochs. Waiting has a price: with **patience** $m$ the run ends at the $m$-th epoch in a row without a new best,
+# and the weights of $t^\star$ are kept, not those of the last epoch.
+# That validation "no longer falls" is the usual warning; a plateau isn't a turn yet, and one bad epoch isn't either.
+#
+# <details><summary>Why the training loss is too low: least squares, exactly</summary>
+#
+# Fit $p$ parameters to $y = X\beta + \varepsilon$ with $n$ points and noise variance $\sigma^2$. The fitted values are $Hy$ with
+# the projection $H = X(X^\top X)^{-1}X^\top$ of trace $p$. In sample, $\mathbb E\lVert y - Hy\rVert^2 / n = \sigma^2 (n - p) / n$.
+# For new noise $\varepsilon'$ at the same $X$, $\mathbb E\lVert X\beta + \varepsilon' - Hy\rVert^2 / n = \sigma^2 (n + p) / n$. The
+# difference is $2\sigma^2 p / n$: each parameter makes the training loss look better than it is, even if the model is right.
+# </details>
+
+# %% [markdown]
+# **Worked.** $p = 10$, $n = 50$, $\sigma = 1$: the optimism is 0.40. And a run of five epochs, read with patience 2.
+
+# %%
+rng = np.random.default_rng(0)
+X = rng.normal(size=(50, 10))
+H = X @ np.linalg.solve(X.T @ X, X.T)
+noise, fresh = rng.normal(size=(2, 4000, 50))
+optimism = ((fresh - noise @ H) ** 2).mean() - ((noise - noise @ H) ** 2).mean()
+assert abs(optimism - 2 * 10 / 50) < 0.02
+learned, held_out = [1.90, 1.20, 0.70, 0.35, 0.15], [1.95, 1.55, 1.48, 1.60, 1.90]
+best = int(np.argmin(held_out))
+gaps = [round(v - t, 2) for t, v in zip(learned, held_out)]
+assert best == 2 and gaps[best] == 0.78 and gaps[-1] == 1.75
+print(f"optimism {optimism:.3f} simulated, 0.4 by the formula")
+print(
+    f"keep epoch {best} (counted from 0), gap {gaps[best]}; the run ends at epoch {best + 2}, where the gap is {gaps[-1]}"
+)
+
+# %% [markdown]
+# **Predict.** The base model learns `flip` from 96 examples, all parameters, for 20 epochs. In one half of the runs a quarter of the
+# answers' letters is replaced at random; validation is clean in all. After which epoch is validation lowest with the wrong
+# letters, on average over three seeds?
+
+# %%
+guess = None  # an epoch, 1 to 20
+
+# %%
+turn = record["turn"]
+curves = {
+    (share, side): np.array([run[side] for run in turn["runs"] if run["share"] == share])
+    for share in turn["shares"]
+    for side in ("learned", "held_out")
+}
+NOISY, CLEAN = turn["shares"]
+noisy, clean = curves[NOISY, "held_out"], curves[CLEAN, "held_out"]
+for share in turn["shares"]:
+    for seed, (low, val) in enumerate(zip(curves[share, "learned"], curves[share, "held_out"])):
+        at = int(val.argmin())
+        print(
+            f"wrong letters {share:.0%}, seed {seed}: train ends at {low[-1]:.4f}, validation best {val[at]:.4f} after epoch "
+            f"{at}, last {val[-1]:.4f}"
+        )
+best_epochs = noisy.argmin(1)
+predicted("the best epoch with wrong letters", guess, best_epochs.mean())
+
+# %%
+rise = noisy[:, -5:].mean(1) / noisy.min(1)
+assert (curves[NOISY, "learned"][:, -1] < 0.2 * curves[NOISY, "learned"][:, 5]).all()  # training goes on falling
+assert (rise > 1.1).all() and (best_epochs < 15).all()  # and validation turns
+assert (clean[:, -1] < 1.05 * clean.min(1)).all()  # not so without noise
+epochs = list(range(5, turn["epochs"] + 1))
+lines(
+    epochs,
+    {
+        "validation, wrong letters": noisy.mean(0)[5:],
+        "training, wrong letters": curves[NOISY, "learned"].mean(0)[5:],
+        "validation, right letters": clean.mean(0)[5:],
+        "training, right letters": curves[CLEAN, "learned"].mean(0)[5:],
+    },
+    title=f"With wrong letters validation turns after epoch {best_epochs.min()} to {best_epochs.max()}; with right ones it doesn't in {turn['epochs']}",
+    x_label="epoch",
+    y_label="loss, nats per token",
+    alt=f"Four curves from epoch 5 to 20, means of three seeds. Validation with wrong letters falls to about {noisy.min(1).mean():.2f} and "
+    f"ends at {noisy[:, -1].mean():.2f}; with right letters it falls to {clean[:, -1].mean():.4f}. Both training losses end near 0.",
+)
+
+# %% [markdown]
+# The last five epochs of validation lie above its best by the factors printed below, different for each seed: that it turns is
+# safe to say here, by how much isn't. Without wrong letters the gap is huge *as a ratio*, and validation still falls.
+
+# %%
+ratio, still = (clean / curves[CLEAN, "learned"])[:, 10], clean[:, 10] / clean[:, -1]
+assert (ratio > 5).all() and (still > 3).all()
+print(f"wrong letters: last five epochs over best, {rise.min():.2f} to {rise.max():.2f}")
+print(
+    f"right letters, epoch 10: validation is {ratio.min():.0f} to {ratio.max():.0f} times training, and falls to "
+    f"1/{still.min():.1f} to 1/{still.max():.1f} of that by the last epoch"
+)
+
+# %% [markdown]
+# **Run again.** One of the six, its first epochs, on this machine; the record comes from another run of the same script.
+
+# %%
+rng = np.random.default_rng(0)
+pairs = distinct(turn["task"], turn["learned"] + turn["held_out"], rng)
+learned_rows = batch(spoilt(pairs[: turn["learned"]], NOISY, rng)).to(device)
+held_rows = batch(pairs[turn["learned"] :]).to(device)
+half_trained = base_model().to(device)
+low, val = fit_epochs(half_trained, learned_rows, held_rows, 8, rate=turn["rate"], seed=0)
+assert all(abs(a / b - 1) < 0.2 for a, b in zip(val[:4], noisy[0])) and val[-1] < 0.6
+print("now     ", [f"{value:.3f}" for value in val])
+print("recorded", [f"{value:.3f}" for value in noisy[0][:9]])
+
+# %% [markdown]
+# **Check.** No prompt stands on both sides, and looking changes nothing: two looks give the same bits and leave no gradient.
+
+# %%
+asked = [prompt for prompt, _ in pairs]
+assert not set(asked[: turn["learned"]]) & set(asked[turn["learned"] :])
+with torch.no_grad():
+    looks = [model_loss(half_trained, held_rows.ids, held_rows.answer_mask) for _ in range(2)]
+assert torch.equal(*looks) and not looks[0].requires_grad
+assert all(parameter.grad is None for parameter in half_trained.parameters())
+
+# %% [markdown]
+# **The mistake**: duplicates across the split. A validation set of which half is copied from training has the mean of the two
+# losses. The symptom is a validation curve that follows training down: it calls for more epochs, where the clean one says stop.
+
+# %%
+leaky = (noisy + curves[NOISY, "learned"]) / 2
+said, true = leaky.argmin(1), noisy.argmin(1)
+print(f"best epoch by the leaky set: {said.tolist()}, by the clean one: {true.tolist()}")
+assert (said > true).all() and (leaky[:, -1] < 0.75 * noisy[:, -1]).all()
+
+# %% [markdown]
+# **In practice** supervised tuning stops after one to three epochs. That large models fit random labels to the last one, so that
+# training loss says nothing about them, was shown by Zhang et al. 2016 (arXiv:1611.03530).
+#
+# → [exercise 8.1](exercises.ipynb#8.1-Train-and-validation-loss) · graded:
+# [p09, the scorecard](../../source/p09_scorecard/p09_scorecard.ipynb)
+
+# %% [markdown]
+# ## 8.2 Base-task retention
+#
+# **What a run keeps is a vector, one entry a skill; it's compared on the same items before and after, and the worst entry decides.**
+#
+# $$\Delta_s = \frac{l_s - g_s}{n}, \qquad \mathrm{SE}(\Delta_s) = \frac1n\sqrt{(l_s + g_s) - \frac{(l_s - g_s)^2}{n}}, \qquad
+# S^\text{corrected} = \frac{S - S_\text{chance}}{1 - S_\text{chance}} .$$
+#
+# For skill $s$, $l_s$ of $n$ items were right before and are wrong after, $g_s$ the other way round. $S_\text{chance}$ is the score of a
+# guess: 1/2 for `mood`, which has two answers.
+#
+# <details><summary>Why: the variance of a difference that is -1, 0 or 1</summary>
+#
+# Let $d_i$ be after minus before. $\sum d_i = g - l$ and $\sum d_i^2 = g + l$, so their variance is $(l + g)/n - (l - g)^2/n^2$; the mean's
+# is that over $n$. Items that agree add nothing to the numerator: that's what pairing buys. Two separate samples of the same
+# accuracy would have $2S(1 - S)/n$, also where hardly an item changed.
+#
+# With $l = g = 0$ this gives 0, and so does any bootstrap: *nothing was seen* isn't *nothing happens*. Adding half an item to each of the four
+# kinds keeps a width (Agresti and Min 2005); `accuracy_change` does that.
+# </details>
+
+# %% [markdown]
+# **Worked.** Three skills; then 500 items of which 30 were lost and 18 gained; then a four-choice test at 0.40.
+
+# %%
+before, after = np.array([0.62, 0.55, 0.71]), np.array([0.61, 0.40, 0.73])
+drops = before - after
+error = paired_error(lost=30, gained=18, count=500)
+assert abs(drops.mean() - 0.14 / 3) < 1e-9 and abs(drops.max() - 0.15) < 1e-9 and abs(error - 0.0138) < 5e-5
+print(f"mean drop {drops.mean():.3f}, worst {drops.max():.2f}")
+print(
+    f"lost 30, gained 18 of 500: -2.4 points, SE {error:.2%}, z {-0.024 / error:.2f}, exact McNemar p {mcnemar(30, 18):.3f}"
+)
+print(f"0.40 of a four-choice test is {(0.40 - 0.25) / 0.75:.2f} above chance")
+
+# %% [markdown]
+# **Predict.** Seven ways of tuning on `flip`, 60 steps, three seeds, 200 items a skill. A run is *accepted* if the task's interval lies above
+# 0 and all ten skills' intervals of the loss end at or below 10 points; it's *rejected* if the task's ends at or below 0, or some skill's
+# lies above 10 points; else it's *inconclusive*. How many of the seven ways are accepted with all three seeds?
+
+# %%
+guess = None  # 0 to 7
+
+# %%
+kept = record["kept"]
+base_items = unpacked(kept["base"], kept["count"])
+runs = {name: [unpacked(seed, kept["count"]) for seed in seeds] for name, seeds in kept["runs"].items()}
+cards = {name: [scorecard(base_items, run, "flip", most=0.1) for run in seeds] for name, seeds in runs.items()}
+for name, found in cards.items():
+    gain, drop = [card.gain[0] for card in found], [card.drop[0] for card in found]
+    print(
+        f"{name:20} gained {min(gain):.2f} to {max(gain):.2f}, worst skill lost {min(drop):.2f} to {max(drop):.2f} "
+        f"({', '.join(sorted({card.worst for card in found}))}): {', '.join(card.verdict for card in found)}"
+    )
+
+
+def always(verdict, most):
+    """Return the ways that get a verdict with every seed."""
+    return [
+        name
+        for name, seeds in runs.items()
+        if all(scorecard(base_items, run, "flip", most).verdict == verdict for run in seeds)
+    ]
+
+
+accepted, rejected = always("accept", 0.1), always("reject", 0.1)
+predicted("ways accepted with all three seeds", guess, len(accepted))
+
+# %%
+matrix = {
+    name: [np.mean([float(run[skill].mean()) for run in seeds]) for skill in SKILLS]
+    for name, seeds in {"base": [base_items], **runs}.items()
+}
+assert accepted == ["full, KL anchor"] and rejected == ["full, careless rate", "full", "LoRA"]
+grid(
+    list(matrix.values()),
+    row_names=list(matrix),
+    column_names=list(SKILLS),
+    title=f"Surely within 10 points on every skill, with every seed: {len(accepted)} of {len(runs)} ways, {', '.join(accepted)}",
+    alt="Accuracy by way of tuning and skill, means of three seeds. "
+    + "; ".join(f"{name}: worst {min(row):.2f}, mean {np.mean(row):.2f}" for name, row in matrix.items())
+    + ".",
+)
+
+# %% [markdown]
+# Replay of half of each batch *looks* nearly as good; what it isn't is sure. The probe keeps every skill and learns nothing, and is inconclusive
+# too: no gain in 200 items doesn't prove that there is none. (The graded problem's bootstrap takes no change for certain, and rejects it.)
+# At 5 points 200 items are too few for any way; the cell says how many more it would take.
+
+# %%
+mean, low, high = cards["full, KL anchor"][0].drop
+needed = kept["count"] * ((high - mean) / (0.05 - mean)) ** 2
+assert always("accept", 0.05) == [] and needed > kept["count"]
+print(
+    f"accepted at 5 points with every seed: {always('accept', 0.05)}; KL anchor, seed 0, lost {mean:.3f} ({low:.3f} to {high:.3f}): "
+    f"to end at 0.05 that takes about {needed:.0f} items a skill"
+)
+
+# %% [markdown]
+# Choose a run, then fewer items: what was a verdict becomes *inconclusive*. Each interval holds at $1 - 0.05/10$, so that all ten hold at once.
+
+# %%
+scorecard_explorer(base_items, {name: seeds[0] for name, seeds in runs.items()}, "flip")
+
+# %% [markdown]
+# **Means hide, and chance flatters.** The mean over skills of one run, its worst skill, and `mood` with and without its chance. Below chance
+# means that the answer isn't even one of the two words.
+
+# %%
+lora = runs["LoRA"][0]
+scores = {skill: float(lora[skill].mean()) for skill in SKILLS}
+worst = min(scores, key=scores.get)
+careless = [float(run["mood"].mean()) for run in runs["full, careless rate"]]
+print(f"LoRA, seed 0: mean {np.mean(list(scores.values())):.2f}, {worst} {scores[worst]:.2f}")
+print(
+    f"mood: LoRA {scores['mood']:.2f}, which is {(scores['mood'] - 0.5) / 0.5:.2f} above chance; careless rate "
+    f"{min(careless):.2f} to {max(careless):.2f}"
+)
+assert np.mean(list(scores.values())) - scores[worst] > 0.2 and max(careless) < 0.25
+
+# %% [markdown]
+# **Run again**: LoRA with seed 0 on this machine; 8.5 uses the same model.
+
+# %%
+tuned, run = fine_tune("LoRA", "flip", seed=0, device=device)
+again = {name: outcomes(tuned, probes(name, 100, kept["seed"])) for name in ("flip", "reverse", "sort")}
+apart = {name: float(items.mean() - lora[name][:100].mean()) for name, items in again.items()}
+assert max(abs(value) for value in apart.values()) < 0.3
+print(run)
+print("accuracy now minus recorded, same 100 items:", {name: round(value, 2) for name, value in apart.items()})
+
+# %% [markdown]
+# **Check.** The base against itself changes nothing, bit for bit; bootstrap and formula agree where both have items to go by; and
+# pairing is what makes the interval narrow.
+
+# %%
+base = base_model().to(device)
+sort_items = [outcomes(base, probes("sort", kept["count"], kept["seed"])) for _ in range(2)]
+assert torch.equal(*sort_items) and torch.equal(sort_items[0], base_items["sort"])
+one, other = runs["full"][0], runs["full"][1]  # two seeds of one way: mostly the same items are lost
+lost = int(((one["copy"] == 1) & (other["copy"] == 0)).sum())
+gained = int(((one["copy"] == 0) & (other["copy"] == 1)).sum())
+_, low, high = paired_interval(one["copy"], other["copy"], generator=torch.Generator().manual_seed(0))
+half = 1.96 * paired_error(lost, gained, kept["count"])
+assert abs((high - low) / 2 / half - 1) < 0.15
+S, T = float(one["copy"].mean()), float(other["copy"].mean())
+separate = 1.96 * math.sqrt((S * (1 - S) + T * (1 - T)) / kept["count"])
+assert half < separate
+print(
+    f"copy, seed 1 against seed 0 of full tuning: half-width {half:.3f} paired, {separate:.3f} as if the items were others"
+)
+print(
+    f"no item lost of 25: the bootstrap says ±0, accuracy_change ±{accuracy_change(torch.ones(25), torch.ones(25))[2]:.2f}"
+)
+
+# %% [markdown]
+# **The mistake**: another template after tuning than before. The symptom is forgetting with $\Delta\theta = 0$: here one space more.
+
+# %%
+rng = np.random.default_rng(8)
+asked = [pair for name in ("copy", "upper", "last", "add") for pair in distinct(name, 50, rng)]
+plain = outcomes(base, batch(asked))
+spaced = outcomes(base, batch([(prompt.replace(" ", "  ", 1), answer) for prompt, answer in asked]))
+mean, low, high = accuracy_change(plain, spaced)
+print(f"the same weights, one space more: {mean:+.3f} ({low:.3f} to {high:.3f})")
+assert high < -0.05
+
+# %% [markdown]
+# **In practice** a frozen suite runs at each release, with paired errors clustered by question where several come from one text (Miller 2024,
+# arXiv:2411.00640).
+#
+# → [exercise 8.2](exercises.ipynb#8.2-Base-task-retention) · graded:
+# [p09, forgetting and paired intervals](../../source/p09_scorecard/p09_scorecard.ipynb)
+
+# %% [markdown]
+# ## 8.3 Task quality
+#
+# **A score is an estimator: pass@k from $n$ samples has an unbiased one, and putting $c/n$ into $1 - (1 - p)^k$ isn't it.**
+#
+# $$\widehat{\text{pass@}k} = 1 - \binom{n - c}{k} \Big/ \binom nk, \qquad
+# \text{win rate} = \frac{\text{wins} + \tfrac12\,\text{ties}}{n}, \qquad \kappa = \frac{p_o - p_e}{1 - p_e} .$$
+#
+# $p_o$ is how often two judges agree, $p_e$ how often they would if each kept its own shares of labels and looked at nothing.
+#
+# <details><summary>Why unbiased, and why the other one is too low</summary>
+#
+# Of all subsets of $k$ among the $n$ samples, $\binom{n-c}k / \binom nk$ hold no right one. Each subset is $k$ independent samples, so
+# the chance of a success in it is $1 - (1-p)^k$; averaging over subsets keeps that mean. The plug-in $1 - (1 - c/n)^k$ is a concave
+# function of $c/n$ for $k \ge 2$: by Jensen's inequality its mean lies below its value at the mean, by about
+# $\tfrac12 k(k-1)(1-p)^{k-2} p(1-p)/n$.
+# </details>
+
+# %% [markdown]
+# **Worked.** $n = 10$, $c = 3$, $k = 5$; a comparison of 57 wins, 33 losses and 10 ties; two judges that agree on 88 of 100.
+
+# %%
+n, c, k = 10, 3, 5
+unbiased, plugged_in = pass_at_k(n, c, k), 1 - (1 - c / n) ** k
+results = np.repeat([1.0, 0.0, 0.5], [57, 33, 10])
+table = torch.tensor([[85.0, 6], [6, 3]])
+assert abs(unbiased - 11 / 12) < 1e-12 and abs(plugged_in - 0.83193) < 1e-5 and results.mean() == 0.62
+print(f"pass@5 from 3 of 10: {unbiased:.4f} unbiased, {plugged_in:.4f} plugged in")
+print(f"win rate {results.mean():.2f}, SE {results.std() / 10:.3f}")
+print(
+    f"two judges agree on {table.diagonal().sum() / 100:.2f} of the answers, kappa {kappa(table):.2f}: most of it is chance"
+)
+assert kappa(table) < 0.3
+
+# %% [markdown]
+# **Predict.** The half-trained model of 8.1 writes 10 answers at temperature 1 to each of 128 prompts that it hasn't seen. We know the exact
+# chance of each right answer from its log-probability, so we know the true pass@5. By how many points is the plug-in too low?
+
+# %%
+guess = None  # points, 0 to 100
+
+# %%
+with torch.no_grad():
+    p = model_logprob(half_trained, held_rows.ids, held_rows.answer_mask).double().exp().cpu()
+questions, answers = zip(*pairs[turn["learned"] :])
+ids, mask = (tensor.repeat_interleave(n, 0) for tensor in prompts(questions))
+
+
+def rights(seed):
+    """Return how many of n sampled answers are right, for each prompt."""
+    drawn = generate(
+        half_trained,
+        ids.to(device),
+        mask.to(device),
+        max_new=9,
+        stop=3,
+        temperature=1.0,
+        generator=torch.Generator(device).manual_seed(seed),
+    )
+    said = [decode(row) for row in drawn.tolist()]
+    return np.array([said[row] == answers[row // n] for row in range(len(said))]).reshape(-1, n).sum(1)
+
+
+counts = [rights(seed) for seed in range(3)]
+KS = (1, 2, 5, 10)
+truth = [float((1 - (1 - p) ** k).mean()) for k in KS]
+right_way = np.array([[np.mean([pass_at_k(n, int(c), k) for c in found]) for k in KS] for found in counts])
+plug_in = np.array([[np.mean(1 - (1 - found / n) ** k) for k in KS] for found in counts])
+for k, t, a, b in zip(KS, truth, right_way.T, plug_in.T):
+    print(
+        f"pass@{k:<2} true {t:.3f}; unbiased {a.min():.3f} to {a.max():.3f}; plugged in {b.min():.3f} to {b.max():.3f}"
+    )
+low_by = 100 * (truth[2] - plug_in[:, 2].mean())
+predicted("points that the plug-in lacks at k = 5", guess, low_by)
+
+# %%
+assert np.allclose(right_way[:, 0], plug_in[:, 0])  # one and the same at k = 1
+assert (plug_in[:, 2:] < right_way[:, 2:]).all() and truth[3] - plug_in[:, 3].mean() > abs(
+    truth[3] - right_way[:, 3].mean()
+)
+assert (abs(right_way.mean(0) - truth) < 0.08).all()
+bars(
+    [f"pass@{k}" for k in KS],
+    {"true": truth, "unbiased": right_way.mean(0), "plugged in": plug_in.mean(0)},
+    spread={
+        "unbiased": (right_way.min(0), right_way.max(0)),
+        "plugged in": (plug_in.min(0), plug_in.max(0)),
+    },
+    title=f"From ten samples the plug-in misses {100 * (truth[3] - plug_in[:, 3].mean()):.0f} points of pass@10, the unbiased one "
+    f"{100 * abs(truth[3] - right_way[:, 3].mean()):.0f}",
+    y_label="share of prompts",
+    alt="Grouped bars. "
+    + "; ".join(
+        f"pass@{k}: true {t:.2f}, unbiased {a:.2f}, plugged in {b:.2f}"
+        for k, t, a, b in zip(KS, truth, right_way.mean(0), plug_in.mean(0))
+    )
+    + "; three draws of samples.",
+)
+
+# %% [markdown]
+# Unbiased isn't exact: each draw of 1,280 samples is off by a few points either way, the plug-in by more and always the same way.
+#
+# **Check.** pass@1 is $c/n$, it grows with $k$, and the mean over all possible $c$ is the truth.
+
+# %%
+for rate in (0.1, 0.5):
+    chances = [math.comb(10, c) * rate**c * (1 - rate) ** (10 - c) for c in range(11)]
+    for k in range(1, 11):
+        mean = sum(chance * pass_at_k(10, c, k) for c, chance in enumerate(chances))
+        assert abs(mean - (1 - (1 - rate) ** k)) < 1e-12
+naive = sum(math.comb(10, c) * 0.1**c * 0.9 ** (10 - c) * (1 - (1 - c / 10) ** 5) for c in range(11))
+assert all(pass_at_k(10, 3, k) < pass_at_k(10, 3, k + 1) for k in range(1, 8)) and math.isclose(
+    pass_at_k(10, 3, 1), 0.3
+)
+print(f"p = 0.1, n = 10, k = 5: truth {1 - 0.9**5:.4f}, mean of the plug-in {naive:.4f}")
+try:
+    pass_at_k(4, 2, 5)
+except ValueError as error:
+    print("refused:", error)
+
+# %% [markdown]
+# **The mistake**: a judge that always reads the same side first. A model is set against *itself*: a judge with a taste for what it reads
+# first gives it a win rate that isn't one half. Asking both ways round cancels that.
+
+# %%
+rng = np.random.default_rng(0)
+quality_of = rng.normal(size=(400, 2))  # two answers of one model to each prompt
+
+
+def prefers_first(first, second):
+    """Judge by quality, with half a standard deviation of favour for what is read first."""
+    return (first + 0.5 > second).astype(float)
+
+
+fixed = prefers_first(*quality_of.T)
+both_ways = (fixed + 1 - prefers_first(*quality_of.T[::-1])) / 2
+print(
+    f"a model against itself: {fixed.mean():.3f} in one order, {both_ways.mean():.3f} both ways (SE {both_ways.std() / 20:.3f})"
+)
+assert fixed.mean() > 0.58 and abs(both_ways.mean() - 0.5) < 3 * both_ways.std() / 20
+
+# %% [markdown]
+# **In practice** pass@k with this estimator comes from Chen et al. 2021 (arXiv:2107.03374); judges' taste for the first answer was measured by
+# Zheng et al. 2023 (arXiv:2306.05685).
+#
+# → [exercise 8.3](exercises.ipynb#8.3-Task-quality) · graded:
+# [p09, improvement](../../source/p09_scorecard/p09_scorecard.ipynb)
+
+# %% [markdown]
+# ## 8.4 Distribution shift
+#
+# **Other prompts can be answered for by weights on the rows that you have; another answer to the same prompt can't.**
+#
+# $$D(p_\text{dep} \Vert p_\text{tr}) = \underbrace{D(p_\text{dep}(x) \Vert p_\text{tr}(x))}_{\text{weights can do this}} +
+# \underbrace{\mathbb E_{p_\text{dep}(x)} D(p_\text{dep}(y|x) \Vert p_\text{tr}(y|x))}_{\text{not this}}, \qquad
+# \mathbb E_\text{dep}[\ell] = \mathbb E_\text{tr}[w\,\ell], \qquad \frac{\mathrm{ESS}}{n} = \frac{(\sum w)^2}{n \sum w^2} .$$
+#
+# "Train on what you'll see" is thus two demands, and only the second one needs new data.
+#
+# $D$ is KL in nats, $x$ a prompt, $y$ its answer, $\ell$ a row's loss in nats, and $w = p_\text{dep}(x)/p_\text{tr}(x)$; training must show
+# whatever deployment shows. ESS is the effective number of rows.
+#
+# <details><summary>Why</summary>
+#
+# The first line is the chain rule: $\log$ of a product of $p(x)\,p(y|x)$ is a sum. The second is
+# $\sum_x p_\text{tr}(x) \frac{p_\text{dep}(x)}{p_\text{tr}(x)} \ell(x) = \sum_x p_\text{dep}(x)\,\ell(x)$. For the third: if $\ell$ has one variance
+# $\sigma^2$ everywhere and is independent of $w$, the weighted mean $\sum w\ell / \sum w$ has variance
+# $\sigma^2 \sum w^2 / (\sum w)^2$, as $\mathrm{ESS}$ equal rows would. Where losses are larger just where weights are, it's worse than that.
+# </details>
+
+# %% [markdown]
+# **Worked.** Training shows two domains as (.8, .2), users as (.5, .5); the losses are .4 and 1.2.
+
+# %%
+p_train, p_deploy, loss = np.array([0.8, 0.2]), np.array([0.5, 0.5]), np.array([0.4, 1.2])
+w = p_deploy / p_train
+share = 1 / (p_train * w**2).sum()
+drift = (p_deploy * np.log(w)).sum()
+assert np.allclose([p_train @ loss, p_deploy @ loss, p_train @ (w * loss), share], [0.56, 0.80, 0.80, 0.64])
+rows = torch.tensor(w).log().repeat_interleave(torch.tensor([80, 20]))
+assert abs(effective_sample_size(rows) / 100 - share) < 1e-9
+print(
+    f"on paper {p_train @ loss:.2f}, in service {p_deploy @ loss:.2f}; w = {w.tolist()}, ESS {share:.0%}, KL(x) {drift:.3f} nats"
+)
+
+# %% [markdown]
+# **Predict.** The base model is tuned on `flip` and `pig` in proportions 8 : 2; users ask for both alike. 200 validation rows come from
+# training's mixture. The reweighted mean is right on average: but its spread over such samples is how many times that of 200 rows
+# drawn from the users themselves? (The ESS alone says $1/\sqrt{0.64} = 1.25$.)
+
+# %%
+guess = None  # a ratio
+
+# %%
+DOMAINS = ("flip", "pig")
+
+
+def losses_by_domain(seed):
+    """Return the losses of 200 fresh rows of each domain (2, 200), in nats per answer, after tuning on their mixture."""
+    model, rng = base_model().to(device), np.random.default_rng(seed)
+
+    def loss(step):
+        rows = mixture(dict(zip(DOMAINS, p_train)), 32, rng).to(device)
+        return model_loss(model, rows.ids, rows.answer_mask)
+
+    train(model, loss, rate_groups(model, {}, 5e-4), 30)
+    with torch.no_grad():
+        rows = [probes(name, 200, 1000 + seed).to(device) for name in DOMAINS]
+        return model, np.stack([-model_logprob(model, one.ids, one.answer_mask).cpu().numpy() for one in rows])
+
+
+def samples(pool, shares, rng, times=2000, count=200):
+    """Return domains and losses of many validation samples: two arrays (times, count)."""
+    domains = (rng.random((times, count)) < shares[1]).astype(int)
+    return domains, pool[domains, rng.integers(pool.shape[1], size=domains.shape)]
+
+
+found = []
+for seed in range(3):
+    model, pool = losses_by_domain(seed)
+    rng = np.random.default_rng(seed)
+    domains, offline = samples(pool, p_train, rng)
+    _, online = samples(pool, p_deploy, rng)
+    weights = w[domains]
+    estimates = {
+        "as validated": offline.mean(1),
+        "reweighted": (weights * offline).mean(1),
+        "reweighted, sum w": (weights * offline).sum(1) / weights.sum(1),
+        "users' own rows": online.mean(1),
+    }
+    found.append((float(p_deploy @ pool.mean(1)), estimates))
+    print(
+        f"seed {seed}: true {found[-1][0]:.2f};",
+        {name: f"{v.mean():.2f} ± {v.std():.2f}" for name, v in estimates.items()},
+    )
+wider = [e["reweighted"].std() / e["users' own rows"].std() for _, e in found]
+predicted("spread of the reweighted mean over that of users' own rows", guess, np.mean(wider))
+
+# %%
+for true, estimates in found:
+    assert abs(estimates["reweighted"].mean() / true - 1) < 0.02 and estimates["as validated"].mean() < 0.7 * true
+    assert estimates["users' own rows"].std() < estimates["reweighted, sum w"].std() < estimates["reweighted"].std()
+assert min(wider) > 1.25  # worse than the effective sample size says
+true, estimates = found[0]
+quantiles = {name: np.quantile(values, [0.025, 0.975]) for name, values in estimates.items()}
+bars(
+    list(estimates),
+    {"mean loss": [values.mean() for values in estimates.values()]},
+    spread={"mean loss": ([q[0] for q in quantiles.values()], [q[1] for q in quantiles.values()])},
+    title=f"Weights find the users' {true:.1f} nats where validation says {estimates['as validated'].mean():.1f}, with "
+    f"{min(wider):.1f} to {max(wider):.1f} times the spread of their own rows",
+    y_label="nats per answer",
+    alt=f"Bars with the middle 95 % of 2,000 samples of 200 rows; the true loss in service is {true:.2f}. "
+    + "; ".join(f"{name} {values.mean():.2f}" for name, values in estimates.items())
+    + ".",
+)
+
+# %% [markdown]
+# The effective sample size knows the weights only. Here the rare domain is also the hard one, and the spread is larger than it says.
+# Dividing by the sum of the weights instead of $n$ helps, since both then err together.
+#
+# **What weights can't do.** These users say `flip` and mean *copy*: the same prompts, other answers. No row of the training data shows it, so
+# every reweighted number stays what it was.
+
+# %%
+asked = distinct("flip", 100, np.random.default_rng(5))
+with torch.no_grad():
+    meant, wanted = (
+        float(-model_logprob(model, rows.ids, rows.answer_mask).mean())
+        for rows in (batch(asked).to(device), batch([(q, q.removeprefix("flip ")) for q, _ in asked]).to(device))
+    )
+print(f"loss on the answers that training taught {meant:.2f} nats, on those that users now want {wanted:.1f}")
+assert wanted > 5 * meant
+
+# %% [markdown]
+# **Check.** Over a sample from training the weights have mean 1, within three standard errors.
+
+# %%
+rng = np.random.default_rng(0)
+drawn = w[rng.choice(2, size=5000, p=p_train)]
+assert abs(drawn.mean() - 1) < 3 * drawn.std() / math.sqrt(5000)
+assert abs((p_train / p_deploy)[rng.choice(2, size=5000, p=p_train)].mean() - 1) > 0.1  # the ratio upside down fails it
+
+# %% [markdown]
+# **The mistake**: validation split off from training data, and more of it when users complain. The symptom is an interval that closes around
+# the wrong number.
+
+# %%
+for count in (50, 500, 5000):
+    _, offline = samples(pool, p_train, np.random.default_rng(1), times=200, count=count)
+    low, high = np.quantile(offline.mean(1), [0.025, 0.975])
+    print(f"{count:>5} rows: {low:.2f} to {high:.2f} nats; in service {p_deploy @ pool.mean(1):.2f}")
+assert high < 0.7 * (p_deploy @ pool.mean(1))
+
+# %% [markdown]
+# **In practice** drift is watched by a classifier that tells today's prompts from training's; Rabanser et al. 2018 (arXiv:1810.11953) compare
+# such alarms. It sees the first term above and never the second.
+#
+# → [exercise 8.4](exercises.ipynb#8.4-Distribution-shift) · graded:
+# [p02, KL between two distributions](../../source/p02_kl_shift/p02_kl_shift.ipynb)
+
+# %% [markdown]
+# ## 8.5 Adapter sanity checks
+#
+# **A falling loss doesn't show that the adapter works. Six checks of $f_{W + \Delta W}(x) - f_W(x)$ do, and take seconds.**
+#
+# $$f_{W + \Delta W}(x) - f_W(x) = s\,BAx \ \text{ for one layer}, \qquad
+# \lVert s\,BAx \rVert \le s\,\lVert B \rVert\,\lVert A \rVert\,\lVert x \rVert .$$
+#
+# $f_W$ is the model with its base weights, $s$, $A$ and $B$ as in part 5; the norms of matrices are their largest singular values.
+#
+# | check | must hold |
+# | --- | --- |
+# | zero at start | the fresh adapter changes no logit |
+# | moves | the trained one changes some |
+# | base kept | the base's weights have the bits that they had |
+# | off is base | switched off, every logit has the base's bits |
+# | merge agrees | merged and unmerged give the same logits, up to rounding |
+# | rows apart | permuted rows give permuted logits |
+#
+# <details><summary>Why: what each one needs</summary>
+#
+# $B = 0$ gives $sBAx = 0$: the first. A gradient that reaches $B$ makes it non-zero after one step: the second. Only $A$ and $B$ train, so
+# that the base's bits stay: the third, by comparison of bits, since a drift of $10^{-6}$ a step is training. With the adapter off the same
+# products are computed on the same weights in the same order, and floating point repeats itself: the fourth is exact. The fifth is
+# distributivity, $Wx + sBAx = (W + sBA)x$, with one rounding. The sixth: no row's answer may depend on its neighbours or on a draw of
+# random numbers.
+# </details>
+
+# %% [markdown]
+# **Worked.** $W = I$, $x = (1, 2)$, $A = (1, -1)$, $B = (\tfrac12, 0)^\top$, $s = 2$.
+
+# %%
+layer = LoRALinear(torch.nn.Linear(2, 2, bias=False), rank=1, alpha=2)
+x = torch.tensor([1.0, 2.0])
+with torch.no_grad():
+    (
+        layer.base.weight.copy_(torch.eye(2)),
+        layer.A.copy_(torch.tensor([[1.0, -1.0]])),
+        layer.B.copy_(torch.tensor([[0.5], [0.0]])),
+    )
+    effect = layer(x) - layer.base(x)
+bound = layer.scale * torch.linalg.norm(layer.B) * torch.linalg.norm(layer.A) * torch.linalg.norm(x)
+assert effect.tolist() == [-1.0, 0.0] and effect.norm() <= bound
+print(f"effect {effect.tolist()}, output {layer(x).tolist()}, bound {bound:.2f}")
+
+# %% [markdown]
+# **Predict.** Six adapters are broken, each in another way: never called; base trainable; merged into the base and still attached; merged with
+# twice its scale; dropout that stays on; $B$ drawn instead of 0. Each is trained for 12 steps. For how many of the six does the training loss
+# fail to fall?
+
+# %%
+guess = None  # 0 to 6
+
+
+# %%
+class NeverCalled(LoRALinear):
+    def forward(self, x):
+        return self.base(x)
+
+
+class MergedTwiceAsLoud(LoRALinear):
+    def merged(self):
+        self.scale *= 2
+        plain = super().merged()
+        self.scale /= 2
+        return plain
+
+
+class AlwaysDropping(LoRALinear):
+    def forward(self, x):
+        out = self.base(x)
+        return out + torch.nn.functional.dropout(super().forward(x) - out, 0.1) if self.on else out
+
+
+def become(kind):
+    """Return what makes every adapter of a model one of another kind."""
+
+    def change(model):
+        for layer in lora_layers(model).values():
+            layer.__class__ = kind
+
+    return change
+
+
+def base_trainable(model):
+    for layer in lora_layers(model).values():
+        layer.base.weight.requires_grad_(True)
+
+
+def b_drawn(model):
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.B, std=0.02, generator=torch.Generator(layer.B.device).manual_seed(0))
+
+
+@torch.no_grad()
+def attached_and_merged(model):
+    for layer in lora_layers(model).values():
+        layer.base.weight += layer.delta()
+
+
+BROKEN = {
+    "good": (None, None),
+    "never called": (become(NeverCalled), None),
+    "base trainable": (base_trainable, None),
+    "merged and attached": (None, attached_and_merged),
+    "merged twice as loud": (become(MergedTwiceAsLoud), None),
+    "dropout stays on": (become(AlwaysDropping), None),
+    "B drawn": (b_drawn, None),
+}
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+seen = probes("flip", 32, 3).to(device)
+order = torch.randperm(32, generator=torch.Generator().manual_seed(0)).to(device)
+base_bits = {name: value.detach().clone() for name, value in base.named_parameters()}
+
+
+@torch.no_grad()
+def logits(model, rows=slice(None)):
+    return model(seen.ids[rows])
+
+
+def sanity(model, fresh_effect):
+    """Return the six checks of an adapter after training, True where it holds."""
+    on, reference = logits(model), logits(base)
+    with disabled(model):
+        off = logits(model)
+    held = {
+        name.replace(".base.", "."): value
+        for name, value in model.named_parameters()
+        if not name.endswith((".A", ".B"))
+    }
+    near = 1e-3 * float(on.abs().max())
+    return {
+        "zero at start": fresh_effect == 0,
+        "moves": not torch.equal(on, off),
+        "base kept": all(torch.equal(value, base_bits[name]) for name, value in held.items()),
+        "off is base": torch.equal(off, reference),
+        "merge agrees": merge_difference(model, logits) < near,
+        "rows apart": float((logits(model, order) - on[order]).abs().max()) < near,
+    }
+
+
+def trial(name, seed, steps=12):
+    """Return the checks and the losses of one adapter, good or broken."""
+    before, after = BROKEN[name]
+    model = base_model().to(device)
+    add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(seed))
+    if before:
+        before(model)
+    fresh = float((logits(model) - logits(base)).abs().max())
+    rng = np.random.default_rng(seed)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def loss(step):
+        rows = mixture({"flip": 1.0}, 12, rng).to(device)
+        return model_loss(model, rows.ids, rows.answer_mask) + 0 * sum(parameter.sum() for parameter in trained)
+
+    losses = train(model, loss, rate_groups(model, {}, 3e-3), steps)
+    if after:
+        after(model)
+    return sanity(model, fresh), losses
+
+
+tried = {name: [trial(name, seed) for seed in range(3)] for name in BROKEN}
+caught = {
+    name: [[check for check, holds in checks.items() if not holds] for checks, _ in found]
+    for name, found in tried.items()
+}
+for name, found in tried.items():
+    ends = [np.mean(losses[-3:]) for _, losses in found]
+    print(f"{name:21} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed by seed: {caught[name]}")
+flat = [
+    name
+    for name, found in tried.items()
+    if any(np.mean(losses[-3:]) > 0.8 * np.mean(losses[:3]) for _, losses in found)
+]
+predicted("broken adapters whose loss doesn't fall", guess, len(flat))
+
+# %%
+names = list(tried["good"][0][0])
+assert all(found[0] == found[1] == found[2] for found in caught.values())  # the same with every seed
+caught = {name: found[0] for name, found in caught.items()}
+assert caught.pop("good") == [] and all(caught.values()) and flat == ["never called"]
+grid(
+    [[float(check in failed) for check in names] for failed in caught.values()],
+    row_names=list(caught),
+    column_names=names,
+    title=f"The loss gives away {len(flat)} of {len(caught)} broken adapters; the six checks catch all",
+    alt="Which check catches which broken adapter. "
+    + "; ".join(f"{name}: {', '.join(failed)}" for name, failed in caught.items())
+    + ".",
+)
+
+# %% [markdown]
+# It's no diagonal: a base that trains and a base that already holds the update fail the same checks, and dropout spoils two. The checks say
+# *that* something is wrong; which, only where a row of the table is alone. Which rows aren't:
+
+# %%
+twins = [(a, b) for a in caught for b in caught if a < b and caught[a] == caught[b]]
+print("told apart by no check:", twins)
+assert ("base trainable", "merged and attached") in twins
+
+# %% [markdown]
+# **Check.** The LoRA of 8.2 passes, and switching it off gives the base back bit for bit, weights and logits.
+
+# %%
+checks = sanity(tuned, fresh_effect=0)
+assert all(checks.values())
+with disabled(tuned):
+    assert torch.equal(logits(tuned), logits(base)) and accuracy(tuned, seen) == accuracy(base, seen)
+print(
+    f"adapter on: {accuracy(tuned, seen):.2f} of flip right; off: {accuracy(base, seen):.2f}; merge moves a logit by at most "
+    f"{merge_difference(tuned, logits):.1e} of {float(logits(tuned).abs().max()):.0f}"
+)
+
+# %% [markdown]
+# **The mistake**: comparing the base's weights with a tolerance. One step of a trained base passes `allclose`; its symptom comes later, when the
+# adapter is attached to a clean base and isn't what it was.
+
+# %%
+model = base_model().to(device)
+add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(0))
+base_trainable(model)
+rows = mixture({"flip": 1.0}, 12, np.random.default_rng(0)).to(device)
+train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, 1e-5), 1)
+weight, clean_weight = lora_layers(model)["blocks.0.attn.q"].base.weight, base_bits["blocks.0.attn.q.weight"]
+print(
+    f"after one step the base moved by at most {float((weight - clean_weight).detach().abs().max()):.1e}: "
+    f"allclose says {torch.allclose(weight, clean_weight, atol=1e-4)}, equal says {torch.equal(weight, clean_weight)}"
+)
+assert torch.allclose(weight, clean_weight, atol=1e-4) and not torch.equal(weight, clean_weight)
+
+# %% [markdown]
+# **In practice** these checks are the first ten minutes with an adapter; libraries test their own layers the same way, since a fresh adapter must
+# start as the identity (Hu et al. 2021, arXiv:2106.09685, section 4.1).
+#
+# → [exercise 8.5](exercises.ipynb#8.5-Adapter-sanity-checks) · graded:
+# [p04, the LoRA update](../../source/p04_lora_update/p04_lora_update.ipynb),
+# [p10, the freeze audit](../../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb)
+
+# %% [markdown]
+# ## What to keep
+#
+# | | statement | number to remember |
+# | --- | --- | --- |
+# | 8.1 | stop where clean validation is lowest; a gap alone says nothing | optimism $2\sigma^2 p / n$ |
+# | 8.2 | same items before and after; the worst skill decides | $\sqrt{(l + g) - (l - g)^2/n}\,/\,n$ |
+# | 8.3 | pass@k is a mean over subsets | $1 - \binom{n-c}{k}/\binom nk$ |
+# | 8.4 | weights carry over prompts, not answers | ESS $= (\sum w)^2/\sum w^2$, at best |
+# | 8.5 | six checks before a long run; compare bits, not closeness | $\lVert sBAx\rVert \le s\lVert B\rVert\lVert A\rVert\lVert x\rVert$ |
+#
+# Next: [part 8, exercises](exercises.ipynb).
