@@ -8,8 +8,9 @@ from ftmath.widgets.explorers import (
     prefix_gate_explorer,
 )  # fmt: skip
 from ftmath.widgets.painter import MaskPainter
+from ftmath.widgets.quantised import card_explorer, outlier_explorer
 
 __all__ = [
-    "Explorer", "Frame", "Line", "MaskPainter", "Panel", "Slider", "lora_explorer", "memory_explorer", "path_explorer",
-    "prefix_gate_explorer", "slider",
+    "Explorer", "Frame", "Line", "MaskPainter", "Panel", "Slider", "card_explorer", "lora_explorer", "memory_explorer",
+    "outlier_explorer", "path_explorer", "prefix_gate_explorer", "slider",
 ]  # fmt: skip
