@@ -136,11 +136,11 @@ def squared_error(model):
 
 
 kept, kl, squares = {}, {}, {}
-print(f"unrounded: accuracy {np.mean([list(retention(base, 32, seed).values()) for seed in range(3)]):.3f}")
+print(f"unrounded: accuracy {np.mean([list(retention(base, 24, seed).values()) for seed in range(3)]):.3f}")
 for book, levels in BOOKS.items():
     for bits in BITS:
         model = rounded(levels(bits))
-        kept[book, bits] = [np.mean(list(retention(model, 32, seed).values())) for seed in range(3)]
+        kept[book, bits] = [np.mean(list(retention(model, 24, seed).values())) for seed in range(3)]
         kl[book, bits] = [kl_to_base(model, base, 6, seed) for seed in range(3)]
         squares[book, bits] = squared_error(model)
         a, k = kept[book, bits], kl[book, bits]
@@ -774,7 +774,7 @@ assert per_rank == 2_498_560 and round(16 * 256 * per_rank / GIB, 2) == 9.53
 guess = None  # a rank
 
 # %%
-RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
+RANKS = (1, 2, 4, 8, 16, 32, 128)
 
 
 def update_of(task, seed):
@@ -800,7 +800,7 @@ def tail(update, r):
 score, error = {}, {}
 for task in ("flip", "neb"):
     updates = [update_of(task, seed) for seed in range(3)]
-    score[task] = np.array([[quality(cut_to(update, r), task) for update in updates] for r in RANKS])
+    score[task] = np.array([[quality(cut_to(update, r), task, 96) for update in updates] for r in RANKS])
     error[task] = np.array([[tail(update, r) for update in updates] for r in RANKS])
     print(task, {r: f"{row.min():.2f} to {row.max():.2f}" for r, row in zip(RANKS, score[task])})
 
