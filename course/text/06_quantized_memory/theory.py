@@ -66,6 +66,7 @@ from ftmath.widgets import card_explorer, outlier_explorer
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 LLAMA_7B = Config(32_000, 4096, 32, 32, 32, 128, 11_008, biases=False, tied=False)
 device = best_device()
+torch.manual_seed(0)  # for the few layers below that are drawn without a generator of their own
 print(f"torch {torch.__version__} on {describe(device)}")
 progress(6)
 
