@@ -105,22 +105,75 @@ def decoder_parameters(config: Config) -> int:
     return config.vocab * d * (1 if config.tied else 2) + config.layers * (attention + mlp + 2 * d) + d
 
 
-def kept_bytes_per_token(config: Config, *, lora_rank: int | None = None) -> int:
-    """Return what a block of the 16-bit `Decoder` keeps per token, without biases and with as many key-value heads.
+def kept_bytes_per_token(config: Config, *, lora_rank: int | None = None, all_linears: bool = False) -> int:
+    """Return what a block of the 16-bit `Decoder` keeps per token, without biases and with heads x head_dim = d_model.
 
-    Full: 26 d + 8 f + 4 h + 8. Each norm keeps its input in float32 (4 d), its inverse size (4) and its result before
-    and after the gain (2 d each); attention keeps q, k, v, its output twice laid out (2 d each) and a log-sum per head;
-    the MLP its gate, the activation, `up` and their product (2 f each). LoRA of rank r on q and v:
-    18 d + 6 f + 4 h + 8 + 4 r, since frozen layers and gains need no input. `measured` finds the same bytes.
+    Full: 22 d + 4 e + 8 f + 4 h + 8, where e is the width of the keys (d without grouped heads). Each norm keeps its
+    input in float32 (4 d), its inverse size (4) and its result before and after the gain (2 d each); attention keeps q,
+    k, v (2 d + 4 e), its output twice laid out (2 d each) and a log-sum per head; the MLP its gate, the activation,
+    `up` and their product (2 f each). LoRA of rank r on q and v: 14 d + 4 e + 6 f + 4 h + 8 + 4 r, since frozen layers
+    and gains need no input. With `all_linears`, LoRA on all seven: 18 d + 4 e + 8 f + 4 h + 8 + 14 r, also on a base in
+    four bits. `measured` finds the same bytes.
 
     >>> llama_7b = Config(32_000, 4096, 32, 32, 32, 128, 11_008, biases=False, tied=False)
     >>> [kept_bytes_per_token(llama_7b, lora_rank=rank) / 4096 for rank in (None, 8)]
     [47.533203125, 34.166015625]
+    >>> kept_bytes_per_token(llama_7b, lora_rank=8, all_linears=True) / 4096
+    43.560546875
     """
-    d, f, h = config.d_model, config.d_hidden, config.heads
+    d, f, h, e = config.d_model, config.d_hidden, config.heads, config.kv_heads * config.head_dim
     if lora_rank is None:
-        return 26 * d + 8 * f + 4 * h + 8
-    return 18 * d + 6 * f + 4 * h + 8 + 4 * lora_rank
+        return 22 * d + 4 * e + 8 * f + 4 * h + 8
+    if all_linears:
+        return 18 * d + 4 * e + 8 * f + 4 * h + 8 + 14 * lora_rank
+    return 14 * d + 4 * e + 6 * f + 4 * h + 8 + 4 * lora_rank
+
+
+def linear_parameters(config: Config) -> int:
+    """Return how many weights stand in the seven linear layers of all blocks, without biases: what QLoRA quantises.
+
+    >>> linear_parameters(Config())
+    802816
+    """
+    d, queries, keys = config.d_model, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    return config.layers * (2 * d * (queries + keys) + 3 * d * config.d_hidden)
+
+
+def lora_parameters(config: Config, rank: int) -> int:
+    """Return how many numbers LoRA of a rank holds on all seven linear layers of each block.
+
+    >>> lora_parameters(Config(32_000, 4096, 32, 32, 32, 128, 11_008), 1)
+    2498560
+    """
+    d, queries, keys = config.d_model, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    return config.layers * rank * (2 * (d + queries) + 2 * (d + keys) + 3 * (d + config.d_hidden))
+
+
+def planned(
+    config: Config, tokens: int, *, lora_rank: int | None = None, linear_bits: float = 16, checkpointing: bool = False
+) -> Budget:
+    """Return a training step's budget by closed form: all parameters, or LoRA on the seven linear layers of each block.
+
+    Sixteen-bit weights and gradients, and 12 bytes of Adam's for what trains; the blocks' linear layers take
+    `linear_bits` a weight (4.127 for QLoRA). With checkpointing each block keeps its input, and one block at a
+    time all. Activations are those of the blocks, for a `Decoder` as `kept_bytes_per_token` describes it.
+
+    >>> llama_7b = Config(32_000, 4096, 32, 32, 32, 128, 11_008, biases=False, tied=False)
+    >>> budget = planned(llama_7b, 512, lora_rank=16)
+    >>> round(budget.weights / GIB, 2), round(budget.optimizer / GIB, 2), round(budget.activations / GIB, 2)
+    (12.63, 0.45, 2.72)
+
+    Errors: ValueError for fewer bits than 16 where everything trains: codes have no gradient.
+    """
+    if lora_rank is None and linear_bits < 16:
+        raise ValueError(f"linear_bits must be 16 where everything trains: codes have no gradient, got {linear_bits}")
+    total, linears = decoder_parameters(config), linear_parameters(config)
+    trained = total if lora_rank is None else lora_parameters(config, lora_rank)
+    frozen = 0 if lora_rank is None else math.ceil(2 * (total - linears) + linear_bits / 8 * linears)
+    fixed = training_bytes(0, trained)
+    block = kept_bytes_per_token(config, lora_rank=lora_rank, all_linears=True)
+    kept = config.layers * 2 * config.d_model + block if checkpointing else config.layers * block
+    return Budget(frozen + fixed.weights, fixed.gradients, fixed.optimizer, tokens * kept)
 
 
 # ------------------------------------------------------------------------------------------------------------ measured
@@ -245,5 +298,6 @@ def peak_bytes(device: torch.device, run: Callable[[], object]) -> int | None:
 
 __all__ = [
     "GIB", "KIB", "MIB", "Budget", "best_segments", "block_activation_bytes", "decoder_parameters", "imagined",
-    "kept_bytes_per_token", "measured", "peak_bytes", "saved_tensors", "storage_bytes", "training_bytes", "zero_bytes",
+    "kept_bytes_per_token", "linear_parameters", "lora_parameters", "measured", "peak_bytes", "planned",
+    "saved_tensors", "storage_bytes", "training_bytes", "zero_bytes",
 ]  # fmt: skip

@@ -26,15 +26,30 @@ def nf4_levels() -> Tensor:
     >>> [round(level, 4) for level in nf4_levels()[[0, 1, 7, 8, 15]].tolist()]
     [-1.0, -0.6962, 0.0, 0.0796, 1.0]
     """
-    return torch.tensor(nf4_numbers(), dtype=torch.float32)
+    return normal_levels(4)
+
+
+def normal_levels(bits: int) -> Tensor:
+    """Return the 2^bits levels that NF4's recipe gives at a width, ascending from -1 to 1; 0 is one, half lie above.
+
+    Their outermost quantile lies midway between those of 2^bits and of 2^bits - 1 levels, as NF4's does.
+
+    >>> [round(level, 4) for level in normal_levels(2).tolist()]
+    [-1.0, 0.0, 0.4358, 1.0]
+
+    Errors: ValueError for bits outside 2..8.
+    """
+    return torch.tensor(normal_numbers(bits), dtype=torch.float32)
 
 
 @cache
-def nf4_numbers() -> list[float]:
-    offset = 1 - (1 / 30 + 1 / 32) / 2
+def normal_numbers(bits: int) -> list[float]:
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits must be within 2..8, got {bits}")
+    half, offset = 2 ** (bits - 1), 1 - (1 / (2 * (2**bits - 1)) + 1 / (2 * 2**bits)) / 2
     quantile = NormalDist().inv_cdf
-    above = [quantile(offset + (0.5 - offset) * step / 8) for step in range(8)]
-    below = [-quantile(offset + (0.5 - offset) * step / 7) for step in range(7)]
+    above = [quantile(offset + (0.5 - offset) * step / half) for step in range(half)]
+    below = [-quantile(offset + (0.5 - offset) * step / (half - 1)) for step in range(half - 1)]
     return [level / max(above) for level in sorted([*below, 0.0, *above])]
 
 
@@ -289,6 +304,6 @@ def quantise_linears(
 
 __all__ = [
     "QuantLinear", "Quantised", "QuantisedScales", "bits_per_weight", "dequantise", "dequantise_scales",
-    "dynamic_levels", "nearest_level", "nf4_levels", "pack", "quantise", "quantise_linears", "quantise_scales",
-    "uniform_levels", "unpack",
+    "dynamic_levels", "nearest_level", "nf4_levels", "normal_levels", "pack", "quantise", "quantise_linears",
+    "quantise_scales", "uniform_levels", "unpack",
 ]  # fmt: skip

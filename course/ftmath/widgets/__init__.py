@@ -5,10 +5,11 @@ from ftmath.widgets.explorer import Explorer, Frame, Line, Panel, Slider, slider
 from ftmath.widgets.explorers import lora_explorer, memory_explorer, path_explorer, prefix_gate_explorer
 from ftmath.widgets.painter import MaskPainter
 from ftmath.widgets.preferences import best_of_n_explorer, beta_explorer
+from ftmath.widgets.quantised import card_explorer, outlier_explorer
 from ftmath.widgets.scorecards import scorecard_explorer, unpacked
 
 __all__ = [
     "Explorer", "Frame", "Line", "MaskPainter", "Panel", "Slider", "best_of_n_explorer", "beta_explorer",
-    "lora_explorer", "mask_clinic", "memory_explorer", "path_explorer", "prefix_gate_explorer",
-    "reference_clinic", "scorecard_explorer", "slider", "unpacked",
+    "card_explorer", "lora_explorer", "mask_clinic", "memory_explorer", "outlier_explorer", "path_explorer",
+    "prefix_gate_explorer", "reference_clinic", "scorecard_explorer", "slider", "unpacked",
 ]  # fmt: skip
