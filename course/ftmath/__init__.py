@@ -24,7 +24,7 @@ from ftmath.audit import (
 )  # fmt: skip
 from ftmath.check import check
 from ftmath.context import Notes, better_prompt, few_shot, retrieved
-from ftmath.device import best_device, describe, fastest_dtype
+from ftmath.device import best_device, describe, fastest_dtype, relative_times
 from ftmath.evaluate import effective_sample_size, expected_best, mcnemar, paired_interval, pareto_set, pass_at_k
 from ftmath.groups import bitfit, layer_groups, layer_rates, rate_groups, slanted_triangle, thaw, train_only
 from ftmath.lora import LoRALinear, add_lora, disabled, load_lora, lora_layers, lora_state, merge, unmerge
@@ -123,7 +123,8 @@ __all__ = [
     "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state", "margin", "mcnemar", "measured",
     "merge", "merge_difference", "mixture", "mixture_weights", "model_logprob", "model_loss", "nf4_levels",
     "optimal_policy", "pack", "paired_interval", "pareto_set", "pass_at_k", "policy_loss", "preference_probability",
-    "probes", "prompts", "quality", "quantise", "quantise_linears", "ranking_loss", "rate_groups", "retention",
+    "probes", "prompts", "quality", "quantise", "quantise_linears", "ranking_loss", "rate_groups", "relative_times",
+    "retention",
     "retrieved", "ridge_probe", "robust_dpo_loss", "roll_out", "rotated", "save_weights", "sequence_logprob",
     "slanted_triangle", "smollm2", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation",
     "train", "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "zero_bytes",

@@ -1,0 +1,2 @@
+# %% [markdown]
+# # Part 9
