@@ -23,6 +23,7 @@ from ftmath.audit import (
     merge_difference,
 )  # fmt: skip
 from ftmath.check import check
+from ftmath.choose import Advice, Needs, Option, choosing_table, measured_options, recommend
 from ftmath.context import Notes, better_prompt, few_shot, retrieved
 from ftmath.device import best_device, describe, fastest_dtype, relative_times
 from ftmath.evaluate import effective_sample_size, expected_best, mcnemar, paired_interval, pareto_set, pass_at_k
@@ -108,23 +109,23 @@ from ftmath.train import Run, constant, cosine, train
 from ftmath.weights import base_model, load_weights, save_weights
 
 __all__ = [
-    "METHODS", "SKILLS", "TASKS", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Notes", "QuantLinear",
-    "RewardModel", "Run", "SoftPrompt", "accuracy", "adapter_effect", "add_head", "add_houlsby", "add_lora",
-    "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum", "answer_only_loss", "ask",
-    "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "base_model", "batch",
-    "best_device", "best_of_n", "best_of_n_kl", "best_segments", "better_prompt", "bitfit", "bits_per_weight",
-    "block_activation_bytes", "block_causal", "bradley_terry", "check", "clipped_loss", "constant", "cosine",
-    "count_parameters", "decode", "decoder_parameters", "dequantise", "describe", "disabled", "dpo_loss",
-    "dpo_slope", "effective_sample_size", "encode", "ewc", "ewc_anchor", "example", "expected_best",
-    "fastest_dtype", "features", "few_shot", "fine_tune", "fisher_diagonal", "fit_preferences", "fit_reward_model",
-    "forgetting_bound", "frozen_copy", "generate", "gold_reward", "group_advantages", "hinge_loss", "imagined",
-    "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kept_bytes_per_token",
-    "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of", "last_token", "layer_groups",
-    "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state", "margin", "mcnemar", "measured",
-    "merge", "merge_difference", "mixture", "mixture_weights", "model_logprob", "model_loss", "nf4_levels",
-    "optimal_policy", "pack", "paired_interval", "pareto_set", "pass_at_k", "policy_loss", "preference_probability",
-    "probes", "prompts", "quality", "quantise", "quantise_linears", "ranking_loss", "rate_groups", "relative_times",
-    "retention",
+    "METHODS", "SKILLS", "TASKS", "Advice", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Needs",
+    "Notes", "Option", "QuantLinear", "RewardModel", "Run", "SoftPrompt", "accuracy", "adapter_effect",
+    "add_head", "add_houlsby", "add_lora", "add_pfeiffer", "add_prefix", "anchored_dpo_loss", "anchored_minimum",
+    "answer_only_loss", "ask", "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step",
+    "base_model", "batch", "best_device", "best_of_n", "best_of_n_kl", "best_segments", "better_prompt", "bitfit",
+    "bits_per_weight", "block_activation_bytes", "block_causal", "bradley_terry", "check", "choosing_table",
+    "clipped_loss", "constant", "cosine", "count_parameters", "decode", "decoder_parameters", "dequantise",
+    "describe", "disabled", "dpo_loss", "dpo_slope", "effective_sample_size", "encode", "ewc", "ewc_anchor",
+    "example", "expected_best", "fastest_dtype", "features", "few_shot", "fine_tune", "fisher_diagonal",
+    "fit_preferences", "fit_reward_model", "forgetting_bound", "frozen_copy", "generate", "gold_reward",
+    "group_advantages", "hinge_loss", "imagined", "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1",
+    "k2", "k3", "kept_bytes_per_token", "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of",
+    "last_token", "layer_groups", "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state",
+    "margin", "mcnemar", "measured", "measured_options", "merge", "merge_difference", "mixture",
+    "mixture_weights", "model_logprob", "model_loss", "nf4_levels", "optimal_policy", "pack", "paired_interval",
+    "pareto_set", "pass_at_k", "policy_loss", "preference_probability", "probes", "prompts", "quality",
+    "quantise", "quantise_linears", "ranking_loss", "rate_groups", "recommend", "relative_times", "retention",
     "retrieved", "ridge_probe", "robust_dpo_loss", "roll_out", "rotated", "save_weights", "sequence_logprob",
     "slanted_triangle", "smollm2", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation",
     "train", "train_only", "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "zero_bytes",

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ftmath.evaluate import pareto_set
@@ -15,16 +15,18 @@ class Option:
     """One way to have a task done: trained somehow, and served somehow.
 
     `quality` is the accuracy on the task and `forgotten` the accuracy lost on what the model knew, both within [0, 1];
-    `step_bytes` is a training step; `once_bytes` stand there for all tasks and `each_bytes` for each; `latency` is the
-    time of a request beside the base's.
+    `training` is the run's time in steps of full tuning and `step_bytes` what a step takes; `once_bytes` stand there
+    for all tasks and `each_bytes` for each; `latency` is the time of a request beside the base's.
 
-    >>> Option("LoRA", 0.9, 0.1, step_bytes=40, once_bytes=20, each_bytes=1, latency=1.3).served_bytes(tasks=10)
+    >>> lora = Option("LoRA", 0.9, 0.1, training=80, step_bytes=40, once_bytes=20, each_bytes=1, latency=1.3)
+    >>> lora.served_bytes(tasks=10)
     30
     """
 
     name: str
     quality: float
     forgotten: float
+    training: float
     step_bytes: int
     once_bytes: int
     each_bytes: int
@@ -36,15 +38,17 @@ class Option:
 
     def scores(self, tasks: int) -> tuple[float, ...]:
         """Return everything that counts, each as a number that is better when higher."""
-        return self.quality, -self.forgotten, -self.step_bytes, -self.served_bytes(tasks), -self.latency
+        costs = self.forgotten, self.training, self.step_bytes, self.served_bytes(tasks), self.latency
+        return self.quality, *(-cost for cost in costs)
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What is demanded; what isn't given is free.
 
-    `quality` is the least accuracy, `forgotten` the most that may be lost, `memory_bytes` the machine's, for a training
-    step and for serving all `tasks` at once, `latency` the most time of a request beside the base's.
+    `quality` is the least accuracy, `forgotten` the most that may be lost, `training` the longest run in steps of full
+    tuning, `memory_bytes` the machine's, for a training step and for serving all `tasks` at once, `latency` the most
+    time of a request beside the base's.
 
     >>> Needs(quality=0.9).tasks
     1
@@ -52,6 +56,7 @@ class Needs:
 
     quality: float = 0.0
     forgotten: float = 1.0
+    training: float = math.inf
     memory_bytes: float = math.inf
     latency: float = math.inf
     tasks: int = 1
@@ -62,6 +67,8 @@ class Needs:
         found = {
             f"quality {option.quality:.2f} is below {self.quality:.2f}": option.quality < self.quality,
             f"it forgets {option.forgotten:.2f}, more than {self.forgotten:.2f}": option.forgotten > self.forgotten,
+            f"a run takes {option.training:.0f} full steps, more than {self.training:.0f}":
+                option.training > self.training,
             f"a step takes {mib(option.step_bytes)} of {mib(self.memory_bytes)}": option.step_bytes > self.memory_bytes,
             f"serving {self.tasks} takes {mib(served)} of {mib(self.memory_bytes)}": served > self.memory_bytes,
             f"a request takes {option.latency:.2f} times the base's, more than {self.latency:.2f}":
@@ -74,7 +81,7 @@ class Needs:
 class Advice:
     """What is left and why the rest isn't: `front` best quality first, `refused` by demands, `beaten` by who is better.
 
-    >>> advice = recommend([Option("full", 0.9, 0.0, 4, 0, 1, 1.0)], Needs(quality=0.95))
+    >>> advice = recommend([Option("full", 0.9, 0.0, 80, 4, 0, 1, 1.0)], Needs(quality=0.95))
     >>> advice.front, advice.why
     ((), 'no option has a quality of 0.95: the nearest is full with 0.90')
     """
@@ -90,8 +97,8 @@ def recommend(options: Sequence[Option], needs: Needs) -> Advice:
 
     Which comes first doesn't matter: whatever beats an option meets the demands that it meets.
 
-    >>> cheap, good = Option("prompt", 0.6, 0.0, 1, 1, 0, 1.0), Option("full", 0.9, 0.1, 9, 0, 1, 1.0)
-    >>> worse = Option("adapter", 0.8, 0.2, 9, 1, 1, 1.2)
+    >>> cheap, good = Option("prompt", 0.6, 0.0, 0, 1, 1, 0, 1.0), Option("full", 0.9, 0.1, 80, 9, 0, 1, 1.0)
+    >>> worse = Option("adapter", 0.8, 0.2, 80, 9, 1, 1, 1.2)
     >>> advice = recommend([cheap, good, worse], Needs())
     >>> [option.name for option in advice.front], advice.beaten
     (['full', 'prompt'], {'adapter': 'full'})
@@ -130,11 +137,14 @@ def why_nothing(options: Sequence[Option], needs: Needs) -> str:
 
     good, safe = max(options, key=lambda o: o.quality), min(options, key=lambda o: o.forgotten)
     small, fast = min(options, key=peak), min(options, key=lambda o: o.latency)
+    short = min(options, key=lambda o: o.training)
     alone = {
         f"no option has a quality of {needs.quality:.2f}: the nearest is {good.name} with {good.quality:.2f}":
             good.quality < needs.quality,
         f"every option forgets more than {needs.forgotten:.2f}: the nearest is {safe.name} with {safe.forgotten:.2f}":
             safe.forgotten > needs.forgotten,
+        f"every run is longer than {needs.training:.0f} full steps: the nearest is {short.name} with "
+        f"{short.training:.0f}": short.training > needs.training,
         f"no option fits into {mib(needs.memory_bytes)}: the nearest is {small.name} with {mib(peak(small))}":
             peak(small) > needs.memory_bytes,
         f"no option answers within {needs.latency:.2f} of the base's time: the nearest is {fast.name} with "
@@ -144,10 +154,11 @@ def why_nothing(options: Sequence[Option], needs: Needs) -> str:
     if found:
         return "; ".join(found)
     without = {
-        "quality": Needs(0.0, needs.forgotten, needs.memory_bytes, needs.latency, needs.tasks),
-        "forgetting": Needs(needs.quality, 1.0, needs.memory_bytes, needs.latency, needs.tasks),
-        "memory": Needs(needs.quality, needs.forgotten, math.inf, needs.latency, needs.tasks),
-        "latency": Needs(needs.quality, needs.forgotten, needs.memory_bytes, math.inf, needs.tasks),
+        "quality": replace(needs, quality=0.0),
+        "forgetting": replace(needs, forgotten=1.0),
+        "training": replace(needs, training=math.inf),
+        "memory": replace(needs, memory_bytes=math.inf),
+        "latency": replace(needs, latency=math.inf),
     }
     opened = [name for name, other in without.items() if any(not other.refusals(option) for option in options)]
     more = f"giving up one of these would leave some: {', '.join(opened)}" if opened else "no single one is to blame"
@@ -190,13 +201,16 @@ def measured_options(task: str, examples: int) -> list[Option]:
     base = max(run["kept"] for run in here if run["method"] == "as it is")
     options: list[Option] = []
     for cost in table["costs"]:
-        runs = [run for run in here if run["method"] == cost["method"]]
-        if runs:
-            name = f"{cost['method']}, {cost['way']}" if cost["way"] else cost["method"]
+        # A longer run of a method costs what the method costs, for longer.
+        rows = {run["method"] for run in here if run["method"].removesuffix(", long") == cost["method"]}
+        for row in sorted(rows):
+            runs = [run for run in here if run["method"] == row]
+            name = f"{row}, {cost['way']}" if cost["way"] else row
             options.append(
                 Option(
                     name, min(run["quality"] for run in runs), round(base - min(run["kept"] for run in runs), 4),
-                    cost["step_bytes"], cost["once"], cost["each"], cost["latency"],
+                    cost["step"] * runs[0].get("steps", table["steps"]), cost["step_bytes"], cost["once"],
+                    cost["each"], cost["latency"],
                 )
             )  # fmt: skip
     return options

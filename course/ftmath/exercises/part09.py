@@ -159,11 +159,6 @@ def plain_rank(M: Tensor) -> float:
     return float(torch.linalg.matrix_rank(M.double()))
 
 
-def nothing_over_nothing(M: Tensor) -> float:
-    squares = torch.linalg.svdvals(M.double()) ** 2
-    return float(squares.sum() / squares[0])
-
-
 def each_start_counted(wins: Tensor) -> int:
     return 3 * cyclic_triads(wins)
 
@@ -283,7 +278,6 @@ EXERCISES = [
             Mistake(without_squares, "That is the nuclear norm over the spectral one: the values themselves instead of their squares."),
             Mistake(root_of_it, "Both norms are squared: |M|_F / |M|_2 is the root of what is asked."),
             Mistake(plain_rank, "That counts directions, however short they are; a stable rank weighs them."),
-            Mistake(nothing_over_nothing, "For the zero matrix that is 0 / 0. An update that didn't happen needs no direction: 0."),
         ],
         minutes=4, difficulty=2,
     ),
