@@ -5,12 +5,15 @@
 The rule was fixed before the runs: `flip` takes the rates of the method map, which were chosen on it; on the other
 tasks each method has that rate and three times it, of which the one with the larger sum of quality and base kept on
 validation probes (seed 777, training seed 0, 512 examples) is taken. Rows with replay take the rate of the method
-without. As no row learns `pig` in 80 steps, two were added on it afterwards: replay, 320 steps, a higher rate. Seeds 1 to 3 then train on 512 examples, five rows on 32 as well, and are measured on probes of seed 2024. A row
-that trains nothing is asked with three draws of probes. Costs are measured once, on the base model's shape, each time
-as a ratio on the same machine: a step beside full tuning's, a request (a prompt and eight new tokens, batch of one)
-beside the base's. With --write every finished run goes into course/ftmath/weights/choosing.json at once, and what
-stands there is not run again. What computes as the base does (full tuning, a merged update, other biases or gains)
-answers in the base's time by construction; it isn't timed. One base model and one number of steps: read the shape, not a ranking of methods.
+without. Seeds 1 to 3 then train on 512 examples, five rows on 32 as well, and are measured on probes of seed 2024. A
+row that trains nothing is asked with three draws of probes. As no row learns `pig` in 80 steps, two were added on it
+afterwards: replay, 320 steps, a higher rate.
+
+Costs are measured once, on the base model's shape, each time as a ratio on the same machine: a step beside full
+tuning's, a request (a prompt and eight new tokens, batch of one) beside the base's. What computes as the base does (full
+tuning, a merged update, other biases or gains) answers in the base's time by construction; it isn't timed. With --write
+every finished run goes into course/ftmath/weights/choosing.json at once, and what stands there is not run again. One
+base model and one number of steps: read the shape, not a ranking of methods.
 """
 
 import argparse
@@ -78,8 +81,8 @@ def trained_run(row: str, task: str, rate: float, examples: int, seed: int) -> T
 def asked_run(way: str, task: str, seed: int) -> Table:
     run = ask(way, task, seed=2023 + seed)
     return {
-        "method": way, "task": task, "examples": 0, "seed": seed, "rate": None, "steps": 0, "quality": round(run.quality, 4),
-        "kept": round(run.kept, 4), "kl": 0.0,
+        "method": way, "task": task, "examples": 0, "seed": seed, "rate": None, "steps": 0,
+        "quality": round(run.quality, 4), "kept": round(run.kept, 4), "kl": 0.0,
     }  # fmt: skip
 
 
@@ -146,7 +149,9 @@ def costs() -> list[Table]:
     """Return for every way to serve every method: numbers trained, bytes of a step, of a file and of service, times."""
     whole = storage_bytes(base_model().parameters())
     lines = mixture({"flip": 1.0}, ROWS, np.random.default_rng(0))
-    steps = relative_times({method: few_steps(method) for method in TRAINED}, rounds=3, calls=4, clock=time.process_time)
+    steps = relative_times(
+        {method: few_steps(method) for method in TRAINED}, rounds=3, calls=4, clock=time.process_time
+    )
     asked = {way: answered(base_model(), prompt_of(way)) for way in NO_UPDATE}
     asked["retrieval"] = looked_up(base_model(), prompt_of("as it is", "neb"))
     ways = {method: served(method) for method in TRAINED}
@@ -156,7 +161,8 @@ def costs() -> list[Table]:
         times = relative_times(calls, rounds=3, calls=20, clock=time.process_time)
     rows = [
         {"method": way, "way": "", "trained": 0, "step_bytes": whole, "step": 0.0, "file_bytes": 0, "once": whole,
-         "each": 0, "latency": round(times[way], 3), "prompt": int(prompt_of(way, "neb" if way == "retrieval" else "flip").shape[1])}
+         "each": 0, "latency": round(times[way], 3),
+         "prompt": int(prompt_of(way, "neb" if way == "retrieval" else "flip").shape[1])}
         for way in NO_UPDATE
     ]  # fmt: skip
     for method in TRAINED:
@@ -181,13 +187,17 @@ def wanted(tasks: list[str]) -> list[tuple[str, str, int, int]]:
     plan = [(way, task, 0, seed) for task in tasks for way in NO_UPDATE for seed in SEEDS]
     rows = [*TRAINED, *(f"{method} + replay" for method in REPLAYED)]
     long = [(row, "pig", EXAMPLES[-1], seed) for row in LONG for seed in SEEDS if "pig" in tasks]
-    return plan + long + [
-        (row, task, n, seed)
-        for n in reversed(EXAMPLES)
-        for task in tasks
-        for row in (rows if n == EXAMPLES[-1] else FEW)
-        for seed in SEEDS
-    ]
+    return (
+        plan
+        + long
+        + [
+            (row, task, n, seed)
+            for n in reversed(EXAMPLES)
+            for task in tasks
+            for row in (rows if n == EXAMPLES[-1] else FEW)
+            for seed in SEEDS
+        ]
+    )
 
 
 def main() -> None:

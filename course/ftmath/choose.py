@@ -113,7 +113,9 @@ def recommend(options: Sequence[Option], needs: Needs) -> Advice:
     refused = {option.name: needs.refusals(option) for option in options if needs.refusals(option)}
     left = [option for option in options if option.name not in refused]
     best = pareto_set({option.name: option.scores(needs.tasks) for option in left})
-    front = sorted((option for option in left if option.name in best), key=lambda option: (-option.quality, option.name))
+    front = sorted(
+        (option for option in left if option.name in best), key=lambda option: (-option.quality, option.name)
+    )
     beaten = {
         option.name: next(other.name for other in front if beats(other, option, needs.tasks))
         for option in left
@@ -169,7 +171,7 @@ def mib(count: float) -> str:
     return f"{count / 2**20:.1f} MiB"
 
 
-# ------------------------------------------------------------------------------------------------------- what was measured
+# ----------------------------------------------------------------------------------------------------- what was measured
 
 
 def choosing_table() -> dict[str, Any]:

@@ -71,7 +71,11 @@ def matmul_seconds(device: torch.device, dtype: torch.dtype, size: int, rounds: 
 
 
 def relative_times(
-    ways: Mapping[str, Callable[[], object]], device: torch.device | None = None, *, rounds: int = 3, calls: int = 5,
+    ways: Mapping[str, Callable[[], object]],
+    device: torch.device | None = None,
+    *,
+    rounds: int = 3,
+    calls: int = 5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Return how long each way takes beside the first one: the median over rounds of the ratio of its shortest call.

@@ -121,11 +121,15 @@ def favourite_within(wins: Tensor, costs: Sequence[float], max_cost: float) -> i
 # ------------------------------------------------------------------------------------------ what people write instead
 
 
-def caching_ignored(tuning_cost: float, extra_tokens: int, price_per_token: float, cached_fraction: float = 0.0) -> float:
+def caching_ignored(
+    tuning_cost: float, extra_tokens: int, price_per_token: float, cached_fraction: float = 0.0
+) -> float:
     return break_even(tuning_cost, extra_tokens, price_per_token)
 
 
-def whole_requests(tuning_cost: float, extra_tokens: int, price_per_token: float, cached_fraction: float = 0.0) -> float:
+def whole_requests(
+    tuning_cost: float, extra_tokens: int, price_per_token: float, cached_fraction: float = 0.0
+) -> float:
     found = break_even(tuning_cost, extra_tokens, price_per_token, cached_fraction)
     return found if math.isinf(found) else float(math.floor(found))
 
@@ -202,7 +206,9 @@ def tuning_alone(options: Options, requests: int, price: float, least_quality: f
 
 
 def one_request(options: Options, requests: int, price: float, least_quality: float) -> str | None:
-    return cheapest_good({name: (q, 0.0, extra) for name, (q, _, extra) in options.items()}, requests, price, least_quality)
+    return cheapest_good(
+        {name: (q, 0.0, extra) for name, (q, _, extra) in options.items()}, requests, price, least_quality
+    )
 
 
 def any_quality(options: Options, requests: int, price: float, least_quality: float) -> str | None:
@@ -241,7 +247,7 @@ FRONT = {"prompt": (0.62, 0.2, 0.0), "LoRA": (0.74, 0.5, 0.1), "adapter": (0.74,
 WAYS = {"few-shot": (0.7, 0.0, 900), "LoRA": (0.8, 40.0, 0), "full": (0.82, 300.0, 0), "probe": (0.3, 1.0, 0)}
 
 # Words and cases read better unbroken, as a catalogue.
-# ruff: noqa: E501, ISC004
+# ruff: noqa: E501
 EXERCISES = [
     Exercise(
         "9.1", "When tuning pays for itself", break_even,
