@@ -67,8 +67,9 @@ print(f"torch {torch.__version__} on {describe(device)}")
 progress(9)
 
 # %% [markdown]
-# **The measurements** that this part decides by: thirteen ways to train and four ways to ask, on three tasks, with three seeds each.
-# Every training run has 80 steps of 16 lines; what was left out stands in the table itself.
+# **The measurements** that this part decides by: eleven ways to train, two of them also with a quarter of old lines in each batch
+# (replay), and four ways to ask, on three tasks, with three seeds each. A training run has 80 steps of 16 lines, drawn from 512; the
+# two `long` rows have 320. Rows that weren't run are named.
 
 
 # %%
@@ -410,7 +411,7 @@ assert abs(steep[2] - 2.31) < 0.01
 
 # %% [markdown]
 # **Predict.** A pilot tunes everything on `neb`; then each linear layer's update is cut down to its best rank-4 part. Full tuning knows
-# more than nine words in ten, and so does, nearly, a LoRA of rank 4 that was *trained* on them. Which share of the words does the *cut*
+# about nine words in ten or more, and a LoRA of rank 4 that was *trained* on them about as many. Which share of the words does the *cut*
 # update of rank 4 know?
 
 # %%
@@ -582,7 +583,9 @@ rise = curves[:, -1, 1] - curves[:, 0, 1]
 predicted("nats that demonstrations add to log p(y-)", guess, rise.mean())
 
 # %%
-assert rise.min() > 60  # the wrong answer shares all but one character with the right one
+assert (
+    abs(curves[:, 0, 1].mean() + 119) < 2 and rise.min() > 60
+)  # the wrong answer shares all but one character with the right one
 gap = (after[:, 0] - after[:, 1]) - (curves[:, -1, 0] - curves[:, -1, 1])
 assert gap.min() > 0  # pairs widen it
 steps = [5 * place for place in range(curves.shape[1])]
@@ -620,8 +623,8 @@ assert circles(circle > circle.T) == 1
 print(f"coin-toss judges over 7 answers: on average {math.comb(7, 3) / 4:.2f} of {math.comb(7, 3)} triples go round")
 
 # %% [markdown]
-# **The mistake**: pairs for a model that could say neither answer. The symptom: the loss falls and the margin grows, while both answers stay near
-# $-110$ nats and the model says what it always said.
+# **The mistake**: pairs for a model that could say neither answer. The symptom: the loss falls and the margin grows, while both answers stay about
+# a hundred nats away and the model says what it always said.
 
 # %%
 for seed in range(3):
@@ -710,7 +713,7 @@ print({name: [round(v, 2) for v in found] for name, found in ratios.items()}, f"
 predicted("unmerged over merged at batch 1", guess, ratios["LoRA, unmerged"][0])
 
 # %% [markdown]
-# A ratio near 1.3 at batch 1 isn't arithmetic: every small product is a call, and calls cost alike. In a large batch or a large model the
+# What goes beyond the multiplications isn't arithmetic: every small product is a call, and calls cost alike. In a large batch or a large model the
 # arithmetic takes over. Times on a busy machine are rough: medians of three rounds, and only the direction is asserted.
 
 # %%
@@ -726,17 +729,22 @@ bars(
 
 # %% [markdown]
 # **Now decide.** `measured_options` gives every way to do a task with its *worst* seed, `recommend` what is left of them. A merged adapter
-# is as fast as the base but a whole model for each task; an unmerged one is slower and small. Three demands:
+# is as fast as the base but a whole model for each task; an unmerged one is slower and small.
+#
+# A hundredth of quality is enough to be "not beaten", and 128 probes don't tell a hundredth: the first demand is therefore asked twice,
+# the second time with quality, forgetting and latency rounded to tenths.
 
 # %%
 flip, neb, pig = (measured_options(task, 512) for task in ("flip", "neb", "pig"))
+told_apart = {task: measured_options(task, 512, tell=0.1) for task in ("flip", "neb")}
 tuned_only = [option for option in flip if option.training > 0]
 demands = {
     "flip, quality 0.9": (flip, Needs(quality=0.9)),
+    "flip, quality 0.9, in tenths": (told_apart["flip"], Needs(quality=0.9)),
     "flip, prompts don't count: quality 0.9, forgetting 0.1": (tuned_only, Needs(quality=0.9, forgotten=0.1)),
     "the same for 100 tasks in 64 MiB": (tuned_only, Needs(0.9, 0.1, memory_bytes=64 * 2**20, tasks=100)),
     "and no slower than the base": (tuned_only, Needs(0.9, 0.1, memory_bytes=64 * 2**20, tasks=100, latency=1.0)),
-    "neb, quality 0.8": (neb, Needs(quality=0.8)),
+    "neb, quality 0.8, in tenths": (told_apart["neb"], Needs(quality=0.8)),
     "pig, quality 0.95, forgetting 0.02": (pig, Needs(quality=0.95, forgotten=0.02)),
 }
 advice = {name: recommend(options, needs) for name, (options, needs) in demands.items()}
@@ -745,9 +753,9 @@ for name, one in advice.items():
 
 # %%
 names = {name: [option.name for option in one.front] for name, one in advice.items()}
-assert names["flip, quality 0.9"][0] == "better prompt" or "better prompt" in names["flip, quality 0.9"]
-assert "retrieval" in names["neb, quality 0.8"]
-second, third, fourth, sixth = (list(names)[place] for place in (1, 2, 3, 5))
+exact, tenths, second, third, fourth, words, sixth = names
+assert len(names[exact]) >= 2 * len(names[tenths]) and set(names[tenths]) <= {"better prompt", "QLoRA"}
+assert set(names[words]) <= {"retrieval", "QLoRA"} and "better prompt" in names[tenths] and "retrieval" in names[words]
 assert names[second] and all("replay" in name for name in names[second])
 assert names[third] and all("LoRA" in name and "merged" not in name for name in names[third])
 assert not names[fourth] and "giving up one of these" in advice[fourth].why
@@ -769,7 +777,8 @@ points(
 )  # fmt: skip
 
 # %% [markdown]
-# What did it? Not the name of the method but a quarter of old lines in each batch. A hundred merged models don't fit, so a hundred tasks make
+# In tenths, a prompt or a look-up beats all training on `flip` and `neb`; only four-bit weights are smaller still, and answer many times more
+# slowly. Where prompts don't count, what did it? Not the name of the method but a quarter of old lines in each batch. A hundred merged models don't fit, so a hundred tasks make
 # the unmerged adapter the only one left; ask for the base's speed too, and nothing is left, and the answer says which demand to give up.
 #
 # **Data** is a demand as well: with 32 examples instead of 512, `flip` loses a little and `neb` half, since no method knows a word that
