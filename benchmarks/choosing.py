@@ -11,9 +11,9 @@ afterwards: replay, 320 steps, a higher rate.
 
 Costs are measured once, on the base model's shape, each time as a ratio on the same machine: a step beside full
 tuning's, a request (a prompt and eight new tokens, batch of one) beside the base's. What computes as the base does
-(full tuning, a merged update, other biases or gains) answers in the base's time by construction; it isn't timed. With --write
-every finished run goes into course/ftmath/weights/choosing.json at once, and what stands there is not run again. One
-base model and one number of steps: read the shape, not a ranking of methods.
+(full tuning, a merged update, other biases or gains) answers in the base's time by construction; it isn't timed. With
+--write every finished run goes into course/ftmath/weights/choosing.json at once, and what stands there is not run
+again. One base model and one number of steps: read the shape, not a ranking of methods.
 """
 
 import argparse

@@ -241,7 +241,7 @@ def from_few(few: Sequence[tuple[str, str]], shares: dict[str, float], rows: int
     """Return a batch as `mixture` does, the lines of the first share drawn from a few."""
     names = rng.choice(list(shares), size=rows, p=list(shares.values()))
     task = next(iter(shares))
-    return batch([few[rng.integers(len(few))] if name == task else example(str(name), rng) for name in names])
+    return batch([few[int(rng.integers(len(few)))] if name == task else example(str(name), rng) for name in names])
 
 
 def readable(model: nn.Module) -> LanguageModel:

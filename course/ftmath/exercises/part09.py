@@ -1,6 +1,5 @@
 """The exercises of part 9: choosing a method."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -38,14 +37,13 @@ def methods_within(d: int, layers: int, sizes: Mapping[str, int], tasks: int, bu
     >>> methods_within(8, 1, {"lora": 1, "prompt": 2}, tasks=1, budget_bytes=32)
     ['prompt']
     """
-    cost = {
-        "lora": lambda r: layers * 2 * r * 2 * d,
-        "adapter": lambda m: layers * 2 * (2 * d * m + m + d),
-        "prefix": lambda m: layers * 2 * m * d,
-        "prompt": lambda m: m * d,
-    }
-    needed = {name: 2 * tasks * cost[name](size) for name, size in sizes.items()}
-    return sorted((name for name in needed if needed[name] <= budget_bytes), key=lambda name: (needed[name], name))
+
+    def count(name: str, size: int) -> int:
+        lora, adapter = layers * 2 * size * 2 * d, layers * 2 * (2 * d * size + size + d)
+        return {"lora": lora, "adapter": adapter, "prefix": layers * 2 * size * d, "prompt": size * d}[name]
+
+    needed = {name: 2 * tasks * count(name, size) for name, size in sizes.items()}
+    return [name for size, name in sorted((size, name) for name, size in needed.items()) if size <= budget_bytes]
 
 
 def stable_rank(M: Tensor) -> float:
@@ -68,7 +66,7 @@ def cyclic_triads(wins: Tensor) -> int:
     """
     beats = wins > wins.T  # blank
     circles = 0
-    for i, j, k in itertools.combinations(range(len(wins)), 3):
+    for i, j, k in torch.combinations(torch.arange(len(wins)), 3).tolist():
         one_way = beats[i, j] and beats[j, k] and beats[k, i]  # blank
         other_way = beats[j, i] and beats[k, j] and beats[i, k]
         circles += int(one_way or other_way)
@@ -290,7 +288,7 @@ EXERCISES = [
     Exercise(
         "9.4", "Preferences that go round", cyclic_triads,
         cases=[(CIRCLE,), (LADDER,), (MIXED,), (FIVE,), (table([0, 5, 5], [5, 0, 5], [5, 5, 0]),)],
-        hints=["i beats j if wins[i, j] is larger than wins[j, i].", "Take each triple once: `itertools.combinations`.",
+        hints=["i beats j if wins[i, j] is larger than wins[j, i].", "Take each triple once: `torch.combinations(torch.arange(K), 3)`.",
                "A circle goes either i over j over k over i, or the other way round."],
         mistakes=[
             Mistake(each_start_counted, "Every circle is there three times, once for each answer that it may start with."),

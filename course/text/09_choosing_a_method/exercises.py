@@ -8,7 +8,6 @@
 # [p09](../../source/p09_scorecard/p09_scorecard.ipynb) for fronts and verdicts.
 
 # %%
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 

@@ -17,7 +17,6 @@
 # | $Q, C, \Delta_\text{forget}$ | quality; costs; accuracy lost on old skills | $[0, 1]$, any unit each, $[-1, 1]$ |
 
 # %%
-import itertools
 import math
 from functools import partial
 
@@ -163,7 +162,6 @@ one, ridge = errors.mean(0).T.tolist()
 lines(
     COUNTS,
     {"attention = one step": one, "ridge": ridge},
-    log_x=True,
     log_y=True,
     title=f"Reading by one step learns from examples, and is {ratios.mean():.0f} times worse than solving at 32",
     x_label="examples in the context",
@@ -611,7 +609,7 @@ def circles(beats):
     """Return how many triples of a tournament (K, K) go round."""
     return sum(
         bool((beats[i, j] and beats[j, k] and beats[k, i]) or (beats[j, i] and beats[k, j] and beats[i, k]))
-        for i, j, k in itertools.combinations(range(len(beats)), 3)
+        for i, j, k in torch.combinations(torch.arange(len(beats)), 3).tolist()
     )
 
 
@@ -766,7 +764,7 @@ edge = sorted(((o.forgotten, o.quality) for o in shown if o.name in best))
 points(
     {
         "nothing beats it": [(o.forgotten, o.quality, o.name) for o in shown if o.name in best],
-        "beaten": [(o.forgotten, o.quality, o.name) for o in shown if o.name not in best],
+        "beaten": [(o.forgotten, o.quality, "") for o in shown if o.name not in best],
     },
     curve=("front", [x for x, _ in edge], [y for _, y in edge]),
     title=f"On flip, {len(best)} of {len(shown)} trained ways are on the front of quality and forgetting: {', '.join(best)}",
