@@ -28,7 +28,7 @@ FLOORS = [
 LIBRARY_FLOORS = [
     {"model", "skills", "masks", "preference", "reward", "shift", "evaluate", "device", "layers", "check", "progress"},
     {"weights", "lora", "adapters", "prompts", "quant", "probe", "groups", "context", "smollm"},
-    {"memory", "train", "audit", "pretrain"},
+    {"memory", "train", "audit", "pretrain", "choose"},
     {"methods", "align"},
     {"plots", "widgets", "exercises"},
 ]

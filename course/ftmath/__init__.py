@@ -36,8 +36,9 @@ from ftmath.audit import (
     merge_difference,
 )  # fmt: skip
 from ftmath.check import check
+from ftmath.choose import Advice, Needs, Option, choosing_table, measured_options, recommend
 from ftmath.context import Notes, better_prompt, few_shot, retrieved
-from ftmath.device import best_device, describe, fastest_dtype
+from ftmath.device import best_device, describe, fastest_dtype, relative_times
 from ftmath.evaluate import (
     accuracy_change,
     effective_sample_size,
@@ -150,27 +151,27 @@ from ftmath.train import Run, constant, cosine, train
 from ftmath.weights import base_model, load_weights, recorded, save_weights
 
 __all__ = [
-    "METHODS", "SKILLS", "TASKS", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Notes",
-    "QuantLinear", "RewardModel", "Run", "SoftPrompt", "accuracy", "accuracy_change", "adapter_effect",
-    "add_head", "add_houlsby", "add_lora", "add_pfeiffer", "add_prefix", "anchored_dpo_loss",
+    "METHODS", "SKILLS", "TASKS", "Advice", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Needs",
+    "Notes", "Option", "QuantLinear", "RewardModel", "Run", "SoftPrompt", "accuracy", "accuracy_change",
+    "adapter_effect", "add_head", "add_houlsby", "add_lora", "add_pfeiffer", "add_prefix", "anchored_dpo_loss",
     "anchored_minimum", "answer_only_loss", "ask", "asked", "audit_freeze", "audit_groups", "audit_masks",
     "audit_reference", "audit_step", "base_model", "batch", "best_device", "best_of_n", "best_of_n_kl",
     "best_segments", "better_prompt", "bitfit", "bits_per_weight", "block_activation_bytes", "block_causal",
-    "bradley_terry", "check", "clipped_loss", "constant", "cosine", "count_parameters", "decode",
-    "decoder_parameters", "dequantise", "describe", "disabled", "distinct", "dpo_loss", "dpo_slope",
+    "bradley_terry", "check", "choosing_table", "clipped_loss", "constant", "cosine", "count_parameters",
+    "decode", "decoder_parameters", "dequantise", "describe", "disabled", "distinct", "dpo_loss", "dpo_slope",
     "effective_sample_size", "encode", "ewc", "ewc_anchor", "example", "expected_best", "fastest_dtype",
     "features", "few_shot", "fine_tune", "fisher_diagonal", "fit_epochs", "fit_preferences", "fit_reward_model",
     "forgetting_bound", "frozen_copy", "generate", "gold_reward", "group_advantages", "hinge_loss", "imagined",
     "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kappa",
     "kept_bytes_per_token", "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of",
     "last_token", "layer_groups", "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state",
-    "manners", "margin", "mcnemar", "measured", "merge", "merge_difference", "mixture", "mixture_weights",
-    "model_logprob", "model_loss", "nf4_levels", "normal_levels", "optimal_policy", "outcomes", "pack",
-    "pair_logprobs", "paired_error", "paired_interval", "pareto_set", "pass_at_k", "planned", "policy_loss",
-    "polite_pairs", "polite_policy", "preference_probability", "probes", "prompts", "quality", "quantise",
-    "quantise_linears", "ranking_loss", "rate_groups", "recorded", "retention", "retrieved", "ridge_probe",
-    "robust_dpo_loss", "roll_out", "rotated", "save_weights", "scorecard", "sequence_logprob",
-    "slanted_triangle", "smollm2", "sorting_rankings", "spoilt", "storage_bytes", "thaw", "token_kl",
-    "token_logprobs", "total_variation", "train", "train_only", "training_bytes", "turn", "uniform_levels",
-    "unmerge", "unpack", "verdict", "zero_bytes",
+    "manners", "margin", "mcnemar", "measured", "measured_options", "merge", "merge_difference", "mixture",
+    "mixture_weights", "model_logprob", "model_loss", "nf4_levels", "normal_levels", "optimal_policy",
+    "outcomes", "pack", "pair_logprobs", "paired_error", "paired_interval", "pareto_set", "pass_at_k",
+    "planned", "policy_loss", "polite_pairs", "polite_policy", "preference_probability", "probes", "prompts",
+    "quality", "quantise", "quantise_linears", "ranking_loss", "rate_groups", "recommend", "recorded",
+    "relative_times", "retention", "retrieved", "ridge_probe", "robust_dpo_loss", "roll_out", "rotated",
+    "save_weights", "scorecard", "sequence_logprob", "slanted_triangle", "smollm2", "sorting_rankings",
+    "spoilt", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation", "train", "train_only",
+    "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "verdict", "zero_bytes",
 ]  # fmt: skip

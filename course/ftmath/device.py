@@ -1,7 +1,8 @@
 """Where the numbers are computed: an accelerator that is really there, else the CPU, and in which precision."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 import torch
 
@@ -69,4 +70,39 @@ def matmul_seconds(device: torch.device, dtype: torch.dtype, size: int, rounds: 
     return min(times)
 
 
-__all__ = ["best_device", "describe", "fastest_dtype", "synchronize"]
+def relative_times(
+    ways: Mapping[str, Callable[[], object]],
+    device: torch.device | None = None,
+    *,
+    rounds: int = 3,
+    calls: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Return how long each way takes beside the first one: the median over rounds of the ratio of its shortest call.
+
+    Within a round the ways take turns, so that a busy machine slows all of them. On one thread of a shared machine,
+    `clock=time.process_time` counts this program's work alone.
+
+    >>> import time
+    >>> found = relative_times({"short": lambda: time.sleep(0.002), "long": lambda: time.sleep(0.02)})
+    >>> found["short"], found["long"] > 3
+    (1.0, True)
+    """
+    device = device or torch.device("cpu")
+    ratios: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        shortest = dict.fromkeys(ways, float("inf"))
+        for _ in range(calls):
+            for name, way in ways.items():
+                synchronize(device)
+                start = clock()
+                way()
+                synchronize(device)
+                shortest[name] = min(shortest[name], clock() - start)
+        first = next(iter(shortest.values()))
+        for name, seconds in shortest.items():
+            ratios[name].append(seconds / first)
+    return {name: median(found) for name, found in ratios.items()}
+
+
+__all__ = ["best_device", "describe", "fastest_dtype", "relative_times", "synchronize"]

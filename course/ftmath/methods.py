@@ -1,7 +1,7 @@
 """The method map: each row a way to make the base model trainable, and one function that runs any of them."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from ftmath.probe import add_head
 from ftmath.prompts import SoftPrompt, add_prefix
 from ftmath.quant import quantise_linears
 from ftmath.shift import ewc, fisher_diagonal, kl_shift, l2_sp
-from ftmath.skills import SKILLS, Batch, accuracy, mixture, probes, retention
+from ftmath.skills import SKILLS, Batch, Rng, accuracy, batch, example, mixture, probes, retention
 from ftmath.train import Run, Schedule, constant, train
 from ftmath.weights import base_model
 
@@ -189,28 +189,32 @@ def device_of(model: nn.Module) -> torch.device:
 def fine_tune(
     method: str, task: str, *, steps: int = 60, rows: int = 32, rate: float | None = None, seed: int = 0,
     replay: float = 0.0, anchor: Anchor | None = None, device: torch.device | None = None,
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Method] = METHODS, examples: int | None = None,
 ) -> tuple[nn.Module, Run]:  # fmt: skip
     """Tune the base model on a task by a row of the map; return the tuned model and the record of the run.
 
-    `replay` is the share of base-skill lines in each batch, `anchor` a term that holds the run back. The same seed
+    `replay` is the share of base-skill lines in each batch, `anchor` a term that holds the run back. Task lines are
+    drawn anew for each batch; with `examples`, so many are drawn once, and batches are drawn from those. The same seed
     gives the same run on the same machine.
 
     >>> _, run = fine_tune("BitFit", "flip", steps=2, rows=4)
     >>> run.trainable, len(run.losses)
     (5376, 2)
 
-    Errors: ValueError for an unknown method, and for a replay outside [0, 1).
+    Errors: ValueError for an unknown method, for a replay outside [0, 1), and for no examples.
     """
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}; got {method!r}")
     if not 0 <= replay < 1:
         raise ValueError(f"replay must be within [0, 1), got {replay}")
+    if examples is not None and examples < 1:
+        raise ValueError(f"examples must be at least 1, or None for new ones in each batch; got {examples}")
     row, device = methods[method], device or best_device()
     base = base_model().to(device).requires_grad_(False)
     model = row.prepare(base_model().to(device), torch.Generator().manual_seed(seed))
     rng = np.random.default_rng(seed)
     shares = {task: 1.0 - replay} | {name: replay / len(SKILLS) for name in SKILLS if replay}
+    few = [example(task, rng) for _ in range(examples or 0)]
     penalty = anchor(model, base) if anchor else None
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     groups = row.groups(model, row.rate if rate is None else rate)
@@ -218,7 +222,7 @@ def fine_tune(
     def loss(step: int) -> Tensor:
         if row.stage:
             row.stage(model, step, steps)
-        lines = mixture(shares, rows, rng).to(device)
+        lines = (from_few(few, shares, rows, rng) if few else mixture(shares, rows, rng)).to(device)
         value = model_loss(readable(model), lines.ids, lines.answer_mask)
         return value + penalty() if penalty else value
 
@@ -265,6 +269,13 @@ def fit_epochs(
     train(model, loss, rate_groups(model, {}, rate), epochs * per_epoch, label="epochs")
     look()
     return [pair[0] for pair in found], [pair[1] for pair in found]
+
+
+def from_few(few: Sequence[tuple[str, str]], shares: dict[str, float], rows: int, rng: Rng) -> Batch:
+    """Return a batch as `mixture` does, the lines of the first share drawn from a few."""
+    names = rng.choice(list(shares), size=rows, p=list(shares.values()))
+    task = next(iter(shares))
+    return batch([few[int(rng.integers(len(few)))] if name == task else example(str(name), rng) for name in names])
 
 
 def readable(model: nn.Module) -> LanguageModel:

@@ -44,7 +44,7 @@ function whisker(x, low, high) {
   return shape("path", { d, class: "whisker" });
 }
 
-// A panel: bars over named places, or lines over numbers; `mark` is a dot that follows the slider.
+// A panel: bars over named places, lines over numbers, or points with names; `mark` is a dot that follows the slider.
 export function drawPanel(panel, width) {
   const height = 230, left = 56, right = 12, top = 30, bottom = 44;
   const svg = shape("svg", { width, height, role: "img", "aria-label": panel.alt });
@@ -74,6 +74,29 @@ export function drawPanel(panel, width) {
     panel.x.forEach((name, place) => {
       if (place % every === 0) svg.append(shape("text", { x: left + slot * (place + 0.5), y: height - bottom + 15, "text-anchor": "middle" }, String(name)));
     });
+  } else if (panel.kind === "points") {
+    const scale = panel.log_x ? Math.log10 : (value) => value;
+    const least = Math.min(...panel.x), most = Math.max(...panel.x);
+    const along = (value) => left + 8 + ((inside - 16) * (scale(value) - scale(least))) / (scale(most) - scale(least) || 1);
+    const written = [];
+    panel.series.forEach((series, number) => {
+      series.y.forEach((value, place) => {
+        const kept = !series.on || series.on[place];
+        const dot = shape("circle", { cx: along(panel.x[place]), cy: down(value), r: kept ? 5.5 : 4, class: `s${number} ${kept ? "" : "hollow"}` });
+        dot.append(shape("title", {}, panel.names[place]));
+        svg.append(dot);
+        if (!kept) return;
+        const end = along(panel.x[place]) > left + inside / 2, wide = 6 * panel.names[place].length;
+        const x = along(panel.x[place]) + (end ? -8 : 8), from = end ? x - wide : x;
+        let y = down(value) + 4;
+        // A name that would lie on another one moves down.
+        while (written.some((other) => Math.abs(other.y - y) < 11 && other.from < from + wide && from < other.from + other.wide)) y += 3;
+        written.push({ from, wide, y });
+        svg.append(shape("text", { x, y, "text-anchor": end ? "end" : "start" }, panel.names[place]));
+      });
+    });
+    const shown = panel.log_x ? [least, Math.sqrt(least * most), most] : ticks(least, most);
+    for (const at of shown) svg.append(shape("text", { x: along(at), y: height - bottom + 15, "text-anchor": "middle" }, short(at)));
   } else {
     const scale = panel.log_x ? Math.log10 : (value) => value;
     const first = scale(panel.x[0]), last = scale(panel.x[panel.x.length - 1]);
@@ -142,7 +165,7 @@ function render({ model, el }) {
       output.textContent = words;
       input.setAttribute("aria-valuetext", words);
     });
-    const width = Math.max(260, Math.min(520, Math.floor((root.clientWidth || 640) / (root.clientWidth > 700 ? now.panels.length : 1)) - 16));
+    const width = Math.max(260, Math.min(520, Math.floor((root.clientWidth || 640) / (root.clientWidth > 700 ? now.panels.length : 1)) - 18));
     panels.replaceChildren(...now.panels.map((panel) => {
       const box = element("div", { class: "ftm-panel" });
       box.append(drawPanel(panel, width));

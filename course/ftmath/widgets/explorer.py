@@ -47,7 +47,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart of a frame: "bars" over names or "lines" over numbers, with its description.
+    """One chart of a frame: "bars" over names, "lines" over numbers, "points" with `names`; and its description.
 
     `low` and `high` fix the axis, so that frames can be compared; `mark` is a dot on the lines.
     """
@@ -63,6 +63,7 @@ class Panel:
     high: float | None = None
     mark: dict[str, float] | None = None
     log_x: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
