@@ -5,12 +5,15 @@ import shutil
 import stat
 from pathlib import Path
 
+from dateutil.parser import parse
+
 from ftgrade.channel import valid_text
 from ftgrade.errors import OurFault
 from ftgrade.notebook import Finding
 
 MAX_OTHER_BYTES = 20 * 2**20
 MAX_ENTRIES = 500
+TIMESTAMP = "timestamp.txt"
 # Python, IPython, Jupyter and nbgrader read files of these names when they start in a folder that holds one.
 START_UP_FILES = (
     "nbgrader_config.*", "jupyter_*config*", "ipython_*config*", "*.pth", "sitecustomize.*", "usercustomize.*",
@@ -48,11 +51,27 @@ def unwanted(folder: Path) -> list[Path]:
             if path == folder / f"{folder.name}.ipynb":
                 continue  # however much stands beside it
             entries += 1
-            if entries > MAX_ENTRIES or not is_wanted(path):
+            if entries > MAX_ENTRIES or not is_wanted(path) or not is_timely(path, folder):
                 found.append(path)
             elif is_dir(path):
                 waiting.append(path)
     return found
+
+
+def is_timely(path: Path, folder: Path) -> bool:
+    """Say whether nbgrader can read the time from a submission's own time stamp; any other file is none of its.
+
+    nbgrader takes a third word for a time zone, and would stop for this student over a text that holds no time.
+    """
+    if path != folder / TIMESTAMP:
+        return True
+    try:
+        with path.open(encoding="utf-8") as file:
+            words = file.read(100).strip().split(" ")
+        parse(" ".join(words[:2] if len(words) == 3 else words))
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def is_wanted(path: Path) -> bool:

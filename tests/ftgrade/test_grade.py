@@ -9,6 +9,7 @@ from ftgrade import build, report
 from ftgrade.catalog import home
 from ftgrade.errors import CourseFault
 from ftgrade.grade import Course, Grader, grade_class, hidden_seeds, open_seed, whole_pictures
+from ftgrade.quarantine import set_aside
 
 CATALOG = home()
 STEM = "p03_lora_parameters"
@@ -263,6 +264,23 @@ def test_files_that_start_something_are_set_aside_and_kept(grader: Grader, hand_
     assert (aside / "link.csv").is_symlink()
     assert "deep/evil.pth" in made.findings[0].words
     assert grader.report("eve", STEM).findings == made.findings
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("2026-01-30 15:00:00.123456 UTC", True), ("2026-01-30 15:00:00 America/New_York", True),
+        ("2026-01-30T15:00:00+00:00", True), ("2026-01-30 15:00:00", True), ("the day after tomorrow", False),
+        ("", False), ("9" * 99, False), (chr(0), False),
+    ],
+)  # fmt: skip
+def test_a_time_stamp_that_tells_no_time_is_set_aside(tmp_path: Path, text: str, kept: bool):
+    """nbgrader would raise over it, and leave its student ungraded."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "timestamp.txt").write_text(text)
+    set_aside(folder, tmp_path / "aside")
+    assert (folder / "timestamp.txt").exists() == kept
 
 
 def test_a_folder_that_is_a_link_is_not_followed(grader: Grader, tmp_path: Path):

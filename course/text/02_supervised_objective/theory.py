@@ -463,7 +463,7 @@ bars(
 
 # %%
 rows = probes("add", 8, 0)
-logits = base(rows.ids)
+logits = base(rows.ids).cpu().double()
 for eps in (0.0, 0.1, 0.3):
     theirs = F.cross_entropy(
         logits[:, :-1].transpose(1, 2), labels_of(rows.ids, rows.answer_mask)[:, 1:], label_smoothing=eps

@@ -217,7 +217,7 @@ for top in ("/work", "/root", "/home", "/srv", "/tmp", "/var", "/proc", os.path.
     "calls_home": """
 import socket, urllib.request, os, subprocess
 for go in (lambda: socket.create_connection(("127.0.0.1", 22), 1), lambda: urllib.request.urlopen("http://127.0.0.1", timeout=1),
-           lambda: socket.socket(socket.AF_UNIX).connect("/run/docker.sock"), lambda: os.system("id"),
+           lambda: socket.socket(socket.AF_UNIX).connect("/run/docker.sock"), lambda: os.system("id") and 1 / 0,
            lambda: subprocess.run(["id"], capture_output=True)):
     try: print("WENT", go())
     except BaseException as error: print(type(error).__name__)
