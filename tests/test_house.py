@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"errors", "worker", "catalog", "channel", "problem"},
     {"notebook", "sandbox.process", "sandbox", "quarantine", "canonical"},
-    {"judge", "report", "grade", "mutants", "lessons"},
+    {"judge", "report", "grade", "mutants", "lessons", "sheets"},
     {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit"},
     {"cli"},
 ]
