@@ -165,8 +165,29 @@ def formulas(found: list[Part]) -> str:
         lines += ["", f"## [{part.title}]({part.notebook})"]
         for subtopic in part.subtopics:
             heading = f"[{subtopic.number} {subtopic.name}]({subtopic.link})"
-            lines += ["", f"**{heading}.** {subtopic.claim}", "", subtopic.relation]
+            lines += ["", f"**{heading}.** {subtopic.claim}", "", stacked(subtopic.relation)]
     return "\n".join(lines) + "\n"
+
+
+def stacked(relation: str) -> str:
+    r"""Return a relation with the statements that wide spaces part in lines of their own, so that it fits a column.
+
+    >>> stacked(r"$$a = b, \qquad c = d .$$")
+    '$$\\begin{gathered}\na = b, \\\\\nc = d .\n\\end{gathered}$$'
+    >>> stacked(r"$$\text{if \qquad so}$$")
+    '$$\\text{if \\qquad so}$$'
+    """
+    lines, depth = [""], 0
+    for piece in re.split(r"(\\qquad|\\[{}]|[{}])", relation.strip("$")):
+        depth += {"{": 1, "}": -1}.get(piece, 0)
+        if piece == r"\qquad" and depth == 0:
+            lines.append("")
+        else:
+            lines[-1] += piece
+    if len(lines) == 1 or r"\begin" in relation:
+        return relation
+    body = " \\\\\n".join(joined(line) for line in lines)
+    return f"$$\\begin{{gathered}}\n{body}\n\\end{{gathered}}$$"
 
 
 def glossary(found: list[Part]) -> str:
@@ -202,15 +223,16 @@ def symbol_row(symbol: Symbol, part: Part) -> str:
 
 
 def first_use(symbol: Symbol, subtopics: list[Subtopic]) -> Subtopic | None:
-    """Return the first subtopic whose formulas hold the first letter of a row, or one named after its meaning.
+    """Return the first subtopic whose formulas hold the first letter of a row, or the one named after its meaning.
 
-    A part may use a letter for something else before: its prompt $P$ stands in the subtopic on prompts.
+    A part may use a letter for something else before: the soft prompt $P$ stands in the subtopic on soft prompts.
     """
     letter = re.split(r",(?![^{]*})", MATH.sub(r"\1", symbol.tex))[0].strip()
     whole = re.compile(rf"(?<![A-Za-z\\]){re.escape(letter)}(?![A-Za-z]|_\\mathrm)")
     using = [one for one in subtopics if any(whole.search(formula) for formula in MATH.findall(one.text))]
-    words = [word.removesuffix("s") for word in re.findall(r"[a-z]{5,}", symbol.meaning.lower())]
-    return max(using, key=lambda one: sum(word in one.name.lower() for word in words), default=None)
+    words = [word.removesuffix("s") for word in re.findall(r"[a-z]{4,}", symbol.meaning.lower())]
+    named = [one for one in using if sum(word in one.name.lower() for word in words) >= 2]
+    return next(iter([*named, *using]), None)
 
 
 def terms(subtopic: Subtopic) -> list[str]:

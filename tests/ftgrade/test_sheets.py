@@ -17,7 +17,7 @@ THEORY = """# %% [markdown]
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
 # | $a, b$ | sides | metres |
-# | $F$ | area of a kitchen | square metres |
+# | $F$ | area of the rooms of a flat | square metres |
 
 # %% [markdown]
 # ## 6.1 A rectangle
@@ -35,7 +35,7 @@ THEORY = """# %% [markdown]
 a = "**not prose**"
 
 # %% [markdown]
-# ## 6.2 Kitchens
+# ## 6.2 Rooms of a flat
 #
 # **A flat is a sum of rooms.**
 #
@@ -109,27 +109,27 @@ def test_a_relation_is_the_first_of_its_subtopic_and_a_claim_is_one_line(catalog
 
 
 def test_a_letter_leads_to_the_subtopic_that_means_it(catalog: Catalog):
-    """6.1 has an $F_1$, but the row says kitchen."""
+    """6.1 has an $F_1$, but the row says rooms of a flat."""
     rows = [line for line in glossary(parts(catalog)).splitlines() if line.startswith("| $")]
     assert rows == [
         "| $a, b$ | sides | metres | [6.1](06_areas/theory.ipynb#6.1-A-rectangle) |",
-        "| $F$ | area of a kitchen | square metres | [6.2](06_areas/theory.ipynb#6.2-Kitchens) |",
+        "| $F$ | area of the rooms of a flat | square metres | [6.2](06_areas/theory.ipynb#6.2-Rooms-of-a-flat) |",
     ]
 
 
 def test_terms_are_what_a_sentence_sets_in_bold_and_the_subtopics_names(catalog: Catalog):
     terms = [line.partition(" (")[0] for line in glossary(parts(catalog)).splitlines() if line.startswith("- **")]
-    assert terms == ["- **A rectangle**", "- **diagonal**", "- **Kitchens**"]
+    assert terms == ["- **A rectangle**", "- **diagonal**", "- **Rooms of a flat**"]
     assert "The diagonal is $\\sqrt{a^2 + b^2}$.\n" in glossary(parts(catalog))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("## 6.2 Kitchens", "## 6.1 Rooms", "the number of 6.1 A rectangle"),
-        ("## 6.2 Kitchens", "## 6.2 A rectangle", "the name of 6.1 A rectangle"),
+        ("## 6.2 Rooms of a flat", "## 6.1 Rooms of a flat", "the number of 6.1 A rectangle"),
+        ("## 6.2 Rooms of a flat", "## 6.2 A rectangle", "the name of 6.1 A rectangle"),
         ("$$F = \\\\sum_k F_k$$".replace("\\\\", "\\"), "$$F_1\n# = a\\,b .$$", "the relation of 6.1 A rectangle"),
-        ("## 6.2 Kitchens", "## 7.2 Rooms", "7.2 stands in part 6"),
+        ("## 6.2 Rooms of a flat", "## 7.2 Rooms of a flat", "7.2 stands in part 6"),
         ("**A flat is a sum of rooms.**", "A flat is a sum of **rooms**.", "6.2 must open with its claim"),
         ("$$F_1 = a\\,b .$$", "$F_1 = a\\,b$", "6.1 must show its relation"),
         ("| $F$ |", "| $a, b$ |", r"\$a, b\$ stands twice"),
