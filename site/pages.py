@@ -34,7 +34,12 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = arguments(words)
     out: Path = asked.out.resolve()
     pages = staged(ROOT, out / "text", set(asked.parts))
-    run_all([page for page in pages if "source" not in page.relative_to(out / "text").parts], out, asked.jobs)
+    lessons = [page for page in pages if "source" not in page.relative_to(out / "text").parts]
+    try:
+        run_all([] if asked.no_run else lessons, out, asked.jobs)
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 1
     status = render(out)
     if status == 0:
         print(f"The site is in {out / 'html'}: {len(pages)} notebooks.")
@@ -50,6 +55,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=HERE / "out", help="where to (site/out)")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="notebooks run at once")
+    parser.add_argument("--no-run", action="store_true", help="without outputs: seconds, to look at links and words")
     parser.add_argument("--serve", action="store_true", help="then serve the pages to this machine")
     return parser.parse_args(words)
 
@@ -168,6 +174,7 @@ def outputs(page: Path) -> list[Any]:
     """Return the outputs of each code cell of a notebook, run in its own folder."""
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(page, as_version=4)
     client = NotebookClient(
@@ -177,7 +184,10 @@ def outputs(page: Path) -> list[Any]:
         extra_arguments=["--log-level=ERROR"],  # each kernel would warn that its messages stay on this machine in clear
         store_widget_state=False,
     )
-    client.execute()
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise RuntimeError(f"{page.parent.name}/{page.name} doesn't run through:\n{error}") from None
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 

@@ -177,6 +177,7 @@ def stacked(relation: str) -> str:
     >>> stacked(r"$$\text{if \qquad so}$$")
     '$$\\text{if \\qquad so}$$'
     """
+    relation = re.sub(r"[,;]\s*\$\$$", "$$", relation)  # where the text goes on after it, the sheet doesn't
     lines, depth = [""], 0
     for piece in re.split(r"(\\qquad|\\[{}]|[{}])", relation.strip("$")):
         depth += {"{": 1, "}": -1}.get(piece, 0)

@@ -22,13 +22,17 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+def built(*words: str) -> None:
+    command = [sys.executable, str(ROOT / "site" / "pages.py"), *words]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Build the front door and part 5, and serve them to this machine."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, str(ROOT / "site" / "pages.py"), "--parts", "5", "--out", str(out)]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert built.returncode == 0, built.stdout + built.stderr
+    built("--parts", "5", "--out", str(out))
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(out / "html"))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -55,6 +59,12 @@ def page(browser, address: str) -> Iterator:
     page.close()
     assert strangers == []
     assert errors == []
+
+
+def test_every_page_of_the_whole_site_renders_without_a_warning(tmp_path: Path):
+    """A link that leads to no page or heading is a warning, and refused."""
+    built("--no-run", "--out", str(tmp_path))
+    assert len(list((tmp_path / "html").glob("[0-9]*/*.html"))) == len(list((ROOT / "course").glob("[0-9]*/*.ipynb")))
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -25,7 +25,7 @@ THEORY = """# %% [markdown]
 # **Its area is the product
 # of its sides.**
 #
-# $$F_1 = a\\,b .$$
+# $$F_1 = a\\,b , $$
 #
 # The **diagonal** is $\\sqrt{a^2 + b^2}$. Not this one: **4** of 5.
 #
@@ -103,6 +103,7 @@ def test_a_relation_is_the_first_of_its_subtopic_and_a_claim_is_one_line(catalog
     assert (
         "**[6.1 A rectangle](06_areas/theory.ipynb#6.1-A-rectangle).** Its area is the product of its sides." in sheet
     )
+    assert "$$F_1 = a\\,b $$" in sheet
     assert "$$F = \\sum_k F_k$$" in sheet
     assert "F > 0" not in sheet
     assert "F = 1" not in sheet
@@ -128,10 +129,10 @@ def test_terms_are_what_a_sentence_sets_in_bold_and_the_subtopics_names(catalog:
     [
         ("## 6.2 Rooms of a flat", "## 6.1 Rooms of a flat", "the number of 6.1 A rectangle"),
         ("## 6.2 Rooms of a flat", "## 6.2 A rectangle", "the name of 6.1 A rectangle"),
-        ("$$F = \\\\sum_k F_k$$".replace("\\\\", "\\"), "$$F_1\n# = a\\,b .$$", "the relation of 6.1 A rectangle"),
+        ("$$F = \\\\sum_k F_k$$".replace("\\\\", "\\"), "$$F_1\n# = a\\,b , $$", "the relation of 6.1 A rectangle"),
         ("## 6.2 Rooms of a flat", "## 7.2 Rooms of a flat", "7.2 stands in part 6"),
         ("**A flat is a sum of rooms.**", "A flat is a sum of **rooms**.", "6.2 must open with its claim"),
-        ("$$F_1 = a\\,b .$$", "$F_1 = a\\,b$", "6.1 must show its relation"),
+        ("$$F_1 = a\\,b , $$", "$F_1 = a\\,b$", "6.1 must show its relation"),
         ("| $F$ |", "| $a, b$ |", r"\$a, b\$ stands twice"),
         ("square metres", "square | metres", "three cells"),
         ("# # Part 6: areas", "# areas", "must open with the part's title"),
