@@ -166,8 +166,19 @@ def run(page: Path, key: str, kept: Path) -> None:
     if not done.is_file():
         write(done, json.dumps(outputs(page)))
     for cell, found in zip(cells, json.loads(done.read_text("utf-8")), strict=True):
-        cell["outputs"] = [output for output in found if "<caption>Your exercises" not in json.dumps(output)]
+        cell["outputs"] = [output for output in found if lasts(output)]
     write(page, json.dumps(notebook, ensure_ascii=False))
+
+
+def lasts(output: Notebook) -> bool:
+    """Say whether an output is one for readers: not the bar of a run, nor how far somebody's exercises are.
+
+    >>> lasts({"data": {"text/plain": "train:  62%|######2   | 31/50 [00:05<00:03]"}})
+    False
+    """
+    data = output.get("data", {})
+    bar = re.search(r"\d+%\|", "".join(data.get("text/plain", "")))
+    return not bar and "<caption>Your exercises" not in "".join(data.get("text/html", ""))
 
 
 def outputs(page: Path) -> list[Any]:
