@@ -1,5 +1,6 @@
 """The web pages before Sphinx: what is staged, which links lead on, what isn't shown."""
 
+import doctest
 import importlib.util
 import json
 from pathlib import Path
@@ -23,6 +24,12 @@ def pages() -> ModuleType:
 
 def said(path: Path) -> str:
     return "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text("utf-8"))["cells"])
+
+
+def test_the_examples_hold(pages: ModuleType):
+    failed, tried = doctest.testmod(pages)
+    assert failed == 0
+    assert tried >= 3
 
 
 def test_every_part_problem_and_sheet_is_staged_and_stands_in_the_sidebar(pages: ModuleType, tmp_path: Path):
