@@ -2,6 +2,7 @@
 
     python3 start.py                 open the course in JupyterLab
     python3 start.py test            run the tests (`test browser`, `course`, `peers`, `hostile`: the slow ones)
+    python3 start.py site            write the course as web pages, with outputs (site/out/html; minutes)
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
 
@@ -54,6 +55,8 @@ def main(words: list[str]) -> int:
             install_peers()
         if words[:2] == ["test", "adapters"]:
             install_adapters()
+        if words[:1] == ["site"] or words[:2] == ["test", "browser"]:
+            install_site()
         return run(command(words))
     except Trouble as trouble:
         print(f"start.py: {trouble}", file=sys.stderr)
@@ -115,10 +118,22 @@ def install() -> None:
 
 def install_peers() -> None:
     """Install the libraries that ours is compared with, unless they are there. Raises Trouble."""
-    look = "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
-    if quiet([str(python()), "-c", look, "bitsandbytes", "gguf", "peft", "transformers", "trl"]).returncode != 0:
+    if not present("bitsandbytes", "gguf", "peft", "transformers", "trl"):
         print("The peers that our library is compared with (about 300 MB)", flush=True)
         pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[peers]")
+
+
+def install_site() -> None:
+    """Install what writes the web pages, unless it's there. Raises Trouble."""
+    if not present("furo", "myst_nb", "sphinx", "sphinx-mathjax-offline"):
+        print("Sphinx with its theme and MathJax (about 20 MB)", flush=True)
+        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[site]")
+
+
+def present(*modules: str) -> bool:
+    """Say whether the environment has all of the modules."""
+    look = "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))"
+    return quiet([str(python()), "-c", look, *modules]).returncode == 0
 
 
 def install_adapters() -> None:
@@ -249,6 +264,8 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers/test_adapters.py", *words[2:]]
     if first == "test":
         return ["-m", "pytest", *words[1:]]
+    if first == "site":
+        return ["site/pages.py", *words[1:]]
     if words == ["model", "smollm2"]:
         return ["-m", "ftmath.smollm"]
     if first == "model":
@@ -260,7 +277,7 @@ def run(words: list[str]) -> int:
     """Run the environment's interpreter in place of this one; the tests and JupyterLab start at the project's root."""
     # Threads that spin only shortly while they wait: see ftmath, which sets the same where it is imported before torch.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if words[1] != "ftgrade.cli":
+    if "ftgrade.cli" not in words[:2]:
         os.chdir(str(ROOT))
     program = [str(python()), *words]
     if os.name != "nt":  # there, replacing a process would give the terminal back too early

@@ -21,7 +21,7 @@ FLOORS = [
         "archives",
         "canonical",
     },
-    {"judge", "report", "grade", "regrade", "mutants", "lessons"},
+    {"judge", "report", "grade", "regrade", "mutants", "lessons", "sheets"},
     {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit"},
     {"cli"},
 ]

@@ -84,11 +84,22 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
         (["test", "adapters"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers/test_adapters.py"]),
         (["test", "course"], ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py"]),
         (["model", "smollm2"], ["-m", "ftmath.smollm"]),
+        (["site", "--parts", "5"], ["site/pages.py", "--parts", "5"]),
         (["grade", "--demo"], ["-m", "ftgrade.cli", "grade", "--demo"]),
     ],
 )
 def test_words_go_where_they_belong(start: ModuleType, words: list[str], program: list[str]):
     assert start.command(words) == program
+
+
+@pytest.mark.parametrize(("there", "asked"), [(True, 0), (False, 1)])
+def test_the_sites_tools_are_installed_when_they_are_missing(start: ModuleType, monkeypatch, there: bool, asked: int):
+    start.main(["build"])
+    before = len(start.asked)
+    monkeypatch.setattr(start, "present", lambda *_: there)
+    assert start.main(["site"]) == 0
+    assert [words[-1] for words in start.asked[before:]] == [f"{start.ROOT}[site]"] * asked
+    assert start.ran[-1] == ["site/pages.py"]
 
 
 def test_a_model_that_is_not_offered_is_told(start: ModuleType):

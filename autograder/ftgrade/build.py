@@ -15,6 +15,7 @@ from ftgrade.errors import AuthorFault
 from ftgrade.grade import open_seed
 from ftgrade.lessons import lesson_cells
 from ftgrade.problem import PERSONAL, Check, Problem, Written
+from ftgrade.sheets import sheets
 
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -249,7 +250,7 @@ def wanted(catalog: Catalog) -> dict[Path, str]:
     files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in catalog.stems()}
     for master, notebook in catalog.course_text().items():
         files[notebook] = course_notebook(catalog, master, notebook.relative_to(catalog.root).as_posix())
-    return files
+    return files | sheets(catalog)
 
 
 def stale(catalog: Catalog) -> list[Path]:

@@ -117,7 +117,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     if arguments.check and paths:
         out.print("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
         return SOME_NEED_A_PERSON
-    out.print(f"{len(build.wanted(catalog))} notebooks are up to date.")
+    out.print(f"{len(build.wanted(catalog))} built files are up to date.")
     return FINE
 
 

@@ -33,6 +33,9 @@
 # | 8 | Evaluation: is the difference real? | PART08 |
 # | 9 | Choosing a method: which trade is the right one here? | PART09 |
 # | 10 | Implementation checklist: what goes wrong in silence? | PART10 |
+#
+# To look things up: the [formula sheet](formulas.md), with one relation for each subtopic; the [glossary](glossary.md) of
+# symbols and terms; and the [errata](errata.md), numbers of well-known texts that come out differently here.
 
 # %%
 import json

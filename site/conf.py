@@ -1,0 +1,42 @@
+"""Sphinx's settings for the site: what a page needs stands beside it, and no request leaves the reader's machine."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # Sphinx stores its settings, so the function that names headings has to be importable
+
+
+def mathjax() -> list[str]:
+    """Return MathJax's one file, from the package that carries it; none where it isn't installed."""
+    found = find_spec("sphinx-mathjax-offline")
+    if found is None or found.origin is None:
+        return []
+    return [str(Path(found.origin).parent / "static" / "mathjax" / "tex-svg.js")]
+
+
+project = "Fine-Tuning Math"
+author = "The Fine-Tuning Math developers"
+copyright = "the Fine-Tuning Math developers, CC BY 4.0"  # noqa: A001
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.githubpages"]
+language = "en"
+smartquotes = False
+suppress_warnings = ["misc.highlighting_failure"]  # a cell may show what isn't Python
+
+# Notebooks arrive with their outputs. A widget is shown by its static twin, and its scripts are not asked for.
+nb_execution_mode = "off"
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+nb_ipywidgets_js = {}
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+myst_heading_slug_func = "pages.heading_id"
+mathjax_path = "tex-svg.js"
+
+html_theme = "furo"
+html_title = "Fine-Tuning Math"
+html_static_path = [str(HERE / "static"), *mathjax()]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_use_index = False
+html_show_sourcelink = False
