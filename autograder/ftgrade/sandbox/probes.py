@@ -88,8 +88,8 @@ def reads_another_submission(sandbox: Sandbox) -> tuple[bool, str]:
         where = said(other, f"import os\nopen('answer', 'w').write({canary!r})\nprint(os.getcwd())").strip()
         # Their folders may have the same name, each in a file system of its own: then this one has no `answer`.
         source = (
-            "import os\nabove = os.path.dirname(os.getcwd())\n"
-            f"for top in ({where!r}, '/tmp', above if len(above) > 1 else '.'):\n"
+            "import glob, os\nabove = os.path.dirname(os.getcwd())\n"
+            f"for top in ({where!r}, *glob.glob('/tmp/ftgrade-*'), above if len(above) > 1 else '.'):\n"
             "    for folder, _, files in os.walk(top):\n        for name in files:\n"
             "            try: print(open(os.path.join(folder, name), errors='replace').read()[:99])\n"
             "            except OSError: pass\n"

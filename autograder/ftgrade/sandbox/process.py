@@ -34,14 +34,21 @@ LIMITS = {
 }
 
 
-@dataclass(slots=True)
 class Worker:
     """One child process that holds one submission's names: its number on this machine, its folder's descriptor."""
 
-    pid: int
-    connection: socket.socket
-    home: int
-    tasks: tuple[int, int] = (1, 0)
+    def __init__(self, pid: int, connection: socket.socket, home: int) -> None:
+        self.pid, self.connection, self.home = pid, connection, home
+        self.empty = os.fstat(home).st_size  # in memory it grows with each entry; on a disk it tells nothing
+        self.tasks = 1, 0
+        try:
+            self.children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.children = -1  # no such file system here
+
+    def close(self) -> None:
+        if self.children >= 0:
+            os.close(self.children)
 
     def ask(self, message: dict[str, Any], seconds: float) -> Any:
         """Return the reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
@@ -54,18 +61,24 @@ class Worker:
 
     def is_settled(self) -> bool:
         """Empty the folder, and say whether the last call left no thread and no process behind."""
-        wipe(self.home)
+        if self.empty >= 512 or os.fstat(self.home).st_size != self.empty:
+            wipe(self.home)
         threads, children = self.counted()
         return threads <= self.tasks[0] and children <= self.tasks[1]
 
     def counted(self) -> tuple[int, int]:
-        """Return how many threads the child has, and how many processes."""
-        folder = f"/proc/{self.pid}/task"
+        """Return how many threads the child has, and how many processes they started."""
+        if self.children < 0:
+            return self.tasks
         try:
-            threads = os.listdir(folder)
-            return len(threads), sum(len(Path(folder, one, "children").read_text().split()) for one in threads)
+            threads = os.stat(f"/proc/{self.pid}/task").st_nlink - 2
+            children = len(os.pread(self.children, 4096, 0).split())
+            if threads > 1:
+                each = Path(f"/proc/{self.pid}/task").glob("*/children")
+                children = sum(len(one.read_text().split()) for one in each)
         except OSError:
-            return self.tasks  # no such file system here, or the child has just ended, which its next reply tells
+            return self.tasks  # the child has just ended, which its next reply tells
+        return threads, children
 
 
 def wipe(folder: int) -> None:
@@ -105,13 +118,20 @@ class Sandbox:
             ours.close()
             raise OurFault(f"the sandbox's parent process forked no child: {told.get('trouble', 'no reason given')}")
         pid = int(told["pid"])
+        with contextlib.ExitStack() as opened:
+            opened.callback(self.bury, pid, ours, home)
+            worker = Worker(demand_walls(ours) or pid, ours, home)
+            opened.callback(worker.close)
+            yield worker
+
+    def bury(self, pid: int, ours: socket.socket, home: int) -> None:
+        """End a child with all that it started, and its folder."""
         try:
-            yield Worker(demand_walls(ours) or pid, ours, home)
-        finally:
             ours.close()
             self.tell({"op": "end", "pid": pid})
             if not self.backend.base and "namespaces" not in self.backend.layers:
                 wipe(home)
+        finally:
             os.close(home)
 
     def tell(self, request: dict[str, Any], descriptor: int | None = None) -> tuple[dict[str, Any], int | None]:
