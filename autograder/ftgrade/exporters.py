@@ -2,9 +2,9 @@
 
     nbgrader export --exporter ftgrade.exporters.Canvas --to canvas.csv
 
-A problem's score is what nbgrader booked, less the late penalty, and never below 0. A file depends on the gradebook and
-the settings alone. Names, ids and addresses were typed by people, and spreadsheets run what looks like a formula: `safe`
-puts an apostrophe before it. Every file follows RFC 4180; only the one that is made for spreadsheets opens with a BOM.
+A problem's score is what nbgrader booked, less the late penalty, and never below 0. A file depends on the gradebook,
+the roster and the settings alone. Names, ids and addresses were typed by people, and spreadsheets run what looks like a
+formula: `safe` puts an apostrophe before it. Every file follows RFC 4180; only `Csv`, made for spreadsheets, has a BOM.
 """
 
 import csv
@@ -24,7 +24,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.grade import Course
 
 Cell = str | float
-PLAIN_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+HARMLESS = re.compile(r"[+-]?\d+(\.\d+)?|-", re.ASCII)
 # Where a cell starts, also for a reader that separates at other characters than we do (a German Excel at semicolons).
 # The full-width signs are formulas to an Excel with an East Asian locale.
 FORMULA = re.compile(r"(^|[,;\t\r\n])(?=[\s\"\ufeff]*[=+\-@＝＋－＠])|^(?=[\t\r\n])")
@@ -72,12 +72,12 @@ class Person:
 
 
 def safe(text: str) -> str:
-    """Return text that no spreadsheet runs as a formula; a plain number stays one.
+    """Return text that no spreadsheet runs as a formula; a plain number and a lone dash stay what they are.
 
     >>> safe("=cmd|' /C calc'!A0"), safe("x; =1+1"), safe("-17"), safe("Ada-Marie"), safe("@home")
     ("'=cmd|' /C calc'!A0", "x;' =1+1", '-17', 'Ada-Marie', "'@home")
     """
-    return text if PLAIN_NUMBER.fullmatch(text) else FORMULA.sub(r"\1'", text)
+    return text if HARMLESS.fullmatch(text) else FORMULA.sub(r"\1'", text)
 
 
 def number(value: float) -> str:
@@ -126,7 +126,7 @@ class GradeTable(ExportPlugin):
 
     def problems(self, gradebook: Gradebook) -> list[Asked]:
         """Return the chosen problems by name."""
-        records = {record.name: record for record in gradebook.assignments}
+        records: dict[str, Any] = {str(record.name): record for record in gradebook.assignments}
         problems = [asked(records[name], self.columns) for name in self.chosen(sorted(records), self.assignment)]
         headers = [problem.header for problem in problems]
         if twice := sorted({header for header in headers if headers.count(header) > 1}):
@@ -135,7 +135,7 @@ class GradeTable(ExportPlugin):
 
     def people(self, gradebook: Gradebook, problems: Sequence[Asked]) -> list[Person]:
         """Return the chosen students: first the roster's in its order, then the others by id."""
-        records = {record.id: record for record in gradebook.students}
+        records: dict[str, Any] = {str(record.id): record for record in gradebook.students}
         marks = {problem.name: self.marks(gradebook, problem.name) for problem in problems}
         roster = [student for student in self.roster() if student in records]
         everybody = list(dict.fromkeys([*roster, *sorted(records)]))
@@ -146,7 +146,7 @@ class GradeTable(ExportPlugin):
 
     def marks(self, gradebook: Gradebook, problem: str) -> dict[str, Mark]:
         """Return the marks of a problem by student; tell how many wait for a person's grade."""
-        submissions = gradebook.assignment_submissions(problem)
+        submissions: list[Any] = gradebook.assignment_submissions(problem)
         if waiting := sum(bool(submission.needs_manual_grade) for submission in submissions):
             self.log.warning("%s: %d submissions still need a person's grade in formgrader", problem, waiting)
         return {submission.student_id: mark(submission) for submission in submissions}
@@ -177,7 +177,8 @@ class GradeTable(ExportPlugin):
 def asked(record: Any, columns: dict[str, str]) -> Asked:
     """Return a problem of its record in the gradebook."""
     cells = {(notebook.name, cell.name) for notebook in record.notebooks for cell in notebook.grade_cells}
-    return Asked(record.name, columns.get(record.name, record.name), float(record.max_score), tuple(sorted(cells)))
+    header = columns.get(record.name) or record.name
+    return Asked(record.name, header, float(record.max_score), tuple(sorted(cells)))
 
 
 def mark(submission: Any) -> Mark:
@@ -195,9 +196,14 @@ def mark(submission: Any) -> Mark:
 
 def person(record: Any, marks: dict[str, dict[str, Mark]]) -> Person:
     """Return a student of their record in the gradebook, with their marks by problem."""
-    texts = (record.id, record.first_name, record.last_name, record.email, record.lms_user_id)
-    mine = {problem: by_student[record.id] for problem, by_student in marks.items() if record.id in by_student}
-    return Person(*(str(text or "") for text in texts), mine)
+    return Person(
+        id=record.id,
+        first_name=record.first_name or "",
+        last_name=record.last_name or "",
+        email=record.email or "",
+        lms_id=record.lms_user_id or "",
+        marks={problem: by_student[record.id] for problem, by_student in marks.items() if record.id in by_student},
+    )
 
 
 def score(one: Person, problem: Asked, missing: Cell) -> Cell:
@@ -212,8 +218,9 @@ class Canvas(GradeTable):
     required, the second row holds the points. Who is meant is settled by `lib/gradebook_importer.rb` of
     instructure/canvas-lms: it takes the ID, else the SIS User ID, else the SIS Login ID, else the name. It reads an ID
     with Ruby's `to_i`, which makes 12 of "12ab" and so another student: only a number in nbgrader's `lms_user_id` is
-    written there. A column whose header is not an assignment's title makes a new assignment; a header as in Canvas's own
+    written there. A column whose header is no assignment's title makes a new assignment; a header as in Canvas's own
     export, `Title (12345)`, finds the assignment by its number: `c.Canvas.columns = {"p08_dpo_loss": "DPO (12345)"}`.
+    An empty cell counts there as the wish to clear a score that Canvas holds already.
     """
 
     file_name = "canvas.csv"
@@ -258,9 +265,9 @@ class Moodle(GradeTable):
 class Gradescope(GradeTable):
     """Gradescope: the columns of its own export of a course's grades, with nothing where nothing was handed in.
 
-    Gradescope documents an import of rosters alone (https://guides.gradescope.com/hc/en-us/articles/21926598776333,
-    "Adding Students and Staff": names in two columns, one address each), and this file serves for it: it asks which
-    column is which. Four columns a problem stand in its grade export, which is what other tools read. Times are UTC.
+    Gradescope documents an import of rosters (https://guides.gradescope.com/hc/en-us/articles/21926598776333, "Adding
+    Students and Staff": names in two columns, one address each, matched by hand), which takes this file; we found
+    none of grades. Tools that read its grade export, with four columns a problem, read this one. Times are UTC.
     """
 
     file_name = "gradescope.csv"
