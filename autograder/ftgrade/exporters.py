@@ -10,7 +10,7 @@ formula: `safe` puts an apostrophe before it. Every file follows RFC 4180; only 
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +23,7 @@ from traitlets import Dict, Enum, Unicode
 from ftgrade.errors import CourseFault
 from ftgrade.grade import Course
 
-Cell = str | float
-HARMLESS = re.compile(r"[+-]?\d+(\.\d+)?|-", re.ASCII)
+Cell = str | float | None
 # Where a cell starts, also for a reader that separates at other characters than we do (a German Excel at semicolons).
 # The full-width signs are formulas to an Excel with an East Asian locale.
 FORMULA = re.compile(r"(^|[,;\t\r\n])(?=[\s\"\ufeff]*[=+\-@＝＋－＠])|^(?=[\t\r\n])")
@@ -72,12 +71,12 @@ class Person:
 
 
 def safe(text: str) -> str:
-    """Return text that no spreadsheet runs as a formula; a plain number and a lone dash stay what they are.
+    """Return text that no spreadsheet runs as a formula.
 
-    >>> safe("=cmd|' /C calc'!A0"), safe("x; =1+1"), safe("-17"), safe("Ada-Marie"), safe("@home")
-    ("'=cmd|' /C calc'!A0", "x;' =1+1", '-17', 'Ada-Marie', "'@home")
+    >>> safe("=cmd|' /C calc'!A0"), safe("x; =1+1"), safe("Ada-Marie"), safe("@home")
+    ("'=cmd|' /C calc'!A0", "x;' =1+1", 'Ada-Marie', "'@home")
     """
-    return text if HARMLESS.fullmatch(text) else FORMULA.sub(r"\1'", text)
+    return FORMULA.sub(r"\1'", text)
 
 
 def number(value: float) -> str:
@@ -89,13 +88,22 @@ def number(value: float) -> str:
     return f"{value:.5f}".rstrip("0").rstrip(".")
 
 
-def csv_text(rows: Sequence[Sequence[Cell]]) -> str:
-    """Return the rows as CSV, texts made safe."""
+def csv_text(rows: Iterable[Sequence[Cell]], missing: str = "") -> str:
+    """Return the rows as CSV: texts made safe, numbers as they are, and `missing` for None.
+
+    >>> csv_text([["-1", 0.5, None]], "-")
+    "'-1,0.5,-\\r\\n"
+    """
     file = io.StringIO()
     # Lines end in "\r\n", as RFC 4180 says: with "\n", Python 3.11 leaves a name that holds "\r" unquoted.
-    writer = csv.writer(file)
-    writer.writerows([safe(cell) if isinstance(cell, str) else number(cell) for cell in row] for row in rows)
+    csv.writer(file).writerows([written(cell, missing) for cell in row] for row in rows)
     return file.getvalue()
+
+
+def written(cell: Cell, missing: str) -> str:
+    if cell is None:
+        return missing
+    return safe(cell) if isinstance(cell, str) else number(cell)
 
 
 class GradeTable(ExportPlugin):
@@ -109,6 +117,7 @@ class GradeTable(ExportPlugin):
 
     file_name: ClassVar[str]
     encoding: ClassVar[str] = "utf-8"
+    missing: ClassVar[str] = ""
 
     def rows(self, problems: Sequence[Asked], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
         """Yield the header and every row."""
@@ -121,7 +130,7 @@ class GradeTable(ExportPlugin):
         target = Path(self.to or self.file_name)
         if not target.absolute().parent.is_dir():
             raise CourseFault(f"the folder of --to {target} doesn't exist: make it, or name another file")
-        target.write_bytes(csv_text(list(self.rows(problems, people))).encode(self.encoding))
+        target.write_bytes(csv_text(self.rows(problems, people), self.missing).encode(self.encoding))
         self.log.info("Wrote %d students and %d problems to %s", len(people), len(problems), target)
 
     def problems(self, gradebook: Gradebook) -> list[Asked]:
@@ -206,9 +215,10 @@ def person(record: Any, marks: dict[str, dict[str, Mark]]) -> Person:
     )
 
 
-def score(one: Person, problem: Asked, missing: Cell) -> Cell:
-    found = one.marks.get(problem.name)
-    return missing if found is None else found.score
+def scores(one: Person, problems: Sequence[Asked]) -> list[Cell]:
+    """Return a student's score for each problem, None where nothing was handed in."""
+    found = [one.marks.get(problem.name) for problem in problems]
+    return [None if mark is None else mark.score for mark in found]
 
 
 class Canvas(GradeTable):
@@ -236,7 +246,7 @@ class Canvas(GradeTable):
             ids = [one.id if self.ids_are == name else "" for name in ("SIS User ID", "SIS Login ID")]
             # Canvas takes any row with these words in its name for the row of points: a student could set them.
             name = one.sortable_name.replace("Points Possible", "Points_Possible")
-            yield [name, number_in_canvas, *ids, "", *(score(one, problem, "") for problem in problems)]
+            yield [name, number_in_canvas, *ids, "", *scores(one, problems)]
 
 
 class Moodle(GradeTable):
@@ -250,6 +260,7 @@ class Moodle(GradeTable):
     """
 
     file_name = "moodle.csv"
+    missing = "-"
 
     def rows(self, problems: Sequence[Asked], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
         without = [one.id for one in people if not one.email.strip()]
@@ -259,7 +270,7 @@ class Moodle(GradeTable):
         yield ["First name", "Last name", "ID number", *address, *(problem.header for problem in problems)]
         for one in people:
             who = [one.first_name, one.last_name, one.id, *([] if without else [one.email])]
-            yield [*who, *(score(one, problem, "-") for problem in problems)]
+            yield [*who, *scores(one, problems)]
 
 
 class Gradescope(GradeTable):
@@ -284,7 +295,7 @@ class Gradescope(GradeTable):
 def handed_in(found: Mark | None, points: float) -> list[Cell]:
     """Return Gradescope's four cells of a problem."""
     if found is None:
-        return ["", points, "", ""]
+        return [None, points, None, None]
     time = found.submitted.strftime("%Y-%m-%d %H:%M:%S +0000") if found.submitted else ""
     minutes, seconds = divmod(found.late_seconds, 60)
     return [found.score, points, time, f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"]
@@ -318,5 +329,5 @@ def detailed_headers(problem: Asked) -> list[str]:
 
 def detailed(found: Mark | None, problem: Asked) -> list[Cell]:
     if found is None:
-        return [""] * (len(problem.checks) + 2)
-    return [*(found.checks.get(check, "") for check in problem.checks), found.penalty, found.score]
+        return [None] * (len(problem.checks) + 2)
+    return [*(found.checks.get(check) for check in problem.checks), found.penalty, found.score]
