@@ -124,10 +124,17 @@ class GradeTable(ExportPlugin):
         raise NotImplementedError
 
     def export(self, gradebook: Gradebook) -> None:
-        """Write the file that `--to` names. Raises CourseFault for a folder that isn't there and for equal headers."""
+        """Write the file that `--to` names, or say in one line why not, as nbgrader's other commands do."""
+        try:
+            self.write(gradebook, Path(self.to or self.file_name))
+        except CourseFault as fault:
+            self.log.error("%s", fault)
+            raise SystemExit(1) from None
+
+    def write(self, gradebook: Gradebook, target: Path) -> None:
+        """Write the file. Raises CourseFault for a folder that isn't there, equal headers and an unreadable roster."""
         problems = self.problems(gradebook)
         people = self.people(gradebook, problems)
-        target = Path(self.to or self.file_name)
         if not target.absolute().parent.is_dir():
             raise CourseFault(f"the folder of --to {target} doesn't exist: make it, or name another file")
         target.write_bytes(csv_text(self.rows(problems, people), self.missing).encode(self.encoding))

@@ -1,4 +1,4 @@
-"""An instructor's folder, made in one step: nbgrader's configuration, the course's secret, the roster in the gradebook."""
+"""An instructor's folder in one step: nbgrader's configuration, the course's secret, the roster in the gradebook."""
 
 import csv
 import re

@@ -10,7 +10,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-from ftgrade.errors import CourseFault
 from ftgrade.exporters import Canvas, Csv, Gradescope, GradeTable, Moodle, csv_text, safe
 from ftgrade.grade import Course
 from ftgrade.gradebook import Book
@@ -121,9 +120,10 @@ def test_canvas_columns_and_ids_can_be_those_of_the_canvas_course(course: Path):
     assert rows[3][1:5] == ["4711", "ada", "", ""]
 
 
-def test_two_problems_in_one_column_are_refused(course: Path):
-    with pytest.raises(CourseFault, match=r"share a column.*mend Moodle.columns"):
+def test_two_problems_in_one_column_are_refused(course: Path, caplog: pytest.LogCaptureFixture):
+    with pytest.raises(SystemExit, match="1"):
         exported(course, Moodle, columns={"p03_lora_parameters": "p01_answer_only_loss"})
+    assert "two problems share a column, ['p01_answer_only_loss']: mend Moodle.columns" in caplog.text
 
 
 def test_moodle_gets_a_dash_for_what_is_missing(course: Path):
@@ -214,9 +214,10 @@ def test_a_grade_that_a_person_owes_is_told(course: Path, caplog: pytest.LogCapt
     assert "p03_lora_parameters: 1 submissions still need a person's grade" in caplog.text
 
 
-def test_a_folder_that_is_not_there_is_named(course: Path):
-    with pytest.raises(CourseFault, match=r"the folder of --to .*doesn't exist"):
+def test_a_folder_that_is_not_there_is_named(course: Path, caplog: pytest.LogCaptureFixture):
+    with pytest.raises(SystemExit, match="1"):
         exported(course, Canvas, to=str(course / "nowhere" / "canvas.csv"))
+    assert "nowhere/canvas.csv doesn't exist: make it, or name another file" in caplog.text
 
 
 # -------------------------------------------------------------------------------------------------- formulas and quotes
