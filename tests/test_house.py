@@ -22,7 +22,7 @@ FLOORS = [
         "canonical",
     },
     {"judge", "report", "grade", "regrade", "mutants", "lessons", "sheets"},
-    {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit"},
+    {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit", "exporters", "newcourse"},
     {"cli"},
 ]
 LIBRARY_FLOORS = [

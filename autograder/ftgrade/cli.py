@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -64,6 +65,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("notebook", type=Path)
     one.add_argument("--stem", help="the problem, if the file's name doesn't tell")
     one.set_defaults(run=run_check)
+
+    one = commands.add_parser("new-course", help="make a course folder, with a roster's students in its gradebook")
+    one.add_argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty")
+    one.add_argument(
+        "--roster",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="a column id; if you like first_name, last_name, email, lms_user_id",
+    )
+    one.set_defaults(run=run_new_course)
 
     one = commands.add_parser("release", help="make the students' notebooks in release/")
     one.add_argument("stems", nargs="*")
@@ -199,6 +211,24 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------------- a class
+
+
+def run_new_course(arguments: argparse.Namespace) -> int:
+    from ftgrade.newcourse import new_course
+
+    students = new_course(arguments.folder, arguments.roster)
+    folder = shlex.quote(str(arguments.folder))
+    count = "1 student is" if len(students) == 1 else f"{len(students)} students are"
+    lines = [
+        f"{count} in {arguments.folder / 'gradebook.db'}; keep {arguments.folder / '.ftgrade' / 'secret'} in a backup.",
+        "Next:",
+        f"  ftgrade release --course {folder}",
+        f"  ftgrade grade --course {folder}",
+        f"  cd {folder} && nbgrader export --exporter ftgrade.exporters.Csv --to grades.csv",
+    ]
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)
+    return FINE
 
 
 def run_release(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,127 @@
+"""`ftgrade new-course`: a folder that nbgrader and ftgrade work in at once, and nothing made where something stood."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ftgrade import cli
+from ftgrade.grade import Course
+from nbgrader.api import Gradebook
+
+ROSTER = (
+    "\ufeffID,First Name,last_name,Email,LMS user id,section\n"
+    'ada,Ada,"Lovelace, Countess",ada@example.org,4711,A\n'
+    "\n"
+    "zoe,Zoë 🚀,,,,\n"
+    " 007\n"
+)
+
+
+@pytest.fixture
+def roster(tmp_path: Path) -> Path:
+    path = tmp_path / "students.csv"
+    path.write_text(ROSTER, "utf-8")
+    return path
+
+
+def new_course(folder: Path, roster: Path) -> int:
+    return cli.main(["new-course", str(folder), "--roster", str(roster)])
+
+
+def booked(folder: Path) -> dict[str, tuple[str | None, ...]]:
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as gradebook:
+        return {one.id: (one.first_name, one.last_name, one.email, one.lms_user_id) for one in gradebook.students}
+
+
+def test_a_new_course_holds_a_configuration_a_secret_and_the_roster(tmp_path: Path, roster: Path):
+    folder = tmp_path / "autumn" / "course"
+    assert new_course(folder, roster) == cli.FINE
+    assert {path.name for path in folder.iterdir()} == {"nbgrader_config.py", ".ftgrade", "gradebook.db"}
+    assert (folder / ".ftgrade" / "secret").stat().st_mode & 0o777 == 0o600
+    assert (folder / ".ftgrade" / ".gitignore").read_text() == "*\n"
+    assert booked(folder) == {
+        "ada": ("Ada", "Lovelace, Countess", "ada@example.org", "4711"),
+        "zoe": ("Zoë 🚀", None, None, None),
+        "007": (None, None, None, None),
+    }
+
+
+def test_nobody_has_questions_of_their_own_before_they_were_released(tmp_path: Path, roster: Path):
+    """A student of the course's own roster is judged on numbers that only a personal release shows."""
+    assert new_course(tmp_path / "course", roster) == cli.FINE
+    assert Course(tmp_path / "course").roster() == []
+
+
+def test_a_list_of_ids_alone_is_a_roster(tmp_path: Path, roster: Path):
+    roster.write_text("ada\nbob\n")
+    (tmp_path / "course").mkdir()
+    assert new_course(tmp_path / "course", roster) == cli.FINE
+    assert list(booked(tmp_path / "course")) == ["ada", "bob"]
+
+
+def test_every_course_has_a_secret_of_its_own(tmp_path: Path, roster: Path):
+    for name in ("one", "two"):
+        assert new_course(tmp_path / name, roster) == cli.FINE
+    assert Course(tmp_path / "one").secret() != Course(tmp_path / "two").secret()
+
+
+def test_the_next_three_commands_are_said_and_read_as_they_stand(tmp_path: Path, roster: Path, capsys):
+    folder = tmp_path / "my course"
+    assert new_course(folder, roster) == cli.FINE
+    said = capsys.readouterr().out
+    assert "3 students are in" in said
+    commands = [line.strip() for line in said.partition("Next:\n")[2].splitlines()]
+    assert len(commands) == 3
+    for command in commands[:2]:
+        words = shlex.split(command)
+        assert words[0] == "ftgrade"
+        assert cli.parser().parse_args(words[1:]).course == folder
+    assert shlex.split(commands[2])[:4] == ["cd", str(folder), "&&", "nbgrader"]
+
+
+def test_the_export_it_names_runs_in_the_new_folder(tmp_path: Path, roster: Path):
+    assert new_course(tmp_path / "course", roster) == cli.FINE
+    command = [sys.executable, "-m", "nbgrader", "export", "--exporter", "ftgrade.exporters.Csv", "--to", "grades.csv"]
+    finished = subprocess.run(
+        command, cwd=tmp_path / "course", capture_output=True, text=True, timeout=300, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    lines = (tmp_path / "course" / "grades.csv").read_text("utf-8-sig").splitlines()
+    assert lines == [
+        "student_id,last_name,first_name,email,total,out of",
+        "007,,,,0,0",
+        'ada,"Lovelace, Countess",Ada,ada@example.org,0,0',
+        "zoe,,Zoë 🚀,,0,0",
+    ]
+
+
+def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path, roster: Path, capsys):
+    folder = tmp_path / "course"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    assert new_course(folder, roster) == cli.COULD_NOT
+    assert "is in use, it holds notes.txt: name a new folder, or an empty one" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert new_course(folder / "notes.txt", roster) == cli.COULD_NOT
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "can't be read: No such file"),
+        (b"", "needs a column named `id`"),
+        (b"id,email\n", "holds no student"),
+        (b"name,email\nAda,a@x\n", "needs a column named `id`, its first line is: name, email"),
+        (b"id\nada\nada\n", "line 3: 'ada' can't be a student's id, or stands twice"),
+        (b"id\n../ada\n", "line 2: '../ada' can't be a student's id"),
+        (b"id,first_name\nzoe,Zo\xeb\n", "must be CSV in UTF-8, save it so"),
+    ],
+)
+def test_a_roster_with_a_fault_makes_nothing(tmp_path: Path, roster: Path, capsys, content: bytes | None, words: str):
+    roster.unlink() if content is None else roster.write_bytes(content)
+    assert new_course(tmp_path / "course", roster) == cli.COULD_NOT
+    assert words in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "course").exists()
