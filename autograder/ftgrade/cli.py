@@ -18,6 +18,7 @@ from ftgrade.report import STATUS_WORDS, Report
 
 if TYPE_CHECKING:
     from ftgrade.grade import Course
+    from ftgrade.similarity import Echo
 
 FINE, SOME_NEED_A_PERSON, COULD_NOT = 0, 1, 2
 out = Console(highlight=False)
@@ -312,9 +313,20 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
             bars.advance(writing)
     for found in by_stem.values():
         found.sort(key=lambda report: report.student)
-    summaries = [classreport.summarise(stem, catalog.title(stem), by_stem[stem]) for stem in stems]
+    summaries = [
+        classreport.summarise(stem, catalog.title(stem), by_stem[stem], compared(catalog, course, by_stem[stem]))
+        for stem in stems
+    ]
     classreport.write(root / "class_report.html", root.absolute().name, summaries)
     return [report for stem in stems for report in by_stem[stem]], failed
+
+
+def compared(catalog: Catalog, course: "Course", reports: list[Report]) -> "list[Echo]":
+    """Return the answers to one problem that are alike."""
+    from ftgrade import classreport
+
+    notebooks = {report.student: course.notebook(report.student, report.stem) for report in reports}
+    return classreport.compared(reports, notebooks, catalog.leaves(reports[0].stem).notebook)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
