@@ -268,7 +268,7 @@ def recurring(summaries: Sequence[ProblemSummary]) -> list[tuple[tuple[str, str]
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for problem in summaries:
         for echo in problem.echoes or ():
-            for one, other in itertools.combinations(sorted(echo.students), 2):
+            for one, other in itertools.combinations(sorted(echo.students + echo.others), 2):
                 found[one, other].append(f"{short(problem.stem)} {echo.function}")
     often = {pair: list(dict.fromkeys(where)) for pair, where in found.items()}
     return sorted(

@@ -48,16 +48,16 @@ class Definition:
 class Echo:
     """Students whose answers to one function are alike.
 
-    `likeness` is 1 for the very same after normalising, else the share of parts that two answers have in common, in
-    order: 2 * common / (parts of one + parts of the other). `same` counts who wrote exactly the same as the first of
-    them, `near` who wrote at least nearly the same, both `of` all who wrote this function.
+    `students` wrote exactly the same after normalising, and nobody else did; so did `others`, if there are any, and
+    `likeness` is the share of parts that the two answers have in common, in order: 2 * common / (parts of one + parts
+    of the other), 1 within one group. `near` counts who wrote at least nearly so, `of` all who wrote this function.
     """
 
     function: str
     students: tuple[str, ...]
+    others: tuple[str, ...]
     likeness: float
     parts: int
-    same: int
     near: int
     of: int
 
@@ -163,7 +163,7 @@ def similar(notebooks: Mapping[str, Path], functions: Sequence[str], given: Path
             if parts := answer(function, own):
                 answers[function][student] = parts
     found = [echo for function in functions for echo in echoes(function, answers[function])]
-    return sorted(found, key=lambda echo: (-echo.likeness, -echo.parts, echo.students))
+    return sorted(found, key=lambda echo: (-echo.likeness, -echo.parts, echo.students, echo.others))
 
 
 def echoes(function: str, answers: Mapping[str, tuple[str, ...]]) -> list[Echo]:
@@ -176,19 +176,32 @@ def echoes(function: str, answers: Mapping[str, tuple[str, ...]]) -> list[Echo]:
         if len(parts) >= LONG_ENOUGH:
             groups[parts].append(student)
     forms = sorted(groups, key=len)
+    who = [tuple(groups[form]) for form in forms]
     pairs = alike_pairs([blind(form) for form in forms])
-    near = [len(groups[form]) for form in forms]
+    near = neighbours(who, pairs)
+    found = [
+        Echo(function, who[one], (), 1.0, len(forms[one]), near[one], len(answers))
+        for one in range(len(forms))
+        if 2 <= len(who[one]) <= few
+    ]
+    return found + [
+        Echo(function, who[one], who[other], likeness, len(forms[one]), max(near[one], near[other]), len(answers))
+        for one, other, likeness in pairs
+        if max(near[one], near[other]) <= few
+    ]
+
+
+def neighbours(who: Sequence[tuple[str, ...]], pairs: Iterable[tuple[int, int, float]]) -> list[int]:
+    """Return for each form how many students wrote it or one that is alike.
+
+    >>> neighbours([("ada", "bob"), ("cyd",), ("dan",)], [(0, 1, 0.95)])
+    [3, 3, 1]
+    """
+    counts = [len(students) for students in who]
     for one, other, _ in pairs:
-        near[one] += len(groups[forms[other]])
-        near[other] += len(groups[forms[one]])
-    rows = [(place, place, 1.0) for place, form in enumerate(forms) if 2 <= len(groups[form]) <= few]
-    rows += [pair for pair in pairs if max(near[pair[0]], near[pair[1]]) <= few]
-    made: list[Echo] = []
-    for one, other, likeness in rows:
-        first, second = groups[forms[one]], groups[forms[other]] if other != one else []
-        most = max(near[one], near[other])
-        made.append(Echo(function, (*first, *second), likeness, len(forms[one]), len(first), most, len(answers)))
-    return made
+        counts[one] += len(who[other])
+        counts[other] += len(who[one])
+    return counts
 
 
 def blind(form: tuple[str, ...]) -> tuple[str, ...]:
