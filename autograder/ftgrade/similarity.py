@@ -26,7 +26,7 @@ FEW, FEW_OF_MANY = 3, 0.02  # rare: no more students than this number, or than t
 SMALL_CLASS = 10  # among fewer answers nobody can tell what is common
 MAX_PARSED = 20_000  # characters of a cell
 
-DROPPED = {"ctx", "annotation", "returns", "type_comment", "type_params", "kind", "simple"}
+DROPPED = {"ctx", "annotation", "returns", "type_comment", "type_params", "kind"}
 NAMING = {
     ("Name", "id"), ("arg", "arg"), ("FunctionDef", "name"), ("AsyncFunctionDef", "name"), ("ClassDef", "name"),
     ("ExceptHandler", "name"), ("alias", "asname"), ("Global", "names"), ("Nonlocal", "names"),
@@ -89,7 +89,9 @@ def definition(node: ast.AST) -> Definition:
         if isinstance(one, str):
             parts.append(one)
         elif not is_silent(one):
-            parts.append("Assign" if isinstance(one, ast.AnnAssign) else type(one).__name__)
+            if isinstance(one, ast.AnnAssign) and one.value is not None:
+                one = ast.Assign([one.target], one.value)
+            parts.append(type(one).__name__)
             below = list(children(one))
             if not (isinstance(one, ast.Name) and isinstance(one.ctx, ast.Load)):
                 binds.update(part for part in below if isinstance(part, str) and part.startswith(NAME))
