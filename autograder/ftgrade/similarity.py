@@ -24,7 +24,8 @@ LONG_ENOUGH = 80  # parts; a formula in one line with its signature has 30 to 60
 ALIKE = 0.9
 FEW, FEW_OF_MANY = 3, 0.02  # rare: no more students than this number, or than this share of the class
 SMALL_CLASS = 10  # among fewer answers nobody can tell what is common
-MAX_PARSED = 20_000  # characters of a cell
+MAX_PARSED, MAX_PARSED_ALL = 20_000, 100_000  # characters of a cell, and of a notebook
+MAX_COMPARED = 3_000  # parts; longer answers are only looked up as they are, since comparing takes their square
 
 DROPPED = {"ctx", "annotation", "returns", "type_comment", "type_params", "kind"}
 NAMING = {
@@ -67,9 +68,7 @@ class Echo:
 
 @lru_cache(maxsize=512)
 def definitions(source: str) -> Mapping[str, Definition]:
-    """Return what a cell defines at its top, by name; nothing where it is no Python or too long to parse."""
-    if "def " not in source or len(source) > MAX_PARSED:
-        return {}
+    """Return what a cell defines at its top, by name; nothing where it is no Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a student's stray backslash is no warning of ours
@@ -105,20 +104,40 @@ def is_silent(node: ast.AST) -> bool:
     return lone or isinstance(node, ast.Pass) or (isinstance(node, ast.AnnAssign) and node.value is None)
 
 
+@lru_cache
+def fields(kind: type[ast.AST]) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a kind of node that count, each with the mark of its text: `n:` for a name."""
+    return tuple(
+        (field, NAME if (kind.__name__, field) in NAMING else f"{field}:")
+        for field in kind._fields
+        if field not in DROPPED
+    )
+
+
 def children(node: ast.AST) -> Iterable[ast.AST | str]:
     """Yield what stands below a node, names and values as text; a list that isn't empty is closed by a mark."""
-    kind = type(node).__name__
-    for field in node._fields:
-        below = None if field in DROPPED else getattr(node, field, None)
-        many = isinstance(below, list)
-        mark = NAME if (kind, field) in NAMING else f"{field}:"
-        for one in below if many else [below]:
-            if isinstance(one, ast.AST):
-                yield one
-            elif one is not None or kind == "Constant":
-                yield f"{mark}{one}" if mark == NAME else f"{mark}{one!r:.200}"
-        if many and below:
-            yield "end"
+    for field, mark in fields(type(node)):
+        below = getattr(node, field, None)
+        if isinstance(below, ast.AST):
+            yield below
+        elif isinstance(below, list):
+            yield from (one if isinstance(one, ast.AST) else text(mark, one) for one in below)
+            yield from ["end"] if below else []
+        elif below is not None or isinstance(node, ast.Constant):
+            yield text(mark, below)
+
+
+def text(mark: str, value: object) -> str:
+    return f"{NAME}{value}" if mark == NAME else mark + literal(value)
+
+
+def literal(value: object) -> str:
+    """Return a value's type and its text, cut; hexadecimal, as Python refuses to write long integers in decimal.
+
+    >>> literal(1) == literal(True), literal(1) == literal(1.0), len(literal(16**6000)) < 300
+    (False, False, True)
+    """
+    return f"{type(value).__name__} {hex(value) if isinstance(value, int) else repr(value):.200}"
 
 
 def written(path: Path) -> dict[str, Definition]:
@@ -128,8 +147,10 @@ def written(path: Path) -> dict[str, Definition]:
     except StudentFault:
         return {}
     found: dict[str, Definition] = {}
+    room = MAX_PARSED_ALL
     for cell in cells:
-        if cell.kind == "code":
+        if cell.kind == "code" and "def " in cell.source and len(cell.source) <= min(room, MAX_PARSED):
+            room -= len(cell.source)
             found.update(definitions(cell.source))
     return found
 
@@ -137,9 +158,12 @@ def written(path: Path) -> dict[str, Definition]:
 def answer(function: str, own: Mapping[str, Definition]) -> tuple[str, ...]:
     """Return a function's parts and those of the student's functions that it uses, names numbered as they appear."""
     used = [function] if function in own else []
+    known = set(used)
     for name in used:  # grows while it is walked
         named = (part[len(NAME) :] for part in own[name].parts if part.startswith(NAME))
-        used += [other for other in dict.fromkeys(named) if other in own and other not in used]
+        new = [other for other in dict.fromkeys(named) if other in own and other not in known]
+        used += new
+        known.update(new)
     binds = frozenset[str]().union(*(own[name].binds for name in used), (NAME + name for name in used))
     numbers: dict[str, str] = {}
     return tuple(
@@ -179,7 +203,7 @@ def echoes(function: str, answers: Mapping[str, tuple[str, ...]]) -> list[Echo]:
             groups[parts].append(student)
     forms = sorted(groups, key=len)
     who = [tuple(groups[form]) for form in forms]
-    pairs = alike_pairs([blind(form) for form in forms])
+    pairs = alike_pairs([blind(form) for form in forms if len(form) <= MAX_COMPARED])
     near = neighbours(who, pairs)
     found = [
         Echo(function, who[one], (), 1.0, len(forms[one]), near[one], len(answers))
@@ -220,7 +244,9 @@ def alike_pairs(forms: Sequence[tuple[str, ...]]) -> list[tuple[int, int, float]
     [(0, 1, 0.9)]
     """
     letters: dict[str, str] = {}
-    texts = ["".join(letters.setdefault(part, chr(0x100 + len(letters))) for part in form) for form in forms]
+    texts = [
+        "".join(letters.setdefault(part, chr(min(0x100 + len(letters), 0x10FFFF))) for part in form) for form in forms
+    ]
     found: list[tuple[int, int, float]] = []
     end = 0
     for one, text in enumerate(texts):

@@ -322,11 +322,43 @@ def test_a_student_s_own_helpers_belong_to_the_answer():
 @pytest.mark.parametrize(
     "source",
     ["def f(:", "def f(): return '\\d'\0", "def f(): return " + "(" * 300, "def f(): return " + "-" * 19_000 + "1",
-     "def f(): return 1" + "+1" * 9_000, "def f(): return '" + "x" * 30_000 + "'", "class f: pass", "\ud800 def "],
-    ids=["syntax", "null", "deep", "unary", "sum", "long", "no def", "surrogate"],
+     "def f(): return 1" + "+1" * 9_000, "f = 3", "\ud800 def "],
+    ids=["syntax", "null", "deep", "unary", "sum", "no def", "surrogate"],
 )  # fmt: skip
 def test_what_cannot_be_parsed_is_no_answer_and_no_error(source: str):
     assert form(source, "f") == ()
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["def f(): return 0x" + "f" * 9_000, "def f(): return 1" + "<1" * 9_000,
+     "def f(): return " + "lambda:" * 2_000 + "1",
+     "\n".join(f"def f{n or ''}(): return f{n + 1}()" for n in range(700))],
+    ids=["huge integer", "chain of comparisons", "nested lambdas", "chain of helpers"],
+)  # fmt: skip
+def test_what_is_odd_but_python_is_an_answer(source: str):
+    assert form(source, "f")
+
+
+def test_a_notebook_is_parsed_within_bounds(hand_in: Callable[..., Path]):
+    filler = "def filler(): return '" + "x" * 19_000 + "'"
+    long = "def long(): return '" + "x" * 21_000 + "'"
+    cells = [
+        {"cell_type": "code", "metadata": {}, "outputs": [], "source": text}
+        for text in ("def first(): pass", long, *[filler] * 6, "def last(): " + "pass;" * 1_500)
+    ]
+    path = hand_in("ada", STEM, data=json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
+    assert set(similarity.written(path)) == {"first", "filler"}
+
+
+def test_very_long_answers_are_told_only_if_they_are_the_same():
+    lines = "\n".join(f"    a = a + {n} * a" for n in range(400))
+    long = f"def count(a):\n{lines}\n    return a"
+    near = {"ada": form(long), "bob": form(long.replace("return a", "return a + 1"))}
+    rest = {f"s{number}": form(other(number)) for number in range(18)}
+    assert len(near["ada"]) > similarity.MAX_COMPARED
+    assert echoes("count", {**near, **rest}) == []
+    assert [echo.students for echo in echoes("count", {**near, **rest, "cyd": near["ada"]})] == [("ada", "cyd")]
 
 
 def test_the_same_answer_of_two_is_told_and_that_of_many_is_not():
