@@ -311,12 +311,13 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
         for stem in stems:
             book.write_feedback(stem)
             bars.advance(writing)
-    for found in by_stem.values():
-        found.sort(key=lambda report: report.student)
-    summaries = [
-        classreport.summarise(stem, catalog.title(stem), by_stem[stem], compared(catalog, course, by_stem[stem]))
-        for stem in stems
-    ]
+        summaries: list[classreport.ProblemSummary] = []
+        comparing = bars.add_task("comparing", total=len(stems))
+        for stem in stems:
+            by_stem[stem].sort(key=lambda report: report.student)
+            echoes = compared(catalog, course, by_stem[stem])
+            summaries.append(classreport.summarise(stem, catalog.title(stem), by_stem[stem], echoes))
+            bars.advance(comparing)
     classreport.write(root / "class_report.html", root.absolute().name, summaries)
     return [report for stem in stems for report in by_stem[stem]], failed
 
@@ -417,7 +418,7 @@ def show(reports: list[Report], course: Path) -> None:
         table.add_row(student, *cells, ", ".join(kinds))
     out.print(table)
     for what, where in (
-        ("gradebook", "gradebook.db"), ("feedback pages", "feedback"), ("class report", "class_report.html"),
+        ("gradebook", "gradebook.db"), ("feedback pages", "feedback"), ("class report", "class_report.html"), ("the same as CSV", "class_report.csv"),
     ):  # fmt: skip
         out.print(f"{what}: {(course / where)}", soft_wrap=True)
 
