@@ -418,7 +418,8 @@ def show(reports: list[Report], course: Path) -> None:
         table.add_row(student, *cells, ", ".join(kinds))
     out.print(table)
     for what, where in (
-        ("gradebook", "gradebook.db"), ("feedback pages", "feedback"), ("class report", "class_report.html"), ("the same as CSV", "class_report.csv"),
+        ("gradebook", "gradebook.db"), ("feedback pages", "feedback"), ("class report", "class_report.html"),
+        ("the same as CSV", "class_report.csv"),
     ):  # fmt: skip
         out.print(f"{what}: {(course / where)}", soft_wrap=True)
 

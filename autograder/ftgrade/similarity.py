@@ -69,13 +69,19 @@ class Echo:
 @lru_cache(maxsize=512)
 def definitions(source: str) -> Mapping[str, Definition]:
     """Return what a cell defines at its top, by name; nothing where it is no Python."""
+    # A line that opens with `%` is a magic only where the cell is no Python as it stands.
+    body = parsed(source) or parsed(MAGIC.sub("", source))
+    return {one.name: definition(one) for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
+
+
+def parsed(source: str) -> list[ast.stmt]:
+    """Return a cell's statements, none where it is no Python; parsing runs nothing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a student's stray backslash is no warning of ours
-            body = ast.parse(MAGIC.sub("", source)).body
+            return ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
-    return {one.name: definition(one) for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
+        return []
 
 
 def definition(node: ast.AST) -> Definition:

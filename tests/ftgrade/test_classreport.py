@@ -307,6 +307,10 @@ def test_names_comments_docstrings_and_annotations_make_no_difference():
     assert len(form(COUNT)) >= similarity.LONG_ENOUGH
 
 
+def test_a_line_that_opens_with_a_remainder_is_no_magic():
+    assert form("def count(a, b):\n    return (a\n% b)") == form("def count(a, b): return a % b")
+
+
 def test_names_that_an_answer_does_not_bind_stay():
     assert form("def count(a): return min(a)") == form("def count(b): return min(b)")
     assert form("def count(a): return min(a)") != form("def count(a): return max(a)")
