@@ -249,10 +249,9 @@ def alike_pairs(forms: Sequence[tuple[str, ...]]) -> list[tuple[int, int, float]
     >>> alike_pairs([("a",) * 9 + ("b",), ("a",) * 9 + ("c",), ("a",) * 20])
     [(0, 1, 0.9)]
     """
-    letters: dict[str, str] = {}
-    texts = [
-        "".join(letters.setdefault(part, chr(min(0x100 + len(letters), 0x10FFFF))) for part in form) for form in forms
-    ]
+    kinds = dict.fromkeys(part for form in forms for part in form)
+    letters = {part: chr(min(0x100 + place, 0x10FFFF)) for place, part in enumerate(kinds)}
+    texts = ["".join(map(letters.__getitem__, form)) for form in forms]
     found: list[tuple[int, int, float]] = []
     end = 0
     for one, text in enumerate(texts):
