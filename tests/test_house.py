@@ -21,7 +21,7 @@ FLOORS = [
         "archives",
         "canonical",
     },
-    {"judge", "report", "grade", "regrade", "mutants", "lessons", "sheets"},
+    {"judge", "report", "grade", "regrade", "mutants", "lessons", "sheets", "similarity"},
     {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit", "exporters", "newcourse"},
     {"cli"},
 ]

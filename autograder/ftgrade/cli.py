@@ -19,6 +19,7 @@ from ftgrade.report import STATUS_WORDS, Report
 
 if TYPE_CHECKING:
     from ftgrade.grade import Course
+    from ftgrade.similarity import Echo
 
 FINE, SOME_NEED_A_PERSON, COULD_NOT = 0, 1, 2
 out = Console(highlight=False)
@@ -340,11 +341,23 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
         for stem in stems:
             book.write_feedback(stem)
             bars.advance(writing)
-    for found in by_stem.values():
-        found.sort(key=lambda report: report.student)
-    summaries = [classreport.summarise(stem, catalog.title(stem), by_stem[stem]) for stem in stems]
+        summaries: list[classreport.ProblemSummary] = []
+        comparing = bars.add_task("comparing", total=len(stems))
+        for stem in stems:
+            by_stem[stem].sort(key=lambda report: report.student)
+            echoes = compared(catalog, course, by_stem[stem])
+            summaries.append(classreport.summarise(stem, catalog.title(stem), by_stem[stem], echoes))
+            bars.advance(comparing)
     classreport.write(root / "class_report.html", root.absolute().name, summaries)
     return [report for stem in stems for report in by_stem[stem]], failed
+
+
+def compared(catalog: Catalog, course: "Course", reports: list[Report]) -> "list[Echo]":
+    """Return the answers to one problem that are alike."""
+    from ftgrade import classreport
+
+    notebooks = {report.student: course.notebook(report.student, report.stem) for report in reports}
+    return classreport.compared(reports, notebooks, catalog.leaves(reports[0].stem).notebook)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
@@ -436,6 +449,7 @@ def show(reports: list[Report], course: Path) -> None:
     out.print(table)
     for what, where in (
         ("gradebook", "gradebook.db"), ("feedback pages", "feedback"), ("class report", "class_report.html"),
+        ("the same as CSV", "class_report.csv"),
     ):  # fmt: skip
         out.print(f"{what}: {(course / where)}", soft_wrap=True)
 

@@ -60,7 +60,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reports(root: Path) -> dict[str, Report]:
     grader = Grader(home(), Course(root))
-    found = {report.student: report for report in grade_class(grader, [STEM], workers=2)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ftgrade.grade.LOAD_SECONDS", 5.0)  # what never ends needs no longer to show it
+        found = {report.student: report for report in grade_class(grader, [STEM], workers=2)}
     grader.close()
     return found
 

@@ -128,6 +128,7 @@ def test_grading_by_ftgrade_books_the_same_scores(course: Path, capsys: pytest.C
         "\n", " "
     )
     assert (course / "class_report.html").is_file()
+    assert (course / "class_report.csv").read_text().count("\n") == 1 + 13 * 7, "a row for each student and check"
 
 
 def test_the_export_holds_every_score(course: Path):

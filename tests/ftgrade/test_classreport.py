@@ -1,0 +1,445 @@
+"""The class report: numbers worked by hand, hostile names, a class of nobody and of one, and answers that are alike."""
+
+import csv
+import html.parser
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ftgrade import build, classreport, similarity
+from ftgrade.catalog import Catalog, home
+from ftgrade.classreport import Row, discrimination, rows, summarise
+from ftgrade.notebook import Finding
+from ftgrade.report import CheckReport, Report
+from ftgrade.similarity import Echo, alike_pairs, answer, definitions, echoes, similar
+from hypothesis import given
+from hypothesis import strategies as st
+
+STEM, TITLE = "p03_lora_parameters", "Problem 3. Count LoRA parameters"
+HOSTILE = '"><script>alert(1)</script>'
+
+
+def made(student: str, *statuses: str, stem: str = STEM, state: str = "graded", kinds: tuple[str, ...] = ()) -> Report:
+    """Return a report whose checks a, b, c … give 1, 2, 3 … points."""
+    checks = tuple(
+        CheckReport(
+            name, f"check {name}", f"f_{name}", points, points if status == "pass" else 0.0, status, 0, 1,
+            mistake="no_gauge" if status == "wrong" else "",
+            says="Your count is too large." if status == "wrong" else "",
+        )
+        for name, points, status in zip("abcdef", range(1, 7), statuses, strict=False)
+    )  # fmt: skip
+    findings = tuple(Finding(kind, f"words on {kind}") for kind in kinds)
+    return Report(stem, student, state, "", "", 1, checks, findings)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page holds: its tags in order with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br", "rect"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def whole(*reports: Report, echoes: tuple[Echo, ...] | None = ()) -> str:
+    """Return the page of a class with one problem, after a look at what every page must hold to."""
+    text = classreport.class_report("a course", [summarise(STEM, TITLE, reports, echoes)])
+    demand_static(text)
+    return text
+
+
+def demand_static(text: str) -> None:
+    """Demand a page that loads nothing, runs nothing, closes its tags and says every picture in words."""
+    page = Page(text)
+    assert page.open == []
+    assert not {tag for tag, _ in page.tags} & {"script", "img", "link", "iframe", "object", "form"}
+    for tag, attributes in page.tags:
+        assert not any(name == "style" or name.startswith("on") for name in attributes), tag
+        assert (attributes.get("href") or "#").startswith(("#", "class_report.csv"))
+        assert tag != "svg" or (attributes["role"] == "img" and attributes["aria-label"])
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert style
+    assert f"style-src '{classreport.fingerprint(style[1])}'; base-uri 'none'" in text
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def test_the_numbers_of_a_class_of_four_are_those_worked_by_hand():
+    reports = [
+        made("ada", "pass", "pass", "pass"),  # 6 points
+        made("bob", "pass", "wrong", "pass"),  # 4
+        made("cyd", "pass", "wrong", "not-attempted"),  # 1
+        made("dan", "unreadable", "unreadable", "unreadable", state="unreadable"),  # 0
+        made("eve", "not-run", "not-run", "not-run", state="ours"),  # not known yet
+    ]
+    found = summarise(STEM, TITLE, reports)
+    assert (found.scores, found.points, found.mean, found.median) == ((6, 4, 1, 0), 6, 11 / 4, 5 / 2)
+    assert [(check.name, check.passed, check.students, check.difficulty) for check in found.checks] == [
+        ("a", 3, 3, 1.0), ("b", 1, 3, 1 / 3), ("c", 2, 3, 2 / 3),
+    ]  # fmt: skip
+    assert [check.missed for check in found.checks] == ["", "wrong 2", "not attempted 1"]
+    assert [check.discrimination for check in found.checks] == [None, None, None]  # three are too few
+    assert [(one.check, one.name, one.says, one.students) for one in found.mistakes] == [
+        ("b", "no_gauge", "Your count is too large.", 2)
+    ]
+    counts = [count for _, count in found.bins]
+    assert counts == [1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1]  # 0, 1/6, 4/6 and 6/6 of the points
+
+
+def test_discrimination_is_that_worked_by_hand():
+    """Ten students, check a has 1 point, b 2: with r for a, t = 2 * (b right); five right in each, four in both.
+
+    sum xt = 4 * 0.5 * 1 + 4 * 0.5 * 1 - 0.5 - 0.5 = 3, squares 2.5 and 10: r = 3 / 5.
+    """
+    both, only_a, only_b, none = ("pass", "pass"), ("pass", "wrong"), ("wrong", "pass"), ("wrong", "wrong")
+    class_of_ten = [both] * 4 + [only_a, only_b] + [none] * 4
+    found = summarise(STEM, TITLE, [made(f"s{place}", *statuses) for place, statuses in enumerate(class_of_ten)])
+    assert [check.discrimination for check in found.checks] == [0.6, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("right", "rest"),
+    [([1] * 12, range(12)), ([0] * 12, range(12)), ([1, 0] * 6, [3] * 12), ([1, 0] * 4, range(8)), ([], [])],
+    ids=["everybody", "nobody", "equal rests", "small class", "empty"],
+)
+def test_discrimination_is_not_defined_where_it_would_mean_nothing(right: list[float], rest: list[float]):
+    assert discrimination(list(right), list(rest)) is None
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=10, max_size=40))
+def test_discrimination_agrees_with_the_correction_of_the_item_total_correlation(right: list[list[bool]]):
+    """r = (r_xT s_T - s_x) / sqrt(s_T^2 + s_x^2 - 2 r_xT s_x s_T), where T is the total with the check itself."""
+    x = [float(row[0]) for row in right]
+    total = [float(sum(row)) for row in right]
+    got = discrimination(x, [t - a for t, a in zip(total, x, strict=True)])
+
+    def covariance(a: list[float], b: list[float]) -> float:
+        return sum(p * q for p, q in zip(a, b, strict=True)) / len(a) - sum(a) * sum(b) / len(a) ** 2
+
+    s_x, s_total, s_both = covariance(x, x), covariance(total, total), covariance(x, total)
+    if got is not None:
+        assert got == pytest.approx((s_both - s_x) / math.sqrt(s_x * (s_total + s_x - 2 * s_both)), abs=6e-5)
+
+
+def test_who_is_stuck_stands_under_every_reason():
+    found = summarise(STEM, TITLE, [
+        made("ada", "pass", "pass", "pass", "wrong"),
+        made("bob", "not-attempted", "not-attempted", "not-attempted", "wrong"),
+        made("cyd", "pass", "timeout", "not-attempted", "not-attempted"),
+        made("dan", state="unreadable"),
+        made("eve", "not-run", state="ours"),
+    ])  # fmt: skip
+    assert found.stuck == (
+        ("nothing right", ("bob",)), ("several checks not attempted", ("bob",)), ("ran too long", ("cyd",)),
+        ("no readable notebook", ("dan",)),
+    )  # fmt: skip
+
+
+def test_a_student_without_a_hand_in_or_stuck_twice_is_told_first():
+    other = "p04_lora_update"
+    summaries = [
+        summarise(STEM, TITLE, [made("ada", "wrong"), made("bob", "wrong"), made("cyd", "pass")]),
+        summarise(other, "Problem 4", [made("ada", "timeout", stem=other), made("cyd", "wrong", stem=other)]),
+    ]
+    assert classreport.often_stuck(summaries, rows(summaries)) == [
+        ("ada", ["p03: nothing right", "p04: nothing right, ran too long"]),
+        ("bob", ["p03: nothing right", "p04: not handed in"]),
+    ]
+
+
+def test_students_stand_in_order_of_their_totals_and_the_class_s_is_told():
+    other = "p04_lora_update"
+    summaries = [
+        summarise(STEM, TITLE, [made("ada", "pass"), made("bob", "pass", "pass"), made("cyd", state="unreadable")]),
+        summarise(other, "Problem 4", [made("ada", "pass", "pass", stem=other)]),
+    ]
+    assert rows(summaries) == [
+        Row("ada", ((1, False), (3, False))), Row("bob", ((3, False), None)), Row("cyd", ((0, True), None)),
+    ]  # fmt: skip
+    text = classreport.class_report("a course", summaries)
+    demand_static(text)
+    assert "of 18" in text  # three students, 3 points in each of two problems
+    assert re.search(r"class, all points</th><td class=\"number\">4</td><td class=\"number\">3</td>.*>7<", text)
+
+
+def test_findings_stand_with_integrity_first_and_tell_whose():
+    text = whole(
+        made("ada", "pass", kinds=("unsandboxed", "neighbours-number")),
+        made("bob", "pass", kinds=("unsandboxed", "old-format")),
+    )
+    places = [text.index(kind) for kind in ("neighbours-number", "unsandboxed", "old-format")]
+    assert places == sorted(places)
+    assert "<bdi>ada</bdi>, <bdi>bob</bdi>" in text[places[1] :]
+
+
+# --------------------------------------------------------------------------------------------------- the page, the CSV
+
+
+def test_hostile_names_are_text_on_the_page_and_no_formula_in_the_csv(tmp_path: Path):
+    names = [HOSTILE, "=HYPERLINK(1)", "\u202egnp", "{{ 7 * 7 }}", "x" * 5_000, "caf\udce9", "a,b\n\"c'"]
+    echo = Echo("f_a", (HOSTILE, "{{ 7 * 7 }}"), (), 1.0, 90, 2, 12)
+    reports = [made(name, "wrong", "not-attempted", kinds=(HOSTILE,)) for name in names]
+    page = whole(*reports, echoes=(echo,))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "49" not in re.sub(r"<style>.*?</style>|sha256-\S+", "", page, flags=re.DOTALL)
+    classreport.write(tmp_path / "class_report.html", HOSTILE, [summarise(STEM, TITLE, reports, [echo])])
+    demand_static((tmp_path / "class_report.html").read_text("utf-8"))
+    with (tmp_path / "class_report.csv").open(encoding="utf-8", newline="") as file:
+        found = [row["student"] for row in csv.DictReader(file)]
+    assert found[::2] == [HOSTILE, "'=HYPERLINK(1)", "\u202egnp", "{{ 7 * 7 }}", "x" * 5_000, "caf?", "a,b\n\"c'"]
+
+
+def test_the_csv_holds_a_row_for_each_student_and_check():
+    text = classreport.class_csv([
+        summarise(STEM, TITLE, [made("ada", "pass", "wrong"), made("bob", "not-run", state="ours"),
+                                made("cyd", state="ours")])
+    ])  # fmt: skip
+    assert [list(row.values()) for row in csv.DictReader(io.StringIO(text))] == [
+        ["ada", STEM, "a", "pass", "1", "1", ""],
+        ["ada", STEM, "b", "wrong", "0.0", "2", "no_gauge"],
+        ["bob", STEM, "a", "ours", "0.0", "1", ""],
+        ["cyd", STEM, "", "ours", "0.0", "0.0", ""],
+    ]
+
+
+def test_an_empty_class_is_said_to_be_empty(tmp_path: Path):
+    for summaries in ([], [summarise(STEM, TITLE, [])]):
+        text = classreport.class_report("a course", summaries)
+        demand_static(text)
+        assert "Nothing was handed in yet." in text
+    classreport.write(tmp_path / "class_report.html", "a course", [])
+    assert (tmp_path / "class_report.csv").read_text().count("\n") == 1
+    assert summarise(STEM, TITLE, []).mean is None
+
+
+def test_a_class_of_one_has_scores_and_no_correlation():
+    text = whole(made("ada", "pass", "wrong"))
+    assert "1 student, 1 problem." in text
+    assert text.count("not defined") == 2
+    assert "Your count is too large." in text
+
+
+def test_a_class_that_only_the_grader_failed_has_no_mean():
+    text = whole(made("ada", state="ours", kinds=("ours",)))
+    assert '<td class="number">–</td>' in text
+
+
+def test_long_lists_of_names_are_folded_and_everybody_is_called_so():
+    names = [f"s{number:02}" for number in range(20)]
+    text = whole(*(made(name, "pass" if name < "s15" else "wrong", kinds=("unsandboxed",)) for name in names))
+    assert "everybody (20)" in text
+    many = whole(*(made(name, "pass" if name > "s15" else "wrong") for name in names))
+    assert "<summary>16 students</summary>" in many
+
+
+# ------------------------------------------------------------------------------------------------------------ likeness
+
+COUNT = '''
+def count(shapes, targets, layers, rank=4):
+    """Return a count."""
+    total: int = 0
+    for name in targets:
+        if name not in shapes:
+            raise ValueError(f"target {name} is unknown")
+        d_out, d_in = shapes[name]
+        total += layers * rank * (d_out + d_in)  # both factors
+    if total > 10 ** 6 and layers > 3 or len(shapes) == 0:
+        print("large", total / 10 ** 6, max(shapes))
+    return int(total)
+'''
+RENAMED = """
+%matplotlib inline
+def count(blocks: dict, wanted: list, depth: int, rank: int = 4) -> int:
+    "Somebody else's words."
+    pass
+    s = 0
+    for one in wanted:
+        if one not in blocks: raise ValueError(f"target {one} is unknown")
+        a, b = blocks[one]
+        s += depth * rank * (a + b)
+    if s > 10 ** 6 and depth > 3 or len(blocks) == 0:
+        print("large", s / 10 ** 6, max(blocks))
+    return int(s)
+"""
+NEAR = COUNT.replace("return int(total)", "total = total\n    return int(total)")
+OTHER = (
+    "def count(shapes, targets, layers, rank=4):\n    return sum("
+    + " + ".join(f"len(shapes) * {n}" for n in range(25))
+    + ")"
+)
+
+
+def form(source: str, function: str = "count") -> tuple[str, ...]:
+    return answer(function, definitions(source))
+
+
+def other(number: int) -> str:
+    """Return an answer of a length of its own, unlike any with another number."""
+    return f"def count(a):\n    return [{', '.join(f'{number}.{place}' for place in range(90 + number))}]"
+
+
+def test_names_comments_docstrings_and_annotations_make_no_difference():
+    assert form(COUNT) == form(RENAMED)
+    assert form(COUNT) != form(NEAR)
+    assert form(COUNT) != form(COUNT.replace("d_out + d_in", "d_out * d_in"))
+    assert form(COUNT) != form(COUNT.replace("layers * rank", "rank * layers"))
+    assert len(form(COUNT)) >= similarity.LONG_ENOUGH
+
+
+def test_a_line_that_opens_with_a_remainder_is_no_magic():
+    assert form("def count(a, b):\n    return (a\n% b)") == form("def count(a, b): return a % b")
+
+
+def test_names_that_an_answer_does_not_bind_stay():
+    assert form("def count(a): return min(a)") == form("def count(b): return min(b)")
+    assert form("def count(a): return min(a)") != form("def count(a): return max(a)")
+
+
+def test_a_student_s_own_helpers_belong_to_the_answer():
+    whole = "def helper(x): return x + 1\ndef count(a): return helper(a)"
+    assert form(whole) == form("def aid(y): return y + 1\ndef count(b): return aid(b)")
+    assert form(whole) != form("def helper(x): return x - 1\ndef count(a): return helper(a)")
+    assert form("def a(n): return b(n)\ndef b(n): return a(n)", "a")  # a circle ends
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["def f(:", "def f(): return '\\d'\0", "def f(): return " + "(" * 300, "def f(): return " + "-" * 19_000 + "1",
+     "def f(): return 1" + "+1" * 9_000, "f = 3", "\ud800 def "],
+    ids=["syntax", "null", "deep", "unary", "sum", "no def", "surrogate"],
+)  # fmt: skip
+def test_what_cannot_be_parsed_is_no_answer_and_no_error(source: str):
+    assert form(source, "f") == ()
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["def f(): return 0x" + "f" * 9_000, "def f(): return 1" + "<1" * 9_000,
+     "def f(): return " + "lambda:" * 2_000 + "1",
+     "\n".join(f"def f{n or ''}(): return f{n + 1}()" for n in range(700))],
+    ids=["huge integer", "chain of comparisons", "nested lambdas", "chain of helpers"],
+)  # fmt: skip
+def test_what_is_odd_but_python_is_an_answer(source: str):
+    assert form(source, "f")
+
+
+def test_a_notebook_is_parsed_within_bounds(hand_in: Callable[..., Path]):
+    filler = "def filler(): return '" + "x" * 19_000 + "'"
+    long = "def long(): return '" + "x" * 21_000 + "'"
+    cells = [
+        {"cell_type": "code", "metadata": {}, "outputs": [], "source": text}
+        for text in ("def first(): pass", long, *[filler] * 6, "def last(): " + "pass;" * 1_500)
+    ]
+    path = hand_in("ada", STEM, data=json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
+    assert set(similarity.written(path)) == {"first", "filler"}
+
+
+def test_very_long_answers_are_told_only_if_they_are_the_same():
+    lines = "\n".join(f"    a = a + {n} * a" for n in range(400))
+    long = f"def count(a):\n{lines}\n    return a"
+    near = {"ada": form(long), "bob": form(long.replace("return a", "return a + 1"))}
+    rest = {f"s{number}": form(other(number)) for number in range(18)}
+    assert len(near["ada"]) > similarity.MAX_COMPARED
+    assert echoes("count", {**near, **rest}) == []
+    assert [echo.students for echo in echoes("count", {**near, **rest, "cyd": near["ada"]})] == [("ada", "cyd")]
+
+
+def test_the_same_answer_of_two_is_told_and_that_of_many_is_not():
+    rest = {f"s{number}": form(other(number)) for number in range(18)}
+    [found] = echoes("count", {"ada": form(COUNT), "bob": form(RENAMED), **rest})
+    assert found == Echo("count", ("ada", "bob"), (), 1.0, len(form(COUNT)), 2, 20)
+    many = {f"t{number}": form(COUNT) for number in range(5)}
+    assert echoes("count", {**many, **rest}) == []
+
+
+def test_nearly_the_same_answer_is_told_with_how_near():
+    rest = {f"s{number}": form(other(number)) for number in range(18)}
+    [found] = echoes("count", {"ada": form(COUNT), "bob": form(NEAR), **rest})
+    assert (found.students, found.others, found.near, found.of) == (("ada",), ("bob",), 2, 20)
+    short, long = len(form(COUNT)), len(form(NEAR))
+    assert found.likeness == round(2 * short / (short + long), 3)  # a line more is all that differs
+
+
+def test_short_answers_and_small_classes_are_not_compared():
+    short = {f"s{number}": form("def count(a, b): return a * b + a") for number in range(2)}
+    rest = {f"t{number}": form(other(number)) for number in range(18)}
+    assert echoes("count", {**short, **rest}) == []
+    assert echoes("count", {"ada": form(COUNT), "bob": form(COUNT), **dict(list(rest.items())[:7])}) == []
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=12), max_size=8))
+def test_looking_only_at_fitting_lengths_misses_no_pair(forms: list[list[str]]):
+    texts = sorted((tuple(one) for one in forms), key=len)
+
+    def common(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+        """Return the length of the longest common subsequence, by the book."""
+        table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+        for i, p in enumerate(a):
+            for j, q in enumerate(b):
+                table[i + 1][j + 1] = table[i][j] + 1 if p == q else max(table[i][j + 1], table[i + 1][j])
+        return table[-1][-1]
+
+    likeness = {
+        (i, j): 2 * common(texts[i], texts[j]) / (len(texts[i]) + len(texts[j]))
+        for i in range(len(texts))
+        for j in range(i + 1, len(texts))
+    }
+    wanted = {pair: value for pair, value in likeness.items() if value >= similarity.ALIKE - 1e-9}
+    got = {(i, j): value for i, j, value in alike_pairs(texts)}
+    assert got == pytest.approx(wanted, abs=1e-3)
+
+
+def test_answers_are_read_from_notebooks_and_what_was_handed_out_takes_no_part(
+    catalog: Catalog, hand_in: Callable[..., Path], tmp_path: Path
+):
+    right = catalog.leaves(STEM).solution.read_text("utf-8")
+    stub = catalog.leaves(STEM).notebook
+    notebooks = {name: hand_in(name, STEM, answers=right) for name in ("ada", "bob")}
+    for number in range(10):
+        functions = other(number).replace("count", "low_rank_dof")
+        document = json.loads(stub.read_text("utf-8"))
+        document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": functions})
+        notebooks[f"s{number}"] = hand_in(f"s{number}", STEM, data=json.dumps(document))
+    notebooks |= {"broken": hand_in("broken", STEM, data="{"), "nothing": tmp_path / "missing.ipynb"}
+    found = similar(notebooks, ["low_rank_dof", "lora_model_params"], stub)
+    assert [(one.function, one.students, one.of) for one in found] == [("low_rank_dof", ("ada", "bob"), 12)]
+
+
+def test_nothing_of_a_notebook_is_run(hand_in: Callable[..., Path], tmp_path: Path):
+    mark = tmp_path / "was_run"
+    source = f"open({str(mark)!r}, 'w')\n@print\ndef low_rank_dof(a=open({str(mark)!r}, 'w')): pass\n"
+    path = hand_in("ada", STEM, data=build.filled_notebook(home(), STEM, ""))
+    document = json.loads(path.read_text("utf-8"))
+    document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": source})
+    path.write_text(json.dumps(document))
+    assert "low_rank_dof" in similarity.written(path)
+    assert not mark.exists()
+
+
+def test_pairs_that_recur_are_told_once_with_where():
+    first = summarise(STEM, TITLE, [made("ada", "pass")], [
+        Echo("f", ("ada", "bob"), (), 1.0, 90, 2, 20), Echo("f", ("ada",), ("bob",), 0.95, 90, 2, 20),
+        Echo("g", ("bob",), ("ada",), 0.93, 90, 2, 20), Echo("h", ("cyd", "dan"), (), 1.0, 90, 2, 20),
+    ])  # fmt: skip
+    assert classreport.recurring([first]) == [(("ada", "bob"), ["p03 f", "p03 g"])]
