@@ -102,7 +102,7 @@ def run_notebook(lab: tuple[str, str, Path], browser, tmp_path: Path) -> Iterato
         # Of this very notebook, and idle: a run that is asked for while its kernel starts is lost.
         page.wait_for_function(READY, arg=path, timeout=60_000)
         page.evaluate(RUN_ALL)
-        page.wait_for_function("() => window.ranAll", timeout=240_000)
+        page.wait_for_function("() => window.ranAll", timeout=600_000)
         page.screenshot(path=tmp_path / f"{picture}.png")
         print(f"picture: {tmp_path / picture}.png")
         # The page holds only the cells in view; the notebook's model holds all of them.
