@@ -46,7 +46,7 @@ function whisker(x, low, high) {
 
 // A panel: bars over named places, lines over numbers, or points with names; `mark` is a dot that follows the slider.
 export function drawPanel(panel, width) {
-  const height = 230, left = 56, right = 12, top = 30, bottom = 44;
+  const height = 230, left = 56, right = 20, top = 30, bottom = 44;
   const svg = shape("svg", { width, height, role: "img", "aria-label": panel.alt });
   const inside = width - left - right, tall = height - top - bottom;
   const values = panel.series.flatMap((series) => series.y).concat(panel.mark ? [panel.mark.y] : []);
