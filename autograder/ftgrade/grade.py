@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class Course:
         """Return the folder of the secret and the reports, made on first use and invisible to git."""
         folder = self.root / ".ftgrade"
         if not folder.is_dir():
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)  # two threads and two graders may begin at once
             (folder / ".gitignore").write_text("*\n")
         return folder
 
@@ -82,19 +83,22 @@ class Course:
         return read_roster(self.roster_path) if self.roster_path.is_file() else []
 
     def secret(self) -> bytes:
-        """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't."""
+        """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't.
+
+        Graders that begin at once get the same: it appears whole or not at all, and before the first report.
+        """
         path = self.state / "secret"
-        with contextlib.suppress(FileNotFoundError):
-            return bytes.fromhex(path.read_text().strip())
-        if any(self.state.glob("reports/*/*.json")):
+        if not path.exists() and any(self.state.glob("reports/*/*.json")) and not path.exists():
             raise CourseFault(
                 f"the course's secret {path} is missing, and {self.root.name} was graded with one: put it back from a "
                 "backup, or remove .ftgrade/reports to grade everybody again with a new secret"
             )
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32) + "\n")
+        if not path.exists():
+            with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
+                fresh.write(secrets.token_hex(32) + "\n")
+                fresh.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(fresh.name, path)
         return bytes.fromhex(path.read_text().strip())
 
 

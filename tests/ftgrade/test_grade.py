@@ -1,7 +1,9 @@
 """One submission through the sandbox: what hostile, odd and unlucky notebooks come to."""
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,18 @@ def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path):
     assert Course(tmp_path).secret() == secret
     assert (tmp_path / ".ftgrade" / "secret").stat().st_mode & 0o077 == 0
     assert (tmp_path / ".ftgrade" / ".gitignore").read_text() == "*\n"
+
+
+def test_graders_that_begin_at_once_find_one_secret(tmp_path: Path):
+    for number in range(30):
+        start = threading.Barrier(8)
+
+        def secret(_: int, root: Path = tmp_path / str(number), start: threading.Barrier = start) -> bytes:
+            start.wait()
+            return Course(root).secret()
+
+        with ThreadPoolExecutor(8) as pool:
+            assert len({*pool.map(secret, range(8))}) == 1
 
 
 def test_a_lost_secret_is_an_error_rather_than_a_new_one(grader: Grader, hand_in: HandIn):
