@@ -58,7 +58,7 @@ def configure(c: Any) -> None:
         "ftgrade.nbgrader_step.OracleExecute",
         "nbgrader.preprocessors.LimitOutput",
         "ftgrade.nbgrader_step.OracleSaveGrades",
-        "nbgrader.preprocessors.AssignLatePenalties",
+        "ftgrade.late.LatePenalties",
         "nbgrader.preprocessors.CheckCellMetadata",
     ]
     # The second folder holds formgrader's own page, which is looked up by the same setting.
