@@ -7,8 +7,8 @@ A course says what lateness costs in its `nbgrader_config.py`, after `configure`
     c.LatePolicy.grace_minutes = 15
 
 Due dates stand in the gradebook. An extension stands in the course's `.ftgrade/extensions.csv`, because nbgrader can
-note one only beside a submission that it knows; it's copied there when the submission is booked. When something was
-handed in stands in its `timestamp.txt`, as nbgrader's exchange and `ftgrade collect` write it: without one it's in time.
+note one only beside a submission that it knows; it's copied there when the submission is booked. When a submission was
+handed in stands in its `timestamp.txt`, as nbgrader's exchange and `ftgrade collect` write it; without, it's in time.
 """
 
 import contextlib
