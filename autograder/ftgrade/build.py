@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -245,23 +246,25 @@ def course_notebook(catalog: Catalog, master: Path, name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def wanted(catalog: Catalog) -> dict[Path, str]:
-    """Return every built file with the text that it should have."""
+def wanted(catalog: Catalog, more: Mapping[Path, str] | None = None) -> dict[Path, str]:
+    """Return every built file with the text that it should have; `more` come from rooms above this one."""
     files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in catalog.stems()}
     for master, notebook in catalog.course_text().items():
         files[notebook] = course_notebook(catalog, master, notebook.relative_to(catalog.root).as_posix())
-    return files | sheets(catalog)
+    return files | sheets(catalog) | dict(more or {})
 
 
-def stale(catalog: Catalog) -> list[Path]:
+def stale(catalog: Catalog, more: Mapping[Path, str] | None = None) -> list[Path]:
     """Return the built files that are missing or differ from what their masters give, by a byte or more."""
-    return [path for path, text in wanted(catalog).items() if not path.is_file() or path.read_bytes() != text.encode()]
+    return [
+        path for path, text in wanted(catalog, more).items() if not path.is_file() or path.read_bytes() != text.encode()
+    ]
 
 
-def build(catalog: Catalog) -> list[Path]:
+def build(catalog: Catalog, more: Mapping[Path, str] | None = None) -> list[Path]:
     """Write the built files that are stale, and return them."""
-    changed = stale(catalog)
-    texts = wanted(catalog)
+    changed = stale(catalog, more)
+    texts = wanted(catalog, more)
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[path], "utf-8")

@@ -1,46 +1,103 @@
-"""The `ftgrade` command line: build, release, grade; every command says what it did and what to do next."""
+"""The `ftgrade` command line: build, release, grade; every command says what it did and what to do next.
+
+What a command needs is imported when it runs: `--help` and completion answer at once.
+"""
 
 import argparse
+import json
 import os
 import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
+from ftgrade import manpage
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import CourseFault, GradingError
-from ftgrade.report import STATUS_WORDS, Report
 
 if TYPE_CHECKING:
-    from ftgrade.grade import Course
-    from ftgrade.similarity import Echo
+    from nbgrader.api import Gradebook
 
-FINE, SOME_NEED_A_PERSON, COULD_NOT = 0, 1, 2
-out = Console(highlight=False)
+    from ftgrade.doctor import Finding
+    from ftgrade.grade import Course
+    from ftgrade.report import Report
+    from ftgrade.similarity import Echo
+    from ftgrade.terminal import Board
+
+FINE, SOME_NEED_A_PERSON, COULD_NOT, STOPPED = 0, 1, 2, 130
+EXIT_CODES = """exit codes:
+  0    fine
+  1    done, and something needs a person: `ftgrade todo` says what
+  2    could not, for the reason that is told
+  130  stopped from the keyboard; what was done is kept
+
+`ftgrade COMMAND --help` tells more. With --json a command prints one JSON document; the rest goes to stderr."""
+GROUPS = {
+    "Learn": ("check",),
+    "Teach": ("new-course", "release", "due", "extend", "collect", "grade", "todo", "diff", "verify", "doctor"),
+    "Write problems": ("new", "build", "fill", "audit"),
+    "Shell": ("completion",),
+}
+
+
+class Out:
+    """What people read: on stdout, or on stderr where stdout holds a JSON document."""
+
+    stderr = False
+
+    def print(self, *what: object, markup: bool = True, soft_wrap: bool = False) -> None:
+        from ftgrade.terminal import console
+
+        console(self.stderr).print(*what, markup=markup, soft_wrap=soft_wrap)
+
+
+out = Out()
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return 0 (fine), 1 (done, and some submissions need a person) or 2 (could not)."""
     arguments = parser().parse_args(words)
+    out.stderr = getattr(arguments, "json", False)
     try:
         return arguments.run(arguments)
     except GradingError as error:
-        Console(stderr=True, highlight=False).print(f"ftgrade: {error}", markup=False, soft_wrap=True)
+        say(arguments, {"error": str(error)})
+        complain(str(error))
         return COULD_NOT
     except KeyboardInterrupt:
-        Console(stderr=True).print("ftgrade: stopped; what was graded is kept, and the next run goes on from there")
-        return 130
+        complain("stopped; what was graded is kept, and the next run goes on from there")
+        return STOPPED
+
+
+def complain(words: str) -> None:
+    from ftgrade.terminal import console
+
+    console(True).print(f"ftgrade: {words}", markup=False, soft_wrap=True)
+
+
+def say(arguments: argparse.Namespace, document: dict[str, Any]) -> None:
+    """Print a command's result for a program to read, if one asked for it."""
+    if getattr(arguments, "json", False):
+        print(json.dumps(document, ensure_ascii=False, indent=1, default=str))
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser("ftgrade", description="Build, release and grade the course's problems.")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    return parsers()[0]
+
+
+def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
+    """Return the whole command line, and what holds its commands."""
+    top = argparse.ArgumentParser(
+        "ftgrade",
+        usage="ftgrade COMMAND …",
+        description="Build, release and grade the course's problems.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(prog="ftgrade", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
 
     one = commands.add_parser("build", help="make the notebooks from their masters")
     one.add_argument("--check", action="store_true", help="change nothing; fail if a notebook is stale")
@@ -51,19 +108,19 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=run_new)
 
     one = commands.add_parser("audit", help="measure the hidden tests: what they catch, what they cost")
-    one.add_argument("stems", nargs="*")
+    stems_argument(one)
     one.add_argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once")
     one.add_argument("--check", action="store_true", help="change nothing; fail if the README's table is stale")
     one.set_defaults(run=run_audit)
 
     one = commands.add_parser("fill", help="put a Python file's functions into a problem's notebook")
-    one.add_argument("stem")
-    one.add_argument("answers", type=Path)
-    one.add_argument("-o", "--output", type=Path, required=True)
+    one.add_argument("stem", help="the problem, such as p03")
+    one.add_argument("answers", type=Path, help="the Python file")
+    one.add_argument("-o", "--output", type=Path, required=True, help="the notebook to write")
     one.set_defaults(run=run_fill)
 
     one = commands.add_parser("check", help="grade one notebook on the published seed; nothing is stored")
-    one.add_argument("notebook", type=Path)
+    one.add_argument("notebook", type=Path, help="the notebook's file")
     one.add_argument("--stem", help="the problem, if the file's name doesn't tell")
     one.set_defaults(run=run_check)
 
@@ -79,13 +136,13 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=run_new_course)
 
     one = commands.add_parser("release", help="make the students' notebooks in release/")
-    one.add_argument("stems", nargs="*")
+    stems_argument(one)
     one.add_argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these")
     course_option(one)
     one.set_defaults(run=run_release)
 
     one = commands.add_parser("grade", help="grade what was handed in: gradebook, feedback, class report")
-    one.add_argument("stems", nargs="*")
+    stems_argument(one)
     one.add_argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once")
     one.add_argument("--fresh", action="store_true", help="judge again what hasn't changed")
     one.add_argument("--demo", action="store_true", help="grade a made-up class in a scratch folder")
@@ -103,14 +160,67 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(run=run_verify)
 
     one = commands.add_parser("diff", help="explain the last regrade: whose score changed, and why")
-    one.add_argument("stems", nargs="*")
+    stems_argument(one)
     course_option(one)
     one.set_defaults(run=run_diff)
-    return top
+
+    one = commands.add_parser("due", help="set when a problem is due; without a time, tell when all are")
+    one.add_argument("stem", nargs="?", help="the problem, such as p03")
+    one.add_argument("time", nargs="?", help="such as 2026-12-01T18:00, in the course's time zone if it has no offset")
+    one.add_argument("--none", action="store_true", help="it's never due")
+    course_option(one)
+    one.set_defaults(run=run_due)
+
+    one = commands.add_parser("extend", help="give one student more time")
+    one.add_argument("student", help="the student's id")
+    one.add_argument("stem", help="the problem, such as p03")
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("--until", metavar="TIME", help="such as 2026-12-04T18:00")
+    which.add_argument("--none", action="store_true", help="take the extension back")
+    course_option(one)
+    one.set_defaults(run=run_extend)
+
+    one = commands.add_parser("collect", help="put files from a folder or an archive into submitted/")
+    one.add_argument("source", type=Path, help="a folder, or a .zip or .tar as a learning platform gives it")
+    one.add_argument(
+        "--pattern",
+        default="plain",
+        help="plain, canvas, moodle, or how paths tell who and what: '{student}_{stem}_{time}.ipynb'",
+    )
+    one.add_argument("--stem", help="the problem that all of them belong to, whatever their names")
+    one.add_argument("--at", metavar="TIME", help="when those were handed in whose path tells no time")
+    course_option(one)
+    one.set_defaults(run=run_collect)
+
+    one = commands.add_parser("todo", help="tell what needs a person, how it's mended, and where it stands")
+    stems_argument(one)
+    one.add_argument("--server", default="http://localhost:8888", help="where formgrader runs (default: %(default)s)")
+    course_option(one)
+    one.set_defaults(run=run_todo)
+
+    one = commands.add_parser("completion", help="print what makes a shell complete ftgrade's words")
+    one.add_argument("shell", choices=["bash", "zsh"])
+    one.epilog = 'bash: `eval "$(ftgrade completion bash)"` in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit.'
+    one.set_defaults(run=run_completion)
+
+    for name, one in commands.choices.items():
+        if name not in ("fill", "completion"):
+            one.add_argument("--json", action="store_true", help="print the result as one JSON document")
+    manpage.describe(top, commands, GROUPS)
+    return top, commands
 
 
 def course_option(command: argparse.ArgumentParser) -> None:
     command.add_argument("--course", type=Path, default=Path(), help="the course's folder (default: this one)")
+
+
+def stems_argument(command: argparse.ArgumentParser) -> None:
+    command.add_argument("stems", nargs="*", help="problems such as p03 (default: all)")
+
+
+def pages(catalog: Catalog) -> dict[Path, str]:
+    """Return the built files that tell of the command line itself."""
+    return {catalog.root / "docs" / "commands.md": manpage.page(*parsers(), GROUPS)}
 
 
 def chosen(catalog: Catalog, names: Sequence[str]) -> list[str]:
@@ -124,13 +234,15 @@ def run_build(arguments: argparse.Namespace) -> int:
     from ftgrade import build
 
     catalog = home()
-    paths = build.stale(catalog) if arguments.check else build.build(catalog)
+    more = pages(catalog)
+    paths = build.stale(catalog, more) if arguments.check else build.build(catalog, more)
+    say(arguments, {"changed": [str(path.relative_to(catalog.root)) for path in paths]})
     for path in paths:
         out.print(f"{'stale' if arguments.check else 'built'}: {path.relative_to(catalog.root)}", soft_wrap=True)
     if arguments.check and paths:
         out.print("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
         return SOME_NEED_A_PERSON
-    out.print(f"{len(build.wanted(catalog))} built files are up to date.")
+    out.print(f"{len(build.wanted(catalog, more))} built files are up to date.")
     return FINE
 
 
@@ -138,7 +250,9 @@ def run_new(arguments: argparse.Namespace) -> int:
     from ftgrade import build
 
     catalog = home()
-    for path in build.new_problem(catalog, arguments.slug):
+    paths = build.new_problem(catalog, arguments.slug)
+    say(arguments, {"wrote": [str(path.relative_to(catalog.root)) for path in paths]})
+    for path in paths:
         out.print(f"wrote {path.relative_to(catalog.root)}", soft_wrap=True)
     out.print("Fill them in, then run `ftgrade build` and the tests.")
     return FINE
@@ -156,6 +270,7 @@ def run_fill(arguments: argparse.Namespace) -> int:
 
 def run_audit(arguments: argparse.Namespace) -> int:
     from ftgrade import audit
+    from ftgrade.terminal import table
 
     catalog = home()
     stems = chosen(catalog, arguments.stems)
@@ -163,13 +278,11 @@ def run_audit(arguments: argparse.Namespace) -> int:
         bar = bars.add_task("auditing", total=len(stems))
         audits = audit.audit(catalog, stems, arguments.workers, lambda: bars.advance(bar))
     columns = ("problem", "mistakes", "mutants", "equivalent", "accepted", "median cost", "hidden calls")
-    shown = Table(title="What the hidden tests catch")
-    for name in columns:
-        shown.add_column(name, justify="left" if name == "problem" else "right")
-    for one in audits:
-        cells = [cell.strip() for cell in one.row.strip("|").split("|")]
-        shown.add_row(one.stem[:3], *cells[1:], f"{one.milliseconds:.0f} ms")
-    out.print(shown)
+    rows = [
+        (one.stem[:3], *(cell.strip() for cell in one.row.strip("|").split("|")[1:]), f"{one.milliseconds:.0f} ms")
+        for one in audits
+    ]
+    out.print(table("What the hidden tests catch", columns, rows))
     troubles = [line for one in audits for line in one.troubles]
     readme = catalog.root / "README.md"
     text = readme.read_text("utf-8")
@@ -181,6 +294,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
             out.print("wrote the table of README.md")
     for line in troubles:
         out.print(line, markup=False, soft_wrap=True)
+    say(arguments, {"problems": [asdict(one) for one in audits], "troubles": troubles})
     return SOME_NEED_A_PERSON if troubles else FINE
 
 
@@ -189,6 +303,8 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     from ftgrade.grade import Course, Grader
+    from ftgrade.report import STATUS_WORDS
+    from ftgrade.terminal import table
 
     catalog = home()
     stem = catalog.stem(arguments.stem or arguments.notebook.stem)
@@ -197,18 +313,36 @@ def run_check(arguments: argparse.Namespace) -> int:
         report = grader.open_report(arguments.notebook, stem)
     finally:
         grader.close()
-    table = Table(title=catalog.title(stem))
-    for name in ("check", "points", "", "what was seen", "next step"):
-        table.add_column(name)
-    for check in report.checks:
-        seen = check.says or check.words
-        score = f"{check.score:g} of {check.points:g}"
-        table.add_row(check.name, score, STATUS_WORDS[check.status], seen, check.next_step)
-    out.print(table)
+    rows = [
+        (
+            check.name,
+            f"{check.score:g} of {check.points:g}",
+            STATUS_WORDS[check.status],
+            check.says or check.words,
+            check.next_step,
+        )
+        for check in report.checks
+    ]
+    columns = ("check", "points", "", "what was seen", "next step")
+    out.print(table(catalog.title(stem), columns, rows, left=columns))
     for finding in report.findings:
         out.print(finding.words, markup=False)
     out.print(f"{report.score:g} of {report.points:g} points on the published seed; grading draws others.")
+    say(arguments, told(report))
     return SOME_NEED_A_PERSON if report.needs_a_person else FINE
+
+
+def told(report: "Report") -> dict[str, Any]:
+    """Return a report as a JSON document tells it: what its student may read, without pictures."""
+    return {
+        "student": report.student,
+        "problem": report.stem,
+        "state": report.state,
+        "score": report.score,
+        "points": report.points,
+        "checks": [asdict(check) for check in report.checks],
+        "findings": [asdict(finding) for finding in report.findings],
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- a class
@@ -218,6 +352,7 @@ def run_new_course(arguments: argparse.Namespace) -> int:
     from ftgrade.newcourse import new_course
 
     students = new_course(arguments.folder, arguments.roster)
+    say(arguments, {"course": str(arguments.folder), "students": students})
     folder = shlex.quote(str(arguments.folder))
     count = "1 student is" if len(students) == 1 else f"{len(students)} students are"
     lines = [
@@ -245,6 +380,7 @@ def run_release(arguments: argparse.Namespace) -> int:
         out.print(f"released {stem}: give students {arguments.course / 'release' / stem}", soft_wrap=True)
     if arguments.students:
         release_personally(catalog, Course(arguments.course), chosen(catalog, arguments.stems), arguments.students)
+    say(arguments, {"released": chosen(catalog, arguments.stems), "folder": str(arguments.course / "release")})
     return FINE
 
 
@@ -278,7 +414,7 @@ def demand_built(catalog: Catalog) -> None:
     """Build what is stale, and say so: a release must not hold an older problem than the one that is graded."""
     from ftgrade import build
 
-    for path in build.build(catalog):
+    for path in build.build(catalog, pages(catalog)):
         out.print(f"built {path.relative_to(catalog.root)}", soft_wrap=True)
 
 
@@ -297,8 +433,7 @@ def run_grade(arguments: argparse.Namespace) -> int:
         os.environ[ALLOW] = "1"
     reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), arguments.workers, arguments.fresh)
     if not reports:
-        out.print(f"Nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb", soft_wrap=True)
-        return COULD_NOT
+        raise CourseFault(f"nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb")
     show(reports, course)
     troubled = [report for report in reports if report.needs_a_person]
     ours = sum(report.state == "ours" for report in reports)
@@ -308,13 +443,16 @@ def run_grade(arguments: argparse.Namespace) -> int:
     )
     for line in failed:
         out.print(f"not booked: {line} (see {course / '.ftgrade' / 'nbgrader.log'})", markup=False, soft_wrap=True)
+    say(arguments, {"course": str(course), "submissions": [told(report) for report in reports], "not booked": failed})
     expected = 0 if arguments.demo else len(troubled) - ours  # the demo class hands in unreadable files on purpose
     return SOME_NEED_A_PERSON if ours or failed or expected else FINE
 
 
-def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool) -> tuple[list[Report], list[str]]:
+def grade(
+    catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool
+) -> "tuple[list[Report], list[str]]":
     """Judge, book and describe what was handed in; return the reports and what could not be booked."""
-    from ftgrade import classreport
+    from ftgrade import classreport, late
     from ftgrade.grade import Course, grade_class
     from ftgrade.gradebook import Book
     from ftgrade.nbgrader_step import grader_of
@@ -324,15 +462,17 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
     if not stems:
         return [], []
     book = Book(course)
+    late.plugin(root)  # a policy that can't be meant is told before anybody waits
     for stem in stems:
         book.demand_released(stem)
     total = sum(len(course.students(stem)) for stem in stems)
     by_stem: dict[str, list[Report]] = defaultdict(list)
     failed: list[str] = []
-    with progress() as bars:
+    with progress({stem: len(course.students(stem)) for stem in stems}) as bars:
         judging = bars.add_task("judging", total=total)
         for report in grade_class(grader_of(root.absolute()), stems, workers, fresh):
             by_stem[report.stem].append(report)
+            bars.saw(report.stem, report.score, report.needs_a_person)
             bars.advance(judging)
         booking = bars.add_task("booking", total=total)
         for stem in stems:
@@ -352,7 +492,7 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
     return [report for stem in stems for report in by_stem[stem]], failed
 
 
-def compared(catalog: Catalog, course: "Course", reports: list[Report]) -> "list[Echo]":
+def compared(catalog: Catalog, course: "Course", reports: "list[Report]") -> "list[Echo]":
     """Return the answers to one problem that are alike."""
     from ftgrade import classreport
 
@@ -363,33 +503,37 @@ def compared(catalog: Catalog, course: "Course", reports: list[Report]) -> "list
 def run_doctor(arguments: argparse.Namespace) -> int:
     from ftgrade.doctor import examination
     from ftgrade.sandbox.probes import PROBES
+    from ftgrade.terminal import table
 
     names = [probe.name for probe in PROBES]
-    table = Table(title="What each sandbox holds on this machine (✓ held, ✗ broken)")
-    for name in ("sandbox", *names, "for marks"):
-        table.add_column(name, justify="left" if name == "sandbox" else "center")
-    found, broken = [], []
+    found: list[Finding] = []
     with progress() as bars:
         bar = bars.add_task("probing", total=None)
         for one in examination():
             bars.advance(bar)
             found.append(one)
-            held = {held.probe: "✓" if held.holds else "✗" for held in one.held}
-            about = one.backend.name if one.backend.tested else f"{one.backend.name} (untested)"
-            table.add_row(about, *(held.get(name, "–") for name in names), "yes" if one.holds else "no")
-            broken += (
-                [f"{one.backend.name}: {one.lacks}"]
-                if one.lacks
-                else [f"{one.backend.name}: {line}" for line in one.fails]
-            )
-    out.print(table)
+    title = "What each sandbox holds on this machine (✓ held, ✗ broken)"
+    out.print(table(title, ("sandbox", *names, "for marks"), [probed_row(one, names) for one in found]))
+    broken = [f"{one.backend.name}: {line}" for one in found for line in ([one.lacks] if one.lacks else one.fails)]
     for probe in PROBES:
         out.print(f"{probe.name}: {probe.asks}" + ("" if probe.demanded else " (good to have)"), markup=False)
     for line in broken:
         out.print(f"  {line}", markup=False, soft_wrap=True)
     best = next((one.backend for one in found if one.holds), None)
     out.print(f"Grading uses: {best.name}, {best.about}." if best else "None holds all that grading for marks demands.")
+    sandboxes = [
+        {"name": one.backend.name, "tested": one.backend.tested, "for marks": one.holds, "lacks": one.lacks}
+        | {"held": {held.probe: held.holds for held in one.held}}
+        for one in found
+    ]
+    say(arguments, {"uses": best.name if best else None, "sandboxes": sandboxes})
     return FINE if best else COULD_NOT
+
+
+def probed_row(one: "Finding", names: list[str]) -> tuple[str, ...]:
+    held = {held.probe: "✓" if held.holds else "✗" for held in one.held}
+    about = one.backend.name if one.backend.tested else f"{one.backend.name} (untested)"
+    return about, *(held.get(name, "–") for name in names), "yes" if one.holds else "no"
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
@@ -397,56 +541,178 @@ def run_verify(arguments: argparse.Namespace) -> int:
     from ftgrade.report import from_json
 
     course = Course(arguments.course)
-    secret, changed, count = course.secret(), 0, 0
+    secret, count = course.secret(), 0
+    changed: list[dict[str, str]] = []
     for path in sorted((course.state / "reports").glob("*/*.json")):
         count += 1
         try:
             from_json(path.read_text("utf-8"), secret)
         except (OSError, ValueError) as error:
-            changed += 1
+            changed.append({"student": path.stem, "problem": path.parent.name, "words": str(error)})
             out.print(f"{path.parent.name}, {path.stem}: {error}", markup=False, soft_wrap=True)
-    out.print(f"{count} reports, {changed} not as they were written; `ftgrade grade` judges those again.")
+    say(arguments, {"reports": count, "changed": changed})
+    out.print(f"{count} reports, {len(changed)} not as they were written; `ftgrade grade` judges those again.")
     return SOME_NEED_A_PERSON if changed else FINE
 
 
 def run_diff(arguments: argparse.Namespace) -> int:
     from ftgrade.grade import Course
     from ftgrade.regrade import changes
+    from ftgrade.terminal import table
 
-    table = Table(title="The last regrade")
-    for name in ("student", "problem", "before", "now", "checks that changed", "because of a change of"):
-        table.add_column(name)
     found = list(changes(Course(arguments.course), chosen(home(), arguments.stems)))
-    for one in found:
-        table.add_row(
-            one.student, one.stem[:3], f"{one.before:g}", f"{one.now:g}", ", ".join(one.checks), ", ".join(one.because)
-        )
-    out.print(table)
+    columns = ("student", "problem", "before", "now", "checks that changed", "because of a change of")
+    rows = [
+        (one.student, one.stem[:3], f"{one.before:g}", f"{one.now:g}", ", ".join(one.checks), ", ".join(one.because))
+        for one in found
+    ]
+    out.print(table("The last regrade", columns, rows, left=(columns[1], *columns[4:])))
+    say(arguments, {"changes": [asdict(one) for one in found]})
     out.print(f"{sum(one.before != one.now for one in found)} scores changed, {len(found)} submissions were regraded.")
     return FINE
 
 
-def progress() -> Progress:
-    columns = TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    return Progress(*columns, console=Console(stderr=True))
+# ------------------------------------------------------------------------------------------ an instructor's other days
 
 
-def show(reports: list[Report], course: Path) -> None:
+def opened(course: Path) -> "Gradebook":
+    """Return a course's gradebook. Raises CourseFault for a folder that is no course."""
+    from nbgrader.api import Gradebook
+
+    path = course.absolute() / "gradebook.db"
+    if not path.is_file():
+        raise CourseFault(f"{course} holds no gradebook.db: name a course's folder, or make one: `ftgrade new-course`")
+    return Gradebook(f"sqlite:///{path}")
+
+
+def run_due(arguments: argparse.Namespace) -> int:
+    from ftgrade import late
+    from ftgrade.grade import Course
+    from ftgrade.terminal import table
+
+    catalog, course = home(), Course(arguments.course)
+    zone = late.timezone_of(course.root)
+    stems = chosen(catalog, [arguments.stem] if arguments.stem else [])
+    with opened(course.root) as gradebook:
+        if arguments.time or arguments.none:
+            late.set_due(gradebook, course, stems[0], late.moment(arguments.time, zone) if arguments.time else None)
+        found = late.deadlines(gradebook, course, stems)
+    rows = [
+        (
+            one.stem,
+            late.local(one.due, zone) if one.due else "–",
+            "\n".join(f"{student}: {late.local(until, zone)}" for student, until in one.extended),
+            f"{one.late} of {one.booked}",
+        )
+        for one in found
+    ]
+    columns = ("problem", "due", "longer for", "late")
+    out.print(table("Due dates", columns, rows, left=columns[:3]))
+    for one in found:
+        if one.without_time:
+            words = "tell no time and count as in time: a timestamp.txt, or `ftgrade collect --at`, would say"
+            out.print(f"{one.stem}: {one.without_time} of {one.booked} submissions {words}", soft_wrap=True)
+    say(arguments, {"time zone": zone, "deadlines": [asdict(one) for one in found]})
+    return FINE
+
+
+def run_extend(arguments: argparse.Namespace) -> int:
+    from ftgrade import late
+    from ftgrade.grade import Course
+
+    course, stem = Course(arguments.course), home().stem(arguments.stem)
+    zone = late.timezone_of(course.root)
+    until = None if arguments.none else late.moment(arguments.until, zone)
+    with opened(course.root) as gradebook:
+        late.extend(gradebook, course, arguments.student, stem, until)
+    words = f"has time until {late.local(until, zone)}" if until else "has no extension any more"
+    out.print(f"{arguments.student} {words} for {stem}; the next `ftgrade grade` books it.", soft_wrap=True)
+    say(arguments, {"student": arguments.student, "problem": stem, "until": until and f"{until.isoformat()}+00:00"})
+    return FINE
+
+
+def run_collect(arguments: argparse.Namespace) -> int:
+    from ftgrade import collect, late
+    from ftgrade.grade import Course
+    from ftgrade.terminal import table
+
+    catalog, course = home(), Course(arguments.course)
+    zone = late.timezone_of(course.root)
+    only = catalog.stem(arguments.stem) if arguments.stem else None
+    at = late.moment(arguments.at, zone) if arguments.at else None
+    with opened(course.root) as gradebook:
+        known = collect.people(gradebook, course)
+    found = collect.collect(arguments.source, course, known, catalog.stems(), arguments.pattern, only, at, zone)
+    columns = ("student", "problem", "", "handed in", "from")
+    rows = [
+        (
+            one.student,
+            one.stem[:3],
+            one.outcome,
+            late.local(one.time, zone) if one.time else "late, says its name" if one.marked_late else "–",
+            one.source,
+        )
+        for one in found.taken
+    ]
+    out.print(table("Collected", columns, rows, left=columns))
+    for path, why in found.left:
+        out.print(f"left where it is: {path}: {why}", markup=False, soft_wrap=True)
+    replaced = sum(one.outcome == "replaced" for one in found.taken)
+    aside = f", {replaced} replaced earlier ones, which are in {course.state / 'earlier'}" if replaced else ""
+    out.print(f"{len(found.taken)} submissions are in place{aside}; {len(found.left)} files were left.", soft_wrap=True)
+    say(arguments, asdict(found))
+    return SOME_NEED_A_PERSON if found.left else FINE
+
+
+def run_todo(arguments: argparse.Namespace) -> int:
+    from ftgrade import todo
+    from ftgrade.grade import Course
+
+    needs = todo.needs(Course(arguments.course), chosen(home(), arguments.stems), arguments.server)
+    for reason, about in todo.ABOUT.items():
+        mine = [need for need in needs if need.reason == reason]
+        if mine:
+            out.print(f"\n{reason}: {about} ({len(mine)})", markup=False)
+        for need in mine:
+            out.print(f"  {need.student}, {need.stem}: {need.words}", markup=False, soft_wrap=True)
+            out.print(f"    {need.mend}", markup=False, soft_wrap=True)
+            if need.link:
+                out.print(f"    {need.link}", markup=False, soft_wrap=True)
+    links = f" Links lead to formgrader, which `jupyter lab` in {arguments.course.absolute()} opens." if needs else ""
+    out.print(f"\n{len(needs)} things need a person.{links}" if needs else "Nothing needs a person.", soft_wrap=True)
+    say(arguments, {"needs": [asdict(need) for need in needs]})
+    return SOME_NEED_A_PERSON if needs else FINE
+
+
+def run_completion(arguments: argparse.Namespace) -> int:
+    print(manpage.completion(parser(), arguments.shell, home().stems()))
+    return FINE
+
+
+# -------------------------------------------------------------------------------------------------------------- showing
+
+
+def progress(totals: dict[str, int] | None = None) -> "Board":
+    """Return bars for stderr, with a row for each problem whose total is known."""
+    from ftgrade.terminal import Board
+
+    return Board(totals)
+
+
+def show(reports: "list[Report]", course: Path) -> None:
     """Print a row a student and where everything is."""
+    from ftgrade.terminal import table
+
     stems = list(dict.fromkeys(report.stem for report in reports))
     by_student: dict[str, dict[str, Report]] = defaultdict(dict)
     for report in reports:
         by_student[report.student][report.stem] = report
-    table = Table(title="Scores")
-    table.add_column("student")
-    for stem in stems:
-        table.add_column(stem.partition("_")[0], justify="right")
-    table.add_column("to look at")
-    for student, mine in sorted(by_student.items()):
-        cells = [score(mine.get(stem)) for stem in stems]
-        kinds = dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings)
-        table.add_row(student, *cells, ", ".join(kinds))
-    out.print(table)
+    rows = [
+        (student, *(score(mine.get(stem)) for stem in stems), ", ".join(kinds(mine)))
+        for student, mine in sorted(by_student.items())
+    ]
+    columns = ("student", *(stem.partition("_")[0] for stem in stems), "to look at")
+    out.print(table("Scores", columns, rows, left=columns[-1:]))
     for what, where in (
         ("gradebook", "gradebook.db"), ("feedback pages", "feedback"), ("class report", "class_report.html"),
         ("the same as CSV", "class_report.csv"),
@@ -454,7 +720,12 @@ def show(reports: list[Report], course: Path) -> None:
         out.print(f"{what}: {(course / where)}", soft_wrap=True)
 
 
-def score(report: Report | None) -> str:
+def kinds(mine: "dict[str, Report]") -> list[str]:
+    """Return what was found about a student's submissions, each kind once."""
+    return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
+
+
+def score(report: "Report | None") -> str:
     if report is None:
         return "–"
     return f"{report.score:g}" + ("*" if report.needs_a_person else "")

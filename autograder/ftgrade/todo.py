@@ -86,7 +86,8 @@ def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[tu
     else:
         yield from reported(report)
         if report.state != "ours":  # there, every cell waits
-            yield from (("manual", cell, f"the answer to `{cell}` has no points yet", cell) for cell in known.waiting)
+            for cell in known.waiting:
+                yield "manual", cell, f"the answer to `{cell}` has no points yet", cell
 
 
 def reported(report: Report) -> Iterator[tuple[Reason, str, str, str]]:

@@ -1,0 +1,104 @@
+"""The command line described out of its own parsers: the grouped `--help`, `docs/commands.md`, shell completion."""
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Subparsers = Any  # argparse keeps the class private
+
+
+def summaries(commands: Subparsers) -> dict[str, str]:
+    """Return what each command says of itself in a line, in the order in which they were added."""
+    return {action.dest: action.help or "" for action in commands._choices_actions}
+
+
+def describe(top: argparse.ArgumentParser, commands: Subparsers, groups: Mapping[str, Sequence[str]]) -> None:
+    """Write the commands by group into the parser's description; one that stands in no group comes last."""
+    said = summaries(commands)
+    lines = [str(top.description)]
+    for title, names in ordered(said, groups):
+        lines += ["", f"{title}:", *(f"  {name:<11} {said[name]}" for name in names)]
+    top.description = "\n".join(lines)
+    for name, text in said.items():
+        one = commands.choices[name]
+        one.description = one.description or f"{text[:1].upper()}{text[1:]}."
+
+
+def ordered(names: Iterable[str], groups: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the groups with the commands that there are; those that no group names come last."""
+    grouped = {name for members in groups.values() for name in members}
+    others = [name for name in names if name not in grouped]
+    for title, members in (*groups.items(), ("More", others)):
+        if found := [name for name in members if name in names]:
+            yield title, found
+
+
+def page(top: argparse.ArgumentParser, commands: Subparsers, groups: Mapping[str, Sequence[str]]) -> str:
+    """Return `docs/commands.md`."""
+    about = str(top.description).partition("\n")[0]
+    lines = ["# Commands", "", f"{about} This page is written by `ftgrade build` from the command line itself.", ""]
+    grouped = list(ordered(commands.choices, groups))
+    lines += [f"- {title}: " + ", ".join(f"[`{name}`](#{name})" for name in names) for title, names in grouped]
+    lines += [line for _, names in grouped for name in names for line in section(name, commands.choices[name])]
+    return "\n".join([*lines, "", "## Exit codes", "", "```text", str(top.epilog).strip(), "```", ""])
+
+
+def section(name: str, parser: argparse.ArgumentParser) -> list[str]:
+    """Return a command's section: what it does, how it's called, a row for each word that it takes."""
+    actions = [action for action in parser._actions if action.dest != "help"]
+    call = " ".join(["ftgrade", name, *(usage(action) for action in actions)])
+    lines = ["", f"## {name}", "", str(parser.description), "", "```text", call, "```"]
+    if actions:
+        lines += ["", "| word | what it is |", "| --- | --- |", *(row(action) for action in actions)]
+    return [*lines, *(["", parser.epilog] if parser.epilog else [])]
+
+
+def usage(action: argparse.Action) -> str:
+    """Return how a word stands in a call: optional ones in brackets, repeated ones with dots."""
+    text = " ".join(filter(None, [*action.option_strings[-1:], shown(action)]))
+    text += " …" if action.nargs in ("*", "+") else ""
+    needed = action.required if action.option_strings else action.nargs not in ("?", "*")
+    return text if needed else f"[{text}]"
+
+
+def shown(action: argparse.Action) -> str:
+    """Return the name of what a word stands for; a switch stands for itself."""
+    if action.option_strings and action.nargs == 0:
+        return ""
+    if action.choices is not None:
+        return "|".join(map(str, action.choices))
+    return str(action.metavar or action.dest.upper())
+
+
+def row(action: argparse.Action) -> str:
+    words = ", ".join(f"`{' '.join(filter(None, [text, shown(action)]))}`" for text in action.option_strings)
+    words = (words or f"`{shown(action)}`").replace("|", "\\|")
+    return f"| {words} | {(action.help or '').replace('|', chr(92) + '|')} |"
+
+
+# ---------------------------------------------------------------------------------------------------------- completion
+
+
+def completion(top: argparse.ArgumentParser, shell: str, stems: Sequence[str]) -> str:
+    """Return a script with which a shell completes commands, options, files and problems."""
+    import shtab
+
+    for action in every_action(top):
+        if action.help is argparse.SUPPRESS:
+            action.help = None  # it's left out of the help because the groups tell it, and out of what shtab completes
+        if action.dest in ("stem", "stems"):
+            action.choices = stems
+        elif action.type is Path:
+            action.complete = shtab.FILE  # pyright: ignore[reportAttributeAccessIssue]
+    return shtab.complete(top, shell=shell)
+
+
+def every_action(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        yield action
+        for one in action.choices.values() if isinstance(action.choices, dict) else ():
+            yield from every_action(one)
+
+
+__all__ = ["completion", "describe", "page"]

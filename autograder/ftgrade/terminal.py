@@ -1,0 +1,71 @@
+"""What the command line shows while it works and when it's done: text, tables, bars with a rate and the time left."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+
+@cache
+def console(stderr: bool) -> Console:
+    """Return the terminal; rich leaves colours out where NO_COLOR is set or nobody watches."""
+    return Console(stderr=stderr, highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> Table:
+    """Return a table whose columns stand right, except the first and those of `left`."""
+    made = Table(title=title)
+    for name in columns:
+        made.add_column(name, justify="left" if name == columns[0] or name in left else "right")
+    for row in rows:
+        made.add_row(*map(Text, row))  # nothing that a student wrote is markup
+    return made
+
+
+class Rate(ProgressColumn):
+    """How many a second are done, over the last thirty seconds."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", justify="right")
+
+
+class Board(Progress):
+    """Bars, and above them a table of what was graded so far, a row for each problem."""
+
+    def __init__(self, totals: dict[str, int] | None = None) -> None:
+        self.totals = totals or {}
+        self.seen: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+        columns = TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn()
+        super().__init__(*columns, TextColumn("left"), TimeRemainingColumn(), console=console(True))
+
+    def saw(self, stem: str, score: float, needs_a_person: bool) -> None:
+        """Count one report in its problem's row."""
+        self.seen[stem].append((score, needs_a_person))
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.totals:
+            columns = ("problem", "judged", "mean so far", "need a person")
+            yield table("", columns, (self.row(stem) for stem in self.totals))
+        yield self.make_tasks_table(self.tasks)
+
+    def row(self, stem: str) -> tuple[str, ...]:
+        seen = self.seen[stem]
+        mean = f"{sum(score for score, _ in seen) / len(seen):.2f}" if seen else "–"
+        return stem, f"{len(seen)} of {self.totals[stem]}", mean, str(sum(person for _, person in seen) or "")
+
+
+__all__ = ["Board", "console", "table"]

@@ -1,0 +1,160 @@
+"""The command line as a newcomer meets it, and as a program reads it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ftgrade import cli, manpage
+from ftgrade.catalog import home
+from ftgrade.terminal import Board, table
+from rich.console import Console
+
+CATALOG = home()
+RIGHT = CATALOG.submissions("p03_lora_parameters", "accepted")[0]
+
+
+def test_help_needs_nothing_of_what_grading_needs():
+    look = (
+        "import sys\nfrom ftgrade import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted(name for name in ('torch', 'nbgrader', 'numpy', 'rich') if name in sys.modules))"
+    )
+    finished = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=120, check=True)
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command_once_in_a_group_and_every_exit_code():
+    top, commands = cli.parsers()
+    text = top.format_help()
+    assert sorted(name for names in cli.GROUPS.values() for name in names) == sorted(commands.choices)
+    for name, about in manpage.summaries(commands).items():
+        assert about
+        assert sum(line.startswith(f"  {name} ") for line in text.splitlines()) == 1
+    for code in (cli.FINE, cli.SOME_NEED_A_PERSON, cli.COULD_NOT, cli.STOPPED):
+        assert f"\n  {code} " in text
+    assert all(len(line) <= 120 for line in text.splitlines())
+
+
+def test_every_word_of_every_command_says_what_it_is():
+    _, commands = cli.parsers()
+    silent = [
+        (name, action.dest) for name, one in commands.choices.items() for action in one._actions if not action.help
+    ]
+    assert silent == [("completion", "shell")]
+
+
+def test_a_command_in_no_group_comes_last():
+    top, commands = cli.parsers()
+    groups = {"Learn": ("check",)}
+    top.description = "x"
+    manpage.describe(top, commands, groups)
+    assert top.description.startswith("x\n\nLearn:\n  check ")
+    assert "\nMore:\n" in top.description
+
+
+def test_the_page_of_commands_is_fresh_and_build_holds_it():
+    for path, text in cli.pages(CATALOG).items():
+        assert path.read_text("utf-8") == text, "run `ftgrade build`"
+
+
+def test_colours_are_left_out_where_one_asks_for_none():
+    words = [sys.executable, "-m", "ftgrade.cli", "check", "p99.ipynb"]
+    environment = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+
+    def said(**more: str) -> str:
+        run = subprocess.run(words, env=environment | more, capture_output=True, text=True, timeout=120, check=False)
+        assert run.returncode == cli.COULD_NOT
+        return run.stdout + run.stderr
+
+    assert "\x1b[3" not in said(NO_COLOR="1")
+
+
+def test_a_table_is_coloured_only_for_a_terminal_that_wants_it():
+    def shown(no_color: bool) -> str:
+        screen = Console(force_terminal=True, color_system="standard", no_color=no_color, width=60)
+        board = Board({"p03": 2})
+        with screen.capture() as captured:
+            screen.print(*board.get_renderables(), style="red")
+        return captured.get()
+
+    assert "\x1b[31m" in shown(no_color=False)
+    assert "\x1b[31m" not in shown(no_color=True)
+
+
+def test_what_a_student_wrote_is_no_markup():
+    screen = Console(width=60)
+    with screen.capture() as captured:
+        screen.print(table("t", ["a"], [["[red]x[/red] [/]"]]))
+    assert "[red]x[/red] [/]" in captured.get()
+
+
+def test_the_board_counts_what_was_judged():
+    board = Board({"p03": 3, "p04": 1})
+    for score, person in ((10.0, False), (0.0, True)):
+        board.saw("p03", score, person)
+    assert board.row("p03") == ("p03", "2 of 3", "5.00", "1")
+    assert board.row("p04") == ("p04", "0 of 1", "–", "")
+
+
+def test_a_check_is_one_document_with_a_pass_or_a_reason_for_each_check(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["check", str(RIGHT), "--stem", "p03", "--json"]) == cli.FINE
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert (told["problem"], told["state"]) == ("p03_lora_parameters", "graded")
+    assert told["score"] == told["points"] == 11.0
+    assert {check["status"] for check in told["checks"]} == {"pass"}
+    assert "11 of 11 points" in said.err
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("course")
+    (root / "students.csv").write_text("id\nada\n")
+    assert cli.main(["new-course", str(root / "course"), "--roster", str(root / "students.csv"), "--json"]) == cli.FINE
+    return root / "course"
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["verify"], "reports"), (["diff"], "changes"), (["todo"], "needs"), (["due"], "deadlines"),
+        (["due", "p03", "2026-12-01T18:00"], "deadlines"),
+        (["extend", "ada", "p03", "--until", "2026-12-02T18:00"], "until"),
+    ],
+    ids=lambda words: " ".join(words[:2]) if isinstance(words, list) else "",
+)  # fmt: skip
+def test_every_result_is_one_document(course: Path, words: list[str], key: str, capsys: pytest.CaptureFixture[str]):
+    assert cli.main([*words, "--course", str(course), "--json"]) == cli.FINE
+    assert key in json.loads(capsys.readouterr().out)
+
+
+def test_an_error_is_a_document_too(course: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["diff", "p99", "--course", str(course), "--json"]) == cli.COULD_NOT
+    said = capsys.readouterr()
+    assert "there is no problem 'p99'" in json.loads(said.out)["error"]
+    assert said.err.startswith("ftgrade: there is no problem")
+    assert cli.main(["grade", "p03", "--course", str(course), "--json"]) == cli.COULD_NOT
+    assert "nothing was handed in" in json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_every_command_and_problem(shell: str, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["completion", shell]) == cli.FINE
+    script = capsys.readouterr().out
+    assert all(name in script for name in cli.parsers()[1].choices)
+    assert all(stem in script for stem in CATALOG.stems())
+
+
+def test_bash_completes_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["completion", "bash"]) == cli.FINE
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    asked = (
+        "source completion; COMP_WORDS=(ftgrade gra); COMP_CWORD=1; "
+        '$(complete -p ftgrade | sed "s/.*-F \\([^ ]*\\).*/\\1/") ftgrade gra ftgrade; echo "${COMPREPLY[@]}"'
+    )
+    words = ["bash", "-c", asked]
+    finished = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert finished.stdout.split() == ["grade"]

@@ -1,0 +1,199 @@
+"""`ftgrade collect`: what platforms and people hand over lands where it belongs, and nothing is lost on the way."""
+
+import json
+import zipfile
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from ftgrade import cli
+from ftgrade.collect import Collected, People, collect, expressions, plain
+from ftgrade.errors import CourseFault
+from ftgrade.grade import Course
+
+STEMS = ["p01_answer_only_loss", "p03_lora_parameters", "p10_freeze_and_mask_audit"]
+P03 = STEMS[1]
+KNOWN = People(
+    ("ada", "ada_b", "zoë"),
+    {"4711": "ada", "12": "zoë"},
+    {plain("Ada Lovelace"): ["ada"], plain("Zoë O'Neil"): ["zoë"], plain("Sam Kim"): ["ada", "ada_b"]},
+)
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Course:
+    return Course(tmp_path / "course")
+
+
+def laid(folder: Path, **files: str) -> Path:
+    """Write files below a folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def zipped(path: Path, files: dict[str, str | bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as made:
+        for name, data in files.items():
+            made.writestr(name, data)
+    return path
+
+
+def places(found: Collected) -> set[tuple[str, str, str]]:
+    return {(one.student, one.stem[:3], one.outcome) for one in found.taken}
+
+
+def reasons(found: Collected) -> dict[str, str]:
+    return dict(found.left)
+
+
+def test_a_folder_and_an_archive_of_named_files_land_in_their_places(tmp_path: Path, course: Course):
+    files = {
+        "ada_p03_lora_parameters.ipynb": "1", "week 1/ada_b_p03.ipynb": "2",
+        "zoë/P10_freeze_and_mask_audit (2).ipynb": "3", "__MACOSX/ada_p03.ipynb": "junk", "notes.txt": "x",
+        "adda_p03.ipynb": "4", "ada_p07.ipynb": "5",
+    }  # fmt: skip
+    found = collect(laid(tmp_path / "handed", **files), course, KNOWN, STEMS)
+    assert places(found) == {("ada", "p03", "new"), ("ada_b", "p03", "new"), ("zoë", "p10", "new")}
+    assert reasons(found) == {
+        "adda_p03.ipynb": "there is no student 'adda': ada?",
+        "ada_p07.ipynb": "its name doesn't fit the pattern",
+        "notes.txt": "no notebook",
+    }
+    assert course.notebook("ada_b", P03).read_text() == "2"
+    again = collect(zipped(tmp_path / "all.zip", dict(files)), course, KNOWN, STEMS)
+    assert {outcome for _, _, outcome in places(again)} == {"unchanged"}
+    assert reasons(again) == reasons(found)
+
+
+def test_a_canvas_download_is_read_by_its_numbers(tmp_path: Path, course: Course):
+    inner = zipped(tmp_path / "inner.zip", {"work/p01_answer_only_loss.ipynb": "inner"}).read_bytes()
+    path = zipped(
+        tmp_path / "submissions.zip",
+        {
+            "lovelaceada_4711_100_p03_lora_parameters.ipynb": "old",
+            "lovelaceada_4711_205_p03_lora_parameters-1.ipynb": "new",
+            "oneilzoe_LATE_12_300_my p10_freeze_and_mask_audit.ipynb": "late",
+            "oneilzoe_12_301_all.zip": inner,
+            "strangersam_99_400_p03_lora_parameters.ipynb": "whose?",
+            "anon_x7_500_p03_lora_parameters.ipynb": "nameless",
+        },
+    )
+    found = collect(path, course, KNOWN, STEMS, "canvas")
+    assert places(found) == {("ada", "p03", "new"), ("zoë", "p10", "new"), ("zoë", "p01", "new")}
+    assert [one.marked_late for one in found.taken if one.stem[:3] == "p10"] == [True]
+    assert course.notebook("ada", P03).read_text() == "new"
+    assert set(reasons(found)) == {
+        "lovelaceada_4711_100_p03_lora_parameters.ipynb",
+        "strangersam_99_400_p03_lora_parameters.ipynb",
+        "anon_x7_500_p03_lora_parameters.ipynb",
+    }
+    assert reasons(found)["strangersam_99_400_p03_lora_parameters.ipynb"] == "no student's lms_user_id is 99"
+
+
+@pytest.mark.parametrize("folder", ["Zoë O'Neil_657_assignsubmission_file/", "Zoë O'Neil_657_assignsubmission_file_/",
+                                    "Zoë O'Neil_657_assignsubmission_file_"])  # fmt: skip
+def test_a_moodle_download_is_read_by_full_names(tmp_path: Path, course: Course, folder: str):
+    path = zipped(
+        tmp_path / "moodle.zip",
+        {f"{folder}p03_lora_parameters.ipynb": "1", "Sam Kim_9_assignsubmission_file/p03.ipynb": "2"},
+    )
+    found = collect(path, course, KNOWN, STEMS, "moodle")
+    assert places(found) == {("zoë", "p03", "new")}
+    assert reasons(found) == {"Sam Kim_9_assignsubmission_file/p03.ipynb": "2 students are called 'Sam Kim'"}
+
+
+def test_one_problems_files_may_have_any_name(tmp_path: Path, course: Course):
+    path = zipped(tmp_path / "a.zip", {"lovelaceada_4711_1_final FINAL.ipynb": "1"})
+    assert places(collect(path, course, KNOWN, STEMS, "canvas", only=P03)) == {("ada", "p03", "new")}
+
+
+def test_the_newer_replaces_the_older_which_is_kept(tmp_path: Path, course: Course):
+    pattern = "{student}_{time}_{stem}.ipynb"
+    files = {"ada_2026-11-30-10-00-00_p03.ipynb": "late", "ada_2026-11-29-10-00-00_p03.ipynb": "early"}
+    found = collect(laid(tmp_path / "one", **files), course, KNOWN, STEMS, pattern, zone="Europe/Berlin")
+    assert places(found) == {("ada", "p03", "new")}
+    assert found.taken[0].time == datetime(2026, 11, 30, 9)
+    assert (course.notebook("ada", P03).parent / "timestamp.txt").read_text() == "2026-11-30 09:00:00 UTC\n"
+    assert "older than" in reasons(found)["ada_2026-11-29-10-00-00_p03.ipynb"]
+
+    old = collect(laid(tmp_path / "two", **{"ada_20261101T0900_p03.ipynb": "older"}), course, KNOWN, STEMS, pattern)
+    assert (places(old), list(reasons(old))) == (set(), ["ada_20261101T0900_p03.ipynb"])
+
+    (course.notebook("ada", P03).parent / "data.csv").write_text("1,2")
+    new = collect(laid(tmp_path / "three", **{"ada_20261205T0900_p03.ipynb": "newest"}), course, KNOWN, STEMS, pattern)
+    assert places(new) == {("ada", "p03", "replaced")}
+    earlier = course.state / "earlier" / P03 / "ada" / "1"
+    assert (earlier / f"{P03}.ipynb").read_text() == "late"
+    assert (earlier / "timestamp.txt").is_file()
+    assert (earlier / "data.csv").is_file()
+    assert course.notebook("ada", P03).read_text() == "newest"
+
+
+def test_without_times_the_last_handed_over_is_the_newest_and_a_replaced_one_does_not_come_back(
+    tmp_path: Path, course: Course
+):
+    one = laid(tmp_path / "one", **{"ada_p03.ipynb": "1"})
+    two = laid(tmp_path / "two", **{"ada_p03.ipynb": "2"})
+    outcomes = [places(collect(source, course, KNOWN, STEMS)) for source in (one, two, two)]
+    assert outcomes == [{("ada", "p03", "new")}, {("ada", "p03", "replaced")}, {("ada", "p03", "unchanged")}]
+    again = collect(one, course, KNOWN, STEMS)
+    assert reasons(again) == {"ada_p03.ipynb": "it was replaced by what is there now: `--at TIME` takes it again"}
+    taken = collect(one, course, KNOWN, STEMS, at=datetime(2026, 12, 1, 17))
+    assert places(taken) == {("ada", "p03", "replaced")}
+    assert course.notebook("ada", P03).read_text() == "1"
+
+
+def test_two_files_of_which_none_is_newer_are_both_left(tmp_path: Path, course: Course):
+    source = laid(tmp_path / "one", **{"ada_p03.ipynb": "1", "week/ada_p03.ipynb": "2", "x/ada_p01.ipynb": "3",
+                                       "y/ada_p01.ipynb": "3"})  # fmt: skip
+    found = collect(source, course, KNOWN, STEMS)
+    assert places(found) == {("ada", "p01", "new")}
+    assert len([why for why in reasons(found).values() if "none is told to be newer" in why]) == 2
+    assert not course.notebook("ada", P03).exists()
+
+
+def test_links_bombs_and_ways_out_of_the_folder_are_left(tmp_path: Path, course: Course):
+    source = laid(tmp_path / "one", **{"ada_p03.ipynb": "1"})
+    (source / "zoë_p03.ipynb").symlink_to("/etc/passwd")
+    zipped(source / "b.zip", {"../zoë_p01.ipynb": "x", "ada_b_p01.ipynb": "2"})
+    with zipfile.ZipFile(source / "c.zip", "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("zoë_p10.ipynb", bytes(2**26))
+    found = collect(source, course, KNOWN, STEMS)
+    assert places(found) == {("ada", "p03", "new"), ("ada_b", "p01", "new")}
+    assert set(reasons(found)) == {"zoë_p03.ipynb", "b.zip/../zoë_p01.ipynb", "c.zip/zoë_p10.ipynb"}
+    assert not any(path.name.startswith("collect-") for path in course.state.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "only"),
+    [("{student}.ipynb", None), ("{stem}.ipynb", None), ("{student}_{stem}.txt", None), ("{who}_{stem}.ipynb", None),
+     ("blackboard", None), ("{any}.ipynb", P03)],
+)  # fmt: skip
+def test_a_pattern_that_tells_too_little_is_refused_with_what_there_is(pattern: str, only: str | None):
+    with pytest.raises(CourseFault, match=r"canvas|\{|deep"):
+        expressions(pattern, STEMS, only, ["ada"])
+
+
+def test_the_command_tells_what_it_took_and_what_it_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    roster = tmp_path / "students.csv"
+    roster.write_text("id,first_name,last_name,lms_user_id\nada,Ada,Lovelace,4711\n")
+    root = tmp_path / "course"
+    assert cli.main(["new-course", str(root), "--roster", str(roster)]) == cli.FINE
+    source = laid(tmp_path / "handed", **{"ada_p03.ipynb": "1", "eve_p03.ipynb": "2"})
+    words = ["collect", str(source), "--course", str(root), "--at", "2026-12-01T18:00"]
+    assert cli.main(words) == cli.SOME_NEED_A_PERSON
+    said = capsys.readouterr().out
+    assert "2026-12-01 18:00 UTC" in said
+    assert "left where it is: eve_p03.ipynb: there is no student 'eve'" in said
+    assert cli.main([*words, "--json"]) == cli.SOME_NEED_A_PERSON
+    told = json.loads(capsys.readouterr().out)
+    assert [one["outcome"] for one in told["taken"]] == ["unchanged"]
+    assert told["left"] == [["eve_p03.ipynb", "there is no student 'eve'"]]
+    assert cli.main(["collect", str(tmp_path / "nothing"), "--course", str(root)]) == cli.COULD_NOT
+    assert "neither a folder nor an archive" in capsys.readouterr().err
+    assert cli.main(["collect", str(source), "--course", str(tmp_path)]) == cli.COULD_NOT
+    assert "holds no gradebook.db" in capsys.readouterr().err
