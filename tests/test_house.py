@@ -33,6 +33,8 @@ FLOORS = [
         "exporters",
         "newcourse",
         "late",
+        "collect",
+        "todo",
     },
     {"cli"},
 ]
