@@ -1,6 +1,7 @@
 """Leaves to notebook: fill a master's holes with stubs and checks, the same bytes every time."""
 
 import ast
+import builtins
 import hashlib
 import json
 import textwrap
@@ -90,6 +91,12 @@ def setup(solution: ast.Module, text: str, functions: list[str], stem: str) -> s
         if isinstance(node, ast.ImportFrom):
             names = [name.name for name in node.names if name.name in used and name.asname is None]
             needed += [f"from {node.module} import {', '.join(names)}\n"] if names else []
+            used -= set(names)
+    if unknown := sorted(used - set(dir(builtins)) - {"np", "torch"} - set(functions)):
+        raise AuthorFault(
+            f"solutions/{stem}.py: a contract uses {unknown[0]!r}, which no notebook knows: write `torch.…`, `np.…` in "
+            "full, or import it by `from … import …`"
+        )
     lines = "".join(needed) + "\n" if needed else ""
     return f"{lines}import numpy as np\nimport torch\n\nfrom ftmath import check"
 
@@ -318,9 +325,20 @@ NEW_SOURCE = """# %% [markdown]
 # %% hole="answer" function="{function}"
 
 # %% hole="checks" function="{function}"
+
+# %% [markdown]
+# ## 2. `{function}_back`
+#
+# A second function: one mistake then costs at most half of the points.
+
+# %% hole="answer" function="{function}_back"
+
+# %% hole="checks" function="{function}_back"
+
+# %% hole="personal"
 """
 
-NEW_SOLUTION = '''"""{title}: contract and reference."""
+NEW_SOLUTION = '''"""{title}: contracts and references."""
 
 
 def {function}(value: int) -> int:
@@ -335,19 +353,32 @@ def {function}(value: int) -> int:
         raise ValueError(f"value must not be negative, got {{value}}")
     # Say why this is the right formula.
     return 2 * value
+
+
+def {function}_back(value: int) -> int:
+    """Return half of the value.
+
+    Errors: ValueError naming `value` if it is odd.
+
+    >>> {function}_back(6)
+    3
+    """
+    if value % 2:
+        raise ValueError(f"value must be even, got {{value}}")
+    return value // 2
 '''
 
 NEW_PROBLEM = '''"""How {stem} is judged."""
 
 from collections.abc import Iterator
 
-from ftgrade.problem import AnyCase, Case, Problem, Refusal, Rng, call, integer
+from ftgrade.problem import AnyCase, Case, Problem, Question, Refusal, Rng, call, integer
 
 problem = Problem(part="05_lora_algebra", difficulty=1, importance=1, minutes=10)
 
 
 @problem.check(
-    "value", points=8, of="{function}", title="the value", concerns=["larger values"], same=integer,
+    "value", points=4, of="{function}", title="the value", concerns=["larger values"], same=integer,
     next_step="Work one example by hand.",
 )  # fmt: skip
 def value(rng: Rng) -> Iterator[AnyCase]:
@@ -355,11 +386,33 @@ def value(rng: Rng) -> Iterator[AnyCase]:
 
 
 @problem.check(
-    "err", points=2, of="{function}", title="invalid input", concerns=["negative values"],
+    "err", points=1, of="{function}", title="invalid input", concerns=["negative values"],
     next_step="Raise ValueError with the argument's name in its message.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     yield Refusal("a negative value", call("{function}", -int(rng.integers(1, 9))), "value")
+
+
+@problem.check(
+    "back", points=4, of="{function}_back", title="the way back", concerns=["larger values"], same=integer,
+    next_step="Work one example by hand.",
+)  # fmt: skip
+def back(rng: Rng) -> Iterator[AnyCase]:
+    yield Case("an even value", call("{function}_back", 2 * int(rng.integers(3, 100))))
+
+
+@problem.check(
+    "odd", points=1, of="{function}_back", title="odd input", concerns=["odd values"],
+    next_step="Raise ValueError with the argument's name in its message.",
+)  # fmt: skip
+def odd(rng: Rng) -> Iterator[AnyCase]:
+    yield Refusal("an odd value", call("{function}_back", 2 * int(rng.integers(1, 99)) + 1), "value")
+
+
+@problem.personal(title="your value", next_step="Put your number into the formula.", same=integer)
+def mine(rng: Rng) -> Question:
+    number = int(rng.integers(100, 100_000))
+    return Question(f"What is `{function}({{number}})`?", call("{function}", number))
 
 
 @problem.mistake(
@@ -373,9 +426,22 @@ def squared(value: int) -> int:
     return value * value
 '''
 
+NEW_BROKEN = {
+    "not_json": "Sorry, I only have a photo of it.\n",
+    "json_but_no_notebook": '{"answers": [1, 2, 3]}\n',
+    "old_format": '{"metadata": {}, "nbformat": 3, "nbformat_minor": 0, "worksheets": []}\n',
+    "no_cells": '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}\n',
+    "exits_the_process": '{"cells": [{"cell_type": "code", "execution_count": null, "id": "a", "metadata": {}, '
+    '"outputs": [], "source": "import os; os._exit(0)"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}\n',
+}
+"""Demo submissions that are broken in the same way whatever the problem is."""
+
 
 def new_problem(catalog: Catalog, slug: str) -> list[Path]:
-    """Write the three leaves of the next problem, which pass the laws as they are, and return them."""
+    """Write the three leaves of the next problem, which build and grade as they are, and five broken demo submissions.
+
+    What the laws ask beyond that is its author's: mistakes, and submissions that are right or wrong in other ways.
+    """
     if not slug.isidentifier() or slug != slug.lower():
         raise AuthorFault(f"a slug is a lower-case Python name such as dora_magnitude, got {slug!r}")
     number = max((int(stem[1:3]) for stem in catalog.stems()), default=0) + 1
@@ -386,4 +452,9 @@ def new_problem(catalog: Catalog, slug: str) -> list[Path]:
     paths = [folder / f"{stem}.py" for folder in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         path.write_text(text.format(**words), "utf-8")
+    demos = catalog.root / "tests" / "submissions" / stem
+    for kind in ("accepted", "wrong", "broken"):
+        (demos / kind).mkdir(parents=True, exist_ok=True)
+    for name, text in NEW_BROKEN.items():
+        (demos / "broken" / f"{name}.ipynb").write_text(text, "utf-8")
     return paths

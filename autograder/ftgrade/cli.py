@@ -254,7 +254,9 @@ def run_new(arguments: argparse.Namespace) -> int:
     say(arguments, {"wrote": [str(path.relative_to(catalog.root)) for path in paths]})
     for path in paths:
         out.print(f"wrote {path.relative_to(catalog.root)}", soft_wrap=True)
-    out.print("Fill them in, then run `ftgrade build` and the tests.")
+    stem = paths[0].stem
+    out.print(f"wrote five broken submissions to tests/submissions/{stem}", soft_wrap=True)
+    out.print(f"Fill them in, run `ftgrade build`, then `ftgrade audit {stem[:3]}`: CONTRIBUTING.md walks through it.")
     return FINE
 
 

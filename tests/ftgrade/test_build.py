@@ -79,7 +79,18 @@ def test_a_new_problem_passes_the_laws_as_it_is_written(checkout: Catalog):
     (mistake,) = judging.problem.mistakes
     lost = [verdict for verdict in judging.judge(local(with_mistake(checkout, stem, mistake)), [1]) if verdict.worst]
     assert [verdict.mistake for verdict in lost] == [mistake]
+    assert sum(verdict.check.points for verdict in lost) <= 5
+    assert len({str(judging.answer(seed, judging.reference)) for seed in range(20)}) >= 15
     nbformat.validate(json.loads(build.problem_notebook(checkout, stem)))
+    assert len(checkout.submissions(stem, "broken")) >= 5
+
+
+def test_a_name_that_no_notebook_knows_is_told_while_building(checkout: Catalog):
+    solution = checkout.leaves(STEM).solution
+    text = solution.read_text()
+    solution.write_text(text.replace("d_out: int", "d_out: Whole", 1))
+    with pytest.raises(AuthorFault, match="a contract uses 'Whole', which no notebook knows"):
+        build.problem_notebook(checkout, STEM)
 
 
 def test_a_slug_that_is_no_name_is_refused(checkout: Catalog):
