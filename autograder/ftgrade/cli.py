@@ -256,7 +256,7 @@ def run_new(arguments: argparse.Namespace) -> int:
         out.print(f"wrote {path.relative_to(catalog.root)}", soft_wrap=True)
     stem = paths[0].stem
     out.print(f"wrote five broken submissions to tests/submissions/{stem}", soft_wrap=True)
-    out.print(f"Fill them in, run `ftgrade build`, then `ftgrade audit {stem[:3]}`: CONTRIBUTING.md walks through it.")
+    out.print(f"Fill them in, run `ftgrade build`, then `ftgrade audit {stem[:3]}`; CONTRIBUTING.md shows it.")
     return FINE
 
 
