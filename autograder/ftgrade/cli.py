@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ftgrade.report import Report
     from ftgrade.similarity import Echo
     from ftgrade.terminal import Board
+    from ftgrade.todo import Need
 
 FINE, SOME_NEED_A_PERSON, COULD_NOT, STOPPED = 0, 1, 2, 130
 EXIT_CODES = """exit codes:
@@ -194,6 +195,9 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
 
     one = commands.add_parser("todo", help="tell what needs a person, how it's mended, and where it stands")
     stems_argument(one)
+    one.add_argument(
+        "--settle", nargs=2, metavar=("STUDENT", "STEM"), help="note that you looked at what was found about these"
+    )
     one.add_argument("--server", default="http://localhost:8888", help="where formgrader runs (default: %(default)s)")
     course_option(one)
     one.set_defaults(run=run_todo)
@@ -446,6 +450,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
     for line in failed:
         out.print(f"not booked: {line} (see {course / '.ftgrade' / 'nbgrader.log'})", markup=False, soft_wrap=True)
     say(arguments, {"course": str(course), "submissions": [told(report) for report in reports], "not booked": failed})
+    if troubled or failed:
+        out.print(f"`ftgrade todo --course {shlex.quote(str(course))}` tells what needs a person.", soft_wrap=True)
     expected = 0 if arguments.demo else len(troubled) - ours  # the demo class hands in unreadable files on purpose
     return SOME_NEED_A_PERSON if ours or failed or expected else FINE
 
@@ -670,20 +676,30 @@ def run_todo(arguments: argparse.Namespace) -> int:
     from ftgrade import todo
     from ftgrade.grade import Course
 
-    needs = todo.needs(Course(arguments.course), chosen(home(), arguments.stems), arguments.server)
+    course, catalog = Course(arguments.course), home()
+    if arguments.settle:
+        student, name = arguments.settle
+        kinds = todo.settle(course, student, catalog.stem(name))
+        out.print(f"settled for {student}, {catalog.stem(name)}: {', '.join(kinds)}", markup=False, soft_wrap=True)
+    needs = todo.needs(course, chosen(catalog, arguments.stems), arguments.server)
     for reason, about in todo.ABOUT.items():
         mine = [need for need in needs if need.reason == reason]
-        if mine:
-            out.print(f"\n{reason}: {about} ({len(mine)})", markup=False)
-        for need in mine:
-            out.print(f"  {need.student}, {need.stem}: {need.words}", markup=False, soft_wrap=True)
-            out.print(f"    {need.mend}", markup=False, soft_wrap=True)
-            if need.link:
-                out.print(f"    {need.link}", markup=False, soft_wrap=True)
+        for line in [f"\n{reason}: {about} ({len(mine)})", *todo_lines(mine)] if mine else []:
+            out.print(line, markup=False, soft_wrap=True)
     links = f" Links lead to formgrader, which `jupyter lab` in {arguments.course.absolute()} opens." if needs else ""
     out.print(f"\n{len(needs)} things need a person.{links}" if needs else "Nothing needs a person.", soft_wrap=True)
     say(arguments, {"needs": [asdict(need) for need in needs]})
     return SOME_NEED_A_PERSON if needs else FINE
+
+
+def todo_lines(needs: "list[Need]") -> list[str]:
+    """Return the lines about one reason; a mend that all share is said once."""
+    shared = len({need.mend for need in needs}) == 1
+    lines = [f"  {needs[0].mend}"] if shared else []
+    for need in needs:
+        lines += [f"  - {need.student}, {need.stem}: {need.words}"]
+        lines += [f"    {text}" for text in ("" if shared else need.mend, need.link) if text]
+    return lines
 
 
 def run_completion(arguments: argparse.Namespace) -> int:

@@ -68,7 +68,8 @@ def shown(action: argparse.Action) -> str:
         return ""
     if action.choices is not None:
         return "|".join(map(str, action.choices))
-    return str(action.metavar or action.dest.upper())
+    name = action.metavar or action.dest.upper()
+    return " ".join(name) if isinstance(name, tuple) else name
 
 
 def row(action: argparse.Action) -> str:

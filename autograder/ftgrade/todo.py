@@ -1,5 +1,6 @@
 """What in a course waits for a person: why, in which words, how it's mended, and where in formgrader it stands."""
 
+import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from nbgrader.api import Gradebook
 
+from ftgrade.errors import CourseFault
 from ftgrade.grade import Course
 from ftgrade.problem import PERSONAL
 from ftgrade.report import Report, from_json
@@ -84,7 +86,10 @@ def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[tu
     except (OSError, ValueError) as error:
         yield "changed", "", str(error), ""
     else:
-        yield from reported(report)
+        looked_at = settled(course)
+        for reason, kind, words, cell in reported(report):
+            if (student, stem, kind, report.key) not in looked_at:
+                yield reason, kind, words, cell
         if report.state != "ours":  # there, every cell waits
             for cell in known.waiting:
                 yield "manual", cell, f"the answer to `{cell}` has no points yet", cell
@@ -101,6 +106,42 @@ def reported(report: Report) -> Iterator[tuple[Reason, str, str, str]]:
             yield "integrity", finding.kind, finding.words, cell
         elif finding.kind == "unsandboxed":
             yield "sandbox", finding.kind, finding.words, ""
+
+
+# ------------------------------------------------------------------------------------------------------------ settling
+
+COLUMNS = ("student", "problem", "kind", "key")
+
+
+def settled(course: Course) -> set[tuple[str, ...]]:
+    """Return what a person has looked at: student, problem, kind of finding, and the key of the report that had it."""
+    path = course.state / "settled.csv"
+    if not path.is_file():
+        return set()
+    with path.open(encoding="utf-8", newline="") as file:
+        return {tuple(row) for row in list(csv.reader(file))[1:]}
+
+
+def settle(course: Course, student: str, stem: str) -> list[str]:
+    """Note that a person has looked at a submission's findings, until another one is handed in; return their kinds.
+
+    Raises CourseFault where none waits: a file that can't be read, points and our own faults are mended, not settled.
+    """
+    path = course.report_path(student, stem)
+    report = from_json(path.read_text("utf-8"), course.secret()) if path.is_file() else None
+    found = [kind for reason, kind, _, _ in reported(report) if reason in ("integrity", "sandbox")] if report else []
+    rows = settled(course)
+    new = {(student, stem, kind, report.key) for kind in found if report} - rows
+    if not new:
+        raise CourseFault(f"no finding about {student}, {stem} waits for a person: `ftgrade todo` tells what does")
+    partial = course.state / "settled.partial"
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *sorted(rows | new)])
+    partial.replace(course.state / "settled.csv")
+    return sorted(kind for _, _, kind, _ in new)
+
+
+# ---------------------------------------------------------------------------------------------------------- formgrader
 
 
 def bookings(gradebook: Path, stem: str) -> dict[str, Booked]:
@@ -143,4 +184,4 @@ def fields_before(path: Path, cell: str) -> int:
     return 0
 
 
-__all__ = ["ABOUT", "Need", "Reason", "fields_before", "needs"]
+__all__ = ["ABOUT", "Need", "Reason", "fields_before", "needs", "settle"]

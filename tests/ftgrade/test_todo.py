@@ -94,6 +94,20 @@ def test_a_report_that_was_changed_is_told(course: Course):
         path.write_text(before)
 
 
+def test_what_a_person_looked_at_is_settled_until_something_else_is_handed_in(course: Course):
+    words = ["todo", "--course", str(course.root), "--settle"]
+    assert cli.main([*words, "cyd", "p10"]) == cli.SOME_NEED_A_PERSON
+    assert ("cyd", "integrity") not in found(course)
+    assert cli.main([*words, "cyd", "p10"]) == cli.COULD_NOT
+    assert cli.main([*words, "dan", "p10"]) == cli.COULD_NOT, "points are given, not settled"
+    path = course.notebook("cyd", STEM)
+    before = path.read_text()
+    path.write_text(before.replace("def ", "def  "))
+    assert cli.main(["grade", STEM, "--course", str(course.root), "-j", "1"]) == cli.SOME_NEED_A_PERSON
+    assert ("cyd", "integrity") in found(course)
+    path.write_text(before)
+
+
 def test_what_the_grader_failed_at_comes_first_and_takes_its_waiting_cells_along():
     report = Report(STEM, "ada", "ours", "", "", 1, (), (Finding("set-aside", "a link"), Finding("ours", "a bug")))
     assert [(reason, words) for reason, _, words, _ in reported(report)] == [("integrity", "a link"), ("ours", "a bug")]
