@@ -60,28 +60,15 @@ def test_the_page_of_commands_is_fresh_and_build_holds_it():
         assert path.read_text("utf-8") == text, "run `ftgrade build`"
 
 
-def test_colours_are_left_out_where_one_asks_for_none():
-    words = [sys.executable, "-m", "ftgrade.cli", "check", "p99.ipynb"]
-    environment = os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
-
-    def said(**more: str) -> str:
-        run = subprocess.run(words, env=environment | more, capture_output=True, text=True, timeout=120, check=False)
-        assert run.returncode == cli.COULD_NOT
-        return run.stdout + run.stderr
-
-    assert "\x1b[3" not in said(NO_COLOR="1")
-
-
-def test_a_table_is_coloured_only_for_a_terminal_that_wants_it():
-    def shown(no_color: bool) -> str:
-        screen = Console(force_terminal=True, color_system="standard", no_color=no_color, width=60)
-        board = Board({"p03": 2})
-        with screen.capture() as captured:
-            screen.print(*board.get_renderables(), style="red")
-        return captured.get()
-
-    assert "\x1b[31m" in shown(no_color=False)
-    assert "\x1b[31m" not in shown(no_color=True)
+@pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["colours", "NO_COLOR"])
+def test_colours_are_left_out_where_one_asks_for_none(asked: dict[str, str], coloured: bool):
+    show = "from ftgrade.cli import out; out.print('[red]wrong[/red]')"
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | asked
+    environment |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+    words = [sys.executable, "-c", show]
+    said = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert ("\x1b[31m" in said) == coloured
+    assert "wrong" in said
 
 
 def test_what_a_student_wrote_is_no_markup():
