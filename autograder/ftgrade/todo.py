@@ -163,19 +163,25 @@ def waiting(notebook: Any) -> tuple[str, ...]:
 
 
 def link(course: Course, student: str, stem: str, known: Booked, cell: str, server: str) -> str:
-    """Return the address of a submission in formgrader, whose `index` counts the fields to fill in before a cell."""
+    """Return the address of a submission in formgrader, at the field for a cell's points.
+
+    Its script goes to the field of that `index` once MathJax has loaded, which takes the internet; a browser goes to
+    the fragment in any case.
+    """
     if not known.number:
         return ""
-    index = fields_before(course.root / "autograded" / student / stem / f"{stem}.ipynb", cell) if cell else 0
-    return f"{server}/formgrader/submissions/{known.number}/?index={index}"
+    page = f"{server}/formgrader/submissions/{known.number}/"
+    index = fields_before(course.root / "autograded" / student / stem / f"{stem}.ipynb", cell)
+    return f"{page}?index={index}#{cell}" if index else f"{page}?index=0"
 
 
 def fields_before(path: Path, cell: str) -> int:
-    """Return how many fields formgrader's page shows before those of a graded cell; 0 if it isn't there.
+    """Return how many places formgrader's page has to go to before those of a graded cell; 0 if it isn't there.
 
-    Its template gives a graded cell two, points and extra credit, and an answer one, for a comment.
+    The first is the link to the next submission. Then a graded cell has two, points and extra credit, and an answer
+    one, for a comment.
     """
-    before = 0
+    before = 1
     for one in json.loads(path.read_text("utf-8"))["cells"] if path.is_file() else []:
         mark = one["metadata"].get("nbgrader", {})
         if mark.get("grade_id") == cell:

@@ -66,9 +66,10 @@ def test_a_link_leads_to_the_submission_and_counts_the_fields_before_the_cell(co
         number = gradebook.find_submission_notebook(STEM, STEM, "dan").id
     link = found(course)["dan", "manual"].link
     assert link.startswith(f"http://x/formgrader/submissions/{number}/?index=")
+    assert link.endswith("#order")
     notebook = json.loads((course.root / "autograded" / "dan" / STEM / f"{STEM}.ipynb").read_text())
     marks = [cell["metadata"]["nbgrader"] for cell in notebook["cells"] if "nbgrader" in cell["metadata"]]
-    fields = [
+    fields = ["the link to the next submission"] + [
         field
         for mark in marks
         for field in (
@@ -76,7 +77,7 @@ def test_a_link_leads_to_the_submission_and_counts_the_fields_before_the_cell(co
             + [f"{mark['grade_id']}-comment"] * mark["solution"]
         )
     ]
-    assert fields[int(link.rpartition("=")[2])] == "order"
+    assert fields[int(link.partition("=")[2].partition("#")[0])] == "order"
     assert found(course)["eve", "ungraded"].link == ""
 
 
