@@ -167,8 +167,11 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
 
     one = commands.add_parser("due", help="set when a problem is due; without a time, tell when all are")
     one.add_argument("stem", nargs="?", help="the problem, such as p03")
-    one.add_argument("time", nargs="?", help="such as 2026-12-01T18:00, in the course's time zone if it has no offset")
-    one.add_argument("--none", action="store_true", help="it's never due")
+    which = one.add_mutually_exclusive_group()
+    which.add_argument(
+        "time", nargs="?", help="such as 2026-12-01T18:00, in the course's time zone if it has no offset"
+    )
+    which.add_argument("--none", action="store_true", help="it's never due")
     course_option(one)
     one.set_defaults(run=run_due)
 
@@ -190,6 +193,11 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
     )
     one.add_argument("--stem", help="the problem that all of them belong to, whatever their names")
     one.add_argument("--at", metavar="TIME", help="when those were handed in whose path tells no time")
+    one.epilog = (
+        "A pattern fits the end of a path, archives count as folders, and {student}, {lms} (the number in the learning "
+        "platform) or {name} (first and last name), {stem}, {time}, {order}, {any} and {deep} (folders) stand for its "
+        "parts. From nbgrader's exchange `nbgrader collect STEM` fills the same folders."
+    )
     course_option(one)
     one.set_defaults(run=run_collect)
 
@@ -203,7 +211,7 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
     one.set_defaults(run=run_todo)
 
     one = commands.add_parser("completion", help="print what makes a shell complete ftgrade's words")
-    one.add_argument("shell", choices=["bash", "zsh"])
+    one.add_argument("shell", choices=["bash", "zsh"], help="whose script")
     one.epilog = 'bash: `eval "$(ftgrade completion bash)"` in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit.'
     one.set_defaults(run=run_completion)
 
@@ -215,7 +223,9 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
 
 
 def course_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--course", type=Path, default=Path(), help="the course's folder (default: this one)")
+    command.add_argument(
+        "--course", type=Path, default=Path(), metavar="DIR", help="the course's folder (default: this one)"
+    )
 
 
 def stems_argument(command: argparse.ArgumentParser) -> None:
@@ -600,6 +610,8 @@ def run_due(arguments: argparse.Namespace) -> int:
 
     catalog, course = home(), Course(arguments.course)
     zone = late.timezone_of(course.root)
+    if arguments.none and not arguments.stem:
+        raise CourseFault("which problem is never due? `ftgrade due STEM --none`")
     stems = chosen(catalog, [arguments.stem] if arguments.stem else [])
     with opened(course.root) as gradebook:
         if arguments.time or arguments.none:

@@ -9,9 +9,11 @@ A course says what lateness costs in its `nbgrader_config.py`, after `configure`
 Due dates stand in the gradebook. An extension stands in the course's `.ftgrade/extensions.csv`, because nbgrader can
 note one only beside a submission that it knows; it's copied there when the submission is booked. When a submission was
 handed in stands in its `timestamp.txt`, as nbgrader's exchange and `ftgrade collect` write it; without, it's in time.
+A penalty is computed when a submission is booked: points that a person gives later change it with the next grading.
 """
 
 import contextlib
+import copy
 import csv
 import difflib
 import math
@@ -125,7 +127,7 @@ def plugin(root: Path, config: Config | None = None) -> Any:
 def settings(root: Path) -> Config:
     """Return what a course's own `nbgrader_config.py` sets; nothing if there is none. Raises CourseFault."""
     path = root.absolute() / CONFIG_FILE
-    return Config(loaded(path, path.stat().st_mtime_ns)) if path.is_file() else Config()
+    return copy.deepcopy(loaded(path, path.stat().st_mtime_ns)) if path.is_file() else Config()
 
 
 @cache

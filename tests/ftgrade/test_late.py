@@ -90,6 +90,7 @@ def test_a_setting_that_cannot_be_meant_is_told_by_name(tmp_path: Path, line: st
 def test_the_command_line_of_nbgrader_wins_over_the_file(tmp_path: Path):
     root = written(tmp_path, CONFIG)
     assert plugin(root, Config(LatePolicy={"percent_a_day": 20.0})).policy == Policy(20, 50, 15)
+    assert plugin(root).policy == Policy(10, 50, 15)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,9 @@ def test_an_extension_that_cannot_be_meant_is_refused(bare: Callable[..., int], 
 
 
 @pytest.mark.filterwarnings("ignore:Object of type <Submitted")  # nbgrader 0.9.6 under SQLAlchemy 2.1
-def test_extensions_and_due_dates_can_be_taken_back(bare: Callable[..., int], tmp_path: Path):
+def test_extensions_and_due_dates_can_be_taken_back(
+    bare: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     root = tmp_path / "course"
     for words in (
         ["due", STEM, "2026-12-01T18:00"], ["extend", "ada", STEM, "--until", "2026-12-02T18:00"],
@@ -200,6 +203,8 @@ def test_extensions_and_due_dates_can_be_taken_back(bare: Callable[..., int], tm
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
         gradebook.add_submission(STEM, "bob", timestamp="2026-12-03 10:00:00 UTC")
     assert bare("due", STEM, "2026-12-01T19:00") == cli.FINE
+    assert bare("due", "--none") == cli.COULD_NOT
+    assert "which problem is never due?" in capsys.readouterr().err
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
         assert gradebook.find_submission(STEM, "bob").extension == timedelta(hours=23)
     assert bare("due", STEM, "--none") == cli.FINE
