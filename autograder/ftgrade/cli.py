@@ -435,6 +435,8 @@ def demand_built(catalog: Catalog) -> None:
 
 
 def run_grade(arguments: argparse.Namespace) -> int:
+    from ftgrade import late
+
     catalog = home()
     course = arguments.course
     if arguments.demo:
@@ -450,7 +452,9 @@ def run_grade(arguments: argparse.Namespace) -> int:
     reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), arguments.workers, arguments.fresh)
     if not reports:
         raise CourseFault(f"nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb")
-    show(reports, course)
+    with opened(course) as gradebook:
+        taken_off = late.penalties(gradebook, list(dict.fromkeys(report.stem for report in reports)))
+    show(reports, course, taken_off)
     troubled = [report for report in reports if report.needs_a_person]
     ours = sum(report.state == "ours" for report in reports)
     out.print(
@@ -459,7 +463,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
     )
     for line in failed:
         out.print(f"not booked: {line} (see {course / '.ftgrade' / 'nbgrader.log'})", markup=False, soft_wrap=True)
-    say(arguments, {"course": str(course), "submissions": [told(report) for report in reports], "not booked": failed})
+    submissions = [told(one) | {"late penalty": taken_off.get((one.student, one.stem), 0.0)} for one in reports]
+    say(arguments, {"course": str(course), "submissions": submissions, "not booked": failed})
     if troubled or failed:
         out.print(f"`ftgrade todo --course {shlex.quote(str(course))}` tells what needs a person.", soft_wrap=True)
     expected = 0 if arguments.demo else len(troubled) - ours  # the demo class hands in unreadable files on purpose
@@ -619,10 +624,10 @@ def run_due(arguments: argparse.Namespace) -> int:
         found = late.deadlines(gradebook, course, stems)
     rows = [
         (
-            one.stem,
+            one.stem[:3],
             late.local(one.due, zone) if one.due else "–",
             "\n".join(f"{student}: {late.local(until, zone)}" for student, until in one.extended),
-            f"{one.late} of {one.booked}",
+            f"{one.late} of {one.booked}" if one.due else "",
         )
         for one in found
     ]
@@ -729,8 +734,8 @@ def progress(totals: dict[str, int] | None = None) -> "Board":
     return Board(totals)
 
 
-def show(reports: "list[Report]", course: Path) -> None:
-    """Print a row a student and where everything is."""
+def show(reports: "list[Report]", course: Path, taken_off: dict[tuple[str, str], float]) -> None:
+    """Print a row a student, what lateness takes off, and where everything is."""
     from ftgrade.terminal import table
 
     stems = list(dict.fromkeys(report.stem for report in reports))
@@ -738,7 +743,11 @@ def show(reports: "list[Report]", course: Path) -> None:
     for report in reports:
         by_student[report.student][report.stem] = report
     rows = [
-        (student, *(score(mine.get(stem)) for stem in stems), ", ".join(kinds(mine)))
+        (
+            student,
+            *(score(mine.get(stem), taken_off.get((student, stem), 0.0)) for stem in stems),
+            ", ".join([*kinds(mine), *(["late"] if any((student, stem) in taken_off for stem in stems) else [])]),
+        )
         for student, mine in sorted(by_student.items())
     ]
     columns = ("student", *(stem.partition("_")[0] for stem in stems), "to look at")
@@ -755,10 +764,10 @@ def kinds(mine: "dict[str, Report]") -> list[str]:
     return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
 
 
-def score(report: "Report | None") -> str:
+def score(report: "Report | None", taken_off: float) -> str:
     if report is None:
         return "–"
-    return f"{report.score:g}" + ("*" if report.needs_a_person else "")
+    return f"{report.score:g}" + (f" - {taken_off:g}" if taken_off else "") + ("*" if report.needs_a_person else "")
 
 
 if __name__ == "__main__":

@@ -257,6 +257,16 @@ def deadline(gradebook: Gradebook, stem: str, known: Extensions) -> Deadline:
     return Deadline(stem, record.duedate, extended, len(submissions), late, timeless)
 
 
+def penalties(gradebook: Gradebook, stems: Sequence[str]) -> dict[tuple[str, str], float]:
+    """Return what is booked off for lateness, by student and problem."""
+    submissions: list[Any] = [one for stem in stems for one in gradebook.assignment_submissions(stem)]
+    return {
+        (one.student_id, one.assignment.name): float(one.late_submission_penalty)
+        for one in submissions
+        if one.late_submission_penalty
+    }
+
+
 def set_due(gradebook: Gradebook, course: Course, stem: str, due: datetime | None) -> None:
     """Set when a problem is due (UTC), or that it never is; extensions keep their day."""
     record: Any = gradebook.update_or_create_assignment(stem, duedate=due)  # pyright: ignore[reportArgumentType]
@@ -293,5 +303,5 @@ def demand_known(gradebook: Gradebook, course: Course, student: str) -> None:
 
 __all__ = [
     "Deadline", "LatePenalties", "LatePolicy", "Policy", "deadlines", "demand_known", "extend", "extensions", "grant",
-    "local", "moment", "penalty", "plugin", "set_due", "settings", "timezone_of",
+    "local", "moment", "penalties", "penalty", "plugin", "set_due", "settings", "timezone_of",
 ]  # fmt: skip

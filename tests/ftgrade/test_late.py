@@ -1,6 +1,9 @@
 """Due dates, extensions and what lateness costs: the same on nbgrader's way and on ours."""
 
+import contextlib
 import csv
+import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,7 +127,10 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run(root, "due", STEM, "2026-12-01T18:00") == cli.FINE
     assert run(root, "extend", "extended", STEM, "--until", "2026-12-04T18:00") == cli.FINE
     assert run(root, "extend", "absent", STEM, "--until", "2026-12-04T18:00+02:00") == cli.FINE
-    assert run(root, "grade", STEM, "-j", "2") == cli.FINE
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert run(root, "grade", STEM, "-j", "2", "--json") == cli.FINE
+    (root / "said.json").write_text(said.getvalue())
     return root
 
 
@@ -139,6 +145,12 @@ def penalties(root: Path) -> dict[str, float]:
 
 def test_lateness_costs_what_the_course_says_and_an_extension_moves_it(course: Path):
     assert penalties(course) == PENALTIES
+
+
+def test_grading_tells_what_it_takes_off(course: Path):
+    told = json.loads((course / "said.json").read_text())
+    assert {one["student"]: one["late penalty"] for one in told["submissions"]} == PENALTIES
+    assert {one["score"] for one in told["submissions"]} == {10.0}, "the score is what the answers deserve"
 
 
 def test_an_extension_before_anything_was_handed_in_makes_no_submission(course: Path):
