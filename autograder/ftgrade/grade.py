@@ -4,6 +4,7 @@ import base64
 import contextlib
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -215,7 +216,7 @@ class Session:
             return Lost("timeout", "the submission's time was used up")
         try:
             worker = self.loaded()
-            reply = worker.ask(call.request(), self.left(self.call_seconds))
+            reply = worker.ask(call.request, self.left(self.call_seconds))
             if not worker.is_settled():
                 self.drop()  # what a call left running would see the next one's inputs
             return channel.outcome(reply)
@@ -355,7 +356,7 @@ class Grader:
         said = [finding.words for finding in (*blank.findings, *submission.findings)]
         return {
             "submission": key_of({"digest": submission.digest, "said": json.dumps(said)}),
-            "problem": self.catalog.digest(blank.stem),
+            "problem": self.judging(blank.stem).digest,
             "engine": code_digest(),
             "seed": key_of({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
             "question": self.whose(blank),
@@ -444,6 +445,7 @@ def unreadable(blank: Report, fault: StudentFault) -> Report:
     )
 
 
+@functools.cache
 def code_digest() -> str:
     """Return a fingerprint of the engine's own judging code."""
     names = ("worker.py", "channel.py", "problem.py", "judge.py", "report.py", "grade.py", "notebook.py")

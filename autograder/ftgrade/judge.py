@@ -46,6 +46,7 @@ class Verdict:
     outcomes: tuple[Outcome, ...]
     status: str
     difference: Difference | None = None
+    expected: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class CheckVerdict:
 
 def local(module: types.ModuleType) -> Ask:
     """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
-    return lambda call: channel.outcome(worker.call(call.request(), vars(module)))
+    return lambda call: channel.outcome(worker.call(call.request, vars(module)))
 
 
 def cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
@@ -80,6 +81,7 @@ class Judging:
         self.problem = catalog.problem(stem)
         self.catalog = catalog
         self.stem = stem
+        self.digest = catalog.digest(stem)  # of what is loaded here, whatever happens to the files later
         self.reference = local(catalog.solution(stem))
         self.mistaken: dict[str, Ask] = {}
 
@@ -150,7 +152,7 @@ class Judging:
             raise AuthorFault(f"the reference of {self.stem} can't answer {case.words!r} of {check.name!r}: {expected}")
         outcomes = tuple(ask(call) for call in calls_of(case))
         status, difference = compare(case, check.same, expected, outcomes)
-        return Verdict(case, outcomes, status, difference)
+        return Verdict(case, outcomes, status, difference, expected)
 
     def suspects(self, check: Check, verdicts: list[Verdict]) -> list[Mistake]:
         """Return the known mistakes whose outcomes coincide with the student's on every failed case."""
@@ -175,8 +177,7 @@ class Judging:
         outcomes = tuple(asked(call) for call in calls_of(verdict.case))
         if not all(alike(mine, theirs, check.same) for mine, theirs in zip(verdict.outcomes, outcomes, strict=True)):
             return False
-        expected = self.reference(verdict.case.call) if isinstance(verdict.case, Case) else None
-        return compare(verdict.case, check.same, expected, outcomes)[0] == verdict.status
+        return compare(verdict.case, check.same, verdict.expected, outcomes)[0] == verdict.status
 
 
 def refuse_everything(verdicts: list[Verdict]) -> set[str]:

@@ -101,7 +101,9 @@ def integer(expected: int, got: Any) -> Difference | None:
         return None
     if abs(int(got)) > 2**1000:
         return Difference("the count differs, and is beyond all bounds")
-    return Difference("the count differs", abs(float(int(got) - expected)), ratio_of([float(expected)], [float(got)]))
+    factor = float(got) / expected if expected else 1.0
+    ratio = None if math.isclose(factor, 1.0, rel_tol=1e-9) else factor
+    return Difference("the count differs", abs(float(int(got) - expected)), ratio)
 
 
 @dataclass(frozen=True, slots=True)
