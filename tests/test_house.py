@@ -21,8 +21,19 @@ FLOORS = [
         "archives",
         "canonical",
     },
-    {"judge", "report", "grade", "regrade", "mutants", "lessons", "sheets", "similarity"},
-    {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit", "exporters", "newcourse"},
+    {"judge", "report", "lastrun", "grade", "regrade", "mutants", "lessons", "sheets", "similarity"},
+    {
+        "build",
+        "feedback",
+        "classreport",
+        "demo",
+        "nbgrader_step",
+        "booking",
+        "gradebook",
+        "audit",
+        "exporters",
+        "newcourse",
+    },
     {"cli"},
 ]
 LIBRARY_FLOORS = [

@@ -328,19 +328,14 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
         book.demand_released(stem)
     total = sum(len(course.students(stem)) for stem in stems)
     by_stem: dict[str, list[Report]] = defaultdict(list)
-    failed: list[str] = []
     with progress() as bars:
-        judging = bars.add_task("judging", total=total)
-        for report in grade_class(grader_of(root.absolute()), stems, workers, fresh):
-            by_stem[report.stem].append(report)
-            bars.advance(judging)
-        booking = bars.add_task("booking", total=total)
-        for stem in stems:
-            failed += [f"{student}, {stem}" for student in book.book(stem, lambda: bars.advance(booking))]
-        writing = bars.add_task("feedback", total=len(stems))
-        for stem in stems:
-            book.write_feedback(stem)
-            bars.advance(writing)
+        grading = bars.add_task("grading", total=total)
+        with book.ledgers(stems) as ledgers:
+            for report in grade_class(grader_of(root.absolute()), stems, workers, fresh):
+                by_stem[report.stem].append(report)
+                ledgers.book(report)
+                bars.advance(grading)
+            failed = [f"{report.student}, {report.stem}" for report in ledgers.settle()]
         summaries: list[classreport.ProblemSummary] = []
         comparing = bars.add_task("comparing", total=len(stems))
         for stem in stems:

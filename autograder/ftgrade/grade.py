@@ -28,6 +28,7 @@ from ftgrade.channel import Call, Lost, Outcome
 from ftgrade.doctor import strongest
 from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
 from ftgrade.judge import CheckVerdict, Judging
+from ftgrade.lastrun import LastRun, look_of
 from ftgrade.notebook import Cell, Finding, Submission, read_file
 from ftgrade.quarantine import set_aside
 from ftgrade.report import CellNote, CheckReport, Report
@@ -75,13 +76,20 @@ class Course:
     def report_path(self, student: str, stem: str) -> Path:
         return self.state / "reports" / stem / f"{student}.json"
 
+    def last_path(self, stem: str) -> Path:
+        return self.state / "last" / f"{stem}.json"
+
     @property
     def roster_path(self) -> Path:
         return self.state / "roster.csv"
 
     def roster(self) -> list[str]:
         """Return the students whose statements hold questions of their own, in the order of the list."""
-        return read_roster(self.roster_path) if self.roster_path.is_file() else []
+        try:
+            changed = self.roster_path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return []
+        return read_roster_of(self.roster_path, changed)
 
     def secret(self) -> bytes:
         """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't.
@@ -101,6 +109,12 @@ class Course:
                 with contextlib.suppress(FileExistsError):
                     os.link(fresh.name, path)
         return bytes.fromhex(path.read_text().strip())
+
+
+@functools.lru_cache(maxsize=8)
+def read_roster_of(path: Path, _changed: int) -> list[str]:
+    """Return the students of a file that was last changed at this time; a class asks for them once a submission."""
+    return read_roster(path)
 
 
 def read_roster(path: Path) -> list[str]:
@@ -284,6 +298,7 @@ class Grader:
         self.allow_unsandboxed = allow_unsandboxed
         self.made: Sandbox | None = None
         self.judgings: dict[str, Judging] = {}
+        self.lasts: dict[str, LastRun] = {}
         self.lock = threading.Lock()
 
     @property
@@ -308,25 +323,40 @@ class Grader:
                 self.judgings[stem] = Judging(self.catalog, stem)
             return self.judgings[stem]
 
+    def last(self, stem: str) -> LastRun:
+        """Return what the last run noted of a problem's submissions."""
+        with self.lock:
+            if stem not in self.lasts:
+                self.lasts[stem] = LastRun(self.course.last_path(stem))
+            return self.lasts[stem]
+
     def report(self, student: str, stem: str, fresh: bool = False) -> Report:
         """Return the report of what a student handed in: the stored one if nothing changed, else a new one."""
         judging = self.judging(stem)
         secret = self.course.secret()
         blank = self.blank(judging, student, secret)
-        folder = self.course.notebook(student, stem).parent
+        path, last = self.course.notebook(student, stem), self.last(stem)
+        look = look_of(path)
+        if not fresh and look and look == last[student].look:
+            kept = self.kept(blank, self.parts(last[student].submission, blank))
+            if kept is not None:
+                return kept
         try:
-            blank = dataclasses.replace(blank, findings=set_aside(folder, self.course.aside(student, stem)))
-            submission = read_file(self.course.notebook(student, stem))
+            blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.aside(student, stem)))
+            look = look_of(path)
+            submission = read_file(path)
         except StudentFault as fault:
             return self.store(unreadable(blank, fault))
         except OurFault as fault:
             return self.store(dataclasses.replace(blank, findings=(*blank.findings, Finding("ours", str(fault)))))
-        blank = dataclasses.replace(blank, findings=(*blank.findings, *self.unsandboxed))
-        parts = self.parts(submission, blank)
-        blank = dataclasses.replace(blank, key=key_of(parts), graded_by=parts)
-        stored = None if fresh else self.stored(student, stem)
-        if stored is not None and stored.key == blank.key and stored.state == "graded":
-            return stored
+        said = [finding.words for finding in (*blank.findings, *submission.findings)]
+        handed_in = key_of({"digest": submission.digest, "said": json.dumps(said)})
+        last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
+        parts = self.parts(handed_in, blank)
+        if not fresh and (kept := self.kept(blank, parts)):
+            return kept
+        findings = (*blank.findings, *self.unsandboxed)
+        blank = dataclasses.replace(blank, key=key_of(parts), graded_by=parts, findings=findings)
         seeds = hidden_seeds(secret, student, stem, judging.problem.version)
         personal = personal_seed(self.course, student, stem, judging.problem.version)
         return self.store(self.graded(blank, judging, submission, seeds, personal))
@@ -351,11 +381,16 @@ class Grader:
         version = judging.problem.version
         return Report(judging.stem, student, "ours", "", secret_print(secret), version, checks)
 
-    def parts(self, submission: Submission, blank: Report) -> dict[str, str]:
-        """Return everything that a score depends on, by what it is."""
-        said = [finding.words for finding in (*blank.findings, *submission.findings)]
+    def kept(self, blank: Report, parts: dict[str, str]) -> Report | None:
+        """Return the stored report if it was graded by these very parts."""
+        stored = self.stored(blank.student, blank.stem)
+        return stored if stored and stored.key == key_of(parts) and stored.state == "graded" else None
+
+    def parts(self, submission: str, blank: Report) -> dict[str, str]:
+        """Return everything that a score depends on, by what it is; the submission by its fingerprint."""
         return {
-            "submission": key_of({"digest": submission.digest, "said": json.dumps(said)}),
+            "submission": submission,
+            "sandbox": "none" if self.unsandboxed else "held",
             "problem": self.judging(blank.stem).digest,
             "engine": code_digest(),
             "seed": key_of({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),

@@ -56,7 +56,6 @@ def configure(c: Any) -> None:
     ]
     c.Autograde.autograde_preprocessors = [
         "ftgrade.nbgrader_step.OracleExecute",
-        "nbgrader.preprocessors.LimitOutput",
         "ftgrade.nbgrader_step.OracleSaveGrades",
         "nbgrader.preprocessors.AssignLatePenalties",
         "nbgrader.preprocessors.CheckCellMetadata",
@@ -144,17 +143,10 @@ class OracleExecute(Execute):
     def preprocess(self, nb: Notebook, resources: Resources = None, km: Any = None) -> tuple[Notebook, Resources]:
         directory = course_directory(self)
         stem, student = resources["nbgrader"]["notebook"], resources["nbgrader"]["student"]
-        graded = graded_cells(nb)
-        for cell in graded.values():
-            cell.outputs = [score_output(0.0, "")]
         grader = grader_of(Path(directory.root).absolute())
         with Gradebook(directory.db_url, directory.course_id) as gradebook:
             demand_same_release(stem, grader.judging(stem).problem, released_cells(gradebook, stem))
-        report = grader.report(student, stem)
-        for check in report.checks:
-            write_check(graded[check.name], check)
-        write_notes(nb, report.notes)
-        nb.metadata["ftgrade"] = told(report)
+        write_report(nb, grader.report(student, stem))
         return nb, resources
 
 
@@ -198,6 +190,17 @@ def score_output(score: float, html: str) -> Any:
     return nbformat.v4.new_output(
         "execute_result", {"text/plain": repr(score), "text/html": html}, execution_count=None
     )
+
+
+def write_report(nb: Notebook, report: Report) -> None:
+    """Write a report's verdicts and notes under the cells of a canonical notebook."""
+    graded = graded_cells(nb)
+    for cell in graded.values():
+        cell.outputs = [score_output(0.0, "")]
+    for check in report.checks:
+        write_check(graded[check.name], check)
+    write_notes(nb, report.notes)
+    nb.metadata["ftgrade"] = told(report)
 
 
 def write_check(cell: Any, check: CheckReport) -> None:
