@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "worker", "catalog", "channel", "problem"},
+    {"errors", "worker", "catalog", "channel", "problem", "course"},
     {
         "notebook",
         "sandbox",

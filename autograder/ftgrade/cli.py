@@ -1,6 +1,7 @@
 """The `ftgrade` command line: build, release, grade; every command says what it did and what to do next."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -314,24 +315,34 @@ def run_grade(arguments: argparse.Namespace) -> int:
 
 def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool) -> tuple[list[Report], list[str]]:
     """Judge, book and describe what was handed in; return the reports and what could not be booked."""
-    from ftgrade import classreport
-    from ftgrade.grade import Course, grade_class
-    from ftgrade.gradebook import Book
-    from ftgrade.nbgrader_step import grader_of
+    from ftgrade.course import Course
+    from ftgrade.doctor import strongest
+    from ftgrade.sandbox.process import Sandbox
 
     course = Course(root)
     stems = [stem for stem in stems if course.students(stem)]
     if not stems:
         return [], []
+    sandbox = Sandbox(strongest(course.state / "doctor.json"))
+    sandbox.begin()  # it imports torch on one core while we do on another
+    # jsonschema would build a grammar of web addresses, in over a second, for a check that no notebook needs.
+    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+    from ftgrade import classreport
+    from ftgrade.grade import grade_class
+    from ftgrade.gradebook import Book
+    from ftgrade.nbgrader_step import grader_of
+
+    grader = grader_of(root.absolute())
+    grader.made = sandbox
     book = Book(course)
     for stem in stems:
         book.demand_released(stem)
     total = sum(len(course.students(stem)) for stem in stems)
     by_stem: dict[str, list[Report]] = defaultdict(list)
-    with progress() as bars:
+    with contextlib.closing(grader), progress() as bars:
         grading = bars.add_task("grading", total=total)
         with book.ledgers(stems) as ledgers:
-            for report in grade_class(grader_of(root.absolute()), stems, workers, fresh):
+            for report in grade_class(grader, stems, workers, fresh):
                 by_stem[report.stem].append(report)
                 ledgers.book(report)
                 bars.advance(grading)
