@@ -316,14 +316,14 @@ def run_grade(arguments: argparse.Namespace) -> int:
 def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool) -> tuple[list[Report], list[str]]:
     """Judge, book and describe what was handed in; return the reports and what could not be booked."""
     from ftgrade.course import Course
-    from ftgrade.doctor import strongest
+    from ftgrade.doctor import kept_here, strongest
     from ftgrade.sandbox.process import Sandbox
 
     course = Course(root)
     stems = [stem for stem in stems if course.students(stem)]
     if not stems:
         return [], []
-    sandbox = Sandbox(strongest(course.state / "doctor.json"))
+    sandbox = Sandbox(strongest(kept_here()))
     sandbox.begin()  # it imports torch on one core while we do on another
     # jsonschema would build a grammar of web addresses, in over a second, for a check that no notebook needs.
     sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]

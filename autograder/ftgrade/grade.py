@@ -21,7 +21,7 @@ from ftgrade import channel, report
 from ftgrade.catalog import Catalog
 from ftgrade.channel import Call, Lost, Outcome
 from ftgrade.course import Course, read_roster
-from ftgrade.doctor import strongest
+from ftgrade.doctor import kept_here, strongest
 from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
 from ftgrade.judge import CheckVerdict, Judging
 from ftgrade.lastrun import LastRun, look_of
@@ -211,7 +211,7 @@ class Grader:
         """Return the strongest sandbox that holds here, chosen once. Raises CourseFault if none does."""
         with self.lock:
             if self.made is None:
-                self.made = Sandbox(strongest(self.course.state / "doctor.json", self.allow_unsandboxed))
+                self.made = Sandbox(strongest(kept_here(), self.allow_unsandboxed))
             return self.made
 
     @property

@@ -13,7 +13,7 @@ from ftgrade import build
 from ftgrade.booking import Ledger
 from ftgrade.catalog import home
 from ftgrade.course import Course
-from ftgrade.doctor import strongest
+from ftgrade.doctor import kept_here, strongest
 from ftgrade.grade import Grader, grade_class
 from ftgrade.gradebook import Book
 from ftgrade.nbgrader_step import grader_of
@@ -43,8 +43,8 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Generator[Sandbox]:
-    made = Sandbox(strongest(tmp_path_factory.mktemp("doctor") / "doctor.json"))
+def sandbox() -> Generator[Sandbox]:
+    made = Sandbox(strongest(kept_here()))
     yield made
     made.close()
 
