@@ -4,6 +4,7 @@ import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,30 @@ def local(module: types.ModuleType) -> Ask:
     return lambda call: channel.outcome(worker.call(call.request, vars(module)))
 
 
+def used_by(name: str, namespace: dict[str, Any]) -> set[str]:
+    """Return the names of a module that a function of it may look up, itself and those of what it calls included.
+
+    >>> exec("def f(): return g() + [h() for _ in range(3)]\\ndef g(): return 1\\ndef h(): return 2", module := {})
+    >>> sorted(used_by("f", module)), used_by("g", module)
+    (['f', 'g', 'h'], {'g'})
+    """
+    found: set[str] = set()
+    waiting: list[Any] = [name]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if one in namespace and one not in found:
+                found.add(one)
+                waiting.append(namespace[one])
+        elif isinstance(one, types.CodeType):
+            waiting += [*one.co_names, *one.co_consts]
+        elif isinstance(one, types.FunctionType):
+            waiting.append(one.__code__)
+        elif isinstance(one, type) and one.__module__ == namespace.get("__name__"):
+            waiting += vars(one).values()
+    return found
+
+
 def cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
     """Yield a check's cases for one seed; checks draw from streams of their own, so none shifts another's values."""
     return check.cases(np.random.default_rng([seed, position]))
@@ -82,7 +107,9 @@ class Judging:
         self.catalog = catalog
         self.stem = stem
         self.digest = catalog.digest(stem)  # of what is loaded here, whatever happens to the files later
-        self.reference = local(catalog.solution(stem))
+        solution = catalog.solution(stem)
+        self.reference = local(solution)
+        self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
         self.mistaken: dict[str, Ask] = {}
 
     def judge(self, ask: Ask, seeds: list[int]) -> list[CheckVerdict]:
@@ -160,10 +187,12 @@ class Judging:
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
             return []
+        reached = {name for call in calls_of(failed[0].case) for name in self.uses.get(call.function, ())}
         return [
             mistake
             for mistake in self.problem.mistakes
-            if all(self.coincides(check, verdict, self.asked(mistake)) for verdict in failed)
+            if mistake.replaces in reached
+            and all(self.coincides(check, verdict, self.asked(mistake)) for verdict in failed)
         ]
 
     def asked(self, mistake: Mistake) -> Ask:
