@@ -4,6 +4,7 @@ What a command needs is imported when it runs: `--help` and completion answer at
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -435,8 +436,6 @@ def demand_built(catalog: Catalog) -> None:
 
 
 def run_grade(arguments: argparse.Namespace) -> int:
-    from ftgrade import late
-
     catalog = home()
     course = arguments.course
     if arguments.demo:
@@ -452,6 +451,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
     reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), arguments.workers, arguments.fresh)
     if not reports:
         raise CourseFault(f"nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb")
+    from ftgrade import late
+
     with opened(course) as gradebook:
         taken_off = late.penalties(gradebook, list(dict.fromkeys(report.stem for report in reports)))
     show(reports, course, taken_off)
@@ -475,35 +476,39 @@ def grade(
     catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool
 ) -> "tuple[list[Report], list[str]]":
     """Judge, book and describe what was handed in; return the reports and what could not be booked."""
-    from ftgrade import classreport, late
-    from ftgrade.grade import Course, grade_class
-    from ftgrade.gradebook import Book
-    from ftgrade.nbgrader_step import grader_of
+    from ftgrade.course import Course
+    from ftgrade.doctor import kept_here, strongest
+    from ftgrade.sandbox.process import Sandbox
 
     course = Course(root)
     stems = [stem for stem in stems if course.students(stem)]
     if not stems:
         return [], []
+    sandbox = Sandbox(strongest(kept_here()))
+    sandbox.begin()  # it imports torch on one core while we do on another
+    # jsonschema would build a grammar of web addresses, in over a second, for a check that no notebook needs.
+    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+    from ftgrade import classreport
+    from ftgrade.grade import grade_class
+    from ftgrade.gradebook import Book
+    from ftgrade.nbgrader_step import grader_of
+
+    grader = grader_of(root.absolute())
+    grader.made = sandbox
     book = Book(course)
-    late.plugin(root)  # a policy that can't be meant is told before anybody waits
     for stem in stems:
         book.demand_released(stem)
-    total = sum(len(course.students(stem)) for stem in stems)
     by_stem: dict[str, list[Report]] = defaultdict(list)
-    failed: list[str] = []
-    with progress({stem: len(course.students(stem)) for stem in stems}) as bars:
-        judging = bars.add_task("judging", total=total)
-        for report in grade_class(grader_of(root.absolute()), stems, workers, fresh):
-            by_stem[report.stem].append(report)
-            bars.saw(report.stem, report.score, report.needs_a_person)
-            bars.advance(judging)
-        booking = bars.add_task("booking", total=total)
-        for stem in stems:
-            failed += [f"{student}, {stem}" for student in book.book(stem, lambda: bars.advance(booking))]
-        writing = bars.add_task("feedback", total=len(stems))
-        for stem in stems:
-            book.write_feedback(stem)
-            bars.advance(writing)
+    totals = {stem: len(course.students(stem)) for stem in stems}
+    with contextlib.closing(grader), progress(totals) as bars:
+        grading = bars.add_task("grading", total=sum(totals.values()))
+        with book.ledgers(stems) as ledgers:
+            for report in grade_class(grader, stems, workers, fresh):
+                by_stem[report.stem].append(report)
+                bars.saw(report.stem, report.score, report.needs_a_person)
+                ledgers.book(report)
+                bars.advance(grading)
+            failed = [f"{report.student}, {report.stem}" for report in ledgers.settle()]
         summaries: list[classreport.ProblemSummary] = []
         comparing = bars.add_task("comparing", total=len(stems))
         for stem in stems:
@@ -560,7 +565,7 @@ def probed_row(one: "Finding", names: list[str]) -> tuple[str, ...]:
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
-    from ftgrade.grade import Course
+    from ftgrade.course import Course
     from ftgrade.report import from_json
 
     course = Course(arguments.course)
@@ -579,7 +584,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
 
 
 def run_diff(arguments: argparse.Namespace) -> int:
-    from ftgrade.grade import Course
+    from ftgrade.course import Course
     from ftgrade.regrade import changes
     from ftgrade.terminal import table
 
@@ -610,7 +615,7 @@ def opened(course: Path) -> "Gradebook":
 
 def run_due(arguments: argparse.Namespace) -> int:
     from ftgrade import late
-    from ftgrade.grade import Course
+    from ftgrade.course import Course
     from ftgrade.terminal import table
 
     catalog, course = home(), Course(arguments.course)
@@ -643,7 +648,7 @@ def run_due(arguments: argparse.Namespace) -> int:
 
 def run_extend(arguments: argparse.Namespace) -> int:
     from ftgrade import late
-    from ftgrade.grade import Course
+    from ftgrade.course import Course
 
     course, stem = Course(arguments.course), home().stem(arguments.stem)
     zone = late.timezone_of(course.root)
@@ -658,7 +663,7 @@ def run_extend(arguments: argparse.Namespace) -> int:
 
 def run_collect(arguments: argparse.Namespace) -> int:
     from ftgrade import collect, late
-    from ftgrade.grade import Course
+    from ftgrade.course import Course
     from ftgrade.terminal import table
 
     catalog, course = home(), Course(arguments.course)
@@ -691,7 +696,7 @@ def run_collect(arguments: argparse.Namespace) -> int:
 
 def run_todo(arguments: argparse.Namespace) -> int:
     from ftgrade import todo
-    from ftgrade.grade import Course
+    from ftgrade.course import Course
 
     course, catalog = Course(arguments.course), home()
     if arguments.settle:

@@ -22,8 +22,8 @@ from nbgrader.api import Gradebook
 from nbgrader.utils import parse_utc
 
 from ftgrade.archives import ENDINGS, is_archive, unpack
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course
 from ftgrade.late import moment
 from ftgrade.notebook import MAX_FILE_BYTES
 

@@ -32,8 +32,8 @@ from traitlets import Float, TraitError, Type, validate
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course
 from ftgrade.nbgrader_step import course_directory
 
 CONFIG_FILE = "nbgrader_config.py"
@@ -217,11 +217,15 @@ def write(course: Course, known: Extensions) -> None:
 
 def grant(submission: Any, known: Extensions) -> None:
     """Copy an extension to nbgrader's record of a submission; one that was granted there by hand stays."""
-    due, until = submission.assignment.duedate, known.get((submission.student_id, submission.assignment.name))
-    if due is None:
-        submission.extension = None  # nbgrader would add it to no date
-    elif until is not None:
-        submission.extension = max(until - due, timedelta(0))
+    until = known.get((submission.student_id, submission.assignment.name))
+    submission.extension = extension(submission.assignment.duedate, until, submission.extension)
+
+
+def extension(due: datetime | None, until: datetime | None, granted: timedelta | None) -> timedelta | None:
+    """Return an extension as nbgrader notes it: none without a due date, to which it would be added all the same."""
+    if due is None or until is None:
+        return granted if due else None
+    return max(until - due, timedelta(0))
 
 
 # ------------------------------------------------------------------------------------------------------------ commands
@@ -302,6 +306,6 @@ def demand_known(gradebook: Gradebook, course: Course, student: str) -> None:
 
 
 __all__ = [
-    "Deadline", "LatePenalties", "LatePolicy", "Policy", "deadlines", "demand_known", "extend", "extensions", "grant",
-    "local", "moment", "penalties", "penalty", "plugin", "set_due", "settings", "timezone_of",
+    "Deadline", "LatePenalties", "LatePolicy", "Policy", "deadlines", "demand_known", "extend", "extension",
+    "extensions", "grant", "local", "moment", "penalties", "penalty", "plugin", "set_due", "settings", "timezone_of",
 ]  # fmt: skip

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 from nbgrader.api import Gradebook
 
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course
 from ftgrade.problem import PERSONAL
 from ftgrade.report import Report, from_json
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -180,6 +181,22 @@ def test_what_is_due_is_told_in_the_courses_zone(course: Path, capsys: pytest.Ca
     said = " ".join(capsys.readouterr().out.split())
     assert "2026-12-01 18:00 CET" in said
     assert "1 of 6 submissions tell no time" in said
+
+
+def test_a_second_grading_books_what_changed_beside_the_notebook(course: Path, tmp_path: Path):
+    """A new time, a new policy, a new extension: no notebook is judged again, and every penalty follows."""
+    root = shutil.copytree(course, tmp_path / "course")
+    stamp = root / "submitted" / "early" / STEM / "timestamp.txt"
+    stamp.write_text("2026-12-02 10:00:00 UTC")
+    assert run(root, "grade", STEM, "-j", "1") == cli.FINE
+    assert penalties(root) == PENALTIES | {"early": 1.0}
+    written(root, CONFIG.replace("percent_a_day = 10", "percent_a_day = 20"))
+    assert run(root, "extend", "extended", STEM, "--none") == cli.FINE
+    assert run(root, "grade", STEM, "-j", "1") == cli.FINE
+    assert penalties(root) == PENALTIES | {"early": 2.0, "late": 4.0, "extended": 4.0}
+    assert run(root, "due", STEM, "--none") == cli.FINE
+    assert run(root, "grade", STEM, "-j", "1") == cli.FINE
+    assert set(penalties(root).values()) == {0.0}
 
 
 @pytest.fixture
