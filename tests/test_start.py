@@ -20,6 +20,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     for name in ("pyproject.toml", "requirements.lock"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "autograder").mkdir()
     places = {"ROOT": tmp_path, "VENV": tmp_path / ".venv", "STAMP": tmp_path / ".venv" / ".complete"}
     for name, value in places.items():
         monkeypatch.setattr(module, name, value)
@@ -48,6 +49,23 @@ def test_a_first_start_installs_and_a_second_one_asks_pip_for_nothing(start: Mod
     assert first >= 2
     assert start.main(["build"]) == 0
     assert len(start.asked) == first
+
+
+@pytest.mark.parametrize(("whole", "extras"), [(True, "course,grade,test"), (False, "course")])
+def test_a_students_bundle_installs_the_course_alone(start: ModuleType, whole: bool, extras: str):
+    if not whole:
+        (start.ROOT / "autograder").rmdir()
+    assert start.main([]) == 0
+    assert start.asked[-1][-1] == f"{start.ROOT}[{extras}]"
+
+
+def test_what_a_students_bundle_lacks_is_told_before_anything_is_installed(start: ModuleType, capsys):
+    (start.ROOT / "autograder").rmdir()
+    for words in (["test"], ["test", "peers"], ["grade", "--demo"], ["site"], ["check", "p03"]):
+        assert start.main(words) == 1
+        assert f"without `{words[0]}`: `python3 start.py` opens it" in capsys.readouterr().err
+    assert start.asked == []
+    assert start.main(["model", "smollm2"]) == 0
 
 
 def test_a_half_finished_install_is_noticed_and_mended(start: ModuleType, monkeypatch, capsys):

@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("release", help="make the students' notebooks in release/")
     one.add_argument("stems", nargs="*")
     one.add_argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these")
+    one.add_argument("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive")
     course_option(one)
     one.set_defaults(run=run_release)
 
@@ -269,6 +270,11 @@ def run_release(arguments: argparse.Namespace) -> int:
         out.print(f"released {stem}: give students {arguments.course / 'release' / stem}", soft_wrap=True)
     if arguments.students:
         release_personally(catalog, Course(arguments.course), chosen(catalog, arguments.stems), arguments.students)
+    if arguments.bundle:
+        from ftgrade import bundle
+
+        for path in bundle.write(catalog, Course(arguments.course), arguments.bundle):
+            out.print(f"bundle: {path}", markup=False, soft_wrap=True)
     return FINE
 
 

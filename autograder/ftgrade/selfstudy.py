@@ -180,6 +180,15 @@ def graded(catalog: Catalog, path: Path, stem: str, day: str) -> tuple[Report, s
         grader.close()
 
 
+def workplace() -> Course:
+    """Return where it's kept which sandbox holds here: beside the record, or in a scratch folder if that can't be."""
+    course = Course(record_path().parent)
+    try:
+        return Course(course.state.parent)
+    except OSError:
+        return Course(Path(tempfile.mkdtemp(prefix="ftgrade-")))
+
+
 def tried(report: Report) -> bool:
     """Say whether a notebook could be graded and holds an answer."""
     return report.state == "graded" and any(one.status != "not-attempted" for one in report.checks)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.feedback import check_html
 from ftgrade.grade import Course, Grader, open_seed
 from ftgrade.problem import PERSONAL
+from ftmath.progress import progress_path
 
 CATALOG = home()
 STEM = "p03_lora_parameters"
@@ -154,6 +156,26 @@ def test_nothing_is_left_in_the_folder_where_one_works(write: Write):
     write(WRONG)
     selfstudy.check(CATALOG, "p03")
     assert [path.name for path in Path().iterdir()] == [f"{STEM}.ipynb"]
+
+
+def test_attempts_are_kept_beside_the_exercises_that_are_done(monkeypatch):
+    assert selfstudy.record_path().parent == progress_path().parent
+    monkeypatch.delenv("FTMATH_PROGRESS")
+    assert selfstudy.record_path().parent == progress_path().parent
+
+
+def test_a_home_that_can_not_be_written_to_stops_nobody(write: Write, monkeypatch, tmp_path: Path):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    write(WRONG)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refused)
+        done = selfstudy.check(CATALOG, "p03")
+    assert done.report.score == 8.5
+    assert done.trouble.endswith("can't be written (Permission denied).")
+    assert done.learned.attempts == ()
 
 
 def test_an_empty_or_unreadable_notebook_is_no_attempt(write: Write):
