@@ -107,9 +107,8 @@ def find(catalog: Catalog, named: str, stem: str | None = None) -> tuple[str, li
     if not copies:
         raise CourseFault(f"there is no notebook of {full}: name its file, or make it with `ftgrade build`")
     given = stub(catalog, full)
-    return full, sorted(
-        copies.values(), key=lambda one: (answered(catalog, full, one, given), saved(one)), reverse=True
-    )
+    ranks = {copy: (answered(catalog, full, copy, given), saved(copy)) for copy in copies.values()}
+    return full, sorted(ranks, key=ranks.__getitem__, reverse=True)
 
 
 def stem_in(catalog: Catalog, name: str) -> str:
@@ -171,9 +170,8 @@ def now() -> datetime:
 
 def graded(catalog: Catalog, path: Path, stem: str, day: str) -> tuple[Report, str]:
     """Return a notebook's report, and the sandbox that it was made in, empty for none."""
-    grader = Grader(
-        catalog, Course(record_path().parent), allow_unsandboxed=True
-    )  # one's own code on one's own machine
+    # Without a sandbox it's one's own code on one's own machine.
+    grader = Grader(catalog, workplace(), allow_unsandboxed=True)
     try:
         return grader.open_report(path, stem, day), "" if grader.unsandboxed else grader.sandbox.backend.name
     finally:
@@ -221,11 +219,8 @@ def solution_text(catalog: Catalog, stem: str) -> str:
     """Return the reference without the docstrings of its functions, which the notebook holds."""
     text = catalog.leaves(stem).solution.read_text("utf-8")
     lines = text.splitlines()
-    documented = [
-        node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and ast.get_docstring(node)
-    ]
-    for node in reversed(documented):
-        words = node.body[0]
+    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    for words in [node.body[0] for node in reversed(functions) if ast.get_docstring(node)]:
         del lines[words.lineno - 1 : words.end_lineno]
     return "\n".join(lines) + "\n"
 
@@ -372,7 +367,10 @@ class Shown:
     @property
     def unaided(self) -> bool:
         """Say whether the best attempt came before the solution was shown."""
-        return self.best is not None and not (self.learned.opened and self.learned.opened < self.best.when)
+        opened = self.learned.opened
+        if self.best is None or not opened:
+            return self.best is not None
+        return datetime.fromisoformat(self.best.when) <= datetime.fromisoformat(opened)
 
 
 def certificate(catalog: Catalog, record: Mapping[str, Learned], name: str, today: str) -> str:

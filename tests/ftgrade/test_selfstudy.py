@@ -172,6 +172,7 @@ def test_a_home_that_can_not_be_written_to_stops_nobody(write: Write, monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refused)
+        assert selfstudy.workplace().root.parent == tmp_path
         done = selfstudy.check(CATALOG, "p03")
     assert done.report.score == 8.5
     assert done.trouble.endswith("can't be written (Permission denied).")
