@@ -75,12 +75,13 @@ class Learned:
 class Checked:
     """A notebook that was graded: which, on which day's numbers, behind which sandbox (empty for none), what came out.
 
-    `passed_over` are other copies with answers; `trouble` says why the attempt couldn't be kept, empty if it was.
+    `answer` is the fingerprint of what was answered, empty for a notebook that can't be read; `passed_over` are other copies with answers; `trouble` says why the attempt couldn't be kept, empty if it was.
     """
 
     path: Path
     day: str
     sandbox: str
+    answer: str
     report: Report
     learned: Learned
     passed_over: tuple[Path, ...] = ()
@@ -127,10 +128,15 @@ def stub(catalog: Catalog, stem: str) -> str:
 
 def answered(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
     """Say whether a notebook holds something else than what is handed out; one that can't be read does."""
+    return answer_in(catalog, stem, path) != given
+
+
+def answer_in(catalog: Catalog, stem: str, path: Path) -> str:
+    """Return the fingerprint of a notebook file's answers, empty for one that can't be read."""
     try:
-        return fingerprint_of(catalog, stem, notebook.read_file(path)) != given
+        return fingerprint_of(catalog, stem, notebook.read_file(path))
     except StudentFault:
-        return True
+        return ""
 
 
 def fingerprint_of(catalog: Catalog, stem: str, submission: notebook.Submission) -> str:
@@ -154,12 +160,13 @@ def check(catalog: Catalog, named: str, stem: str | None = None, day: str | None
     report, sandbox = graded(catalog, path, stem, day or today)
     given = stub(catalog, stem)
     passed_over = tuple(other for other in others if answered(catalog, stem, other, given))
-    done = Checked(path, day or today, sandbox, report, before, passed_over)
+    mine = answer_in(catalog, stem, path)
+    done = Checked(path, day or today, sandbox, mine, report, before, passed_over)
     if done.day != today or not tried(report):
         return done
     made = Attempt(
         begun.isoformat(timespec="seconds"), today, open_seed(stem, report.version, today), report.version,
-        report.score, report.points, fingerprint_of(catalog, stem, notebook.read_file(path)), sandbox,
+        report.score, report.points, mine, sandbox,
     )  # fmt: skip
     return noted(done, dataclasses.replace(before, attempts=(*before.attempts, made)))
 
@@ -274,6 +281,7 @@ def lines(catalog: Catalog, done: Checked) -> Iterator[str]:
     yield catalog.title(report.stem)
     yield f"graded: {near(done.path)}, saved {datetime.fromtimestamp(saved(done.path)):%Y-%m-%d %H:%M}"
     yield from (f"not graded: {near(path)}" for path in done.passed_over)
+    yield f"answer: {done.answer or 'none that can be read'}"
     yield f"numbers: those of {done.day}; each day has its own"
     yield f"sandbox: {done.sandbox or 'none; your code ran as your other programs do'}"
     for one in report.checks:
@@ -380,7 +388,8 @@ def certificate(catalog: Catalog, record: Mapping[str, Learned], name: str, toda
         learned = record.get(stem, Learned())
         points = sum(one.points for one in catalog.problem(stem).judged)
         shown.append(Shown(catalog.title(stem), points, learned, learned.best))
-    style = "\n".join((TEMPLATES / one).read_text("utf-8") for one in ("feedback/style.css", "class_report.css"))
+    sheets = ("feedback/style.css", "class_report.css", "certificate.css")
+    style = "\n".join((TEMPLATES / one).read_text("utf-8") for one in sheets)
     return environment().get_template("certificate.html.j2").render(
         name=name, today=today, shown=shown, style=Markup(style), style_hash=fingerprint(style),  # noqa: S704  (our own)
     )  # fmt: skip
