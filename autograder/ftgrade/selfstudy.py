@@ -75,7 +75,8 @@ class Learned:
 class Checked:
     """A notebook that was graded: which, on which day's numbers, behind which sandbox (empty for none), what came out.
 
-    `answer` is the fingerprint of what was answered, empty for a notebook that can't be read; `passed_over` are other copies with answers; `trouble` says why the attempt couldn't be kept, empty if it was.
+    `answer` is the fingerprint of what was answered, empty for a notebook that can't be read; `passed_over` are other
+    copies with answers; `trouble` says why the attempt couldn't be kept, empty if it was.
     """
 
     path: Path
