@@ -94,7 +94,6 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
 @pytest.mark.parametrize(
     ("words", "program"),
     [
-        ([], ["-m", "jupyterlab", "course/index.ipynb"]),
         (["test"], ["-m", "pytest"]),
         (["test", "-k", "lora"], ["-m", "pytest", "-k", "lora"]),
         (["test", "browser"], ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser"]),
@@ -108,6 +107,16 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
 )
 def test_words_go_where_they_belong(start: ModuleType, words: list[str], program: list[str]):
     assert start.command(words) == program
+
+
+def test_the_course_opens_on_its_index_and_serves_the_whole_project(start: ModuleType):
+    """The index links to problems outside its own folder."""
+    words = start.command([])
+    assert words[:2] == ["-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={start.ROOT}" in words
+    assert not any(word.endswith(".ipynb") and not word.startswith("--") for word in words)
+    (opened,) = [word.partition("=/lab/tree/")[2] for word in words if "default_url" in word]
+    assert (ROOT / opened).is_file()
 
 
 @pytest.mark.parametrize(("there", "asked"), [(True, 0), (False, 1)])
