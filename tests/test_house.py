@@ -33,6 +33,8 @@ FLOORS = [
         "audit",
         "exporters",
         "newcourse",
+        "selfstudy",
+        "bundle",
     },
     {"cli"},
 ]
