@@ -36,6 +36,8 @@ FLOORS = [
         "late",
         "collect",
         "todo",
+        "selfstudy",
+        "bundle",
     },
     {"cli"},
 ]

@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ EXIT_CODES = """exit codes:
 
 `ftgrade COMMAND --help` tells more. With --json a command prints one JSON document; the rest goes to stderr."""
 GROUPS = {
-    "Learn": ("check",),
+    "Learn": ("check", "certificate"),
     "Teach": ("new-course", "release", "due", "extend", "collect", "grade", "todo", "diff", "verify", "doctor"),
     "Write problems": ("new", "build", "fill", "audit"),
     "Shell": ("completion",),
@@ -121,10 +122,18 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
     one.add_argument("-o", "--output", type=Path, required=True, help="the notebook to write")
     one.set_defaults(run=run_fill)
 
-    one = commands.add_parser("check", help="grade one notebook on the published seed; nothing is stored")
-    one.add_argument("notebook", type=Path, help="the notebook's file")
+    one = commands.add_parser("check", help="grade your own notebook on today's numbers, as a class is graded")
+    one.add_argument("notebook", metavar="PROBLEM", help="a problem's name, such as p03, or a notebook's path")
     one.add_argument("--stem", help="the problem, if the file's name doesn't tell")
+    one.add_argument("--day", type=a_day, metavar="DATE", help="repeat on the numbers of a day, such as 2026-01-31")
+    one.add_argument("--page", action="store_true", help="write the feedback as a page beside the notebook")
+    one.add_argument("--solution", action="store_true", help="show the solution, after honest attempts")
     one.set_defaults(run=run_check)
+
+    one = commands.add_parser("certificate", help="write a page of what you have shown, signed by nobody")
+    one.add_argument("--name", default="", help="whose page it is")
+    one.add_argument("-o", "--output", type=Path, default=Path("certificate.html"), help="its file")
+    one.set_defaults(run=run_certificate)
 
     one = commands.add_parser("new-course", help="make a course folder, with a roster's students in its gradebook")
     one.add_argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty")
@@ -140,6 +149,7 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
     one = commands.add_parser("release", help="make the students' notebooks in release/")
     stems_argument(one)
     one.add_argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these")
+    one.add_argument("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive")
     course_option(one)
     one.set_defaults(run=run_release)
 
@@ -238,6 +248,14 @@ def pages(catalog: Catalog) -> dict[Path, str]:
     return {catalog.root / "docs" / "commands.md": manpage.page(*parsers(), GROUPS)}
 
 
+def a_day(word: str) -> str:
+    """Return a date as it's written in the record. Raises ArgumentTypeError."""
+    try:
+        return date.fromisoformat(word).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a date is written as 2026-01-31, got {word!r}") from None
+
+
 def chosen(catalog: Catalog, names: Sequence[str]) -> list[str]:
     return [catalog.stem(name) for name in names] or catalog.stems()
 
@@ -253,12 +271,20 @@ def run_build(arguments: argparse.Namespace) -> int:
     paths = build.stale(catalog, more) if arguments.check else build.build(catalog, more)
     say(arguments, {"changed": [str(path.relative_to(catalog.root)) for path in paths]})
     for path in paths:
-        out.print(f"{'stale' if arguments.check else 'built'}: {path.relative_to(catalog.root)}", soft_wrap=True)
+        out.print(
+            f"stale: {path.relative_to(catalog.root)}" if arguments.check else made(catalog, path), soft_wrap=True
+        )
     if arguments.check and paths:
         out.print("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
         return SOME_NEED_A_PERSON
     out.print(f"{len(build.wanted(catalog, more))} built files are up to date.")
     return FINE
+
+
+def made(catalog: Catalog, path: Path) -> str:
+    """Return what a build says of one file that it wrote."""
+    name = path.relative_to(catalog.root)
+    return f"your answers are kept in {name}" if name.parts[0] == "work" else f"built {name}"
 
 
 def run_new(arguments: argparse.Namespace) -> int:
@@ -319,34 +345,28 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    from ftgrade.grade import Course, Grader
-    from ftgrade.report import STATUS_WORDS
-    from ftgrade.terminal import table
+    from ftgrade import selfstudy
 
     catalog = home()
-    stem = catalog.stem(arguments.stem or arguments.notebook.stem)
-    grader = Grader(catalog, Course(Path()), allow_unsandboxed=True)  # one's own code on one's own machine
-    try:
-        report = grader.open_report(arguments.notebook, stem)
-    finally:
-        grader.close()
-    rows = [
-        (
-            check.name,
-            f"{check.score:g} of {check.points:g}",
-            STATUS_WORDS[check.status],
-            check.says or check.words,
-            check.next_step,
-        )
-        for check in report.checks
-    ]
-    columns = ("check", "points", "", "what was seen", "next step")
-    out.print(table(catalog.title(stem), columns, rows, left=columns))
-    for finding in report.findings:
-        out.print(finding.words, markup=False)
-    out.print(f"{report.score:g} of {report.points:g} points on the published seed; grading draws others.")
-    say(arguments, told(report))
-    return SOME_NEED_A_PERSON if report.needs_a_person else FINE
+    done = selfstudy.check(catalog, arguments.notebook, arguments.stem, arguments.day)
+    for line in selfstudy.lines(catalog, done):
+        out.print(line, markup=False, soft_wrap=True)
+    if arguments.page:
+        out.print(f"page: {selfstudy.write_page(catalog, done)}", markup=False, soft_wrap=True)
+    if arguments.solution:
+        out.print(selfstudy.reveal(catalog, done), markup=False, soft_wrap=True)
+    say(arguments, told(done.report))
+    return SOME_NEED_A_PERSON if done.report.needs_a_person else FINE
+
+
+def run_certificate(arguments: argparse.Namespace) -> int:
+    from ftgrade import selfstudy
+
+    page = selfstudy.certificate(home(), selfstudy.read_record(), arguments.name, date.today().isoformat())
+    arguments.output.write_text(page, "utf-8")
+    say(arguments, {"wrote": str(arguments.output)})
+    out.print(f"wrote {arguments.output}: it opens in a browser and prints", markup=False, soft_wrap=True)
+    return FINE
 
 
 def told(report: "Report") -> dict[str, Any]:
@@ -397,6 +417,11 @@ def run_release(arguments: argparse.Namespace) -> int:
         out.print(f"released {stem}: give students {arguments.course / 'release' / stem}", soft_wrap=True)
     if arguments.students:
         release_personally(catalog, Course(arguments.course), chosen(catalog, arguments.stems), arguments.students)
+    if arguments.bundle:
+        from ftgrade import bundle
+
+        for path in bundle.write(catalog, Course(arguments.course), arguments.bundle):
+            out.print(f"bundle: {path}", markup=False, soft_wrap=True)
     say(arguments, {"released": chosen(catalog, arguments.stems), "folder": str(arguments.course / "release")})
     return FINE
 
@@ -432,7 +457,7 @@ def demand_built(catalog: Catalog) -> None:
     from ftgrade import build
 
     for path in build.build(catalog, pages(catalog)):
-        out.print(f"built {path.relative_to(catalog.root)}", soft_wrap=True)
+        out.print(made(catalog, path), soft_wrap=True)
 
 
 def run_grade(arguments: argparse.Namespace) -> int:
