@@ -629,13 +629,18 @@ def run_diff(arguments: argparse.Namespace) -> int:
 
 
 def opened(course: Path) -> "Gradebook":
-    """Return a course's gradebook. Raises CourseFault for a folder that is no course."""
+    """Return a course's gradebook, where its configuration puts it. Raises CourseFault for a folder that has none."""
     from nbgrader.api import Gradebook
+    from nbgrader.coursedir import CourseDirectory
 
-    path = course.absolute() / "gradebook.db"
-    if not path.is_file():
+    from ftgrade import late
+
+    config = late.settings(course)
+    config.CourseDirectory.root = str(course.absolute())
+    directory: Any = CourseDirectory(config=config)
+    if directory.db_url.startswith("sqlite") and not Path(directory.db_url.partition(":///")[2]).is_file():
         raise CourseFault(f"{course} holds no gradebook.db: name a course's folder, or make one: `ftgrade new-course`")
-    return Gradebook(f"sqlite:///{path}")
+    return Gradebook(directory.db_url, directory.course_id)
 
 
 def run_due(arguments: argparse.Namespace) -> int:
@@ -728,7 +733,8 @@ def run_todo(arguments: argparse.Namespace) -> int:
         student, name = arguments.settle
         kinds = todo.settle(course, student, catalog.stem(name))
         out.print(f"settled for {student}, {catalog.stem(name)}: {', '.join(kinds)}", markup=False, soft_wrap=True)
-    needs = todo.needs(course, chosen(catalog, arguments.stems), arguments.server)
+    with opened(course.root) as gradebook:
+        needs = todo.needs(course, gradebook, chosen(catalog, arguments.stems), arguments.server)
     for reason, about in todo.ABOUT.items():
         mine = [need for need in needs if need.reason == reason]
         for line in [f"\n{reason}: {about} ({len(mine)})", *todo_lines(mine)] if mine else []:

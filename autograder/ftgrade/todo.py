@@ -61,15 +61,15 @@ class Booked:
     waiting: tuple[str, ...]
 
 
-def needs(course: Course, stems: Sequence[str], server: str = "") -> list[Need]:
+def needs(course: Course, gradebook: Gradebook, stems: Sequence[str], server: str = "") -> list[Need]:
     """Return what waits for a person, the gravest first; `server` is where formgrader runs, before its path."""
-    found = [need for stem in stems for need in of_problem(course, stem, server.rstrip("/"))]
+    found = [need for stem in stems for need in of_problem(course, gradebook, stem, server.rstrip("/"))]
     order = get_args(Reason)
     return sorted(found, key=lambda need: (order.index(need.reason), need.stem, need.student))
 
 
-def of_problem(course: Course, stem: str, server: str) -> Iterator[Need]:
-    booked = bookings(course.root / "gradebook.db", stem)
+def of_problem(course: Course, gradebook: Gradebook, stem: str, server: str) -> Iterator[Need]:
+    booked = bookings(gradebook, stem)
     for student in course.students(stem):
         known = booked.get(student, Booked("", ()))
         for reason, kind, words, cell in waits(course, student, stem, known):
@@ -144,18 +144,15 @@ def settle(course: Course, student: str, stem: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- formgrader
 
 
-def bookings(gradebook: Path, stem: str) -> dict[str, Booked]:
-    """Return what a gradebook knows of a problem's submissions, by student; nothing if there is no gradebook."""
-    if not gradebook.is_file():
-        return {}
-    with Gradebook(f"sqlite:///{gradebook.absolute()}") as book:
-        submissions: list[Any] = book.assignment_submissions(stem)
-        return {
-            submission.student_id: Booked(notebook.id, waiting(notebook))
-            for submission in submissions
-            for notebook in submission.notebooks
-            if notebook.name == stem
-        }
+def bookings(gradebook: Gradebook, stem: str) -> dict[str, Booked]:
+    """Return what a gradebook knows of a problem's submissions, by student."""
+    submissions: list[Any] = gradebook.assignment_submissions(stem)
+    return {
+        submission.student_id: Booked(notebook.id, waiting(notebook))
+        for submission in submissions
+        for notebook in submission.notebooks
+        if notebook.name == stem
+    }
 
 
 def waiting(notebook: Any) -> tuple[str, ...]:

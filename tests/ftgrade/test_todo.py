@@ -47,7 +47,12 @@ def put(root: Path, student: str, text: str) -> None:
 
 
 def found(course: Course) -> dict[tuple[str, str], Need]:
-    return {(need.student, need.reason): need for need in needs(course, [STEM], "http://x/")}
+    return {(need.student, need.reason): need for need in listed(course)}
+
+
+def listed(course: Course) -> list[Need]:
+    with Gradebook(f"sqlite:///{course.root / 'gradebook.db'}") as gradebook:
+        return needs(course, gradebook, [STEM], "http://x/")
 
 
 def test_everything_that_waits_is_told_once_with_its_mend(course: Course):
@@ -58,7 +63,7 @@ def test_everything_that_waits_is_told_once_with_its_mend(course: Course):
     assert f"submitted/bob/{STEM}/" in all_of_them["bob", "unreadable"].mend
     assert "stand more than once" in all_of_them["cyd", "integrity"].words
     assert all_of_them["dan", "manual"].kind == "order"
-    assert [need.reason for need in needs(course, [STEM])] == ["unreadable", "manual", "integrity", "ungraded"]
+    assert [need.reason for need in listed(course)] == ["unreadable", "manual", "integrity", "ungraded"]
 
 
 def test_a_link_leads_to_the_submission_and_counts_the_fields_before_the_cell(course: Course):
@@ -123,8 +128,10 @@ def test_the_command_groups_by_reason_and_is_silent_where_nothing_waits(
     assert "http://localhost:8888/formgrader/submissions/" in said
     assert cli.main(["todo", "--course", str(course.root), "--json"]) == cli.SOME_NEED_A_PERSON
     assert json.loads(capsys.readouterr().out)["needs"][0]["reason"] == "unreadable"
-    assert cli.main(["todo", "--course", str(tmp_path)]) == cli.FINE
+    assert cli.main(["todo", "p03", "--course", str(course.root)]) == cli.FINE
     assert "Nothing needs a person." in capsys.readouterr().out
+    assert cli.main(["todo", "--course", str(tmp_path)]) == cli.COULD_NOT
+    assert "holds no gradebook.db" in capsys.readouterr().err
 
 
 def test_grading_tells_its_reports_as_one_document(course: Course, capsys: pytest.CaptureFixture[str]):
