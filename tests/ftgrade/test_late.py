@@ -183,9 +183,6 @@ def test_what_is_due_is_told_in_the_courses_zone(course: Path, capsys: pytest.Ca
     assert "1 of 6 submissions tell no time" in said
 
 
-# Where nothing is judged, grading ends while the sandbox's parent still starts, and the thread that waits for it may
-# find its process gone (`Sandbox.last_words`): no score depends on it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_second_grading_books_what_changed_beside_the_notebook(course: Path, tmp_path: Path):
     """A new time, a new policy, a new extension: no notebook is judged again, and every penalty follows."""
     root = shutil.copytree(course, tmp_path / "course")

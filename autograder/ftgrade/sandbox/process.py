@@ -191,25 +191,26 @@ class Sandbox:
 
     def last_words(self) -> str:
         """Return the last line that a parent which didn't start wrote to its stderr."""
-        if self.process is None or self.process.stderr is None:
-            return ""
-        self.process.kill()
-        lines = self.process.stderr.read().decode("utf-8", "replace").strip().splitlines()
+        process, lines = self.process, list[str]()
+        if process is not None and process.stderr is not None:
+            process.kill()
+            with contextlib.suppress(ValueError):  # closed meanwhile by who needs no sandbox any more
+                lines = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:300] if lines else ""
 
     def close(self) -> None:
         """End the parent process; its children end with it."""
-        if self.control is not None:
-            self.control.close()
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            if self.process.stderr is not None:
-                self.process.stderr.close()
-        if self.base and not self.backend.base:
-            shutil.rmtree(self.base, ignore_errors=True)
-        self.control = self.process = None
-        self.base = ""
+        control, process, base = self.control, self.process, self.base
+        self.control, self.process, self.base = None, None, ""
+        if control is not None:
+            control.close()
+        if process is not None:
+            process.kill()
+            process.wait()
+            if process.stderr is not None:
+                process.stderr.close()
+        if base and not self.backend.base:
+            shutil.rmtree(base, ignore_errors=True)
 
 
 def demand_walls(connection: socket.socket) -> int | None:
