@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def serving(words: list[str], folder: Path, private: Path, **environment: str) -> Iterator[Server]:
+def served(words: list[str], folder: Path, private: Path, **environment: str) -> Iterator[Server]:
     """Start JupyterLab by these words to the interpreter, in a folder, with settings of its own in another."""
     port, token = free_port(), secrets.token_hex(16)
     places = {f"JUPYTER_{name}_DIR": str(private / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")} | {
@@ -79,8 +79,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
     for drawer in ("course", "source"):
         shutil.copytree(ROOT / drawer, folder / drawer, ignore=shutil.ignore_patterns("__pycache__"))
-    with serving(["-m", "jupyterlab"], folder, tmp_path_factory.mktemp("jupyter")) as server:
+    with served(["-m", "jupyterlab"], folder, tmp_path_factory.mktemp("jupyter")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., contextlib.AbstractContextManager[Server]]:
+    return served
 
 
 def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
