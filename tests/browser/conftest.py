@@ -101,6 +101,16 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def answering() -> Callable[..., None]:
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    return lambda count: [free_port() for _ in range(count)]
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
