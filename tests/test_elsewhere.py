@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted([*(ROOT / "course").rglob("*.ipynb"), *(ROOT / "source").rglob("*.ipynb")])
+NOTEBOOKS = sorted(
+    path for pattern in ("course/*.ipynb", "course/[0-9]*/*.ipynb", "source/*/*.ipynb") for path in ROOT.glob(pattern)
+)
 DEPLOY = ROOT / "deploy"
 
 
