@@ -252,7 +252,8 @@ def command(words: list[str]) -> list[str]:
     """Return the program that the words ask for, to be run by the environment's interpreter."""
     first: str | None = words[0] if words else None
     if first is None:
-        return ["-m", "jupyterlab", "course/index.ipynb"]
+        # Named as a file, the notebook would make its folder the root, and links to source/ would lead nowhere.
+        return ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/course/index.ipynb"]
     if words[:2] == ["test", "browser"]:
         return ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser", *words[2:]]
     if words[:2] == ["test", "peers"]:

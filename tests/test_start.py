@@ -81,7 +81,7 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
 @pytest.mark.parametrize(
     ("words", "program"),
     [
-        ([], ["-m", "jupyterlab", "course/index.ipynb"]),
+        ([], ["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/course/index.ipynb"]),
         (["test"], ["-m", "pytest"]),
         (["test", "-k", "lora"], ["-m", "pytest", "-k", "lora"]),
         (["test", "browser"], ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser"]),
