@@ -1,6 +1,7 @@
 """JupyterLabs with settings of their own, a page of headless Chromium on them, and what looks at a page for us."""
 
 import contextlib
+import importlib.util
 import os
 import secrets
 import shutil
@@ -75,11 +76,18 @@ def served(words: list[str], folder: Path, private: Path, **environment: str) ->
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A JupyterLab on a copy of the course and the problems."""
-    folder = tmp_path_factory.mktemp("served")
+    """What `python3 start.py` starts for a student, on a copy of the course and the problems."""
+    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
+    assert spec
+    assert spec.loader
+    start = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(start)
+    words = start.command([])
+    profile = start.environment(words)["JUPYTER_CONFIG_PATH"]
+    folder, private = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("jupyter")
     for drawer in ("course", "source"):
         shutil.copytree(ROOT / drawer, folder / drawer, ignore=shutil.ignore_patterns("__pycache__"))
-    with served(["-m", "jupyterlab"], folder, tmp_path_factory.mktemp("jupyter")) as server:
+    with served(words, folder, private, JUPYTER_CONFIG_PATH=profile, JUPYTER_NO_CONFIG="") as server:
         yield server
 
 
@@ -171,6 +179,16 @@ def run_notebook(lab: Server, run_at: Callable) -> Callable:
 
     def run(path: str, picture: str):
         return run_at(f"{lab.address}/lab/workspaces/{picture}/tree/{path}?token={lab.token}", path, picture)
+
+    return run
+
+
+@pytest.fixture
+def run_in_notebook_7(lab: Server, run_at: Callable) -> Callable:
+    """Return a function that does the same in Notebook 7, which JupyterLab's server serves too."""
+
+    def run(path: str, picture: str):
+        return run_at(f"{lab.address}/notebooks/{path}?token={lab.token}", path, picture)
 
     return run
 
