@@ -251,7 +251,9 @@ def test_a_page_from_the_disk_is_accessible_in_light_and_dark(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_from_the_disk_fits_a_phone_and_a_sheet(paper: Callable, look: Callable, name: str):
+def test_a_page_from_the_disk_fits_a_phone_and_a_sheet(
+    paper: Callable, demand_accessible: Callable, look: Callable, name: str
+):
     page = paper(name)
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
@@ -261,6 +263,7 @@ def test_a_page_from_the_disk_fits_a_phone_and_a_sheet(paper: Callable, look: Ca
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 718
     ink, sheet = page.evaluate("() => ['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])")
     assert (ink, sheet) == ("rgb(0, 0, 0)", "rgb(255, 255, 255)")
+    demand_accessible(page)
     look(page, f"{name}-print")
 
 

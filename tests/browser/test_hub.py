@@ -39,7 +39,7 @@ c.Authenticator.allow_all = True
 c.JupyterHub.spawner_class = "simple"
 c.SimpleLocalProcessSpawner.home_dir_template = "{folder}/{{username}}"
 c.Spawner.cmd = ["{python}", "-m", "jupyterhub.singleuser"]
-c.Spawner.args = ["--allow-root", "--expose-app-in-browser"]
+c.Spawner.args = ["--allow-root", "--LabApp.expose_app_in_browser=True"]
 c.Spawner.default_url = "/lab/tree/course/index.ipynb"
 c.Spawner.environment = {{"JUPYTER_CONFIG_PATH": "{profile}"}}
 c.Spawner.start_timeout = 120
