@@ -1,7 +1,7 @@
 """The colours of the figures stay apart for every eye: computed, for the three kinds of colour blindness.
 
 The eyes are those of Machado, Oliveira and Fernandes (2009), table 1, severity 1: matrices on linear RGB. The distance
-is CIEDE2000. In the same page, Chromium's own emulation is held to these numbers by tests/browser/test_days.py.
+is CIEDE2000. tests/browser/test_days.py holds Chromium's own emulation to these matrices.
 """
 
 import itertools
