@@ -171,8 +171,7 @@ def test_a_persons_point_is_typed_saved_and_survives_a_regrade(
     office.goto(f"{instructor.address}/formgrader/gradebook/{AUDIT}/{AUDIT}")
     office.get_by_text("Submission #1").click()
     office.wait_for_function("() => document.querySelector('input.score#order')?.value === '0.75'")
-    point.scroll_into_view_if_needed()
-    look(office, "formgrader-point")
+    look(office.locator(".nbgrader_cell", has=point), "formgrader-point")
 
 
 # ---------------------------------------------------------------------------------------- pages that open from the disk
