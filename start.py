@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / ".complete"
+PROFILE = ROOT / "course" / ".jupyter"  # a student's JupyterLab: no tools for instructors, no news at the first start
 LOCK = ROOT / "requirements.lock"
 OLDEST = (3, 11)
 ADAPTERS = VENV / "adapters"  # a library that needs an older transformers than the other peers do
@@ -290,16 +291,23 @@ def command(words: list[str]) -> list[str]:
     return ["-m", "ftgrade.cli", *words]
 
 
+def environment(words: list[str]) -> dict[str, str]:
+    """Return the environment of a program: JupyterLab looks into the course's profile first."""
+    # Threads that spin only shortly while they wait: see ftmath, which sets the same where it is imported before torch.
+    found = {"GOMP_SPINCOUNT": "1000", **os.environ}
+    if "jupyterlab" in words[:2]:
+        found["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [str(PROFILE), found.get("JUPYTER_CONFIG_PATH")]))
+    return found
+
+
 def run(words: list[str]) -> int:
     """Run the environment's interpreter in place of this one; the tests and JupyterLab start at the project's root."""
-    # Threads that spin only shortly while they wait: see ftmath, which sets the same where it is imported before torch.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if "ftgrade.cli" not in words[:2]:
         os.chdir(str(ROOT))
     program = [str(python()), *words]
     if os.name != "nt":  # there, replacing a process would give the terminal back too early
-        os.execv(program[0], program)
-    return subprocess.run(program, check=False).returncode
+        os.execve(program[0], program, environment(words))
+    return subprocess.run(program, env=environment(words), check=False).returncode
 
 
 if __name__ == "__main__":

@@ -40,3 +40,16 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
+
+
+def reachable(app, page, template, context, doctree) -> None:
+    """Let the keyboard scroll a wide listing, and say how high the sidebar's headings stand."""
+    if "body" in context:
+        context["body"] = context["body"].replace("<pre>", '<pre tabindex="0">')
+    if "furo_navigation_tree" in context:
+        tree = context["furo_navigation_tree"]
+        context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def setup(app) -> None:
+    app.connect("html-page-context", reachable, priority=900)  # after the theme has made its tree

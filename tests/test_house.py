@@ -38,6 +38,7 @@ FLOORS = [
         "todo",
         "selfstudy",
         "bundle",
+        "formulas",
     },
     {"cli"},
 ]

@@ -21,7 +21,12 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in ("pyproject.toml", "requirements.lock"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / "autograder").mkdir()
-    places = {"ROOT": tmp_path, "VENV": tmp_path / ".venv", "STAMP": tmp_path / ".venv" / ".complete"}
+    places = {
+        "ROOT": tmp_path,
+        "PROFILE": tmp_path / "course" / ".jupyter",
+        "VENV": tmp_path / ".venv",
+        "STAMP": tmp_path / ".venv" / ".complete",
+    }
     for name, value in places.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "LOCK", tmp_path / "requirements.lock")
@@ -127,6 +132,15 @@ def test_the_sites_tools_are_installed_when_they_are_missing(start: ModuleType, 
     assert start.main(["site"]) == 0
     assert [words[-1] for words in start.asked[before:]] == [f"{start.ROOT}[site]"] * asked
     assert start.ran[-1] == ["site/pages.py"]
+
+
+def test_only_the_students_jupyterlab_takes_the_courses_profile(start: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    """The profile hides nbgrader's tools for instructors."""
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
+    assert start.environment(["-m", "ftgrade.cli", "grade"])["JUPYTER_CONFIG_PATH"] == "mine"
+    paths = start.environment(start.command([]))["JUPYTER_CONFIG_PATH"].split(start.os.pathsep)
+    assert paths == [str(start.PROFILE), "mine"]
+    assert (ROOT / start.PROFILE.relative_to(start.ROOT) / "labconfig" / "page_config.json").is_file()
 
 
 def test_a_model_that_is_not_offered_is_told(start: ModuleType):

@@ -19,12 +19,7 @@ from ftgrade.grade import Course
 FOLDER = "fine-tuning-math"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # of what an archive can hold: the same files give the same bytes on any day
 AS_THEY_ARE = ("start.py", "requirements.lock", "LICENSE")
-OURS = ("README.md", "page_config.json", "overrides.json")
 DECLARED = ("name", "version", "description", "requires-python", "license", "license-files", "dependencies")
-SETTINGS = {
-    "page_config.json": "etc/jupyter/labconfig/page_config.json",
-    "overrides.json": f"share/jupyter/lab/settings/overrides.d/{FOLDER}.json",
-}
 NBGRADER_CONFIG = """c = get_config()
 c.Exchange.assignment_dir = "problems"  # where the assignment list fetches to and submits from
 """
@@ -60,9 +55,10 @@ def pack(files: dict[str, bytes], path: Path) -> None:
 
 
 def lessons(catalog: Catalog) -> dict[str, bytes]:
-    """Return the built notebooks, the sheets and the library by their names in the archive, without their masters."""
+    """Return the built notebooks, the sheets, the library and the students' settings of JupyterLab, without masters."""
     course = catalog.root / "course"
-    paths = [*catalog.course_text().values(), *course.glob("*.md"), *ordinary(course / "ftmath")]
+    paths = [*catalog.course_text().values(), *course.glob("*.md")]
+    paths += [*ordinary(course / "ftmath"), *ordinary(course / ".jupyter")]
     files = {path.relative_to(catalog.root).as_posix(): path.read_bytes() for path in paths}
     # A student has no drawers of source/ and solutions/: what is asked of them stands in problems/.
     return {name: data.replace(b"../source/", b"../problems/") for name, data in files.items()}
@@ -88,10 +84,10 @@ def problems(catalog: Catalog, course: Course, student: str | None) -> dict[str,
 
 
 def starters(catalog: Catalog) -> dict[str, bytes]:
-    """Return what stands at the archive's top: the command, the versions, our words and settings for students."""
-    root, ours = catalog.root, TEMPLATES / "bundle"
+    """Return what stands at the archive's top: the command, the versions, and our words for students."""
+    root = catalog.root
     files = {name: (root / name).read_bytes() for name in AS_THEY_ARE}
-    files |= {f"settings/{name}" if name in SETTINGS else name: (ours / name).read_bytes() for name in OURS}
+    files["README.md"] = (TEMPLATES / "bundle" / "README.md").read_bytes()
     conda = re.sub(r"--editable \.\[.*\]", "--editable .[course]", (root / "environment.yml").read_text("utf-8"))
     texts = {"pyproject.toml": project(root), "environment.yml": conda, "nbgrader_config.py": NBGRADER_CONFIG}
     return files | {name: text.encode() for name, text in texts.items()}
@@ -100,18 +96,16 @@ def starters(catalog: Catalog) -> dict[str, bytes]:
 def project(root: Path) -> str:
     """Return a pyproject.toml for the library alone, with the versions of ours.
 
-    A student's JupyterLab has nbgrader for *Validate* and *Submit*, and its tools for instructors switched off.
+    A student's JupyterLab has nbgrader for *Validate* and *Submit*; `course/.jupyter` hides its tools for instructors.
     """
     ours = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
     extras = ours["project"]["optional-dependencies"]
     student = [*extras["course"], *(line for line in extras["grade"] if line.startswith("nbgrader"))]
-    shared = {f"settings/{name}": place for name, place in SETTINGS.items()}
     tables = {
         "build-system": ours["build-system"],
         "project": {name: ours["project"][name] for name in DECLARED} | {"readme": "README.md"},
         "project.optional-dependencies": {"course": student},
         "tool.hatch.build.targets.wheel": {"packages": ["course/ftmath"]},
-        "tool.hatch.build.targets.wheel.shared-data": shared,
     }
     return "\n".join(f"[{name}]\n" + table(values) for name, values in tables.items())
 

@@ -62,6 +62,7 @@ def configure(c: Any) -> None:
     ]
     # The second folder holds formgrader's own page, which is looked up by the same setting.
     c.HTMLExporter.extra_template_basedirs = [str(TEMPLATES), str(Path(formgrader.__file__).parent / "templates")]
+    c.HTMLExporter.filters = {"markdown2html": "ftgrade.formulas.markdown_html"}
 
 
 def make_alembic_findable() -> None:

@@ -79,6 +79,15 @@ def test_a_page_sets_its_formulas_and_overflows_nowhere(page, address: str, name
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.parametrize("name", ["index", "05_lora_algebra/theory"])
+def test_what_stands_on_a_page_is_accessible_in_light_and_dark(page, address: str, demand_accessible, name: str):
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(f"{address}/{name}.html")
+        page.wait_for_selector("mjx-container svg")
+        demand_accessible(page)
+
+
 def test_links_between_notebooks_reach_their_headings(page, address: str):
     page.goto(f"{address}/05_lora_algebra/theory.html")
     for text, title in (("exercise 5.1", "Part 5, exercises"), ("p05, truncated SVD", "Problem 5")):

@@ -23,6 +23,7 @@ from ftgrade.notebook import MAX_FILE_BYTES
 from packaging.requirements import Requirement
 
 CATALOG = home()
+PROFILE = CATALOG.root / "course" / ".jupyter"
 STEM = "p03_lora_parameters"
 TOP = "fine-tuning-math/"
 
@@ -80,7 +81,8 @@ def test_it_holds_the_course_the_problems_and_what_starts_them(course: Course):
     sheets = {f"course/{name}.md" for name in ("checklist", "errata", "formulas", "glossary")}
     problems = {f"problems/{stem}/{stem}.ipynb" for stem in CATALOG.stems()}
     top = {"LICENSE", "README.md", "environment.yml", "nbgrader_config.py", "pyproject.toml", "requirements.lock"}
-    settings = {"settings/overrides.json", "settings/page_config.json"}
+    settings = {f"course/.jupyter/{path.relative_to(PROFILE).as_posix()}" for path in PROFILE.rglob("*.json")}
+    assert len(settings) == 3
     assert rest == lessons | sheets | problems | settings | top | {"start.py"}
 
 
@@ -236,7 +238,7 @@ def test_its_start_finds_all_that_it_installs(start: ModuleType, unpacked: Path)
     assert project["project"]["optional-dependencies"].keys() == {"course"}
     assert [start.locked(name) for name in ("torch", "jupyterlab", "nbgrader")]
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    for name in (*wheel["packages"], *wheel["shared-data"], *project["project"]["license-files"], "README.md"):
+    for name in (*wheel["packages"], *project["project"]["license-files"], "README.md"):
         assert (unpacked / name).exists()
     assert (unpacked / start.command([])[-1].partition("/lab/tree/")[2]).is_file()
 
@@ -266,7 +268,8 @@ def test_its_library_works_without_the_grader(unpacked: Path):
 
 
 def test_instructors_tools_are_switched_off_by_the_names_that_nbgrader_gives_them(unpacked: Path):
-    off = json.loads((unpacked / "settings" / "page_config.json").read_text())["disabledExtensions"]
+    page = unpacked / "course" / ".jupyter" / "labconfig" / "page_config.json"
+    off = json.loads(page.read_text())["disabledExtensions"]
     front_end = Path(sys.prefix, "share", "jupyter", "labextensions", "@jupyter", "nbgrader", "static")
     scripts = "".join(path.read_text("utf-8") for path in front_end.glob("*.js"))
     named = set(re.findall(r"@jupyter/nbgrader:[a-z-]+", scripts))

@@ -71,8 +71,11 @@ export function drawPanel(panel, width) {
       });
     });
     const every = Math.ceil((panel.x.length * 34) / inside);
+    // Names that are wider than their place stand in two rows.
+    const crowded = panel.x.some((name) => 6 * String(name).length > slot * every);
     panel.x.forEach((name, place) => {
-      if (place % every === 0) svg.append(shape("text", { x: left + slot * (place + 0.5), y: height - bottom + 15, "text-anchor": "middle" }, String(name)));
+      const y = height - bottom + 13 + (crowded && (place / every) % 2 ? 12 : 0);
+      if (place % every === 0) svg.append(shape("text", { x: left + slot * (place + 0.5), y, "text-anchor": "middle" }, String(name)));
     });
   } else if (panel.kind === "points") {
     const scale = panel.log_x ? Math.log10 : (value) => value;
