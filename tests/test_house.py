@@ -22,7 +22,18 @@ FLOORS = [
         "canonical",
     },
     {"judge", "report", "grade", "regrade", "mutants", "lessons", "sheets", "similarity"},
-    {"build", "feedback", "classreport", "demo", "nbgrader_step", "gradebook", "audit", "exporters", "newcourse"},
+    {
+        "build",
+        "feedback",
+        "classreport",
+        "demo",
+        "nbgrader_step",
+        "gradebook",
+        "audit",
+        "exporters",
+        "newcourse",
+        "cluster",
+    },
     {"cli"},
 ]
 LIBRARY_FLOORS = [

@@ -18,8 +18,12 @@ from ftgrade.errors import CourseFault, GradingError
 from ftgrade.report import STATUS_WORDS, Report
 
 if TYPE_CHECKING:
-    from ftgrade.grade import Course
+    from collections.abc import Callable, Iterator
+
+    from ftgrade.grade import Course, Grader
     from ftgrade.similarity import Echo
+
+    Judge = Callable[[Grader, list[str]], Iterator[Report]]
 
 FINE, SOME_NEED_A_PERSON, COULD_NOT = 0, 1, 2
 out = Console(highlight=False)
@@ -87,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("grade", help="grade what was handed in: gradebook, feedback, class report")
     one.add_argument("stems", nargs="*")
     one.add_argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once")
+    one.add_argument("--scheduler", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…")
     one.add_argument("--fresh", action="store_true", help="judge again what hasn't changed")
     one.add_argument("--demo", action="store_true", help="grade a made-up class in a scratch folder")
     one.add_argument(
@@ -295,7 +300,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
         from ftgrade.doctor import ALLOW
 
         os.environ[ALLOW] = "1"
-    reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), arguments.workers, arguments.fresh)
+    judge = judging(arguments.workers, arguments.scheduler, arguments.fresh)
+    reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), judge)
     if not reports:
         out.print(f"Nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb", soft_wrap=True)
         return COULD_NOT
@@ -312,10 +318,20 @@ def run_grade(arguments: argparse.Namespace) -> int:
     return SOME_NEED_A_PERSON if ours or failed or expected else FINE
 
 
-def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool) -> tuple[list[Report], list[str]]:
+def judging(workers: int, scheduler: str | None, fresh: bool) -> "Judge":
+    """Return what judges a class: this machine's workers, or those of a scheduler."""
+    from ftgrade import cluster
+    from ftgrade.grade import grade_class
+
+    if scheduler is None:
+        return lambda grader, stems: grade_class(grader, stems, workers, fresh)
+    return lambda grader, stems: cluster.grade_class(grader, stems, scheduler, fresh)
+
+
+def grade(catalog: Catalog, root: Path, stems: list[str], judge: "Judge") -> tuple[list[Report], list[str]]:
     """Judge, book and describe what was handed in; return the reports and what could not be booked."""
     from ftgrade import classreport
-    from ftgrade.grade import Course, grade_class
+    from ftgrade.grade import Course
     from ftgrade.gradebook import Book
     from ftgrade.nbgrader_step import grader_of
 
@@ -330,10 +346,10 @@ def grade(catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: b
     by_stem: dict[str, list[Report]] = defaultdict(list)
     failed: list[str] = []
     with progress() as bars:
-        judging = bars.add_task("judging", total=total)
-        for report in grade_class(grader_of(root.absolute()), stems, workers, fresh):
+        judged = bars.add_task("judging", total=total)
+        for report in judge(grader_of(root.absolute()), stems):
             by_stem[report.stem].append(report)
-            bars.advance(judging)
+            bars.advance(judged)
         booking = bars.add_task("booking", total=total)
         for stem in stems:
             failed += [f"{student}, {stem}" for student in book.book(stem, lambda: bars.advance(booking))]

@@ -13,7 +13,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,16 @@ def personal_seed(course: "Course", student: str, stem: str, version: int) -> in
     if student not in course.roster():
         return open_seed(stem, version)
     return seed_of("personal", course.secret().hex(), student, stem, str(version))
+
+
+def statement_seeds(course: "Course", stem: str, version: int) -> list[int]:
+    """Return the personal seeds of every statement of a problem: the published one's, then the roster's students'."""
+    roster = course.roster()
+    secret = course.secret().hex() if roster else ""
+    return [
+        open_seed(stem, version),
+        *(seed_of("personal", secret, student, stem, str(version)) for student in roster),
+    ]
 
 
 def seed_of(*parts: str) -> int:
@@ -274,6 +284,16 @@ def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], 
     return code, findings
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A submission that is read and not judged yet: the report to fill, what was read, and the seeds to judge with."""
+
+    blank: Report
+    submission: Submission
+    seeds: list[int]
+    personal: int
+
+
 class Grader:
     """Grade submissions of a course: problems loaded once, one sandbox, reports stored by what was graded."""
 
@@ -309,6 +329,15 @@ class Grader:
 
     def report(self, student: str, stem: str, fresh: bool = False) -> Report:
         """Return the report of what a student handed in: the stored one if nothing changed, else a new one."""
+        found = self.found(student, stem, fresh)
+        if isinstance(found, Work) and self.unsandboxed:
+            found = self.found(student, stem, fresh, self.unsandboxed)
+        if isinstance(found, Report):
+            return found
+        return self.store(self.graded(found, lambda: statement_seeds(self.course, stem, found.blank.version)))
+
+    def found(self, student: str, stem: str, fresh: bool, stamp: tuple[Finding, ...] = ()) -> Report | Work:
+        """Return a report that needs no judging, or what there is to judge; without a stamp that is in a sandbox."""
         judging = self.judging(stem)
         secret = self.course.secret()
         blank = self.blank(judging, student, secret)
@@ -320,15 +349,15 @@ class Grader:
             return self.store(unreadable(blank, fault))
         except OurFault as fault:
             return self.store(dataclasses.replace(blank, findings=(*blank.findings, Finding("ours", str(fault)))))
-        blank = dataclasses.replace(blank, findings=(*blank.findings, *self.unsandboxed))
+        blank = dataclasses.replace(blank, findings=(*blank.findings, *stamp))
         parts = self.parts(submission, blank)
         blank = dataclasses.replace(blank, key=key_of(parts), graded_by=parts)
         stored = None if fresh else self.stored(student, stem)
-        if stored is not None and stored.key == blank.key and stored.state == "graded":
+        if stored is not None and stored.key == blank.key and stored.stands:
             return stored
         seeds = hidden_seeds(secret, student, stem, judging.problem.version)
         personal = personal_seed(self.course, student, stem, judging.problem.version)
-        return self.store(self.graded(blank, judging, submission, seeds, personal))
+        return Work(blank, submission, seeds, personal)
 
     def open_report(self, path: Path, stem: str) -> Report:
         """Return the report of any notebook file on the published seed; nothing is stored."""
@@ -339,7 +368,7 @@ class Grader:
         except StudentFault as fault:
             return unreadable(blank, fault)
         seed = open_seed(stem, judging.problem.version)
-        return self.graded(blank, judging, submission, [seed], seed)
+        return self.graded(Work(blank, submission, [seed], seed), list)
 
     def blank(self, judging: Judging, student: str, secret: bytes) -> Report:
         """Return the report that everyone starts from: every check at 0."""
@@ -355,10 +384,16 @@ class Grader:
         said = [finding.words for finding in (*blank.findings, *submission.findings)]
         return {
             "submission": key_of({"digest": submission.digest, "said": json.dumps(said)}),
-            "problem": self.catalog.digest(blank.stem),
-            "engine": code_digest(),
             "seed": key_of({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
             "question": self.whose(blank),
+            **self.judged_by(blank.stem),
+        }
+
+    def judged_by(self, stem: str) -> dict[str, str]:
+        """Return what judges a problem here, by what it is; a score made by something else may differ."""
+        return {
+            "problem": self.catalog.digest(stem),
+            "engine": code_digest(),
             "environment": f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
         }
 
@@ -366,19 +401,21 @@ class Grader:
         """Say whether a student's question is their own or the published one; the secret's print says the rest."""
         return "own" if blank.student in self.course.roster() else "published"
 
-    def graded(
-        self, blank: Report, judging: Judging, submission: Submission, seeds: list[int], personal: int
-    ) -> Report:
-        """Return the report of a submission; a fault of the problem or of ours is told as such, and scores 0."""
-        cells, odd = answer_cells(submission, {check.name for check in judging.problem.judged})
+    def graded(self, work: Work, statements: Callable[[], list[int]]) -> Report:
+        """Return the report of a submission; a fault of the problem or of ours is told as such, and scores 0.
+
+        `statements` gives the personal seeds among which a neighbour's number is looked for.
+        """
+        blank, judging = work.blank, self.judging(work.blank.stem)
+        cells, odd = answer_cells(work.submission, {check.name for check in judging.problem.judged})
         findings = [*blank.findings, *odd]
         with Session(self.sandbox, cells, judging.problem.call_seconds) as session:
             try:
                 session.loaded()
-                verdicts = judging.judge(session.ask, seeds)
+                verdicts = judging.judge(session.ask, work.seeds)
                 if judging.problem.own:
-                    verdicts.append(judging.own(session.ask, personal))
-                    findings += self.neighbours(judging, blank.student, verdicts[-1])
+                    verdicts.append(judging.own(session.ask, work.personal))
+                    findings += neighbours(judging, work.personal, verdicts[-1], statements)
                 checks = tuple(report.describe(verdict) for verdict in verdicts)
             except Exception as error:  # whatever it is, this student waits and the class goes on
                 words = f"The grader could not finish: {type(error).__name__}: {error}"
@@ -386,18 +423,6 @@ class Grader:
         findings += [Finding("cell-left-out", f"Cell {number}: {words}") for number, words in session.skipped.items()]
         notes = tuple(session.notes)
         return dataclasses.replace(blank, state="graded", checks=checks, findings=tuple(findings), notes=notes)
-
-    def neighbours(self, judging: Judging, student: str, verdict: CheckVerdict) -> list[Finding]:
-        """Return a finding if a wrong personal number is the right one of another statement of this course."""
-        if verdict.worst is None or verdict.worst.status != "wrong":
-            return []
-        version, stem = judging.problem.version, judging.stem
-        roster = self.course.roster()
-        others = [personal_seed(self.course, other, stem, version) for other in roster if other != student]
-        others += [open_seed(stem, version)] if student in roster else []
-        if not any(judging.gives(verdict.worst.outcomes[0], seed) for seed in others):
-            return []
-        return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
 
     def stored(self, student: str, stem: str) -> Report | None:
         with contextlib.suppress(OSError, ValueError):
@@ -422,6 +447,18 @@ class Grader:
     def close(self) -> None:
         if self.made is not None:
             self.made.close()
+
+
+def neighbours(
+    judging: Judging, personal: int, verdict: CheckVerdict, statements: Callable[[], list[int]]
+) -> list[Finding]:
+    """Return a finding if a wrong personal number is the right one of another statement of this course."""
+    if verdict.worst is None or verdict.worst.status != "wrong":
+        return []
+    outcome = verdict.worst.outcomes[0]
+    if not any(judging.gives(outcome, seed) for seed in statements() if seed != personal):
+        return []
+    return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
 
 
 def key_of(parts: dict[str, str]) -> str:
@@ -470,11 +507,15 @@ def settled(grader: Grader, student: str, stem: str, fresh: bool) -> Report:
     except GradingError as error:
         if isinstance(error, CourseFault):
             raise
-        words = Finding("ours", f"{type(error).__name__}: {error}")
-        return Report(stem, student, "ours", "", "", 0, (), (words,))
+        return unloadable(student, stem, error)
+
+
+def unloadable(student: str, stem: str, error: GradingError) -> Report:
+    """Return the report of a submission whose problem can't be loaded; it isn't stored."""
+    return Report(stem, student, "ours", "", "", 0, (), (Finding("ours", f"{type(error).__name__}: {error}"),))
 
 
 __all__ = [
-    "Course", "Grader", "Session", "grade_class", "hidden_seeds", "open_seed", "personal_seed", "read_roster",
-    "secret_print",
+    "Course", "Grader", "Session", "Work", "grade_class", "hidden_seeds", "open_seed", "personal_seed", "read_roster",
+    "secret_print", "statement_seeds", "unloadable",
 ]  # fmt: skip
