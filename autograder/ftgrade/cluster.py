@@ -9,10 +9,12 @@ What it does not protect against: Dask pickles its own messages, so a scheduler,
 other. Let them meet in a network of their own or over TLS (`tls://`); student code has no network.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import json
 import os
+import threading
 import uuid
 from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError
@@ -30,6 +32,7 @@ from ftgrade.report import DEADLY, Report
 WAITING = 2_000
 """Submissions that are sent and not back: more would fill the scheduler's memory, fewer would leave workers idle."""
 SECONDS_FOR_A_WORKER = 60.0
+MAKING = threading.Lock()
 
 
 # ------------------------------------------------------------------------------------------------------- what travels
@@ -65,9 +68,15 @@ def filled(blank: Report, data: bytes) -> Report:
 # --------------------------------------------------------------------------------------------------------- the worker
 
 
-@cache
 def bench() -> Grader:
-    """Return the one grader of a worker process: it has problems and a sandbox, and neither course nor secret.
+    """Return the one grader of a worker process, whichever of its threads asks first."""
+    with MAKING:
+        return made_bench()
+
+
+@cache
+def made_bench() -> Grader:
+    """Make a grader that has problems and a sandbox, and neither course nor secret.
 
     Its folder remembers which sandbox holds on this machine, so that a worker that is started again starts at once.
     """
@@ -75,6 +84,7 @@ def bench() -> Grader:
     grader = Grader(home(), Course(folder))
     if grader.unsandboxed:
         raise CourseFault("a worker of a cluster grades in a sandbox or not at all: unset FTGRADE_ALLOW_UNSANDBOXED")
+    atexit.register(grader.close)
     return grader
 
 
@@ -136,7 +146,7 @@ class Errand:
     def __init__(self, client: Any, grader: Grader) -> None:
         self.client = client
         self.grader = grader
-        self.done = dask().as_completed()
+        self.done = dask().as_completed(loop=client.loop)
         self.out: dict[Any, Work] = {}
         self.suspects: list[Work] = []
         self.statements: dict[str, Any] = {}
@@ -191,8 +201,8 @@ def answer(blank: Report, future: Any) -> Report:
 def deadly(blank: Report, times: int) -> Report:
     """Return the report of a submission that is judged no more, because whoever judged it died."""
     words = (
-        f"Judging this submission ended the process that judged {times} times. It is set aside until a person has looked "
-        "at it; `ftgrade grade --fresh` tries again."
+        f"Judging this submission ended the process that judged {times} times. It is set aside until a person has "
+        "looked at it; `ftgrade grade --fresh` tries again."
     )
     return dataclasses.replace(blank, findings=(*blank.findings, Finding(DEADLY, words)))
 
