@@ -31,7 +31,7 @@ from ftgrade.report import DEADLY, Report
 
 WAITING = 2_000
 """Submissions that are sent and not back: more would fill the scheduler's memory, fewer would leave workers idle."""
-SECONDS_FOR_A_WORKER = 60.0
+SECONDS_FOR_THE_SCHEDULER, SECONDS_FOR_A_WORKER = 10.0, 60.0
 MAKING = threading.Lock()
 
 
@@ -211,7 +211,7 @@ def deadly(blank: Report, times: int) -> Report:
 def connected(address: str) -> Generator[Any]:
     """Give a client of a scheduler that has a worker. Raises CourseFault."""
     try:
-        client = dask().Client(address, set_as_default=False)
+        client = dask().Client(address, set_as_default=False, timeout=SECONDS_FOR_THE_SCHEDULER)
     except (OSError, ValueError) as error:
         raise CourseFault(f"no scheduler answers at {address}; `dask scheduler` starts one ({error})") from None
     with client:
