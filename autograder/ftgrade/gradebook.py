@@ -7,13 +7,14 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, Student
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.converters import Autograde
 from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
+from traitlets.config.loader import PyFileConfigLoader
 from traitlets.log import get_logger
 
 from ftgrade.errors import CourseFault
@@ -22,6 +23,16 @@ from ftgrade.nbgrader_step import configure, demand_same_release, grader_of, rel
 
 CONFIG_FILE = "nbgrader_config.py"
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
+
+# nbgrader's tables have no index that leads from a student or a submission to what hangs on it.
+INDEXES = tuple(
+    f"CREATE INDEX IF NOT EXISTS ftgrade_{table}_{column} ON {table} ({column})"
+    for table, column in (
+        ("grade", "notebook_id"), ("comment", "notebook_id"), ("submitted_notebook", "assignment_id"),
+        ("submitted_notebook", "notebook_id"), ("submitted_assignment", "assignment_id"),
+        ("submitted_assignment", "student_id"),
+    )
+)  # fmt: skip
 
 
 class EverySubmission(Autograde):
@@ -40,6 +51,15 @@ class EverySubmission(Autograde):
         self.tick()
 
 
+def demand_named(directory: Any) -> None:
+    """Raise CourseFault for a course without a name in a database that, unlike SQLite, holds records to it."""
+    if not directory.course_id and not directory.db_url.startswith("sqlite"):
+        raise CourseFault(
+            f"a gradebook at {directory.db_url.partition(':')[0]} needs the course's name: add "
+            f'`c.CourseDirectory.course_id = "{Path(directory.root).name}"` to {CONFIG_FILE}'
+        )
+
+
 class Book:
     """The gradebook and the folders of one course, through nbgrader's interface."""
 
@@ -49,9 +69,13 @@ class Book:
         with contextlib.chdir(root):
             config = Config()
             configure(config)
+            if Path(CONFIG_FILE).is_file():  # where an instructor names another gradebook (`db_url`), among others
+                config.merge(PyFileConfigLoader(CONFIG_FILE, path=str(root)).load_config())
         config.CourseDirectory.root = str(root)
         self.config = config
-        self.api = NbGraderAPI(CourseDirectory(config=config), config=config)
+        directory: Any = CourseDirectory(config=config)
+        demand_named(directory)
+        self.api = NbGraderAPI(directory, config=config)
 
     def set_up(self) -> None:
         """Write the course's `nbgrader_config.py` if there is none, so that nbgrader's own commands use our steps."""
@@ -80,6 +104,7 @@ class Book:
     def book(self, stem: str, tick: Callable[[], object]) -> list[str]:
         """Book every submission of a problem; return the students whose booking failed."""
         directory: Any = self.api.coursedir
+        self.enrol(self.course.students(stem))
         converter = EverySubmission(coursedir=directory, parent=self.api)
         converter.force = True
         converter.tick = tick
@@ -91,6 +116,15 @@ class Book:
             for student in self.course.students(stem)
             if not (autograded / student / stem / f"{stem}.ipynb").is_file()
         ]
+
+    def enrol(self, students: list[str]) -> None:
+        """Put students into the gradebook who aren't there, where another instructor may be doing the same."""
+        directory: Any = self.api.coursedir
+        with self.logged(), Gradebook(directory.db_url, directory.course_id) as gradebook:
+            known = {str(name) for (name,) in gradebook.db.query(Student.id)}
+            for student in sorted(set(students) - known):
+                with contextlib.suppress(InvalidEntry):
+                    gradebook.add_student(student)
 
     def write_feedback(self, stem: str) -> None:
         """Write the feedback page of every booked submission. Raises CourseFault."""
