@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/cluster.py [--stem p03] [--submissions 400] [--workers 2]
 
 The first run starts the workers' sandboxes and isn't counted; the second judges everything afresh. CPU is that of whole
-process trees, students' processes included. The last lines are what a submission weighs on its way, and in the store.
+process trees, students' processes included. Then what a submission weighs on its way and in the store, and what
+nbgrader's booking and feedback cost in this process.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from ftgrade.catalog import Catalog, home
 from ftgrade.cluster import grade_class, to_bytes
 from ftgrade.grade import Course, Grader, Work
 from ftgrade.grade import grade_class as grade_here
+from ftgrade.gradebook import Book
 from tqdm import tqdm
 
 PORT = 18_786
@@ -76,6 +78,28 @@ def weights(grader: Grader, stem: str) -> Iterator[tuple[str, float]]:
     yield "stored report", median(grader.course.report_path(student, stem).stat().st_size for student in students)
 
 
+def booked(catalog: Catalog, stem: str, root: Path, count: int) -> Iterator[tuple[str, str]]:
+    """Yield what booking and the feedback page of a submission cost and weigh, in a class of its own."""
+    grader = Grader(catalog, Course(root))
+    hand_in(catalog, stem, grader, count)
+    for _ in grade_here(grader, [stem], 2):
+        pass
+    book = Book(grader.course)
+    book.demand_released(stem)
+    bar = tqdm(desc="booking", total=count)
+    start = time.process_time()
+    book.book(stem, bar.update)
+    bar.close()
+    yield "booking", f"{(time.process_time() - start) / count * 1000:8.1f} ms CPU"
+    start = time.process_time()
+    book.write_feedback(stem)
+    yield "feedback page", f"{(time.process_time() - start) / count * 1000:8.1f} ms CPU"
+    for what, pattern in (("booked notebook", "autograded/*/*/*.ipynb"), ("feedback page", "feedback/*/*/*.html")):
+        yield what, f"{median(path.stat().st_size for path in root.glob(pattern)) / 1024:8.1f} KiB"
+    yield "gradebook", f"{(root / 'gradebook.db').stat().st_size / count / 1024:8.1f} KiB"
+    grader.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stem", default="p03")
@@ -114,12 +138,15 @@ def main() -> None:
             pass
         local = time.monotonic() - start
         weighed = dict(weights(grader, stem))
+        further = list(booked(catalog, stem, root / "booked", min(count, 40)))
     print(f"\n{stem}, {count} submissions: {count / wall:.0f} a second on {arguments.workers} workers of a cluster,")
     print(f"{count / local:.0f} by {arguments.workers} threads without one, {count / again:.0f} from stored reports")
     for name, one in spent.items():
         print(f"{name:<24}{one / count * 1000:>8.1f} ms CPU a submission{memory[name]:>8.0f} MB")
     for name, size in weighed.items():
         print(f"{name:<24}{size / 1024:>8.1f} KiB")
+    for name, cost in further:
+        print(f"{name:<24}{cost}")
 
 
 if __name__ == "__main__":

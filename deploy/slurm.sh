@@ -23,4 +23,4 @@ srun --kill-on-bad-exit=0 dask worker "$address" --nworkers "$SLURM_CPUS_PER_TAS
 workers=$!
 trap 'kill "$workers" "$scheduler" 2>/dev/null || true' EXIT
 
-ftgrade grade --course "$course" --scheduler "$address"
+ftgrade grade --course "$course" --scheduler "$address" || [ $? -eq 1 ] # 1: all is graded, some need a person
