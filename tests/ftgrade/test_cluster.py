@@ -107,16 +107,17 @@ class Machines:
         pages = self.dashboard.removeprefix("http://")
         return self.start("scheduler", "--host", host, "--port", port, "--dashboard-address", pages)
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        return self.start("worker", self.address, "--nthreads", "1", "--no-dashboard", "--local-directory", ".")
+    def worker(self, *words: str) -> subprocess.Popen[bytes]:
+        alike = ("--nthreads", "1", "--no-dashboard", "--local-directory", ".")
+        return self.start("worker", self.address, *alike, *words)
 
     def client(self):
         return distributed.Client(self.address, set_as_default=False)
 
     def stop(self) -> None:
+        """End the workers, and then the scheduler that they say goodbye to."""
         for process in reversed(self.running):
             process.terminate()
-        for process in self.running:
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -248,7 +249,7 @@ def test_a_worker_that_joins_late_takes_its_share(
     before = pids(machines, 2)
     reports = grade_class(grader, [STEM], machines.address)
     found = [next(reports)]
-    late = machines.worker()
+    late = machines.worker("--no-nanny")
     newcomer = next(pid for pid in pids(machines, 3) if pid not in before)
     found += reports
     assert len(found) == 25
@@ -265,7 +266,7 @@ def test_a_lost_scheduler_is_told_and_the_next_run_goes_on_from_what_is_stored(
     machines = Machines(tmp_path, free_port())
     try:
         first = machines.scheduler()
-        machines.worker()
+        machines.worker("--no-nanny")
         reports = grade_class(grader, [STEM], machines.address)
         next(reports)
         first.kill()
@@ -275,7 +276,7 @@ def test_a_lost_scheduler_is_told_and_the_next_run_goes_on_from_what_is_stored(
         assert 1 <= len(kept) < len(CLASS)
         machines.stop()
         machines.scheduler()
-        machines.worker()
+        machines.worker("--no-nanny")
         assert len(list(grade_class(grader, [STEM], machines.address))) == len(CLASS)
     finally:
         machines.stop()
