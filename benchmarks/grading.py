@@ -71,7 +71,7 @@ def assertions(judging: Judging, position: int) -> str:
     """Return a graded cell: the cases of one check with the reference's values, asserted."""
     lines: list[str] = []
     for case in cases(judging.problem.checks[position], position, SEED):
-        request = case.call.request() if isinstance(case, Case | Refusal) else None
+        request = case.call.request if isinstance(case, Case | Refusal) else None
         if request is None or request["build"] or request["backward"]:
             continue
         given = f"args = [decode(a) for a in json.loads({json.dumps(json.dumps(request['arguments']))})]\n"
@@ -199,7 +199,7 @@ def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
         read = read_file(Path(name) / "submitted" / "s" / stem / f"{stem}.ipynb")
     cells, _ = answer_cells(read, {check.name for check in judging.problem.judged})
     requests = [
-        call.request() for seed in range(3) for position, check in enumerate(judging.problem.checks)
+        call.request for seed in range(3) for position, check in enumerate(judging.problem.checks)
         for case in cases(check, position, seed) for call in ([case.call] if hasattr(case, "call") else case.calls)
     ]  # fmt: skip
     start = tree_seconds(sandbox)

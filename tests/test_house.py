@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"errors", "worker", "catalog", "channel", "problem"},
+    {"errors", "worker", "catalog", "channel", "problem", "course"},
     {
         "notebook",
         "sandbox",
@@ -21,13 +21,14 @@ FLOORS = [
         "archives",
         "canonical",
     },
-    {"judge", "report", "grade", "regrade", "mutants", "lessons", "sheets", "similarity"},
+    {"judge", "report", "lastrun", "grade", "regrade", "mutants", "lessons", "sheets", "similarity"},
     {
         "build",
         "feedback",
         "classreport",
         "demo",
         "nbgrader_step",
+        "booking",
         "gradebook",
         "audit",
         "exporters",

@@ -90,11 +90,9 @@ def test_at_least_fifteen_mistakes_are_named(stem: str):
 def test_a_case_draws_other_values_from_another_seed(stem: str):
     problem = judging(stem).problem
     for position, check in enumerate(problem.checks):
-        drawn = [
-            [call.request() for case in cases(check, position, seed) for call in calls_of(case)] for seed in (1, 2)
-        ]
+        drawn = [[call.request for case in cases(check, position, seed) for call in calls_of(case)] for seed in (1, 2)]
         assert drawn[0] != drawn[1], f"{check.name} asks the same of everybody"
-        again = [call.request() for case in cases(check, position, 1) for call in calls_of(case)]
+        again = [call.request for case in cases(check, position, 1) for call in calls_of(case)]
         assert again == drawn[0], f"{check.name} draws from something other than its seed"
 
 

@@ -175,7 +175,7 @@ def lost(catalog: Catalog, stem: str) -> Iterator[str]:
 def hidden_milliseconds(catalog: Catalog, judging: Judging) -> float:
     """Return the CPU time that a worker spends on all hidden calls of one submission: the median of five rounds."""
     requests = [
-        call.request()
+        call.request
         for position, check in enumerate(judging.problem.checks)
         for seed in SEEDS
         for case in cases(check, position, seed)

@@ -1,5 +1,6 @@
 """The grader's end of the hop: ask with a deadline, and turn replies, which anyone may have forged, into outcomes."""
 
+import functools
 import itertools
 import select
 import socket
@@ -15,7 +16,7 @@ MAX_MESSAGE = 4_000
 NUMBERS = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One call of a student's function: plain values in, `backward` to differentiate what comes out.
 
@@ -29,8 +30,9 @@ class Call:
     backward: bool = False
     build: str = ""
 
+    @functools.cached_property
     def request(self) -> dict[str, Any]:
-        """Return the frame's message."""
+        """The frame's message; the reference and each mistake are asked by the same one."""
         return {
             "op": "call",
             "function": self.function,
@@ -74,17 +76,29 @@ Outcome = Value | Raised | Lost
 
 
 class Deadline:
-    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too."""
+    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too.
+
+    What came beyond the bytes that were asked for is kept in `more`: most frames take one system call so.
+    """
 
     def __init__(self, channel: socket.socket, seconds: float) -> None:
         self.channel = channel
         self.end = time.monotonic() + seconds
+        self.more = b""
 
     def receive(self, length: int) -> bytes:
+        if not self.more:
+            self.more = self.waited(max(length, 2**16))
+        part, self.more = self.more[:length], self.more[length:]
+        return part
+
+    def waited(self, length: int) -> bytes:
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        self.channel.settimeout(left)
+        limit = self.channel.gettimeout()
+        if limit is None or limit > 1.1 * left:  # to set it is a system call too
+            self.channel.settimeout(left)
         return self.channel.recv(length)
 
 
@@ -97,9 +111,12 @@ def ask(channel: socket.socket, message: dict[str, Any], seconds: float) -> Any:
     try:
         if select.select([channel], [], [], 0)[0] and channel.recv(1, socket.MSG_PEEK):
             raise FrameError("bytes came that nobody asked for")
-        channel.settimeout(seconds)
+        if channel.gettimeout() != seconds:
+            channel.settimeout(seconds)
         channel.sendall(frame({**message, "number": number}))
         answered = read_frame(deadline.receive)
+        if deadline.more:
+            raise FrameError("more came than was asked for")
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
     if not isinstance(answered, dict) or type(answered.get("to")) is not int or answered["to"] != number:
@@ -124,7 +141,10 @@ def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
         return data
 
     try:
-        return read_frame(receive), sender[0] if sender else None
+        greeting = read_frame(receive)
+        if deadline.more:
+            raise FrameError("more came than a greeting")
+        return greeting, sender[0] if sender else None
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
 

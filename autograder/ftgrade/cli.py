@@ -1,6 +1,7 @@
 """The `ftgrade` command line: build, release, grade; every command says what it did and what to do next."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -18,12 +19,8 @@ from ftgrade.errors import CourseFault, GradingError
 from ftgrade.report import STATUS_WORDS, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from ftgrade.grade import Course, Grader
+    from ftgrade.grade import Course
     from ftgrade.similarity import Echo
-
-    Judge = Callable[[Grader, list[str]], Iterator[Report]]
 
 FINE, SOME_NEED_A_PERSON, COULD_NOT = 0, 1, 2
 out = Console(highlight=False)
@@ -300,8 +297,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
         from ftgrade.doctor import ALLOW
 
         os.environ[ALLOW] = "1"
-    judge = judging(arguments.workers, arguments.scheduler, arguments.fresh)
-    reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), judge)
+    stems = chosen(catalog, arguments.stems)
+    reports, failed = grade(catalog, course, stems, arguments.workers, arguments.fresh, arguments.scheduler)
     if not reports:
         out.print(f"Nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb", soft_wrap=True)
         return COULD_NOT
@@ -318,45 +315,44 @@ def run_grade(arguments: argparse.Namespace) -> int:
     return SOME_NEED_A_PERSON if ours or failed or expected else FINE
 
 
-def judging(workers: int, scheduler: str | None, fresh: bool) -> "Judge":
-    """Return what judges a class: this machine's workers, or those of a scheduler."""
-    from ftgrade import cluster
-    from ftgrade.grade import grade_class
-
-    if scheduler is None:
-        return lambda grader, stems: grade_class(grader, stems, workers, fresh)
-    return lambda grader, stems: cluster.grade_class(grader, stems, scheduler, fresh)
-
-
-def grade(catalog: Catalog, root: Path, stems: list[str], judge: "Judge") -> tuple[list[Report], list[str]]:
+def grade(
+    catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool, scheduler: str | None = None
+) -> tuple[list[Report], list[str]]:
     """Judge, book and describe what was handed in; return the reports and what could not be booked."""
-    from ftgrade import classreport
-    from ftgrade.grade import Course
-    from ftgrade.gradebook import Book
-    from ftgrade.nbgrader_step import grader_of
+    from ftgrade.course import Course
+    from ftgrade.doctor import kept_here, strongest
+    from ftgrade.sandbox.process import Sandbox
 
     course = Course(root)
     stems = [stem for stem in stems if course.students(stem)]
     if not stems:
         return [], []
+    sandbox = None if scheduler else Sandbox(strongest(kept_here()))
+    if sandbox is not None:
+        sandbox.begin()  # it imports torch on one core while we do on another
+    # jsonschema would build a grammar of web addresses, in over a second, for a check that no notebook needs.
+    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+    from ftgrade import classreport, cluster
+    from ftgrade.grade import grade_class
+    from ftgrade.gradebook import Book
+    from ftgrade.nbgrader_step import grader_of
+
+    grader = grader_of(root.absolute())
+    grader.made = sandbox
     book = Book(course)
     for stem in stems:
         book.demand_released(stem)
     total = sum(len(course.students(stem)) for stem in stems)
     by_stem: dict[str, list[Report]] = defaultdict(list)
-    failed: list[str] = []
-    with progress() as bars:
-        judged = bars.add_task("judging", total=total)
-        for report in judge(grader_of(root.absolute()), stems):
-            by_stem[report.stem].append(report)
-            bars.advance(judged)
-        booking = bars.add_task("booking", total=total)
-        for stem in stems:
-            failed += [f"{student}, {stem}" for student in book.book(stem, lambda: bars.advance(booking))]
-        writing = bars.add_task("feedback", total=len(stems))
-        for stem in stems:
-            book.write_feedback(stem)
-            bars.advance(writing)
+    with contextlib.closing(grader), progress() as bars:
+        grading = bars.add_task("grading", total=total)
+        with book.ledgers(stems) as ledgers:
+            there = cluster.grade_class(grader, stems, scheduler, fresh) if scheduler else None
+            for report in there or grade_class(grader, stems, workers, fresh):
+                by_stem[report.stem].append(report)
+                ledgers.book(report)
+                bars.advance(grading)
+            failed = [f"{report.student}, {report.stem}" for report in ledgers.settle()]
         summaries: list[classreport.ProblemSummary] = []
         comparing = bars.add_task("comparing", total=len(stems))
         for stem in stems:

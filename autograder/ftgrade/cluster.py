@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import dataclasses
 import json
-import os
 import threading
 import uuid
 from collections.abc import Generator, Iterator
@@ -76,12 +75,8 @@ def bench() -> Grader:
 
 @cache
 def made_bench() -> Grader:
-    """Make a grader that has problems and a sandbox, and neither course nor secret.
-
-    Its folder remembers which sandbox holds on this machine, so that a worker that is started again starts at once.
-    """
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ftgrade"
-    grader = Grader(home(), Course(folder))
+    """Make a grader that has problems and a sandbox, and neither course nor secret."""
+    grader = Grader(home(), Course(Path()))
     if grader.unsandboxed:
         raise CourseFault("a worker of a cluster grades in a sandbox or not at all: unset FTGRADE_ALLOW_UNSANDBOXED")
     atexit.register(grader.close)

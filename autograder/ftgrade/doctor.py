@@ -60,6 +60,11 @@ def examination() -> Iterator[Finding]:
         yield examined(backend)
 
 
+def kept_here() -> Path:
+    """Return where this user keeps what was found on this machine: a new course needn't try to break out again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftgrade" / "doctor.json"
+
+
 def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
     """Return the strongest backend that holds; what was found is kept in a file until machine or walls change.
 
@@ -99,14 +104,15 @@ def machine() -> str:
 def remembered(kept: Path) -> Backend | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         data = json.loads(kept.read_text("utf-8"))
-        if data["machine"] == machine():
+        if data["machine"] == machine() and data["backend"] != "none":
             return BACKENDS[data["backend"]]
     return None
 
 
 def remember(kept: Path, found: Finding) -> None:
     record = {"machine": machine(), "backend": found.backend.name, "held": [asdict(one) for one in found.held]}
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    partial.replace(kept)
+    with contextlib.suppress(OSError):  # it's found again next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        partial.replace(kept)

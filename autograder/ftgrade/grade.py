@@ -2,15 +2,12 @@
 
 import base64
 import contextlib
-import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import platform
-import re
-import secrets
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +21,11 @@ import torch
 from ftgrade import channel, report
 from ftgrade.catalog import Catalog
 from ftgrade.channel import Call, Lost, Outcome
-from ftgrade.doctor import strongest
+from ftgrade.course import Course, read_roster
+from ftgrade.doctor import kept_here, strongest
 from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
 from ftgrade.judge import CheckVerdict, Judging
+from ftgrade.lastrun import LastRun, look_of
 from ftgrade.notebook import Cell, Finding, Submission, read_file
 from ftgrade.quarantine import set_aside
 from ftgrade.report import CellNote, CheckReport, Report
@@ -41,85 +40,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 BEFORE = ".before"
 
 
-# ------------------------------------------------------------------------------------------------- secret and seeds
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """An instructor's course folder, as nbgrader lays it out, with our own `.ftgrade/` beside the gradebook."""
-
-    root: Path
-
-    @property
-    def state(self) -> Path:
-        """Return the folder of the secret and the reports, made on first use and invisible to git."""
-        folder = self.root / ".ftgrade"
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)  # two threads and two graders may begin at once
-            (folder / ".gitignore").write_text("*\n")
-        return folder
-
-    def notebook(self, student: str, stem: str) -> Path:
-        return self.root / "submitted" / student / stem / f"{stem}.ipynb"
-
-    def students(self, stem: str) -> list[str]:
-        """Return who handed in a folder for this problem, in order."""
-        folders = (self.root / "submitted").glob(f"*/{stem}")
-        return sorted(folder.parent.name for folder in folders)
-
-    def aside(self, student: str, stem: str) -> Path:
-        """Return where files that must not be copied along are kept."""
-        return self.state / "quarantine" / stem / student
-
-    def report_path(self, student: str, stem: str) -> Path:
-        return self.state / "reports" / stem / f"{student}.json"
-
-    @property
-    def roster_path(self) -> Path:
-        return self.state / "roster.csv"
-
-    def roster(self) -> list[str]:
-        """Return the students whose statements hold questions of their own, in the order of the list."""
-        return read_roster(self.roster_path) if self.roster_path.is_file() else []
-
-    def secret(self) -> bytes:
-        """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't.
-
-        Graders that begin at once get the same: it appears whole or not at all, and before the first report.
-        """
-        path = self.state / "secret"
-        if not path.exists() and any(self.state.glob("reports/*/*.json")) and not path.exists():
-            raise CourseFault(
-                f"the course's secret {path} is missing, and {self.root.name} was graded with one: put it back from a "
-                "backup, or remove .ftgrade/reports to grade everybody again with a new secret"
-            )
-        if not path.exists():
-            with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
-                fresh.write(secrets.token_hex(32) + "\n")
-                fresh.flush()
-                with contextlib.suppress(FileExistsError):
-                    os.link(fresh.name, path)
-        return bytes.fromhex(path.read_text().strip())
-
-
-def read_roster(path: Path) -> list[str]:
-    """Return the students of a CSV file: its column `id`, as nbgrader's own import has it, or its only column.
-
-    Raises CourseFault with the line for an id that is missing, stands twice or can't name a folder.
-    """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "id" not in header and len(header) != 1:
-        raise CourseFault(f"{path.name} needs a column named `id`, its first line is: {', '.join(header) or 'empty'}")
-    column = header.index("id") if "id" in header else 0
-    students: list[str] = []
-    for line, row in enumerate(rows[1:] if "id" in header else rows, 2 if "id" in header else 1):
-        student = row[column].strip() if column < len(row) else ""
-        if not re.fullmatch(r"[^/\\+\x00-\x1f.][^/\\+\x00-\x1f]*", student) or student in students:
-            raise CourseFault(f"{path.name}, line {line}: {student!r} can't be a student's id, or stands twice")
-        students.append(student)
-    return students
+# ---------------------------------------------------------------------------------------------------------- seeds
 
 
 def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[int]:
@@ -225,7 +146,7 @@ class Session:
             return Lost("timeout", "the submission's time was used up")
         try:
             worker = self.loaded()
-            reply = worker.ask(call.request(), self.left(self.call_seconds))
+            reply = worker.ask(call.request, self.left(self.call_seconds))
             if not worker.is_settled():
                 self.drop()  # what a call left running would see the next one's inputs
             return channel.outcome(reply)
@@ -303,6 +224,7 @@ class Grader:
         self.allow_unsandboxed = allow_unsandboxed
         self.made: Sandbox | None = None
         self.judgings: dict[str, Judging] = {}
+        self.lasts: dict[str, LastRun] = {}
         self.lock = threading.Lock()
 
     @property
@@ -310,7 +232,7 @@ class Grader:
         """Return the strongest sandbox that holds here, chosen once. Raises CourseFault if none does."""
         with self.lock:
             if self.made is None:
-                self.made = Sandbox(strongest(self.course.state / "doctor.json", self.allow_unsandboxed))
+                self.made = Sandbox(strongest(kept_here(), self.allow_unsandboxed))
             return self.made
 
     @property
@@ -327,6 +249,13 @@ class Grader:
                 self.judgings[stem] = Judging(self.catalog, stem)
             return self.judgings[stem]
 
+    def last(self, stem: str) -> LastRun:
+        """Return what the last run noted of a problem's submissions."""
+        with self.lock:
+            if stem not in self.lasts:
+                self.lasts[stem] = LastRun(self.course.last_path(stem))
+            return self.lasts[stem]
+
     def report(self, student: str, stem: str, fresh: bool = False) -> Report:
         """Return the report of what a student handed in: the stored one if nothing changed, else a new one."""
         found = self.found(student, stem, fresh)
@@ -341,20 +270,28 @@ class Grader:
         judging = self.judging(stem)
         secret = self.course.secret()
         blank = self.blank(judging, student, secret)
-        folder = self.course.notebook(student, stem).parent
+        path, last = self.course.notebook(student, stem), self.last(stem)
+        look = look_of(path)
+        if not fresh and look and look == last[student].look:
+            kept = self.kept(blank, self.parts(last[student].submission, blank, stamp))
+            if kept is not None:
+                return kept
         try:
-            blank = dataclasses.replace(blank, findings=set_aside(folder, self.course.aside(student, stem)))
-            submission = read_file(self.course.notebook(student, stem))
+            blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.aside(student, stem)))
+            look = look_of(path)
+            submission = read_file(path)
         except StudentFault as fault:
             return self.store(unreadable(blank, fault))
         except OurFault as fault:
             return self.store(dataclasses.replace(blank, findings=(*blank.findings, Finding("ours", str(fault)))))
-        blank = dataclasses.replace(blank, findings=(*blank.findings, *stamp))
-        parts = self.parts(submission, blank)
-        blank = dataclasses.replace(blank, key=key_of(parts), graded_by=parts)
-        stored = None if fresh else self.stored(student, stem)
-        if stored is not None and stored.key == blank.key and stored.stands:
-            return stored
+        said = [finding.words for finding in (*blank.findings, *submission.findings)]
+        handed_in = key_of({"digest": submission.digest, "said": json.dumps(said)})
+        last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
+        parts = self.parts(handed_in, blank, stamp)
+        if not fresh and (kept := self.kept(blank, parts)):
+            return kept
+        findings = (*blank.findings, *stamp)
+        blank = dataclasses.replace(blank, key=key_of(parts), graded_by=parts, findings=findings)
         seeds = hidden_seeds(secret, student, stem, judging.problem.version)
         personal = personal_seed(self.course, student, stem, judging.problem.version)
         return Work(blank, submission, seeds, personal)
@@ -379,11 +316,16 @@ class Grader:
         version = judging.problem.version
         return Report(judging.stem, student, "ours", "", secret_print(secret), version, checks)
 
-    def parts(self, submission: Submission, blank: Report) -> dict[str, str]:
-        """Return everything that a score depends on, by what it is."""
-        said = [finding.words for finding in (*blank.findings, *submission.findings)]
+    def kept(self, blank: Report, parts: dict[str, str]) -> Report | None:
+        """Return the stored report if it was graded by these very parts."""
+        stored = self.stored(blank.student, blank.stem)
+        return stored if stored and stored.key == key_of(parts) and stored.stands else None
+
+    def parts(self, submission: str, blank: Report, stamp: tuple[Finding, ...]) -> dict[str, str]:
+        """Return everything that a score depends on, by what it is; the submission by its fingerprint."""
         return {
-            "submission": key_of({"digest": submission.digest, "said": json.dumps(said)}),
+            "submission": submission,
+            "sandbox": "none" if stamp else "held",
             "seed": key_of({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
             "question": self.whose(blank),
             **self.judged_by(blank.stem),
@@ -392,7 +334,7 @@ class Grader:
     def judged_by(self, stem: str) -> dict[str, str]:
         """Return what judges a problem here, by what it is; a score made by something else may differ."""
         return {
-            "problem": self.catalog.digest(stem),
+            "problem": self.judging(stem).digest,
             "engine": code_digest(),
             "environment": f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
         }
@@ -445,8 +387,10 @@ class Grader:
         return made
 
     def close(self) -> None:
+        """End the sandbox; the next report starts another."""
         if self.made is not None:
             self.made.close()
+            self.made = None
 
 
 def neighbours(
@@ -481,6 +425,7 @@ def unreadable(blank: Report, fault: StudentFault) -> Report:
     )
 
 
+@functools.cache
 def code_digest() -> str:
     """Return a fingerprint of the engine's own judging code."""
     names = ("worker.py", "channel.py", "problem.py", "judge.py", "report.py", "grade.py", "notebook.py")

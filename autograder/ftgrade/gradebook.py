@@ -1,25 +1,26 @@
-"""Drive nbgrader's own converters over a course: release, book every submission, write feedback."""
+"""A course's gradebook and folders: releases through nbgrader, and the records of a class while it's graded."""
 
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from nbgrader.api import Gradebook, InvalidEntry, MissingEntry, Student
+from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps.api import NbGraderAPI
-from nbgrader.converters import Autograde
-from nbgrader.converters.base import NbGraderException
 from nbgrader.coursedir import CourseDirectory
-from sqlalchemy.exc import SAWarning
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 from traitlets.log import get_logger
 
+from ftgrade.booking import Ledger
 from ftgrade.errors import CourseFault
 from ftgrade.grade import Course
 from ftgrade.nbgrader_step import configure, demand_same_release, grader_of, released_cells
+from ftgrade.report import Report
 
 CONFIG_FILE = "nbgrader_config.py"
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
@@ -35,20 +36,36 @@ INDEXES = tuple(
 )  # fmt: skip
 
 
-class EverySubmission(Autograde):
-    """nbgrader's autograde over every folder that was handed in, whether or not it holds the notebook."""
+@dataclass(slots=True)
+class Ledgers:
+    """The open records of several problems: what comes is booked at once, and what fails is tried again at the end."""
 
-    tick: Callable[[], object]
+    by_stem: dict[str, Ledger]
+    waiting: list[Report] = field(default_factory=list)
 
-    def init_notebooks(self) -> None:
-        directory: Any = self.coursedir
-        stem = directory.assignment_id
-        folders = Path(directory.root, directory.submitted_directory).glob(f"*/{stem}")
-        self.assignments = {str(folder): [str(folder / f"{stem}.ipynb")] for folder in sorted(folders)}
+    def book(self, report: Report) -> None:
+        """Book a report; while the gradebook is locked by others, or the disk is full, let it wait."""
+        if self.waiting or not self.booked(report):
+            self.waiting.append(report)
 
-    def convert_single_notebook(self, notebook_filename: str) -> None:
-        super().convert_single_notebook(notebook_filename)
-        self.tick()
+    def settle(self) -> list[Report]:
+        """Try once more what waits, until one fails again; return what could not be booked."""
+        while self.waiting and self.booked(self.waiting[0]):
+            del self.waiting[0]
+        return self.waiting
+
+    def booked(self, report: Report) -> bool:
+        try:
+            self.by_stem[report.stem].book(report)
+        except (OSError, SQLAlchemyError):
+            get_logger().exception("not booked: %s, %s", report.student, report.stem)
+            return False
+        return True
+
+    def close(self) -> None:
+        for ledger in self.by_stem.values():
+            with contextlib.suppress(OSError):  # a hint for the next run, no more
+                ledger.close()
 
 
 def demand_named(directory: Any) -> None:
@@ -101,46 +118,16 @@ class Book:
             return self.release(stem)
         return demand_same_release(stem, grader_of(self.course.root.absolute()).judging(stem).problem, released)
 
-    def book(self, stem: str, tick: Callable[[], object]) -> list[str]:
-        """Book every submission of a problem; return the students whose booking failed."""
-        directory: Any = self.api.coursedir
-        self.enrol(self.course.students(stem))
-        converter = EverySubmission(coursedir=directory, parent=self.api)
-        converter.force = True
-        converter.tick = tick
-        with self.logged(), self.assignment(stem), contextlib.suppress(NbGraderException):
-            converter.start()
-        autograded = self.course.root / "autograded"
-        return [
-            student
-            for student in self.course.students(stem)
-            if not (autograded / student / stem / f"{stem}.ipynb").is_file()
-        ]
-
-    def enrol(self, students: list[str]) -> None:
-        """Put students into the gradebook who aren't there, where another instructor may be doing the same."""
-        directory: Any = self.api.coursedir
-        with self.logged(), Gradebook(directory.db_url, directory.course_id) as gradebook:
-            known = {str(name) for (name,) in gradebook.db.query(Student.id)}
-            for student in sorted(set(students) - known):
-                with contextlib.suppress(InvalidEntry):
-                    gradebook.add_student(student)
-
-    def write_feedback(self, stem: str) -> None:
-        """Write the feedback page of every booked submission. Raises CourseFault."""
-        with self.logged():
-            result = self.api.generate_feedback(stem, force=True)
-        if not result["success"]:
-            raise CourseFault(f"nbgrader could not write the feedback of {stem}: {result.get('error', '')}")
-
     @contextlib.contextmanager
-    def assignment(self, stem: str) -> Generator[None]:
-        directory: Any = self.api.coursedir
-        before, directory.assignment_id = directory.assignment_id, stem
-        try:
-            yield
-        finally:
-            directory.assignment_id = before
+    def ledgers(self, stems: list[str]) -> Generator["Ledgers"]:
+        """Hold the records of problems open while a class is graded, and let go of them whatever happens."""
+        grader, directory = grader_of(self.course.root.absolute()), cast("CourseDirectory", self.api.coursedir)
+        with self.logged():
+            opened = Ledgers({stem: Ledger(grader, directory, self.config, stem) for stem in stems})
+            try:
+                yield opened
+            finally:
+                opened.close()
 
     @contextlib.contextmanager
     def logged(self) -> Generator[None]:

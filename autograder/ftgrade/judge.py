@@ -4,6 +4,7 @@ import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ class Verdict:
     outcomes: tuple[Outcome, ...]
     status: str
     difference: Difference | None = None
+    expected: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,31 @@ class CheckVerdict:
 
 def local(module: types.ModuleType) -> Ask:
     """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
-    return lambda call: channel.outcome(worker.call(call.request(), vars(module)))
+    return lambda call: channel.outcome(worker.call(call.request, vars(module)))
+
+
+def used_by(name: str, namespace: dict[str, Any]) -> set[str]:
+    """Return the names of a module that a function of it may look up, itself and those of what it calls included.
+
+    >>> exec("def f(): return g() + [h() for _ in range(3)]\\ndef g(): return 1\\ndef h(): return 2", module := {})
+    >>> sorted(used_by("f", module)), used_by("g", module)
+    (['f', 'g', 'h'], {'g'})
+    """
+    found: set[str] = set()
+    waiting: list[Any] = [name]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str):
+            if one in namespace and one not in found:
+                found.add(one)
+                waiting.append(namespace[one])
+        elif isinstance(one, types.CodeType):
+            waiting += [*one.co_names, *one.co_consts]
+        elif isinstance(one, types.FunctionType):
+            waiting.append(one.__code__)
+        elif isinstance(one, type) and one.__module__ == namespace.get("__name__"):
+            waiting += vars(one).values()
+    return found
 
 
 def cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
@@ -80,7 +106,10 @@ class Judging:
         self.problem = catalog.problem(stem)
         self.catalog = catalog
         self.stem = stem
-        self.reference = local(catalog.solution(stem))
+        self.digest = catalog.digest(stem)  # of what is loaded here, whatever happens to the files later
+        solution = catalog.solution(stem)
+        self.reference = local(solution)
+        self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
         self.mistaken: dict[str, Ask] = {}
 
     def judge(self, ask: Ask, seeds: list[int]) -> list[CheckVerdict]:
@@ -150,7 +179,7 @@ class Judging:
             raise AuthorFault(f"the reference of {self.stem} can't answer {case.words!r} of {check.name!r}: {expected}")
         outcomes = tuple(ask(call) for call in calls_of(case))
         status, difference = compare(case, check.same, expected, outcomes)
-        return Verdict(case, outcomes, status, difference)
+        return Verdict(case, outcomes, status, difference, expected)
 
     def suspects(self, check: Check, verdicts: list[Verdict]) -> list[Mistake]:
         """Return the known mistakes whose outcomes coincide with the student's on every failed case."""
@@ -158,10 +187,12 @@ class Judging:
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
             return []
+        reached = {name for call in calls_of(failed[0].case) for name in self.uses.get(call.function, ())}
         return [
             mistake
             for mistake in self.problem.mistakes
-            if all(self.coincides(check, verdict, self.asked(mistake)) for verdict in failed)
+            if mistake.replaces in reached
+            and all(self.coincides(check, verdict, self.asked(mistake)) for verdict in failed)
         ]
 
     def asked(self, mistake: Mistake) -> Ask:
@@ -175,8 +206,7 @@ class Judging:
         outcomes = tuple(asked(call) for call in calls_of(verdict.case))
         if not all(alike(mine, theirs, check.same) for mine, theirs in zip(verdict.outcomes, outcomes, strict=True)):
             return False
-        expected = self.reference(verdict.case.call) if isinstance(verdict.case, Case) else None
-        return compare(verdict.case, check.same, expected, outcomes)[0] == verdict.status
+        return compare(verdict.case, check.same, verdict.expected, outcomes)[0] == verdict.status
 
 
 def refuse_everything(verdicts: list[Verdict]) -> set[str]:

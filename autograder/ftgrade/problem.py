@@ -1,5 +1,6 @@
 """The words a problem is written in: checks with their cases, sameness, and the mistakes people really make."""
 
+import functools
 import inspect
 import math
 import textwrap
@@ -85,9 +86,13 @@ def call(
     a function that makes of the plain arguments a pair: the real ones as a tuple, and a function without arguments,
     whose data is told beside what the student's function returned.
     """
-    # The annotations' names aren't known at the other end, so they are left unevaluated there.
-    source = "from __future__ import annotations\n\n" + textwrap.dedent(inspect.getsource(build)) if build else ""
-    return Call(function, arguments, tuple(keywords.items()), backward, source)
+    return Call(function, arguments, tuple(keywords.items()), backward, source_of(build) if build else "")
+
+
+@functools.cache
+def source_of(build: Callable[..., Any]) -> str:
+    """Return a builder's source; the annotations' names aren't known at the other end, and stay unevaluated there."""
+    return "from __future__ import annotations\n\n" + textwrap.dedent(inspect.getsource(build))
 
 
 # --------------------------------------------------------------------------------------------------------- sameness
@@ -101,7 +106,9 @@ def integer(expected: int, got: Any) -> Difference | None:
         return None
     if abs(int(got)) > 2**1000:
         return Difference("the count differs, and is beyond all bounds")
-    return Difference("the count differs", abs(float(int(got) - expected)), ratio_of([float(expected)], [float(got)]))
+    factor = float(got) / expected if expected else 1.0
+    ratio = None if math.isclose(factor, 1.0, rel_tol=1e-9) else factor
+    return Difference("the count differs", abs(float(int(got) - expected)), ratio)
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ def to_json(report: Report, secret: bytes = b"") -> str:
 
 
 def text_of(body: dict[str, Any]) -> str:
-    return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(body, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def seal(body: dict[str, Any], secret: bytes) -> str:

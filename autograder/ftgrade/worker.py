@@ -373,7 +373,7 @@ def builder(source: str) -> Callable[..., Any]:
 
 def same_json(before: Any, after: Any) -> bool:
     """Compare what crossed with what stands there now; NaN equals NaN here, since both are the same text."""
-    return json.dumps(before) == json.dumps(after)
+    return before is after or json.dumps(before) == json.dumps(after)
 
 
 def gradients(value: Any, arguments: list[Any]) -> list[Any] | None:
@@ -497,6 +497,31 @@ def warm_up() -> None:
     assert torch.backends.cpu.get_cpu_capability()
 
 
+def memory_in_use() -> list[tuple[int, int]]:
+    """Return where this process's own memory begins and ends, as far as the system tells."""
+    found: list[tuple[int, int]] = []
+    with contextlib.suppress(OSError), open("/proc/self/maps") as file:
+        for place, rights, _, _, _, *name in map(str.split, file):
+            if rights.startswith("rw") and name in ([], ["[heap]"]):
+                start, end = place.split("-")
+                found.append((int(start, 16), int(end, 16)))
+    return found
+
+
+def gather_pages(memory: list[tuple[int, int]]) -> None:
+    """Let the kernel keep this process's memory in pages of 2 MiB, where it can (Linux 6.1).
+
+    A fork copies the table of pages and an exit takes it apart: 60,000 small ones were three quarters of their time.
+    """
+    import ctypes
+
+    size, collapse = 2 * 2**20, 25  # MADV_COLLAPSE, which fails without harm on older systems
+    libc = ctypes.CDLL(None)
+    for start, end in memory:
+        for address in range(-(-start // size) * size, end // size * size, size):
+            libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), collapse)
+
+
 class Walls(Protocol):
     """What confines one child: `place` is its folder's descriptor, `confine` shuts it in for good."""
 
@@ -527,12 +552,14 @@ def parent(control: socket.socket, prison: Prison) -> None:
     torch.set_num_threads(1)  # a parent that ran a parallel region leaves children that hang
     warm_up()
     sys.meta_path.insert(0, Gate())
+    memory = memory_in_use()  # within the prison nobody tells
     prison.enter()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)  # what children write there is read by nobody, and a full pipe would stop them
     os.close(nowhere)
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
+    gather_pages(memory)
     control.sendall(b'{"ready": true}')
     for request, descriptors in requests(control):
         if request["op"] == "end":

@@ -451,7 +451,7 @@ def test_a_dtype_that_does_not_parse_is_a_breach_of_the_protocol(name: str):
 
 def answered(call: Call, **functions: Any) -> channel.Outcome:
     """Return what a call comes to, through the text of both frames."""
-    request = json.loads(json.dumps(call.request()))
+    request = json.loads(json.dumps(call.request))
     return channel.outcome(json.loads(json.dumps(worker.call(request, functions))))
 
 

@@ -3,9 +3,7 @@
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,23 +77,6 @@ def test_two_instructors_book_at_once_what_sqlite_books(course: Path, url: str):
     assert len({key[:2] for key in in_sqlite}) == len(STEMS) * len(STUDENTS)
     assert sum(score or 0.0 for score, _ in in_sqlite.values()) > 0
     assert scores(url, "maths") == in_sqlite
-
-
-def test_students_that_many_instructors_enrol_at_once_stand_once(course: Path, url: str):
-    """nbgrader looks for a student and then adds it, and fails whoever comes between."""
-    (course / "nbgrader_config.py").write_text(CONFIG.format(url=url))
-    books = [Book(Course(course)) for _ in range(4)]
-    students = [f"new-{number:02}" for number in range(30)]
-    start = threading.Barrier(len(books))
-
-    def enrol(book: Book) -> None:
-        start.wait()
-        book.enrol(students)
-
-    with ThreadPoolExecutor(len(books)) as pool:
-        list(pool.map(enrol, books))
-    with Gradebook(url, "maths") as gradebook:
-        assert set(students) <= {student.id for student in gradebook.students}
 
 
 def test_a_course_without_a_name_is_told_what_to_add(tmp_path: Path):

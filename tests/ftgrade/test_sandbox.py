@@ -257,6 +257,7 @@ def test_without_a_sandbox_grading_for_marks_stops_and_says_why(tmp_path: Path, 
 
     monkeypatch.setattr(doctor, "examined", broken)
     monkeypatch.delenv(doctor.ALLOW, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(CourseFault, match="a connection arrived"):
         doctor.strongest(tmp_path / "doctor.json")
     assert doctor.strongest(tmp_path / "doctor.json", allow_unsandboxed=True).name == "none"

@@ -13,7 +13,6 @@ from typing import Any
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox.process import LIMITS, Sandbox, Worker
-from ftgrade.worker import FrameError
 
 SECONDS = 10.0
 TOKEN = "FTGRADE_PROBE"  # noqa: S105
@@ -45,6 +44,8 @@ def tried(sandbox: Sandbox, source: str, **limits: int) -> str:
 
 
 def said(worker: Worker, source: str) -> str:
+    from ftgrade.channel import FrameError
+
     try:
         reply: Any = worker.ask({"op": "run", "source": source}, SECONDS)
     except (EOFError, FrameError, TimeoutError, BrokenPipeError):

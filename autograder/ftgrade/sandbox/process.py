@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ftgrade import channel
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import jail
 from ftgrade.sandbox.backends import BACKENDS, Backend, hidden, readable, readable_one_by_one, worker_file
-from ftgrade.worker import FrameError
 
+# The channel needs torch, which takes a second to import: the parent process is better started before than after.
 START_SECONDS = 120.0
 LIMITS = {
     "RLIMIT_AS": 6 * 2**30,  # address space, of which torch alone maps over a gigabyte
@@ -52,6 +51,8 @@ class Worker:
 
     def ask(self, message: dict[str, Any], seconds: float) -> Any:
         """Return the reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
+        from ftgrade import channel
+
         return channel.ask(self.connection, message, seconds)
 
     def settle(self) -> None:
@@ -146,6 +147,15 @@ class Sandbox:
                 self.close()
                 raise OurFault(f"the sandbox's parent process stopped answering: {error}") from error
 
+    def begin(self) -> None:
+        """Start the parent process meanwhile: who first needs it waits for it, and starts it anew if it failed."""
+
+        def start() -> None:
+            with contextlib.suppress(OurFault, OSError), self.lock:
+                self.control = self.control or self.start()
+
+        threading.Thread(target=start, daemon=True).start()
+
     def start(self) -> socket.socket:
         """Start the parent process and wait until it has imported what it hands on and shut itself in."""
         self.base = self.backend.base or tempfile.mkdtemp(prefix="ftgrade-")
@@ -207,9 +217,11 @@ def demand_walls(connection: socket.socket) -> int | None:
 
     Raises OurFault if a wall can't be built: no code runs then.
     """
+    from ftgrade import channel
+
     try:
         said, number = channel.greeted(connection, START_SECONDS)
-    except (EOFError, FrameError, TimeoutError) as error:
+    except (EOFError, channel.FrameError, TimeoutError) as error:
         raise OurFault(f"a child of the sandbox ended before it was shut in: {error}") from error
     if said != {"ready": True}:
         raise OurFault(f"a wall of the sandbox can't be built: {said}")

@@ -1,0 +1,269 @@
+"""Reports to the gradebook, to autograded/ and to feedback/, as nbgrader's own passes leave them.
+
+nbgrader converts a submission three times and commits after each cell: a fifth of a second. Here a submission is one
+transaction, two files, and nothing at all if what stands there is still right. The tests hold records, notebook and
+page equal to what nbgrader's own commands write.
+"""
+
+import datetime
+import json
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbgrader import api, utils
+from nbgrader.api import Gradebook
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import AssignLatePenalties
+from sqlalchemy import Connection, insert, select, update
+from traitlets.config import Config
+
+from ftgrade import notebook
+from ftgrade.canonical import canonical
+from ftgrade.errors import StudentFault
+from ftgrade.feedback import page, page_digest
+from ftgrade.grade import Grader, key_of
+from ftgrade.nbgrader_step import Notebook, released_cells, write_report
+from ftgrade.report import Report
+
+Table = Any
+ASSIGNMENT, NOTEBOOK, CELL, STUDENT, SUBMITTED, SUBMITTED_NOTEBOOK, GRADE, COMMENT = (
+    model.__table__
+    for model in (
+        api.Assignment, api.Notebook, api.BaseCell, api.Student, api.SubmittedAssignment, api.SubmittedNotebook,
+        api.Grade, api.Comment,
+    )
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the gradebook holds of one submission: by check its automatic, manual and extra score; comments; penalty."""
+
+    automatic: dict[str, float | None] = field(default_factory=dict)
+    manual: dict[str, float | None] = field(default_factory=dict)
+    extra: dict[str, float | None] = field(default_factory=dict)
+    comments: dict[str, str | None] = field(default_factory=dict)
+    penalty: float | None = None
+
+    def score(self, name: str) -> float:
+        """Return a check's score: a person's if there is one, else the grader's, and what was given on top."""
+        given = self.manual.get(name)
+        given = self.automatic.get(name) if given is None else given
+        return 0.0 if given is None else given + (self.extra.get(name) or 0.0)
+
+    def total(self) -> float:
+        return sum(map(self.score, self.automatic))
+
+
+class Ledger:
+    """The gradebook's records of one released problem, held open while a class is booked."""
+
+    def __init__(self, grader: Grader, directory: CourseDirectory, config: Config, stem: str) -> None:
+        self.course, self.directory, self.stem = grader.course, directory, stem
+        settings: Any = directory
+        gradebook = Gradebook(settings.db_url, settings.course_id)
+        self.engine = gradebook.engine
+        with gradebook:
+            self.released = released_cells(gradebook, stem)
+            record: Any = gradebook.find_notebook(stem, stem)
+            self.assignment_id, self.notebook_id = record.assignment.id, record.id
+            self.due: datetime.datetime | None = record.assignment.duedate
+            self.kernelspec = record.kernelspec
+            self.checksums = {cell.name: cell.checksum for cell in record.source_cells}
+            self.graded = {cell.name: (cell.id, float(cell.max_score)) for cell in record.grade_cells}
+            self.answers = {cell.name: cell.id for cell in record.solution_cells}
+        late: Any = AssignLatePenalties(config=config)
+        self.late = late.plugin_class(parent=late)
+        self.last = grader.last(stem)
+        with self.engine.connect() as connection:
+            self.standings = self.read(connection)
+
+    def close(self) -> None:
+        """Keep what the next run can skip, and let go of the gradebook."""
+        self.last.save()
+        self.engine.dispose()
+
+    # ------------------------------------------------------------------------------------------- what stands there
+
+    def read(self, connection: Connection, student: str | None = None) -> dict[str, Standing]:
+        """Return what is booked for every student, or for one, in two queries."""
+        found: dict[str, Standing] = defaultdict(Standing)
+        scores = GRADE.c.auto_score, GRADE.c.manual_score, GRADE.c.extra_credit
+        asked = self.rows(GRADE, SUBMITTED_NOTEBOOK.c.late_submission_penalty, *scores, student=student)
+        graded: list[Any] = list(connection.execute(asked))
+        for owner, name, penalty, automatic, manual, extra in graded:
+            one = found[owner]
+            one.automatic[name], one.manual[name], one.extra[name] = automatic, manual, extra
+            one.penalty = penalty
+        asked = self.rows(COMMENT, COMMENT.c.manual_comment, COMMENT.c.auto_comment, student=student)
+        commented: list[Any] = list(connection.execute(asked))
+        for owner, name, typed, made in commented:
+            found[owner].comments[name] = made if typed is None else typed
+        return found
+
+    def rows(self, table: Table, *columns: Any, student: str | None) -> Any:
+        """Return the query for columns of a table that has a row for each cell, each with its student and its cell."""
+        notebooks = SUBMITTED.join(SUBMITTED_NOTEBOOK, SUBMITTED_NOTEBOOK.c.assignment_id == SUBMITTED.c.id)
+        cells = notebooks.join(table, table.c.notebook_id == SUBMITTED_NOTEBOOK.c.id)
+        cells = cells.join(CELL, CELL.c.id == table.c.cell_id)
+        asked: Any = select(SUBMITTED.c.student_id, CELL.c.name, *columns).select_from(cells)
+        asked = asked.where(SUBMITTED.c.assignment_id == self.assignment_id)
+        return asked if student is None else asked.where(SUBMITTED.c.student_id == student)
+
+    def stands(self, report: Report) -> bool:
+        """Say whether a report is booked already, by the last run's word and by the gradebook's."""
+        if self.last[report.student].booked != mark_of(report) or not self.autograded(report.student).is_file():
+            return False
+        standing = self.standings.get(report.student)
+        return standing is not None and all(
+            standing.automatic.get(check.name) == check.score for check in report.checks
+        )
+
+    # ------------------------------------------------------------------------------------------------------ booking
+
+    def book(self, report: Report) -> None:
+        """Book a report, and show it on a feedback page, unless both stand. Raises SQLAlchemyError or OSError."""
+        student = report.student
+        if not self.stands(report):
+            document = self.document(report)
+            with self.engine.begin() as connection:
+                self.write(connection, student, document)
+                self.standings[student] = self.read(connection, student)[student]
+                self.place(student, document)
+            self.last[student] = replace(self.last[student], booked=mark_of(report), page="")
+        self.show(student)
+
+    def document(self, report: Report) -> Notebook:
+        """Return the notebook that instructor and student see: the released cells, the student's text, the verdicts."""
+        try:
+            submission = notebook.read_file(self.course.notebook(report.student, self.stem))
+        except StudentFault:
+            submission = None
+        cells = canonical(submission, self.released)
+        metadata = {"kernelspec": json.loads(self.kernelspec)} if self.kernelspec else {}
+        document: Any = nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+        for cell in document.cells:
+            if "nbgrader" in cell.metadata:
+                cell.metadata.nbgrader.checksum = self.checksums[cell.metadata.nbgrader.grade_id]
+        write_report(document, report)
+        return document
+
+    def write(self, connection: Connection, student: str, document: Notebook) -> None:
+        """Write the records of one submission: scores, comments, and what the late policy takes."""
+        submitted, seconds_late = self.submitted(connection, student)
+        standing = self.read(connection, student)[student]
+        for cell in document.cells:
+            mark = cell.metadata.get("nbgrader", {})
+            name = mark.get("grade_id")
+            if name in self.graded:
+                score, _ = utils.determine_grade(cell)
+                by_hand = score is None or standing.manual.get(name) is not None
+                waits = by_hand or document.metadata.ftgrade.state == "ours"
+                record = {"cell_id": self.graded[name][0], "notebook_id": submitted}
+                put(connection, GRADE, record, {"auto_score": score, "needs_manual_grade": waits})
+                standing.automatic[name] = score
+            if name in self.answers:
+                comment = "No response." if mark.checksum == utils.compute_checksum(cell) else None
+                record = {"cell_id": self.answers[name], "notebook_id": submitted}
+                put(connection, COMMENT, record, {"auto_comment": comment})
+        taken = {"late_submission_penalty": self.penalty(student, standing.total(), seconds_late)}
+        connection.execute(update(SUBMITTED_NOTEBOOK).where(SUBMITTED_NOTEBOOK.c.id == submitted).values(taken))
+
+    def submitted(self, connection: Connection, student: str) -> tuple[str, float]:
+        """Return the record of a student's notebook, made if there is none, and by how many seconds it's late."""
+        if not connection.execute(select(STUDENT.c.id).where(STUDENT.c.id == student)).first():
+            connection.execute(insert(STUDENT).values(id=student))
+        folder = self.course.notebook(student, self.stem).parent
+        directory: Any = self.directory
+        timestamp: datetime.datetime | None = directory.get_existing_timestamp(str(folder))
+        owner = {"student_id": student, "assignment_id": self.assignment_id}
+        submission = put(connection, SUBMITTED, owner, {"timestamp": timestamp} if timestamp else {})
+        extension, stamped = connection.execute(
+            select(SUBMITTED.c.extension, SUBMITTED.c.timestamp).where(SUBMITTED.c.id == submission)
+        ).one()
+        record = put(connection, SUBMITTED_NOTEBOOK, {"assignment_id": submission, "notebook_id": self.notebook_id}, {})
+        if stamped is None or self.due is None:
+            return record, 0.0
+        return record, max(0.0, (stamped - self.due - (extension or datetime.timedelta())).total_seconds())
+
+    def penalty(self, student: str, score: float, seconds_late: float) -> float | None:
+        """Return what the course's late policy takes, within 0 and the score, or None if it takes nothing."""
+        if seconds_late <= 0:
+            return None
+        taken = self.late.late_submission_penalty(student, score, seconds_late)
+        return None if taken is None else min(max(0.0, float(taken)), score)
+
+    def place(self, student: str, document: Notebook) -> None:
+        """Put the notebook, and the files that came with it, where nbgrader's own pass puts them."""
+        goal = self.autograded(student).parent
+        partial = self.course.state / "partial" / self.stem / student
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        directory: Any = self.directory
+        source = Path(directory.format_path(directory.source_directory, ".", self.stem))
+        for origin in (self.course.notebook(student, self.stem).parent, self.course.root / source):
+            for path in map(Path, utils.find_all_files(str(origin), [*directory.ignore, "*.ipynb"])):
+                copy = partial / path.relative_to(origin)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+        (partial / f"{self.stem}.ipynb").write_text(nbformat.v4.writes(document), "utf-8")
+        for path in partial.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o444)
+        if goal.exists():
+            utils.rmtree(str(goal))
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(goal)
+
+    def autograded(self, student: str) -> Path:
+        return self.course.root / "autograded" / student / self.stem / f"{self.stem}.ipynb"
+
+    # ----------------------------------------------------------------------------------------------------- feedback
+
+    def show(self, student: str) -> None:
+        """Write a student's feedback page, unless it's there and nothing that it shows has changed."""
+        standing, line = self.standings[student], self.last[student]
+        goal = self.course.root / "feedback" / student / self.stem / f"{self.stem}.html"
+        shown = key_of({"booked": line.booked, "standing": repr(standing), "template": page_digest()})
+        if line.page == shown and goal.is_file():
+            return
+        document: Any = nbformat.v4.reads(self.autograded(student).read_text("utf-8"))
+        for cell in document.cells:
+            mark = cell.metadata.get("nbgrader", {})
+            if mark.get("grade_id") in self.graded:
+                mark.score, mark.points = standing.score(mark.grade_id), self.graded[mark.grade_id][1]
+            if mark.get("grade_id") in self.answers:
+                mark.comment = standing.comments.get(mark.grade_id)
+        most = sum(points for _, points in self.graded.values())
+        penalty = standing.penalty or 0.0
+        keys = {"notebook": self.stem, "score": standing.total() - penalty, "max_score": most, "late_penalty": penalty}
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        partial = goal.with_suffix(".partial")
+        partial.write_text(page(document, {"nbgrader": keys}), "utf-8")
+        partial.replace(goal)
+        self.last[student] = replace(line, page=shown)
+
+
+def mark_of(report: Report) -> str:
+    """Return a short name of all that a report books and shows."""
+    said = "\n".join(f"{finding.kind} {finding.words}" for finding in report.findings)
+    return key_of({"state": report.state, "key": report.key, "said": said})
+
+
+def put(connection: Connection, table: Table, where: dict[str, Any], values: dict[str, Any]) -> str:
+    """Change the row of which these columns are the name, or add it; return its id."""
+    known = connection.execute(select(table.c.id).where(*(table.c[name] == value for name, value in where.items())))
+    row = known.first()
+    if row is None:
+        made = api.new_uuid()
+        connection.execute(insert(table).values(id=made, **where, **values))
+        return made
+    if values:
+        connection.execute(update(table).where(table.c.id == row.id).values(**values))
+    return row.id
+
+
+__all__ = ["Ledger", "Standing", "mark_of"]

@@ -1,0 +1,107 @@
+"""An instructor's course folder: where its files are, its secret, its roster. Nothing here needs torch."""
+
+import contextlib
+import csv
+import functools
+import os
+import re
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftgrade.errors import CourseFault
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """An instructor's course folder, as nbgrader lays it out, with our own `.ftgrade/` beside the gradebook."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        """Return the folder of the secret and the reports, made on first use and invisible to git."""
+        folder = self.root / ".ftgrade"
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)  # two threads and two graders may begin at once
+            (folder / ".gitignore").write_text("*\n")
+        return folder
+
+    def notebook(self, student: str, stem: str) -> Path:
+        return self.root / "submitted" / student / stem / f"{stem}.ipynb"
+
+    def students(self, stem: str) -> list[str]:
+        """Return who handed in a folder for this problem, in order."""
+        folders = (self.root / "submitted").glob(f"*/{stem}")
+        return sorted(folder.parent.name for folder in folders)
+
+    def aside(self, student: str, stem: str) -> Path:
+        """Return where files that must not be copied along are kept."""
+        return self.state / "quarantine" / stem / student
+
+    def report_path(self, student: str, stem: str) -> Path:
+        return self.state / "reports" / stem / f"{student}.json"
+
+    def last_path(self, stem: str) -> Path:
+        return self.state / "last" / f"{stem}.json"
+
+    @property
+    def roster_path(self) -> Path:
+        return self.state / "roster.csv"
+
+    def roster(self) -> list[str]:
+        """Return the students whose statements hold questions of their own, in the order of the list."""
+        try:
+            changed = self.roster_path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return []
+        return read_roster_of(self.roster_path, changed)
+
+    def secret(self) -> bytes:
+        """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't.
+
+        Graders that begin at once get the same: it appears whole or not at all, and before the first report.
+        """
+        path = self.state / "secret"
+        if not path.exists() and any(self.state.glob("reports/*/*.json")) and not path.exists():
+            raise CourseFault(
+                f"the course's secret {path} is missing, and {self.root.name} was graded with one: put it back from a "
+                "backup, or remove .ftgrade/reports to grade everybody again with a new secret"
+            )
+        if not path.exists():
+            with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
+                fresh.write(secrets.token_hex(32) + "\n")
+                fresh.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(fresh.name, path)
+        return bytes.fromhex(path.read_text().strip())
+
+
+@functools.lru_cache(maxsize=8)
+def read_roster_of(path: Path, _changed: int) -> list[str]:
+    """Return the students of a file that was last changed at this time; a class asks for them once a submission."""
+    return read_roster(path)
+
+
+def read_roster(path: Path) -> list[str]:
+    """Return the students of a CSV file: its column `id`, as nbgrader's own import has it, or its only column.
+
+    Raises CourseFault with the line for an id that is missing, stands twice or can't name a folder.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if "id" not in header and len(header) != 1:
+        raise CourseFault(f"{path.name} needs a column named `id`, its first line is: {', '.join(header) or 'empty'}")
+    column = header.index("id") if "id" in header else 0
+    students: list[str] = []
+    for line, row in enumerate(rows[1:] if "id" in header else rows, 2 if "id" in header else 1):
+        student = row[column].strip() if column < len(row) else ""
+        if not re.fullmatch(r"[^/\\+\x00-\x1f.][^/\\+\x00-\x1f]*", student) or student in students:
+            raise CourseFault(f"{path.name}, line {line}: {student!r} can't be a student's id, or stands twice")
+        students.append(student)
+    return students
+
+
+__all__ = ["Course", "read_roster"]

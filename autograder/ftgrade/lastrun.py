@@ -1,0 +1,60 @@
+"""What the last run of `ftgrade grade` left, so that the next one skips what stands: a hint that is always checked.
+
+A line holds what a submission's folder looked like when it was read, and what was booked and shown for it. A folder's
+look is its inode, sizes and times; among them is the time of the last change, which nobody can set. Without the file,
+or with a wrong one, everything is read and booked again, to the same end.
+"""
+
+import contextlib
+import json
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is known of one submission: its folder's look, its fingerprint, and marks of what was booked and shown."""
+
+    look: str = ""
+    submission: str = ""
+    booked: str = ""
+    page: str = ""
+
+
+class LastRun:
+    """One problem's lines, by student."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[str, Line] = {}
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            stored = json.loads(path.read_text("utf-8"))
+            self.lines = {student: Line(**line) for student, line in stored.items()}
+        self.as_stored = dict(self.lines)
+
+    def __getitem__(self, student: str) -> Line:
+        return self.lines.get(student, Line())
+
+    def __setitem__(self, student: str, line: Line) -> None:
+        self.lines[student] = line
+
+    def save(self) -> None:
+        """Write the lines in one step, if any changed."""
+        if self.lines == self.as_stored:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+        partial.write_text(json.dumps({student: asdict(line) for student, line in self.lines.items()}), "utf-8")
+        partial.replace(self.path)
+        self.as_stored = dict(self.lines)
+
+
+def look_of(notebook: Path) -> str:
+    """Return what a submission's notebook and its folder look like from outside, or nothing if there is no notebook."""
+    try:
+        states = [os.lstat(notebook), os.lstat(notebook.parent)]
+    except OSError:
+        return ""
+    return " ".join(f"{one.st_ino}.{one.st_size}.{one.st_mtime_ns}.{one.st_ctime_ns}" for one in states)
