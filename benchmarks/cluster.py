@@ -4,12 +4,11 @@
 
 The first run starts the workers' sandboxes and isn't counted; the second judges everything afresh. CPU is that of whole
 process trees, students' processes included. Then what a submission weighs on its way and in the store, and what
-nbgrader's booking and feedback cost in this process.
+booking it and its feedback page cost in this process.
 """
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -82,18 +81,16 @@ def booked(catalog: Catalog, stem: str, root: Path, count: int) -> Iterator[tupl
     """Yield what booking and the feedback page of a submission cost and weigh, in a class of its own."""
     grader = Grader(catalog, Course(root))
     hand_in(catalog, stem, grader, count)
-    for _ in grade_here(grader, [stem], 2):
-        pass
+    reports = list(grade_here(grader, [stem], 2))
     book = Book(grader.course)
     book.demand_released(stem)
-    bar = tqdm(desc="booking", total=count)
-    start = time.process_time()
-    book.book(stem, bar.update)
-    bar.close()
-    yield "booking", f"{(time.process_time() - start) / count * 1000:8.1f} ms CPU"
-    start = time.process_time()
-    book.write_feedback(stem)
-    yield "feedback page", f"{(time.process_time() - start) / count * 1000:8.1f} ms CPU"
+    with book.ledgers([stem]) as ledgers:
+        start = time.process_time()
+        for one in tqdm(reports, desc="booking"):
+            ledgers.book(one)
+        assert not ledgers.settle()
+        spent = time.process_time() - start
+    yield "booking and feedback", f"{spent / count * 1000:8.1f} ms CPU"
     for what, pattern in (("booked notebook", "autograded/*/*/*.ipynb"), ("feedback page", "feedback/*/*/*.html")):
         yield what, f"{median(path.stat().st_size for path in root.glob(pattern)) / 1024:8.1f} KiB"
     yield "gradebook", f"{(root / 'gradebook.db').stat().st_size / count / 1024:8.1f} KiB"
@@ -111,7 +108,6 @@ def main() -> None:
     many = ("--nworkers", str(arguments.workers), "--nthreads", "1", "--no-dashboard", "--local-directory")
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        os.environ["XDG_CACHE_HOME"] = str(root)
         grader = Grader(catalog, Course(root / "course"))
         stack.callback(grader.close)
         hand_in(catalog, stem, grader, count)
