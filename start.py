@@ -49,6 +49,7 @@ def main(words: list[str]) -> int:
     """Install what is missing and run what was asked for; return its exit status."""
     try:
         demand_python(sys.version_info[:2])
+        demand_offered(words)
         if not complete():
             install()
         if words[:2] in (["test", "peers"], ["test", "adapters"]):
@@ -73,6 +74,20 @@ def demand_python(version: tuple[int, ...]) -> None:
     newer = [name for name in ("python3.14", "python3.13", "python3.12", "python3.11") if shutil.which(name)]
     mend = f"run `{newer[0]} start.py`" if newer else "install a newer one from python.org"
     raise Trouble(f"Python 3.11 or later is needed and this is {version[0]}.{version[1]}: {mend}")
+
+
+def has_autograder() -> bool:
+    """Say whether this is the whole project; a student's bundle (`ftgrade release --bundle`) has no autograder."""
+    return (ROOT / "autograder").is_dir()
+
+
+def demand_offered(words: list[str]) -> None:
+    """Raise Trouble for words that ask for something that a student's bundle doesn't hold."""
+    if words and words[0] != "model" and not has_autograder():
+        raise Trouble(
+            f"this folder is the course for students, without `{words[0]}`: `python3 start.py` opens it, and "
+            "`python3 start.py model smollm2` fetches a real language model"
+        )
 
 
 # --------------------------------------------------------------------------------------------------------- installing
@@ -111,7 +126,8 @@ def install() -> None:
     print(f"1/2 torch {torch} ({kind}; minutes, by your connection)", flush=True)
     install_torch(torch, gpu)
     print("2/2 JupyterLab, nbgrader and the rest (about 150 MB; one to two minutes)", flush=True)
-    pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[course,grade,test]")
+    extras = "course,grade,test" if has_autograder() else "course"
+    pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[{extras}]")
     STAMP.write_text(fingerprint())
     print("Installed.", flush=True)
 
@@ -251,7 +267,8 @@ def command(words: list[str]) -> list[str]:
     """Return the program that the words ask for, to be run by the environment's interpreter."""
     first: str | None = words[0] if words else None
     if first is None:
-        return ["-m", "jupyterlab", "course/index.ipynb"]
+        # Named as a file to open, the index would make its folder the root, and no link could lead out of course/.
+        return ["-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}", "--LabApp.default_url=/lab/tree/course/index.ipynb"]
     if words[:2] == ["test", "browser"]:
         return ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser", *words[2:]]
     if words[:2] == ["test", "peers"]:

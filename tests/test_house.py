@@ -34,6 +34,8 @@ FLOORS = [
         "exporters",
         "newcourse",
         "cluster",
+        "selfstudy",
+        "bundle",
     },
     {"cli"},
 ]

@@ -20,6 +20,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     for name in ("pyproject.toml", "requirements.lock"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "autograder").mkdir()
     places = {"ROOT": tmp_path, "VENV": tmp_path / ".venv", "STAMP": tmp_path / ".venv" / ".complete"}
     for name, value in places.items():
         monkeypatch.setattr(module, name, value)
@@ -50,6 +51,23 @@ def test_a_first_start_installs_and_a_second_one_asks_pip_for_nothing(start: Mod
     assert len(start.asked) == first
 
 
+@pytest.mark.parametrize(("whole", "extras"), [(True, "course,grade,test"), (False, "course")])
+def test_a_students_bundle_installs_the_course_alone(start: ModuleType, whole: bool, extras: str):
+    if not whole:
+        (start.ROOT / "autograder").rmdir()
+    assert start.main([]) == 0
+    assert start.asked[-1][-1] == f"{start.ROOT}[{extras}]"
+
+
+def test_what_a_students_bundle_lacks_is_told_before_anything_is_installed(start: ModuleType, capsys):
+    (start.ROOT / "autograder").rmdir()
+    for words in (["test"], ["test", "peers"], ["grade", "--demo"], ["site"], ["check", "p03"]):
+        assert start.main(words) == 1
+        assert f"without `{words[0]}`: `python3 start.py` opens it" in capsys.readouterr().err
+    assert start.asked == []
+    assert start.main(["model", "smollm2"]) == 0
+
+
 def test_a_half_finished_install_is_noticed_and_mended(start: ModuleType, monkeypatch, capsys):
     def stopped(_: list[str]) -> tuple[int, str]:
         raise KeyboardInterrupt
@@ -76,7 +94,6 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
 @pytest.mark.parametrize(
     ("words", "program"),
     [
-        ([], ["-m", "jupyterlab", "course/index.ipynb"]),
         (["test"], ["-m", "pytest"]),
         (["test", "-k", "lora"], ["-m", "pytest", "-k", "lora"]),
         (["test", "browser"], ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser"]),
@@ -90,6 +107,16 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
 )
 def test_words_go_where_they_belong(start: ModuleType, words: list[str], program: list[str]):
     assert start.command(words) == program
+
+
+def test_the_course_opens_on_its_index_and_serves_the_whole_project(start: ModuleType):
+    """The index links to problems outside its own folder."""
+    words = start.command([])
+    assert words[:2] == ["-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={start.ROOT}" in words
+    assert not any(word.endswith(".ipynb") and not word.startswith("--") for word in words)
+    (opened,) = [word.partition("=/lab/tree/")[2] for word in words if "default_url" in word]
+    assert (ROOT / opened).is_file()
 
 
 @pytest.mark.parametrize(("there", "asked"), [(True, 0), (False, 1)])

@@ -2,7 +2,9 @@
 
 import ast
 import hashlib
+import itertools
 import json
+import shutil
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import jupytext
 import numpy as np
 
 from ftgrade.catalog import Catalog
-from ftgrade.errors import AuthorFault
+from ftgrade.errors import AuthorFault, StudentFault
 from ftgrade.grade import open_seed
 from ftgrade.lessons import lesson_cells
+from ftgrade.notebook import read_file
 from ftgrade.problem import PERSONAL, Check, Problem, Written
 from ftgrade.sheets import sheets
 
@@ -21,6 +24,7 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+UNWRITTEN = "raise NotImplementedError"
 Cell = dict[str, Any]
 
 
@@ -101,7 +105,7 @@ def stub(solution: ast.Module, text: str, function: str, stem: str) -> str:
     node = found[0]
     last = node.body[0].end_lineno
     contract = "\n".join(text.splitlines()[node.lineno - 1 : last])
-    return f"{contract}\n    ### BEGIN SOLUTION\n    raise NotImplementedError\n    ### END SOLUTION"
+    return f"{contract}\n    ### BEGIN SOLUTION\n    {UNWRITTEN}\n    ### END SOLUTION"
 
 
 def card(problem: Problem) -> str:
@@ -175,7 +179,7 @@ def personal_stub(problem: Problem, seed: int) -> str:
     return (
         f'def {PERSONAL}():\n    """Return the answer to your own question.\n\n{personal_words(problem, seed)}\n\n'
         f'    >>> {PERSONAL}() is not None\n    True\n    """\n'
-        "    ### BEGIN SOLUTION\n    raise NotImplementedError\n    ### END SOLUTION"
+        f"    ### BEGIN SOLUTION\n    {UNWRITTEN}\n    ### END SOLUTION"
     )
 
 
@@ -259,13 +263,45 @@ def stale(catalog: Catalog) -> list[Path]:
 
 
 def build(catalog: Catalog) -> list[Path]:
-    """Write the built files that are stale, and return them."""
+    """Write the built files that are stale, and return them, after the copies of what a learner had written in them."""
     changed = stale(catalog)
     texts = wanted(catalog)
+    kept = [copy for path in changed if (copy := keep_answers(catalog, path))]
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[path], "utf-8")
-    return changed
+    return [*kept, *changed]
+
+
+def keep_answers(catalog: Catalog, path: Path) -> Path | None:
+    """Copy a problem's notebook that somebody has answered to `work/`, never over another; return the copy, if any."""
+    if path.parent.parent != catalog.root / "source" or not path.is_file() or not is_answered(path):
+        return None
+    folder = catalog.root / "work" / path.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    names = itertools.chain([path.name], (f"{path.stem}-{number}.ipynb" for number in itertools.count(2)))
+    copy = next(folder / name for name in names if not (folder / name).exists())
+    shutil.copy2(path, copy)  # with its time: the copy saved last is the learner's own
+    return copy
+
+
+def is_answered(path: Path) -> bool:
+    """Say whether an answer cell holds anything else than a stub."""
+    try:
+        cells = read_file(path).cells
+    except StudentFault:
+        return False
+    answers = [cell for cell in cells if cell.kind == "code" and cell.grade_id and "def " in cell.source]
+    return any(not is_stub(cell.source) for cell in answers)
+
+
+def is_stub(source: str) -> bool:
+    """Say whether a cell defines one function that has a docstring and isn't written."""
+    try:
+        (function,) = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return False
+    return isinstance(function, ast.FunctionDef) and [*map(ast.unparse, function.body[1:])] == [UNWRITTEN]
 
 
 # -------------------------------------------------------------------------------------------------- a filled notebook

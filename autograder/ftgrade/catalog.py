@@ -57,6 +57,10 @@ class Catalog:
         file = f"{full}.py"
         return Leaves(full, source / file, solutions / file, problems / file, source / full / f"{full}.ipynb")
 
+    def copies(self, stem: str) -> list[Path]:
+        """Return where a learner's own notebook of a stem may stand in this checkout, `work/` before the built one."""
+        return [*sorted((self.root / "work" / stem).glob("*.ipynb")), self.leaves(stem).notebook]
+
     def stem(self, name: str) -> str:
         """Return the stem that a short name stands for: `p03_lora_parameters` for `p03`."""
         stems = self.stems()

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import CourseFault, GradingError
-from ftgrade.report import STATUS_WORDS, Report
+from ftgrade.report import Report
 
 if TYPE_CHECKING:
     from ftgrade.grade import Course
@@ -63,10 +64,18 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-o", "--output", type=Path, required=True)
     one.set_defaults(run=run_fill)
 
-    one = commands.add_parser("check", help="grade one notebook on the published seed; nothing is stored")
-    one.add_argument("notebook", type=Path)
+    one = commands.add_parser("check", help="grade your own notebook on today's numbers, as a class is graded")
+    one.add_argument("notebook", metavar="PROBLEM", help="a problem's name, such as p03, or a notebook's path")
     one.add_argument("--stem", help="the problem, if the file's name doesn't tell")
+    one.add_argument("--day", type=a_day, metavar="DATE", help="repeat on the numbers of a day, such as 2026-01-31")
+    one.add_argument("--page", action="store_true", help="write the feedback as a page beside the notebook")
+    one.add_argument("--solution", action="store_true", help="show the solution, after honest attempts")
     one.set_defaults(run=run_check)
+
+    one = commands.add_parser("certificate", help="write a page of what you have shown, signed by nobody")
+    one.add_argument("--name", default="", help="whose page it is")
+    one.add_argument("-o", "--output", type=Path, default=Path("certificate.html"))
+    one.set_defaults(run=run_certificate)
 
     one = commands.add_parser("new-course", help="make a course folder, with a roster's students in its gradebook")
     one.add_argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty")
@@ -82,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("release", help="make the students' notebooks in release/")
     one.add_argument("stems", nargs="*")
     one.add_argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these")
+    one.add_argument("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive")
     course_option(one)
     one.set_defaults(run=run_release)
 
@@ -115,6 +125,14 @@ def course_option(command: argparse.ArgumentParser) -> None:
     command.add_argument("--course", type=Path, default=Path(), help="the course's folder (default: this one)")
 
 
+def a_day(word: str) -> str:
+    """Return a date as it's written in the record. Raises ArgumentTypeError."""
+    try:
+        return date.fromisoformat(word).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a date is written as 2026-01-31, got {word!r}") from None
+
+
 def chosen(catalog: Catalog, names: Sequence[str]) -> list[str]:
     return [catalog.stem(name) for name in names] or catalog.stems()
 
@@ -128,12 +146,20 @@ def run_build(arguments: argparse.Namespace) -> int:
     catalog = home()
     paths = build.stale(catalog) if arguments.check else build.build(catalog)
     for path in paths:
-        out.print(f"{'stale' if arguments.check else 'built'}: {path.relative_to(catalog.root)}", soft_wrap=True)
+        out.print(
+            f"stale: {path.relative_to(catalog.root)}" if arguments.check else made(catalog, path), soft_wrap=True
+        )
     if arguments.check and paths:
         out.print("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
         return SOME_NEED_A_PERSON
     out.print(f"{len(build.wanted(catalog))} built files are up to date.")
     return FINE
+
+
+def made(catalog: Catalog, path: Path) -> str:
+    """Return what a build says of one file that it wrote."""
+    name = path.relative_to(catalog.root)
+    return f"your answers are kept in {name}" if name.parts[0] == "work" else f"built {name}"
 
 
 def run_new(arguments: argparse.Namespace) -> int:
@@ -190,27 +216,26 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    from ftgrade.grade import Course, Grader
+    from ftgrade import selfstudy
 
     catalog = home()
-    stem = catalog.stem(arguments.stem or arguments.notebook.stem)
-    grader = Grader(catalog, Course(Path()), allow_unsandboxed=True)  # one's own code on one's own machine
-    try:
-        report = grader.open_report(arguments.notebook, stem)
-    finally:
-        grader.close()
-    table = Table(title=catalog.title(stem))
-    for name in ("check", "points", "", "what was seen", "next step"):
-        table.add_column(name)
-    for check in report.checks:
-        seen = check.says or check.words
-        score = f"{check.score:g} of {check.points:g}"
-        table.add_row(check.name, score, STATUS_WORDS[check.status], seen, check.next_step)
-    out.print(table)
-    for finding in report.findings:
-        out.print(finding.words, markup=False)
-    out.print(f"{report.score:g} of {report.points:g} points on the published seed; grading draws others.")
-    return SOME_NEED_A_PERSON if report.needs_a_person else FINE
+    done = selfstudy.check(catalog, arguments.notebook, arguments.stem, arguments.day)
+    for line in selfstudy.lines(catalog, done):
+        out.print(line, markup=False, soft_wrap=True)
+    if arguments.page:
+        out.print(f"page: {selfstudy.write_page(catalog, done)}", markup=False, soft_wrap=True)
+    if arguments.solution:
+        out.print(selfstudy.reveal(catalog, done), markup=False, soft_wrap=True)
+    return SOME_NEED_A_PERSON if done.report.needs_a_person else FINE
+
+
+def run_certificate(arguments: argparse.Namespace) -> int:
+    from ftgrade import selfstudy
+
+    page = selfstudy.certificate(home(), selfstudy.read_record(), arguments.name, date.today().isoformat())
+    arguments.output.write_text(page, "utf-8")
+    out.print(f"wrote {arguments.output}: it opens in a browser and prints", markup=False, soft_wrap=True)
+    return FINE
 
 
 # ------------------------------------------------------------------------------------------------------------- a class
@@ -247,6 +272,11 @@ def run_release(arguments: argparse.Namespace) -> int:
         out.print(f"released {stem}: give students {arguments.course / 'release' / stem}", soft_wrap=True)
     if arguments.students:
         release_personally(catalog, Course(arguments.course), chosen(catalog, arguments.stems), arguments.students)
+    if arguments.bundle:
+        from ftgrade import bundle
+
+        for path in bundle.write(catalog, Course(arguments.course), arguments.bundle):
+            out.print(f"bundle: {path}", markup=False, soft_wrap=True)
     return FINE
 
 
@@ -281,7 +311,7 @@ def demand_built(catalog: Catalog) -> None:
     from ftgrade import build
 
     for path in build.build(catalog):
-        out.print(f"built {path.relative_to(catalog.root)}", soft_wrap=True)
+        out.print(made(catalog, path), soft_wrap=True)
 
 
 def run_grade(arguments: argparse.Namespace) -> int:

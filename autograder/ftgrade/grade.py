@@ -48,9 +48,9 @@ def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[i
     return [seed_of(secret.hex(), student, stem, str(version), str(number)) for number in range(HIDDEN_SEEDS)]
 
 
-def open_seed(stem: str, version: int) -> int:
-    """Return the published seed, for self-checks."""
-    return seed_of("open", stem, str(version))
+def open_seed(stem: str, version: int, day: str = "") -> int:
+    """Return the published seed, for self-checks; each day, such as 2026-01-31, has another."""
+    return seed_of("open", stem, str(version), *([day] if day else []))
 
 
 def personal_seed(course: "Course", student: str, stem: str, version: int) -> int:
@@ -296,16 +296,16 @@ class Grader:
         personal = personal_seed(self.course, student, stem, judging.problem.version)
         return Work(blank, submission, seeds, personal)
 
-    def open_report(self, path: Path, stem: str) -> Report:
-        """Return the report of any notebook file on the published seed; nothing is stored."""
+    def open_report(self, path: Path, stem: str, day: str = "") -> Report:
+        """Return the report of any notebook file on the published seed, or on a day's; nothing is stored."""
         judging = self.judging(stem)
         blank = dataclasses.replace(self.blank(judging, "self-check", b""), secret_print="open")  # noqa: S106
         try:
             submission = read_file(path)
         except StudentFault as fault:
             return unreadable(blank, fault)
-        seed = open_seed(stem, judging.problem.version)
-        return self.graded(Work(blank, submission, [seed], seed), list)
+        version = judging.problem.version
+        return self.graded(Work(blank, submission, [open_seed(stem, version, day)], open_seed(stem, version)), list)
 
     def blank(self, judging: Judging, student: str, secret: bytes) -> Report:
         """Return the report that everyone starts from: every check at 0."""

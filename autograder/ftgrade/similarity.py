@@ -18,7 +18,7 @@ from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 
 from ftgrade.errors import StudentFault
-from ftgrade.notebook import read_file
+from ftgrade.notebook import Submission, read_file
 
 LONG_ENOUGH = 80  # parts; a formula in one line with its signature has 30 to 60, and many rightly write it the same
 ALIKE = 0.9
@@ -147,14 +147,18 @@ def literal(value: object) -> str:
 
 
 def written(path: Path) -> dict[str, Definition]:
-    """Return all that a notebook's code cells define, the last of each name; nothing for a file that can't be read."""
+    """Return all that a notebook file defines; nothing for a file that can't be read."""
     try:
-        cells = read_file(path).cells
+        return defined(read_file(path))
     except StudentFault:
         return {}
+
+
+def defined(submission: Submission) -> dict[str, Definition]:
+    """Return all that a notebook's code cells define, the last of each name."""
     found: dict[str, Definition] = {}
     room = MAX_PARSED_ALL
-    for cell in cells:
+    for cell in submission.cells:
         if cell.kind == "code" and "def " in cell.source and len(cell.source) <= min(room, MAX_PARSED):
             room -= len(cell.source)
             found.update(definitions(cell.source))
