@@ -6,7 +6,7 @@ Ten problems are released by us, then students with a graded submission of each 
 Every query is timed as formgrader's page asks for it (`NbGraderAPI`), in a fresh process that reads the gradebook for
 the first time; `> 120` is one that was stopped. The class report reads no gradebook; what stands for it is our export,
 which reads every grade. nbgrader's tables have no index that leads from a submission to its grades: the columns
-`indexed` have those of `ftgrade.gradebook.INDEXES`. PostgreSQL is a server to throw away (Debian's `postgresql`; extra
+`indexed` have those of `INDEXES`. PostgreSQL is a server to throw away (Debian's `postgresql`; extra
 `[postgres]`).
 """
 
@@ -27,13 +27,22 @@ import postgres
 from ftgrade.catalog import home
 from ftgrade.exporters import Csv
 from ftgrade.grade import Course
-from ftgrade.gradebook import CONFIG_FILE, CONFIG_TEXT, INDEXES, Book
+from ftgrade.gradebook import CONFIG_FILE, CONFIG_TEXT, Book
 from nbgrader import api
 from sqlalchemy import Engine, create_engine, insert, text
 from tqdm import tqdm
 
 ROWS = 20_000
 GRADED = datetime(2026, 1, 30, 12)
+# nbgrader's tables have no index that leads from a student or a submission to what hangs on it.
+INDEXES = tuple(
+    f"CREATE INDEX IF NOT EXISTS ftgrade_{table}_{column} ON {table} ({column})"
+    for table, column in (
+        ("grade", "notebook_id"), ("comment", "notebook_id"), ("submitted_notebook", "assignment_id"),
+        ("submitted_notebook", "notebook_id"), ("submitted_assignment", "assignment_id"),
+        ("submitted_assignment", "student_id"),
+    )
+)  # fmt: skip
 Row = dict[str, object]
 FORK = multiprocessing.get_context("fork")
 

@@ -25,16 +25,6 @@ from ftgrade.report import Report
 CONFIG_FILE = "nbgrader_config.py"
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
 
-# nbgrader's tables have no index that leads from a student or a submission to what hangs on it.
-INDEXES = tuple(
-    f"CREATE INDEX IF NOT EXISTS ftgrade_{table}_{column} ON {table} ({column})"
-    for table, column in (
-        ("grade", "notebook_id"), ("comment", "notebook_id"), ("submitted_notebook", "assignment_id"),
-        ("submitted_notebook", "notebook_id"), ("submitted_assignment", "assignment_id"),
-        ("submitted_assignment", "student_id"),
-    )
-)  # fmt: skip
-
 
 @dataclass(slots=True)
 class Ledgers:
