@@ -1,7 +1,7 @@
 """Take a machine with Python 3.11 or later to a working course; nothing but the standard library is needed.
 
     python3 start.py                 open the course in JupyterLab
-    python3 start.py test            run the tests (`test browser`, `course`, `peers`, `hostile`: the slow ones)
+    python3 start.py test            run the tests (`test browser`, `course`, `peers`, `hostile`, `cluster`: slow ones)
     python3 start.py site            write the course as web pages, with outputs (site/out/html; minutes)
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
@@ -59,6 +59,8 @@ def main(words: list[str]) -> int:
             install_adapters()
         if words[:1] == ["site"] or words[:2] == ["test", "browser"]:
             install_site()
+        if words[:2] == ["test", "cluster"]:
+            install_cluster()
         return run(command(words))
     except Trouble as trouble:
         print(f"start.py: {trouble}", file=sys.stderr)
@@ -145,6 +147,13 @@ def install_site() -> None:
     if not present("furo", "myst_nb", "sphinx", "sphinx-mathjax-offline"):
         print("Sphinx with its theme and MathJax (about 20 MB)", flush=True)
         pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[site]")
+
+
+def install_cluster() -> None:
+    """Install what grades on many machines, and what speaks to PostgreSQL, unless they are there. Raises Trouble."""
+    if not present("distributed", "bokeh", "psycopg"):
+        print("Dask with its dashboard, and a client of PostgreSQL (about 30 MB)", flush=True)
+        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[cluster,postgres]")
 
 
 def present(*modules: str) -> bool:
@@ -276,6 +285,11 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers", *words[2:]]
     if words[:2] == ["test", "course"]:
         return ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py", *words[2:]]
+    if words[:2] == ["test", "cluster"]:
+        places = "tests/ftgrade/test_cluster.py", "tests/ftgrade/test_postgres.py"
+        return ["-m", "pytest", "-m", "cluster", "-n", "0", *places, *words[2:]]
+    if words[:2] == ["test", "hub"]:
+        return ["-m", "pytest", "-m", "hub", "-n", "0", "tests/browser/test_hub.py", *words[2:]]
     if words[:2] == ["test", "hostile"]:
         return ["-m", "pytest", "-m", "hostile", "-n", "0", "tests/ftgrade/test_hostile.py", *words[2:]]
     if words[:2] == ["test", "adapters"]:

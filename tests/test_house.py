@@ -36,6 +36,7 @@ FLOORS = [
         "late",
         "collect",
         "todo",
+        "cluster",
         "selfstudy",
         "bundle",
         "formulas",

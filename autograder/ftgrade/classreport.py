@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ftgrade import similarity
 from ftgrade.feedback import TEMPLATES, environment
-from ftgrade.report import STATUS_WORDS, CheckReport, Report
+from ftgrade.report import DEADLY, STATUS_WORDS, CheckReport, Report
 from ftgrade.similarity import Echo
 
 SEVERAL = 3  # checks left out
@@ -29,7 +29,7 @@ NOTHING_RIGHT, LEFT_OUT, TOO_LONG = "nothing right", "several checks not attempt
 UNREADABLE, NOT_HANDED_IN = "no readable notebook", "not handed in"
 ABOUT = {
     "neighbours-number": "integrity", "set-aside": "integrity", "duplicate-cells": "integrity",
-    "unsandboxed": "sandbox", "cell-left-out": "sandbox", "ours": "grader",
+    "unsandboxed": "sandbox", "cell-left-out": "sandbox", "ours": "grader", DEADLY: "grader",
 }  # fmt: skip
 
 

@@ -156,6 +156,7 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
     one = commands.add_parser("grade", help="grade what was handed in: gradebook, feedback, class report")
     stems_argument(one)
     one.add_argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once")
+    one.add_argument("--scheduler", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…")
     one.add_argument("--fresh", action="store_true", help="judge again what hasn't changed")
     one.add_argument("--demo", action="store_true", help="grade a made-up class in a scratch folder")
     one.add_argument(
@@ -473,7 +474,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
         from ftgrade.doctor import ALLOW
 
         os.environ[ALLOW] = "1"
-    reports, failed = grade(catalog, course, chosen(catalog, arguments.stems), arguments.workers, arguments.fresh)
+    stems = chosen(catalog, arguments.stems)
+    reports, failed = grade(catalog, course, stems, arguments.workers, arguments.fresh, arguments.scheduler)
     if not reports:
         raise CourseFault(f"nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb")
     from ftgrade import late
@@ -498,7 +500,7 @@ def run_grade(arguments: argparse.Namespace) -> int:
 
 
 def grade(
-    catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool
+    catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool, scheduler: str | None = None
 ) -> "tuple[list[Report], list[str]]":
     """Judge, book and describe what was handed in; return the reports and what could not be booked."""
     from ftgrade.course import Course
@@ -509,11 +511,12 @@ def grade(
     stems = [stem for stem in stems if course.students(stem)]
     if not stems:
         return [], []
-    sandbox = Sandbox(strongest(kept_here()))
-    sandbox.begin()  # it imports torch on one core while we do on another
+    sandbox = None if scheduler else Sandbox(strongest(kept_here()))
+    if sandbox is not None:
+        sandbox.begin()  # it imports torch on one core while we do on another
     # jsonschema would build a grammar of web addresses, in over a second, for a check that no notebook needs.
     sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
-    from ftgrade import classreport
+    from ftgrade import classreport, cluster
     from ftgrade.grade import grade_class
     from ftgrade.gradebook import Book
     from ftgrade.nbgrader_step import grader_of
@@ -528,7 +531,8 @@ def grade(
     with contextlib.closing(grader), progress(totals) as bars:
         grading = bars.add_task("grading", total=sum(totals.values()))
         with book.ledgers(stems) as ledgers:
-            for report in grade_class(grader, stems, workers, fresh):
+            there = cluster.grade_class(grader, stems, scheduler, fresh) if scheduler else None
+            for report in there or grade_class(grader, stems, workers, fresh):
                 by_stem[report.stem].append(report)
                 bars.saw(report.stem, report.score, report.needs_a_person)
                 ledgers.book(report)

@@ -10,8 +10,9 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,16 @@ def personal_seed(course: "Course", student: str, stem: str, version: int) -> in
     if student not in course.roster():
         return open_seed(stem, version)
     return seed_of("personal", course.secret().hex(), student, stem, str(version))
+
+
+def statement_seeds(course: "Course", stem: str, version: int) -> list[int]:
+    """Return the personal seeds of every statement of a problem: the published one's, then the roster's students'."""
+    roster = course.roster()
+    secret = course.secret().hex() if roster else ""
+    return [
+        open_seed(stem, version),
+        *(seed_of("personal", secret, student, stem, str(version)) for student in roster),
+    ]
 
 
 def seed_of(*parts: str) -> int:
@@ -194,6 +205,16 @@ def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], 
     return code, findings
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A submission that is read and not judged yet: the report to fill, what was read, and the seeds to judge with."""
+
+    blank: Report
+    submission: Submission
+    seeds: list[int]
+    personal: int
+
+
 class Grader:
     """Grade submissions of a course: problems loaded once, one sandbox, reports stored by what was graded."""
 
@@ -237,13 +258,22 @@ class Grader:
 
     def report(self, student: str, stem: str, fresh: bool = False) -> Report:
         """Return the report of what a student handed in: the stored one if nothing changed, else a new one."""
+        found = self.found(student, stem, fresh)
+        if isinstance(found, Work) and self.unsandboxed:
+            found = self.found(student, stem, fresh, self.unsandboxed)
+        if isinstance(found, Report):
+            return found
+        return self.store(self.graded(found, lambda: statement_seeds(self.course, stem, found.blank.version)))
+
+    def found(self, student: str, stem: str, fresh: bool, stamp: tuple[Finding, ...] = ()) -> Report | Work:
+        """Return a report that needs no judging, or what there is to judge; without a stamp that is in a sandbox."""
         judging = self.judging(stem)
         secret = self.course.secret()
         blank = self.blank(judging, student, secret)
         path, last = self.course.notebook(student, stem), self.last(stem)
         look = look_of(path)
         if not fresh and look and look == last[student].look:
-            kept = self.kept(blank, self.parts(last[student].submission, blank))
+            kept = self.kept(blank, self.parts(last[student].submission, blank, stamp))
             if kept is not None:
                 return kept
         try:
@@ -257,14 +287,14 @@ class Grader:
         said = [finding.words for finding in (*blank.findings, *submission.findings)]
         handed_in = key_of({"digest": submission.digest, "said": json.dumps(said)})
         last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
-        parts = self.parts(handed_in, blank)
+        parts = self.parts(handed_in, blank, stamp)
         if not fresh and (kept := self.kept(blank, parts)):
             return kept
-        findings = (*blank.findings, *self.unsandboxed)
+        findings = (*blank.findings, *stamp)
         blank = dataclasses.replace(blank, key=key_of(parts), graded_by=parts, findings=findings)
         seeds = hidden_seeds(secret, student, stem, judging.problem.version)
         personal = personal_seed(self.course, student, stem, judging.problem.version)
-        return self.store(self.graded(blank, judging, submission, seeds, personal))
+        return Work(blank, submission, seeds, personal)
 
     def open_report(self, path: Path, stem: str, day: str = "") -> Report:
         """Return the report of any notebook file on the published seed, or on a day's; nothing is stored."""
@@ -275,7 +305,7 @@ class Grader:
         except StudentFault as fault:
             return unreadable(blank, fault)
         version = judging.problem.version
-        return self.graded(blank, judging, submission, [open_seed(stem, version, day)], open_seed(stem, version))
+        return self.graded(Work(blank, submission, [open_seed(stem, version, day)], open_seed(stem, version)), list)
 
     def blank(self, judging: Judging, student: str, secret: bytes) -> Report:
         """Return the report that everyone starts from: every check at 0."""
@@ -289,17 +319,23 @@ class Grader:
     def kept(self, blank: Report, parts: dict[str, str]) -> Report | None:
         """Return the stored report if it was graded by these very parts."""
         stored = self.stored(blank.student, blank.stem)
-        return stored if stored and stored.key == key_of(parts) and stored.state == "graded" else None
+        return stored if stored and stored.key == key_of(parts) and stored.stands else None
 
-    def parts(self, submission: str, blank: Report) -> dict[str, str]:
+    def parts(self, submission: str, blank: Report, stamp: tuple[Finding, ...]) -> dict[str, str]:
         """Return everything that a score depends on, by what it is; the submission by its fingerprint."""
         return {
             "submission": submission,
-            "sandbox": "none" if self.unsandboxed else "held",
-            "problem": self.judging(blank.stem).digest,
-            "engine": code_digest(),
+            "sandbox": "none" if stamp else "held",
             "seed": key_of({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
             "question": self.whose(blank),
+            **self.judged_by(blank.stem),
+        }
+
+    def judged_by(self, stem: str) -> dict[str, str]:
+        """Return what judges a problem here, by what it is; a score made by something else may differ."""
+        return {
+            "problem": self.judging(stem).digest,
+            "engine": code_digest(),
             "environment": f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}",
         }
 
@@ -307,19 +343,21 @@ class Grader:
         """Say whether a student's question is their own or the published one; the secret's print says the rest."""
         return "own" if blank.student in self.course.roster() else "published"
 
-    def graded(
-        self, blank: Report, judging: Judging, submission: Submission, seeds: list[int], personal: int
-    ) -> Report:
-        """Return the report of a submission; a fault of the problem or of ours is told as such, and scores 0."""
-        cells, odd = answer_cells(submission, {check.name for check in judging.problem.judged})
+    def graded(self, work: Work, statements: Callable[[], list[int]]) -> Report:
+        """Return the report of a submission; a fault of the problem or of ours is told as such, and scores 0.
+
+        `statements` gives the personal seeds among which a neighbour's number is looked for.
+        """
+        blank, judging = work.blank, self.judging(work.blank.stem)
+        cells, odd = answer_cells(work.submission, {check.name for check in judging.problem.judged})
         findings = [*blank.findings, *odd]
         with Session(self.sandbox, cells, judging.problem.call_seconds) as session:
             try:
                 session.loaded()
-                verdicts = judging.judge(session.ask, seeds)
+                verdicts = judging.judge(session.ask, work.seeds)
                 if judging.problem.own:
-                    verdicts.append(judging.own(session.ask, personal))
-                    findings += self.neighbours(judging, blank.student, verdicts[-1])
+                    verdicts.append(judging.own(session.ask, work.personal))
+                    findings += neighbours(judging, work.personal, verdicts[-1], statements)
                 checks = tuple(report.describe(verdict) for verdict in verdicts)
             except Exception as error:  # whatever it is, this student waits and the class goes on
                 words = f"The grader could not finish: {type(error).__name__}: {error}"
@@ -327,18 +365,6 @@ class Grader:
         findings += [Finding("cell-left-out", f"Cell {number}: {words}") for number, words in session.skipped.items()]
         notes = tuple(session.notes)
         return dataclasses.replace(blank, state="graded", checks=checks, findings=tuple(findings), notes=notes)
-
-    def neighbours(self, judging: Judging, student: str, verdict: CheckVerdict) -> list[Finding]:
-        """Return a finding if a wrong personal number is the right one of another statement of this course."""
-        if verdict.worst is None or verdict.worst.status != "wrong":
-            return []
-        version, stem = judging.problem.version, judging.stem
-        roster = self.course.roster()
-        others = [personal_seed(self.course, other, stem, version) for other in roster if other != student]
-        others += [open_seed(stem, version)] if student in roster else []
-        if not any(judging.gives(verdict.worst.outcomes[0], seed) for seed in others):
-            return []
-        return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
 
     def stored(self, student: str, stem: str) -> Report | None:
         with contextlib.suppress(OSError, ValueError):
@@ -365,6 +391,18 @@ class Grader:
         if self.made is not None:
             self.made.close()
             self.made = None
+
+
+def neighbours(
+    judging: Judging, personal: int, verdict: CheckVerdict, statements: Callable[[], list[int]]
+) -> list[Finding]:
+    """Return a finding if a wrong personal number is the right one of another statement of this course."""
+    if verdict.worst is None or verdict.worst.status != "wrong":
+        return []
+    outcome = verdict.worst.outcomes[0]
+    if not any(judging.gives(outcome, seed) for seed in statements() if seed != personal):
+        return []
+    return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
 
 
 def key_of(parts: dict[str, str]) -> str:
@@ -414,11 +452,15 @@ def settled(grader: Grader, student: str, stem: str, fresh: bool) -> Report:
     except GradingError as error:
         if isinstance(error, CourseFault):
             raise
-        words = Finding("ours", f"{type(error).__name__}: {error}")
-        return Report(stem, student, "ours", "", "", 0, (), (words,))
+        return unloadable(student, stem, error)
+
+
+def unloadable(student: str, stem: str, error: GradingError) -> Report:
+    """Return the report of a submission whose problem can't be loaded; it isn't stored."""
+    return Report(stem, student, "ours", "", "", 0, (), (Finding("ours", f"{type(error).__name__}: {error}"),))
 
 
 __all__ = [
-    "Course", "Grader", "Session", "grade_class", "hidden_seeds", "open_seed", "personal_seed", "read_roster",
-    "secret_print",
+    "Course", "Grader", "Session", "Work", "grade_class", "hidden_seeds", "open_seed", "personal_seed", "read_roster",
+    "secret_print", "statement_seeds", "unloadable",
 ]  # fmt: skip

@@ -18,10 +18,10 @@ from traitlets.log import get_logger
 from ftgrade.booking import Ledger
 from ftgrade.errors import CourseFault
 from ftgrade.grade import Course
+from ftgrade.late import CONFIG_FILE, settings
 from ftgrade.nbgrader_step import configure, demand_same_release, grader_of, released_cells
 from ftgrade.report import Report
 
-CONFIG_FILE = "nbgrader_config.py"
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
 
 
@@ -57,6 +57,15 @@ class Ledgers:
                 ledger.close()
 
 
+def demand_named(directory: Any) -> None:
+    """Raise CourseFault for a course without a name in a database that, unlike SQLite, holds records to it."""
+    if not directory.course_id and not directory.db_url.startswith("sqlite"):
+        raise CourseFault(
+            f"a gradebook at {directory.db_url.partition(':')[0]} needs the course's name: add "
+            f'`c.CourseDirectory.course_id = "{Path(directory.root).name}"` to {CONFIG_FILE}'
+        )
+
+
 class Book:
     """The gradebook and the folders of one course, through nbgrader's interface."""
 
@@ -66,9 +75,12 @@ class Book:
         with contextlib.chdir(root):
             config = Config()
             configure(config)
+        config.merge(settings(root))  # where an instructor names another gradebook (`db_url`), among others
         config.CourseDirectory.root = str(root)
         self.config = config
-        self.api = NbGraderAPI(CourseDirectory(config=config), config=config)
+        directory: Any = CourseDirectory(config=config)
+        demand_named(directory)
+        self.api = NbGraderAPI(directory, config=config)
 
     def set_up(self) -> None:
         """Write the course's `nbgrader_config.py` if there is none, so that nbgrader's own commands use our steps."""

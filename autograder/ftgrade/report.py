@@ -14,6 +14,8 @@ from ftgrade.notebook import Finding
 from ftgrade.problem import calls_of
 
 SCHEMA = 2
+DEADLY = "ended-its-grader"
+"""The finding on a submission that isn't judged again: judging it ended the process that judged, more than once."""
 
 STATUS_WORDS = {
     "pass": "right",
@@ -88,6 +90,11 @@ class Report:
     @property
     def points(self) -> float:
         return sum(check.points for check in self.checks)
+
+    @property
+    def stands(self) -> bool:
+        """Say whether it's used again while its key is the same: it was graded, or trying again would do harm."""
+        return self.state == "graded" or any(finding.kind == DEADLY for finding in self.findings)
 
     @property
     def needs_a_person(self) -> bool:

@@ -17,6 +17,7 @@ from ftgrade.doctor import kept_here, strongest
 from ftgrade.grade import Grader, grade_class
 from ftgrade.gradebook import Book
 from ftgrade.nbgrader_step import grader_of
+from ftgrade.notebook import Finding
 from ftgrade.sandbox.process import Sandbox
 from nbgrader.api import Gradebook
 
@@ -63,7 +64,7 @@ def graded(root: Path) -> list[str]:
     grader.lasts.clear()  # as in a process of its own
     with pytest.MonkeyPatch.context() as patch, Book(Course(root)).ledgers([STEM]) as ledgers:
         original = Grader.graded
-        patch.setattr(Grader, "graded", lambda *given: judged.append(given[1].student) or original(*given))
+        patch.setattr(Grader, "graded", lambda *given: judged.append(given[1].blank.student) or original(*given))
         for report in grade_class(grader, [STEM], workers=1):
             ledgers.book(report)
         assert ledgers.settle() == []
@@ -165,12 +166,13 @@ def test_a_false_hint_of_a_submission_is_found_out(root: Path):
     assert json.loads(path.read_text()) == json.loads(text)
 
 
-def test_a_report_made_without_a_sandbox_is_no_report_with_one(root: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_report_made_without_a_sandbox_is_no_report_with_one(root: Path):
     graded(root)
     grader = grader_of(root.absolute())
-    monkeypatch.setattr(type(grader), "unsandboxed", property(lambda _: ("stamped",)))
-    blank = grader.blank(grader.judging(STEM), "ada", Course(root).secret())
-    assert grader.kept(blank, grader.parts(grader.last(STEM)["ada"].submission, blank)) is None
+    blank, handed_in = grader.blank(grader.judging(STEM), "ada", Course(root).secret()), grader.last(STEM)["ada"]
+    assert grader.kept(blank, grader.parts(handed_in.submission, blank, ())) is not None
+    stamp = (Finding("unsandboxed", "Graded without a sandbox."),)
+    assert grader.kept(blank, grader.parts(handed_in.submission, blank, stamp)) is None
 
 
 def test_late_work_costs_what_nbgraders_plugin_says(root: Path):

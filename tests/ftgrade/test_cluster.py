@@ -1,0 +1,299 @@
+"""A class on a real Dask scheduler with worker processes on this machine (python3 start.py test cluster)."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ftgrade import build, cli, cluster, report
+from ftgrade.catalog import Catalog, home
+from ftgrade.cluster import demand_same, filled, from_bytes, grade_class, to_bytes
+from ftgrade.errors import CourseFault
+from ftgrade.grade import Course, Grader, Work
+from ftgrade.grade import grade_class as grade_here
+from ftgrade.report import DEADLY
+
+pytestmark = pytest.mark.cluster
+distributed = pytest.importorskip("distributed", reason="Dask is not installed: python3 start.py test cluster")
+
+STEM = "p03_lora_parameters"
+RIGHT = home().leaves(STEM).solution.read_text("utf-8")
+WRONG = RIGHT.replace("(d_out * d_in - 1) //", "(d_out * d_in) //")
+DEATHS = 3
+CLASS = {"ada": RIGHT, "bob": WRONG, "cyd": "", "dan": "def lora_param_count(*a):\n    return 7\n", "eve": "1 / 0"}
+POISON = "def lora_param_count(*a):\n    return 666\n"
+# As if native code that compares had a hole: student code itself can't reach the process that judges.
+HOLE = """
+import dataclasses, os, signal
+
+def with_a_hole(same):
+    def compare(right, mine):
+        if type(mine) is int and mine == 666:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return same(right, mine)
+    return compare
+
+problem.checks[:] = [dataclasses.replace(check, same=with_a_hole(check.same)) for check in problem.checks]
+"""
+
+Graders = Callable[[str], Grader]
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+    """A checkout with one problem, whose judging one answer can end; it is the home of all that runs here."""
+    root = tmp_path_factory.mktemp("checkout")
+    leaves = home().leaves(STEM)
+    for path in (leaves.source, leaves.solution, leaves.problem, leaves.notebook):
+        goal = root / path.relative_to(home().root)
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, goal)
+    with (root / "autograder" / "problems" / f"{STEM}.py").open("a") as file:
+        file.write(HOLE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTGRADE_HOME", str(root))
+        patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", str(DEATHS - 1))
+        yield Catalog(root)
+
+
+@pytest.fixture(scope="module")
+def graders(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Graders]:
+    """Return a function that makes a course with a class, and its grader; all courses have one secret."""
+    made: list[Grader] = []
+
+    def course(name: str) -> Grader:
+        made.append(Grader(catalog, Course(tmp_path_factory.mktemp(name))))
+        (made[-1].course.state / "secret").write_text("07" * 32)
+        for student, answers in CLASS.items():
+            hand_in(made[-1], student, answers)
+        return made[-1]
+
+    yield course
+    for grader in made:
+        grader.close()
+
+
+def hand_in(grader: Grader, student: str, answers: str) -> None:
+    path = grader.course.notebook(student, STEM)
+    path.parent.mkdir(parents=True)
+    path.write_text(build.filled_notebook(home(), STEM, answers), "utf-8")
+
+
+class Machines:
+    """A scheduler and its workers, each a process of Dask's own command line."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.address, self.running = folder, f"tcp://127.0.0.1:{port}", []
+        self.dashboard = f"http://127.0.0.1:{free_port()}"
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{words[0]}-{len(self.running)}.log").open("wb") as log:
+            command = [sys.executable, "-m", "dask", *words]
+            self.running.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log))
+        return self.running[-1]
+
+    def scheduler(self) -> subprocess.Popen[bytes]:
+        host, port = self.address.removeprefix("tcp://").split(":")
+        pages = self.dashboard.removeprefix("http://")
+        return self.start("scheduler", "--host", host, "--port", port, "--dashboard-address", pages)
+
+    def worker(self, *words: str) -> subprocess.Popen[bytes]:
+        alike = ("--nthreads", "1", "--no-dashboard", "--local-directory", ".")
+        return self.start("worker", self.address, *alike, *words)
+
+    def client(self):
+        return distributed.Client(self.address, set_as_default=False)
+
+    def stop(self) -> None:
+        """End the workers, and then the scheduler that they say goodbye to."""
+        for process in reversed(self.running):
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def machines(graders: Graders, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """A scheduler with two workers; Dask's nannies start one again that died."""
+    found = Machines(tmp_path_factory.mktemp("dask"), free_port())
+    found.scheduler()
+    found.worker()
+    found.worker()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def local(graders: Graders) -> dict[str, str]:
+    """What is stored of the class that is graded without a cluster."""
+    grader = graders("local")
+    for _ in grade_here(grader, [STEM], workers=2):
+        pass
+    return stored(grader)
+
+
+def stored(grader: Grader) -> dict[str, str]:
+    """Return what is stored of a class, byte by byte."""
+    return {path.stem: path.read_text("utf-8") for path in (grader.course.state / "reports" / STEM).glob("*.json")}
+
+
+def more(grader: Grader, count: int) -> None:
+    """Hand in more of the same, so that a run lasts."""
+    for number in range(count):
+        hand_in(grader, f"more{number:02}", RIGHT)
+
+
+def pids(machines: Machines, count: int) -> list[int]:
+    """Return the process numbers of the workers, once there are as many."""
+    with machines.client() as client:
+        client.wait_for_workers(count, timeout=60)
+        return sorted(client.run(os.getpid).values())
+
+
+def has_judged(pid: int) -> bool:
+    """Say whether a worker process has the sealed parent of a sandbox, which it starts with its first submission."""
+    return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text()) or any(
+        path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")
+    )
+
+
+def test_what_travels_names_nobody_and_holds_no_secret(graders: Graders):
+    grader = graders("travel")
+    hand_in(grader, "hermia", RIGHT)
+    work = grader.found("hermia", STEM, False)
+    assert isinstance(work, Work)
+    data = to_bytes(work)
+    assert b"hermia" not in data
+    assert grader.course.secret().hex().encode() not in data
+    assert to_bytes(from_bytes(data)) == data
+    made = grader.graded(work, list)
+    nameless = report.to_json(grader.graded(from_bytes(data), list)).encode()
+    assert filled(work.blank, nameless) == made
+
+
+def test_a_worker_with_another_checkout_is_refused(graders: Graders):
+    grader = graders("other")
+    work = grader.found("ada", STEM, False)
+    assert isinstance(work, Work)
+    demand_same(grader, work.blank)
+    other = Grader(home_of_the_tests(), grader.course)
+    with pytest.raises(CourseFault, match="another problem than this machine"):
+        demand_same(other, work.blank)
+
+
+def home_of_the_tests() -> Catalog:
+    return Catalog(Path(__file__).parents[2])
+
+
+def test_without_a_scheduler_the_command_says_how_to_start_one(
+    graders: Graders, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "SECONDS_FOR_THE_SCHEDULER", 0.5)
+    grader = graders("alone")
+    words = ["grade", STEM, "--course", str(grader.course.root), "--scheduler"]
+    for address, mend in ((f"tcp://127.0.0.1:{free_port()}", "dask scheduler"), ("carrier-pigeon://x", "no scheduler")):
+        assert cli.main([*words, address]) == 2
+        assert mend in capsys.readouterr().err
+
+
+def test_the_command_gives_what_it_gives_on_one_machine(
+    graders: Graders, machines: Machines, local: dict[str, str], capsys: pytest.CaptureFixture[str]
+):
+    grader = graders("same")
+    command = ["grade", STEM, "--course", str(grader.course.root), "--scheduler", machines.address]
+    assert cli.main(command) == 0
+    assert stored(grader) == local
+    assert "5 submissions: 5 graded" in capsys.readouterr().out
+    with urllib.request.urlopen(f"{machines.dashboard}/metrics") as page:
+        assert STEM in page.read().decode()
+
+
+def test_a_worker_that_is_killed_in_mid_run_costs_nothing(graders: Graders, machines: Machines, local: dict[str, str]):
+    grader = graders("killed")
+    more(grader, 20)
+    victim = pids(machines, 2)[0]
+    reports = grade_class(grader, [STEM], machines.address)
+    found = [next(reports), next(reports)]
+    os.kill(victim, signal.SIGKILL)
+    found += reports
+    assert len(found) == len({one.student for one in found}) == 25
+    assert all(one.score == 10.0 for one in found if one.student.startswith("more"))
+    assert {student: text for student, text in stored(grader).items() if student in CLASS} == local
+
+
+def test_a_worker_that_joins_late_takes_its_share(
+    graders: Graders, machines: Machines, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "WAITING", 4)
+    grader = graders("late")
+    more(grader, 20)
+    before = pids(machines, 2)
+    reports = grade_class(grader, [STEM], machines.address)
+    found = [next(reports)]
+    late = machines.worker("--no-nanny")
+    newcomer = next(pid for pid in pids(machines, 3) if pid not in before)
+    found += reports
+    assert len(found) == 25
+    assert has_judged(newcomer)
+    late.terminate()
+    late.wait(20)
+
+
+def test_a_lost_scheduler_is_told_and_the_next_run_goes_on_from_what_is_stored(
+    graders: Graders, local: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "WAITING", 4)
+    grader = graders("restart")
+    machines = Machines(tmp_path, free_port())
+    try:
+        first = machines.scheduler()
+        machines.worker("--no-nanny")
+        reports = grade_class(grader, [STEM], machines.address)
+        next(reports)
+        first.kill()
+        with pytest.raises(CourseFault, match="run the same command again"):
+            list(reports)
+        kept = stamps(grader)
+        assert 1 <= len(kept) < len(CLASS)
+        machines.stop()
+        machines.scheduler()
+        machines.worker("--no-nanny")
+        assert len(list(grade_class(grader, [STEM], machines.address))) == len(CLASS)
+    finally:
+        machines.stop()
+    assert stored(grader) == local
+    assert kept.items() <= stamps(grader).items(), "what was stored is not judged again"
+
+
+def stamps(grader: Grader) -> dict[str, int]:
+    folder = grader.course.state / "reports" / STEM
+    return {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+
+
+def test_a_submission_that_ends_its_workers_is_set_aside_and_harms_nobody(
+    graders: Graders, machines: Machines, local: dict[str, str]
+):
+    grader = graders("poisoned")
+    hand_in(grader, "mallory", POISON)
+    found = {one.student: one for one in grade_class(grader, [STEM], machines.address)}
+    poisoned = found["mallory"]
+    assert (poisoned.state, poisoned.score, poisoned.needs_a_person) == ("ours", 0, True)
+    assert poisoned.findings[-1].kind == DEADLY
+    assert f"{DEATHS} times" in poisoned.findings[-1].words
+    assert {student: text for student, text in stored(grader).items() if student in CLASS} == local
+    assert grader.report("mallory", STEM) == poisoned, "booking doesn't judge it again, least of all in this process"
