@@ -234,15 +234,18 @@ class CappedText(io.StringIO):
         return len(text)
 
 
-def plain_python(source: str) -> str:
-    """Return the cell with its magics and shell lines as calls of `get_ipython()`."""
+def plain_python(source: str) -> ast.Module:
+    """Return a cell's tree; what isn't Python has its magics and shell lines as calls of `get_ipython()`."""
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.parse(source)
     from IPython.core.inputtransformer2 import TransformerManager
 
-    return TransformerManager().transform_cell(source)
+    return ast.parse(TransformerManager().transform_cell(source))
 
 
-def execute(source: str, namespace: dict[str, Any]) -> None:
-    exec(compile(ast.parse(source), "<cell>", "exec"), namespace)  # noqa: S102
+def execute(source: str | ast.Module, namespace: dict[str, Any]) -> None:
+    tree = ast.parse(source) if isinstance(source, str) else source
+    exec(compile(tree, "<cell>", "exec"), namespace)  # noqa: S102
 
 
 KEPT: dict[str, dict[str, Any]] = {}
