@@ -32,8 +32,8 @@ def test_conda_installs_the_project_with_all_its_parts_and_no_version_of_its_own
     (project,) = [line for line in pip if line.startswith("--editable")]
     extras = re.fullmatch(r"--editable \.\[(.+)\]", project)
     assert extras
-    # Learners and instructors need neither peers nor the site's tools: `start.py` fetches them when they're asked for.
-    assert set(extras[1].split(",")) == set(PROJECT["optional-dependencies"]) - {"peers", "site"}
+    # Few need the peers, the tools of the site or a cluster: `start.py` fetches them when they're asked for.
+    assert set(extras[1].split(",")) == set(PROJECT["optional-dependencies"]) - {"cluster", "peers", "postgres", "site"}
     assert not any("=" in line.replace("--", "") for line in pip)
     others = [line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)]
     assert others[1:] == ["pip"]
