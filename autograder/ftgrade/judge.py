@@ -2,7 +2,7 @@
 
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,7 +121,7 @@ class Judging:
         verdicts = [self.verdicts(check, position, ask, seeds) for position, check in enumerate(self.problem.checks)]
         everything = refuse_everything([verdict for found in verdicts for verdict in found])
         verdicts = [[held_against(verdict, everything) for verdict in found] for found in verdicts]
-        suspects = [self.suspects(check, found) for check, found in zip(self.problem.checks, verdicts, strict=True)]
+        suspects = list(self.suspected(verdicts))
         explained = Counter(mistake.name for found in suspects for mistake in found)
         return [
             check_verdict(check, found, likeliest(check, suspected, explained))
@@ -181,8 +181,17 @@ class Judging:
         status, difference = compare(case, check.same, expected, outcomes)
         return Verdict(case, outcomes, status, difference, expected)
 
-    def suspects(self, check: Check, verdicts: list[Verdict]) -> list[Mistake]:
-        """Return the known mistakes whose outcomes coincide with the student's on every failed case."""
+    def suspected(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
+        """Yield the suspects of each check: those that explain an earlier one too, and only without such all others."""
+        known: dict[str, Mistake] = {}
+        for check, found in zip(self.problem.checks, verdicts, strict=True):
+            suspects = self.suspects(check, found, known.values())
+            suspects = suspects or self.suspects(check, found, self.problem.mistakes)
+            known |= {mistake.name: mistake for mistake in suspects}
+            yield suspects
+
+    def suspects(self, check: Check, verdicts: list[Verdict], mistakes: Iterable[Mistake]) -> list[Mistake]:
+        """Return those of these mistakes whose outcomes coincide with the student's on every failed case."""
         failed = [verdict for verdict in verdicts if verdict.status != "pass"]
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
@@ -190,7 +199,7 @@ class Judging:
         reached = {name for call in calls_of(failed[0].case) for name in self.uses.get(call.function, ())}
         return [
             mistake
-            for mistake in self.problem.mistakes
+            for mistake in mistakes
             if mistake.replaces in reached
             and all(self.coincides(check, verdict, self.asked(mistake)) for verdict in failed)
         ]
