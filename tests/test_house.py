@@ -75,6 +75,11 @@ def floor(name: str) -> int:
 
 
 @pytest.mark.parametrize("path", ENGINE, ids=room)
+def test_no_limit_depends_on_a_clock_that_can_be_set(path: Path):
+    assert "time.time(" not in path.read_text("utf-8"), "a deadline is a moment of time.monotonic()"
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=room)
 def test_the_engine_imports_neither_the_library_nor_a_higher_floor(path: Path):
     names = imports(path)
     assert not any(name.partition(".")[0] == "ftmath" for name in names)
