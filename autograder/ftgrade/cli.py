@@ -236,8 +236,9 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
     one.add_argument("folder", type=Path, metavar="OUT", help="a folder that is new or empty")
     one.epilog = (
         "JPlag (https://github.com/jplag/JPlag, a Java program that you install yourself) compares all pairs on this "
-        "machine and shows what they share side by side. The command that is printed has the options of JPlag 6. A "
-        "match proves nothing: it says which notebooks to read."
+        "machine and shows what they share side by side. The command that is printed has the options of JPlag 6, "
+        "by its documentation; our tests don't run it. Code that its Python grammar can't read it leaves out, and says "
+        "so. A match proves nothing: it says which notebooks to read."
     )
     course_option(one)
     one.set_defaults(run=run_jplag)
@@ -765,7 +766,8 @@ def run_jplag(arguments: argparse.Namespace) -> int:
 
     wrote, left = jplag.export(Course(arguments.course), home().stem(arguments.stem), arguments.folder)
     say(arguments, {"wrote": wrote, "left out": left, "command": jplag.command(arguments.folder)})
-    out.print(f"{len(wrote)} students' answers are in {arguments.folder}", markup=False, soft_wrap=True)
+    count = f"{len(wrote)} of {len(wrote) + len(left)} students"
+    out.print(f"wrote what {count} wrote to {arguments.folder}", markup=False, soft_wrap=True)
     for student, words in left.items():
         out.print(f"left out: {student}: {words}", markup=False, soft_wrap=True)
     out.print(f"Next:\n  {jplag.command(arguments.folder)}", markup=False, soft_wrap=True)

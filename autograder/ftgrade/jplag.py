@@ -8,7 +8,7 @@ import hashlib
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from ftgrade.course import Course
@@ -24,16 +24,19 @@ LONGEST_NAME = 60
 def export(course: Course, stem: str, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Write a problem's answers; return the name of each student's folder, and of whom nothing was written, and why.
 
-    Raises CourseFault, before anything is written, for a folder in use, a problem that isn't released or handed in.
+    Raises CourseFault, before anything is written, for a folder in use, a problem that isn't released, and fewer than
+    two answers.
     """
     demand_unused(folder)
     if "," in str(folder):
         raise CourseFault(f"JPlag reads a comma as the end of a folder's name: name another than {folder}")
     given = released(course, stem)
-    students = course.students(stem)
-    if not students:
-        raise CourseFault(f"nothing was handed in for {stem}: there is no {course.root}/submitted/STUDENT/{stem}")
-    written, left = answers(course, stem, students, given)
+    written, left = answers(course, stem, given)
+    if len(written) < 2:
+        raise CourseFault(
+            f"JPlag compares pairs, and of {len(written) + len(left)} students with a folder "
+            f"{course.root}/submitted/STUDENT/{stem} only {len(written)} wrote code: collect what was handed in first"
+        )
     names = folder_names(written)
     write(folder / "base" / f"{stem}.py", given)
     for student, cells in written.items():
@@ -49,14 +52,12 @@ def released(course: Course, stem: str) -> list[str]:
         raise CourseFault(f"{stem} isn't released here ({fault}): run `ftgrade release {stem}`") from None
 
 
-def answers(
-    course: Course, stem: str, students: Sequence[str], given: Iterable[str]
-) -> tuple[dict[str, list[str]], dict[str, str]]:
+def answers(course: Course, stem: str, given: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Return the cells that each student wrote or changed, and why there are none of the others."""
     known = set(given)
     written: dict[str, list[str]] = {}
     left: dict[str, str] = {}
-    for student in students:
+    for student in course.students(stem):
         try:
             own = [source for source in code(course.notebook(student, stem)) if source not in known]
         except StudentFault as fault:

@@ -61,19 +61,20 @@ def test_a_student_s_file_holds_what_they_wrote_and_the_base_what_they_were_give
 def test_who_wrote_nothing_or_nothing_readable_is_left_out_with_the_reason(
     course: Course, hand_in: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
-    hand_in("ada", STEM, data=notebook(ANSWER))
+    for student in ("ada", "dan"):
+        hand_in(student, STEM, data=notebook(ANSWER))
     hand_in("bob", STEM, data=home().leaves(STEM).notebook.read_bytes())
     hand_in("cyd", STEM, data="{")
     out = course.root / "my out"
     assert cli.main(["jplag", "p03", str(out), "--course", str(course.root)]) == cli.FINE
     said = capsys.readouterr().out
-    assert "1 students' answers" in said
+    assert "wrote what 2 of 4 students wrote to" in said
     assert "left out: bob: The notebook holds no code but what was given." in said
     assert "left out: cyd: The file is not a notebook" in said
     words = shlex.split(said.partition("Next:\n")[2])
     assert words[:5] == ["java", "-jar", "jplag.jar", "-l", "python3"]
     assert Path(words[words.index("-bc") + 1]).is_dir()
-    assert [path.name for path in Path(words[-1]).iterdir()] == ["ada"]
+    assert {path.name for path in Path(words[-1]).iterdir()} == {"ada", "dan"}
 
 
 def test_no_line_of_a_student_is_run_or_keeps_their_file_from_being_python(
@@ -81,6 +82,7 @@ def test_no_line_of_a_student_is_run_or_keeps_their_file_from_being_python(
 ):
     mark = course.root / "was_run"
     hostile = f"open({str(mark)!r}, 'w')"
+    hand_in("bob", STEM, data=notebook(ANSWER))
     hand_in("ada", STEM, data=notebook(hostile, "%matplotlib inline\na = 1", "def f(:\r  b\x0bc\u2028d", "\ud800 = 1"))
     text = exported(course)[f"submissions/ada/{STEM}.py"]
     assert not mark.exists()
@@ -117,8 +119,9 @@ def test_what_stands_in_the_way_is_said_before_anything_is_written(
         assert words in capsys.readouterr().err.replace("\n", " ")
         assert not (course.root / "out").exists()
 
-    refused("nothing was handed in for p03_lora_parameters")
     hand_in("ada", STEM, data=notebook(ANSWER))
+    hand_in("bob", STEM, data="{")
+    refused(f"of 2 students with a folder {course.root}/submitted/STUDENT/{STEM} only 1 wrote code")
     refused("is in use, it holds release, submitted", course.root)
     refused("JPlag reads a comma", course.root / "p03,2026")
     (course.root / "release" / STEM / f"{STEM}.ipynb").unlink()
