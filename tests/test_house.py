@@ -40,6 +40,7 @@ FLOORS = [
         "selfstudy",
         "bundle",
         "formulas",
+        "jplag",
     },
     {"cli"},
 ]

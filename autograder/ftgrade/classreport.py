@@ -9,7 +9,8 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from markupsafe import Markup
@@ -23,7 +24,8 @@ SEVERAL = 3  # checks left out
 SMALL_CLASS = 10  # below it the standard error of a correlation near 0, 1 / sqrt(n - 1), is above a third
 MANY_NAMES = 12
 MOST_ECHOES = 50
-CSV_COLUMNS = ("student", "problem", "check", "status", "score", "points", "mistake")
+CSV_COLUMNS = ("student", "problem", "check", "status", "score", "points", "mistake", "handed in")
+FEW_DAYS = timedelta(days=2)  # within them hand-ins are counted by the hour
 
 NOTHING_RIGHT, LEFT_OUT, TOO_LONG = "nothing right", "several checks not attempted", "ran too long"
 UNREADABLE, NOT_HANDED_IN = "no readable notebook", "not handed in"
@@ -86,6 +88,97 @@ class FindingCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A day or an hour in which work came in: how much, how much so far, and how much of it after the due date."""
+
+    name: str
+    count: int
+    so_far: int
+    late: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """When students handed a problem in, and when it was due: all in one time zone. Who tells no time isn't there."""
+
+    times: Mapping[str, datetime] = field(default_factory=dict[str, datetime])
+    due: datetime | None = None
+
+    @property
+    def ordered(self) -> list[datetime]:
+        return sorted(self.times.values(), key=instant)
+
+    @property
+    def events(self) -> list[datetime]:
+        """Return the first and the last of what the plot shows: hand-ins and the due date."""
+        marks = [*self.times.values(), self.due] if self.due else [*self.times.values()]
+        marks.sort(key=instant)
+        return [marks[0], marks[-1]] if self.times else []
+
+    @property
+    def half(self) -> datetime:
+        """Return when half of those who tell a time had handed in."""
+        return self.ordered[(len(self.times) - 1) // 2]
+
+    @property
+    def late(self) -> int:
+        """Return how many came after the due date, whoever was given longer."""
+        return sum(self.is_late(time) for time in self.times.values())
+
+    def is_late(self, time: datetime) -> bool:
+        return self.due is not None and instant(time) > instant(self.due)
+
+    @property
+    def spans(self) -> list[Span]:
+        """Return the days with hand-ins, or the hours where all came within two days."""
+        times = self.ordered
+        hours = bool(times) and instant(times[-1]) - instant(times[0]) <= FEW_DAYS
+        made: list[Span] = []
+        for name, group in itertools.groupby(times, lambda time: span_name(time, hours)):
+            some = list(group)
+            so_far = len(some) + (made[-1].so_far if made else 0)
+            made.append(Span(name, len(some), so_far, sum(map(self.is_late, some))))
+        return made
+
+    def across(self, times: Sequence[datetime]) -> list[float]:
+        """Return where times stand between the first event, 0, and the last, 100."""
+        first, last = map(instant, self.events)
+        return [round(100 * ((instant(time) - first) / (last - first)), 2) for time in times]
+
+    @property
+    def stairs(self) -> str:
+        """Return the path of the hand-ins so far over time, in a square of 100; empty where it would have no width."""
+        if not self.events or instant(self.events[0]) == instant(self.events[1]):
+            return ""
+        return staircase(self.across(self.ordered))
+
+
+def instant(time: datetime) -> datetime:
+    """Return a time in UTC, without a zone: Python compares times of one zone by their clocks, which may be put back.
+
+    >>> instant(datetime(2026, 12, 1, 17, tzinfo=UTC))
+    datetime.datetime(2026, 12, 1, 17, 0)
+    """
+    return time.astimezone(UTC).replace(tzinfo=None)
+
+
+def span_name(time: datetime, hours: bool) -> str:
+    return f"{time:%Y-%m-%d %H:00 %Z}" if hours else f"{time:%Y-%m-%d}"
+
+
+def staircase(places: Sequence[float]) -> str:
+    """Return the SVG path that rises from 0 to 100 by equal steps at these places, and goes on to the right edge.
+
+    >>> staircase([0, 50, 50])
+    'M0 100V66.67H50V0H100'
+    """
+    path, counts = "M0 100", Counter(places)
+    for place, so_far in zip(counts, itertools.accumulate(counts.values()), strict=True):
+        path += (f"H{place:g}" if place else "") + f"V{100 - 100 * so_far / len(places):.4g}"
+    return path + ("H100" if places[-1] < 100 else "")
+
+
+@dataclass(frozen=True, slots=True)
 class ProblemSummary:
     """How a class did on one problem.
 
@@ -103,6 +196,7 @@ class ProblemSummary:
     stuck: tuple[tuple[str, tuple[str, ...]], ...]
     findings: tuple[FindingCount, ...]
     echoes: tuple[Echo, ...] | None
+    arrivals: Arrivals
 
     @property
     def mean(self) -> float | None:
@@ -130,14 +224,21 @@ def tenth(score: float, points: float) -> int:
     return min(10, int(10 * score / points + 1e-9)) if points else 0
 
 
-def summarise(stem: str, title: str, reports: Sequence[Report], echoes: Sequence[Echo] | None = None) -> ProblemSummary:
+def summarise(
+    stem: str,
+    title: str,
+    reports: Sequence[Report],
+    echoes: Sequence[Echo] | None = None,
+    arrivals: Arrivals = Arrivals(),
+) -> ProblemSummary:
     """Return the summary of the reports of one problem; `echoes` is None where answers weren't compared."""
+    times = {report.student: arrivals.times[report.student] for report in reports if report.student in arrivals.times}
     graded = [report for report in reports if report.state == "graded"]
     scores = tuple(report.score for report in reports if report.state != "ours")
     return ProblemSummary(
         stem, title, max((report.points for report in reports), default=0.0), tuple(reports), scores,
         check_counts(graded), mistake_counts(graded), stuck(reports), finding_counts(reports),
-        None if echoes is None else tuple(echoes),
+        None if echoes is None else tuple(echoes), Arrivals(times, arrivals.due),
     )  # fmt: skip
 
 
@@ -306,10 +407,11 @@ def class_csv(summaries: Sequence[ProblemSummary]) -> str:
     writer.writerow(CSV_COLUMNS)
     for problem in summaries:
         for report in problem.reports:
-            student = inert(report.student)
+            student, time = inert(report.student), problem.arrivals.times.get(report.student)
             for one in report.checks or (CheckReport("", "", "", 0.0, 0.0, report.state, 0, 0),):
                 status = report.state if report.needs_a_person else one.status
-                writer.writerow([student, problem.stem, one.name, status, one.score, one.points, one.mistake])
+                what = one.name, status, one.score, one.points, one.mistake
+                writer.writerow([student, problem.stem, *what, time.isoformat() if time else ""])
     return file.getvalue()
 
 

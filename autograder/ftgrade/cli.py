@@ -23,6 +23,7 @@ from ftgrade.errors import CourseFault, GradingError
 if TYPE_CHECKING:
     from nbgrader.api import Gradebook
 
+    from ftgrade.classreport import Arrivals
     from ftgrade.doctor import Finding
     from ftgrade.grade import Course
     from ftgrade.report import Report
@@ -40,10 +41,12 @@ EXIT_CODES = """exit codes:
 `ftgrade COMMAND --help` tells more. With --json a command prints one JSON document; the rest goes to stderr."""
 GROUPS = {
     "Learn": ("check", "certificate"),
-    "Teach": ("new-course", "release", "due", "extend", "collect", "grade", "todo", "diff", "verify", "doctor"),
+    "Teach": (
+        "new-course", "release", "due", "extend", "collect", "grade", "todo", "diff", "jplag", "verify", "doctor",
+    ),
     "Write problems": ("new", "build", "fill", "audit"),
     "Shell": ("completion",),
-}
+}  # fmt: skip
 
 
 class Out:
@@ -144,6 +147,12 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
         metavar="CSV",
         help="a column id; if you like first_name, last_name, email, lms_user_id",
     )
+    one.add_argument(
+        "--secret",
+        type=Path,
+        metavar="FILE",
+        help="take the course's secret from here, such as an earlier course's .ftgrade/secret, instead of drawing one",
+    )
     one.set_defaults(run=run_new_course)
 
     one = commands.add_parser("release", help="make the students' notebooks in release/")
@@ -221,6 +230,18 @@ def parsers() -> tuple[argparse.ArgumentParser, manpage.Subparsers]:
     one.add_argument("--server", default="http://localhost:8888", help="where formgrader runs (default: %(default)s)")
     course_option(one)
     one.set_defaults(run=run_todo)
+
+    one = commands.add_parser("jplag", help="write the answers to a problem as JPlag reads them, and its command")
+    one.add_argument("stem", help="the problem, such as p03")
+    one.add_argument("folder", type=Path, metavar="OUT", help="a folder that is new or empty")
+    one.epilog = (
+        "JPlag (https://github.com/jplag/JPlag, a Java program that you install yourself) compares all pairs on this "
+        "machine and shows what they share side by side. The command that is printed has the options of JPlag 6, "
+        "by its documentation; our tests don't run it. Code that its Python grammar can't read it leaves out, and says "
+        "so. A match proves nothing: it says which notebooks to read."
+    )
+    course_option(one)
+    one.set_defaults(run=run_jplag)
 
     one = commands.add_parser("completion", help="print what makes a shell complete ftgrade's words")
     one.add_argument("shell", choices=["bash", "zsh"], help="whose script")
@@ -389,7 +410,7 @@ def told(report: "Report") -> dict[str, Any]:
 def run_new_course(arguments: argparse.Namespace) -> int:
     from ftgrade.newcourse import new_course
 
-    students = new_course(arguments.folder, arguments.roster)
+    students = new_course(arguments.folder, arguments.roster, arguments.secret)
     say(arguments, {"course": str(arguments.folder), "students": students})
     folder = shlex.quote(str(arguments.folder))
     count = "1 student is" if len(students) == 1 else f"{len(students)} students are"
@@ -543,7 +564,8 @@ def grade(
         for stem in stems:
             by_stem[stem].sort(key=lambda report: report.student)
             echoes = compared(catalog, course, by_stem[stem])
-            summaries.append(classreport.summarise(stem, catalog.title(stem), by_stem[stem], echoes))
+            came = arrivals(root, stem)
+            summaries.append(classreport.summarise(stem, catalog.title(stem), by_stem[stem], echoes, came))
             bars.advance(comparing)
     classreport.write(root / "class_report.html", root.absolute().name, summaries)
     return [report for stem in stems for report in by_stem[stem]], failed
@@ -555,6 +577,16 @@ def compared(catalog: Catalog, course: "Course", reports: "list[Report]") -> "li
 
     notebooks = {report.student: course.notebook(report.student, report.stem) for report in reports}
     return classreport.compared(reports, notebooks, catalog.leaves(reports[0].stem).notebook)
+
+
+def arrivals(root: Path, stem: str) -> "Arrivals":
+    """Return when one problem was handed in and due, as the gradebook tells, in the course's time zone."""
+    from ftgrade import classreport, late
+
+    zone = late.timezone_of(root)
+    with opened(root) as gradebook:
+        due = late.deadline(gradebook, stem, {}).due
+        return classreport.Arrivals(late.handed_in(gradebook, stem, zone), due and late.zoned(due, zone))
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
@@ -726,6 +758,20 @@ def run_collect(arguments: argparse.Namespace) -> int:
     out.print(f"{len(found.taken)} submissions are in place{aside}; {len(found.left)} files were left.", soft_wrap=True)
     say(arguments, asdict(found))
     return SOME_NEED_A_PERSON if found.left else FINE
+
+
+def run_jplag(arguments: argparse.Namespace) -> int:
+    from ftgrade import jplag
+    from ftgrade.course import Course
+
+    wrote, left = jplag.export(Course(arguments.course), home().stem(arguments.stem), arguments.folder)
+    say(arguments, {"wrote": wrote, "left out": left, "command": jplag.command(arguments.folder)})
+    count = f"{len(wrote)} of {len(wrote) + len(left)} students"
+    out.print(f"wrote what {count} wrote to {arguments.folder}", markup=False, soft_wrap=True)
+    for student, words in left.items():
+        out.print(f"left out: {student}: {words}", markup=False, soft_wrap=True)
+    out.print(f"Next:\n  {jplag.command(arguments.folder)}", markup=False, soft_wrap=True)
+    return FINE
 
 
 def run_todo(arguments: argparse.Namespace) -> int:

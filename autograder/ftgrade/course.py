@@ -70,12 +70,16 @@ class Course:
                 "backup, or remove .ftgrade/reports to grade everybody again with a new secret"
             )
         if not path.exists():
-            with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
-                fresh.write(secrets.token_hex(32) + "\n")
-                fresh.flush()
-                with contextlib.suppress(FileExistsError):
-                    os.link(fresh.name, path)
+            self.keep_secret(secrets.token_bytes(32))
         return bytes.fromhex(path.read_text().strip())
+
+    def keep_secret(self, secret: bytes) -> None:
+        """Write the secret for its owner's eyes alone, unless there is one already."""
+        with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
+            fresh.write(secret.hex() + "\n")
+            fresh.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh.name, self.state / "secret")
 
 
 @functools.lru_cache(maxsize=8)

@@ -181,7 +181,12 @@ def local(time: datetime, zone: str) -> str:
     >>> local(datetime(2026, 12, 1, 17, 0), "Europe/Berlin")
     '2026-12-01 18:00 CET'
     """
-    return time.replace(tzinfo=UTC).astimezone(zone_of(zone)).strftime("%Y-%m-%d %H:%M %Z")
+    return zoned(time, zone).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def zoned(time: datetime, zone: str) -> datetime:
+    """Return a stored time in the course's zone. Raises OverflowError at the ends of the calendar."""
+    return time.replace(tzinfo=UTC).astimezone(zone_of(zone))
 
 
 # ---------------------------------------------------------------------------------------------------------- extensions
@@ -271,6 +276,20 @@ def penalties(gradebook: Gradebook, stems: Sequence[str]) -> dict[tuple[str, str
     }
 
 
+def handed_in(gradebook: Gradebook, stem: str, zone: str) -> dict[str, datetime]:
+    """Return when each student handed a problem in, in the course's zone, as far as the gradebook tells.
+
+    A time stamp is a student's file: one at the very end of the calendar, which no other zone can tell, is none.
+    """
+    found: dict[str, datetime] = {}
+    submissions: list[Any] = gradebook.assignment_submissions(stem)
+    for one in submissions:
+        with contextlib.suppress(OverflowError):
+            if one.timestamp is not None:
+                found[one.student_id] = zoned(one.timestamp, zone)
+    return found
+
+
 def set_due(gradebook: Gradebook, course: Course, stem: str, due: datetime | None) -> None:
     """Set when a problem is due (UTC), or that it never is; extensions keep their day."""
     record: Any = gradebook.update_or_create_assignment(stem, duedate=due)  # pyright: ignore[reportArgumentType]
@@ -307,5 +326,6 @@ def demand_known(gradebook: Gradebook, course: Course, student: str) -> None:
 
 __all__ = [
     "Deadline", "LatePenalties", "LatePolicy", "Policy", "deadlines", "demand_known", "extend", "extension",
-    "extensions", "grant", "local", "moment", "penalties", "penalty", "plugin", "set_due", "settings", "timezone_of",
+    "extensions", "grant", "handed_in", "local", "moment", "penalties", "penalty", "plugin", "set_due", "settings",
+    "timezone_of", "zoned",
 ]  # fmt: skip

@@ -12,17 +12,22 @@ from ftgrade.grade import Course, read_roster
 from ftgrade.gradebook import Book
 
 FIELDS = ("first_name", "last_name", "email", "lms_user_id")
+SECRET_DIGITS = 64
 
 
-def new_course(folder: Path, roster: Path) -> list[str]:
+def new_course(folder: Path, roster: Path, secret: Path | None = None) -> list[str]:
     """Make a course folder and book the roster's students; return them.
 
-    Raises CourseFault, before anything is made, for a folder that is in use and a roster that can't be read.
+    The course's secret is drawn, or taken from a file such as an earlier course's backup. Raises CourseFault, before
+    anything is made, for a folder that is in use, and a roster or a secret that can't be read.
     """
     demand_unused(folder)
     people = read_people(roster)
+    known = read_secret(secret) if secret else None
     folder.mkdir(parents=True, exist_ok=True)
     course = Course(folder)
+    if known:
+        course.keep_secret(known)
     course.secret()
     book = Book(course)
     book.set_up()
@@ -36,6 +41,26 @@ def demand_unused(folder: Path) -> None:
         raise CourseFault(f"{folder} is a file: name a folder that doesn't exist yet, or an empty one")
     if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):
         raise CourseFault(f"{folder} is in use, it holds {', '.join(found[:3])}: name a new folder, or an empty one")
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the secret in a file. Raises CourseFault, whose words tell nothing of what the file holds but its length.
+
+    The file is the `.ftgrade/secret` of a course, and so what stands in it may be a secret with a slip.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(1000).strip()
+    except OSError as error:
+        raise CourseFault(f"the secret {path} can't be read: {error.strerror}") from None
+    if not re.fullmatch(rb"[0-9a-fA-F]{%d}" % SECRET_DIGITS, text):
+        other = len(re.sub(rb"[0-9a-fA-F]", b"", text))
+        raise CourseFault(
+            f"a course's secret is {SECRET_DIGITS} hexadecimal digits (0-9, a-f) and nothing else; {path} holds "
+            f"{len(text) - other} of them and {other} other bytes: name the `.ftgrade/secret` of a backup, or leave "
+            "--secret out to draw a new one"
+        )
+    return bytes.fromhex(text.decode())
 
 
 def read_people(roster: Path) -> dict[str, dict[str, str]]:

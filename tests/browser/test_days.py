@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +201,12 @@ def made(student: int, stem: str, count: int) -> Report:
 def papers(graded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages by name: feedback with a mistake, feedback with words, a class of two, a class of many."""
     folder = tmp_path_factory.mktemp("class")
+    due = datetime(2026, 12, 1, 18, tzinfo=UTC)
+    came = classreport.Arrivals(
+        {f"student-{number:02d}": due + timedelta(hours=number - 12) for number in range(14)}, due
+    )
     problems = [
-        classreport.summarise(stem, home().title(stem), [made(student, stem, 6) for student in range(15)], ())
+        classreport.summarise(stem, home().title(stem), [made(student, stem, 6) for student in range(15)], (), came)
         for stem in home().stems()
     ]
     classreport.write(folder / "class_report.html", "autumn", problems)

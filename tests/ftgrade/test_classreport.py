@@ -7,19 +7,24 @@ import json
 import math
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ftgrade import build, classreport, similarity
+from dateutil import tz
+from ftgrade import build, classreport, late, similarity
 from ftgrade.catalog import Catalog, home
-from ftgrade.classreport import Row, discrimination, rows, summarise
+from ftgrade.classreport import Arrivals, Row, Span, discrimination, rows, summarise
+from ftgrade.nbgrader_step import make_alembic_findable
 from ftgrade.notebook import Finding
 from ftgrade.report import CheckReport, Report
 from ftgrade.similarity import Echo, alike_pairs, answer, definitions, echoes, similar
 from hypothesis import given
 from hypothesis import strategies as st
+from nbgrader.api import Gradebook
 
 STEM, TITLE = "p03_lora_parameters", "Problem 3. Count LoRA parameters"
+NO_TIMES = Arrivals()
 HOSTILE = '"><script>alert(1)</script>'
 
 
@@ -58,9 +63,9 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def whole(*reports: Report, echoes: tuple[Echo, ...] | None = ()) -> str:
+def whole(*reports: Report, echoes: tuple[Echo, ...] | None = (), arrivals: Arrivals = NO_TIMES) -> str:
     """Return the page of a class with one problem, after a look at what every page must hold to."""
-    text = classreport.class_report("a course", [summarise(STEM, TITLE, reports, echoes)])
+    text = classreport.class_report("a course", [summarise(STEM, TITLE, reports, echoes, arrivals)])
     demand_static(text)
     return text
 
@@ -192,6 +197,102 @@ def test_findings_stand_with_integrity_first_and_tell_whose():
     assert "<bdi>ada</bdi>, <bdi>bob</bdi>" in text[places[1] :]
 
 
+# ------------------------------------------------------------------------------------------------- progress over time
+
+NOON = datetime(2026, 12, 1, 12, tzinfo=UTC)
+NAMES = ("ada", "bob", "cyd", "dan", "eve")
+
+
+def at(*hours: float, due: float | None = None) -> Arrivals:
+    """Return the hand-ins of ada, bob … at these hours of 1 December 2026, in UTC."""
+    times = [NOON + timedelta(hours=hour - 12) for hour in hours]
+    return Arrivals(dict(zip(NAMES, times, strict=False)), None if due is None else NOON + timedelta(hours=due - 12))
+
+
+def test_hand_ins_over_time_are_those_worked_by_hand():
+    """Of four, due at 20 h: at 10, 12, 12:30 and 30 h; half had come at 12 h, and one was late."""
+    came = at(12.5, 10, 30, 12, due=20)
+    assert (came.half, came.late) == (NOON, 1)
+    assert came.stairs == "M0 100V75H10V50H12.5V25H100V0"
+    assert came.across([NOON + timedelta(hours=8)]) == [50]
+    assert came.spans == [
+        Span("2026-12-01 10:00 UTC", 1, 1, 0), Span("2026-12-01 12:00 UTC", 2, 3, 0),
+        Span("2026-12-02 06:00 UTC", 1, 4, 1),
+    ]  # fmt: skip
+    assert at(12, 70).spans == [Span("2026-12-01", 1, 1, 0), Span("2026-12-03", 1, 2, 0)]  # by the day: over two days
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=40))
+def test_the_plot_ends_with_everybody_and_never_falls(hours: list[int]):
+    found = classreport.staircase(sorted(map(float, hours)))
+    heights = [float(height) for height in re.findall(r"V([\d.e-]+)", found)]
+    assert heights == sorted(heights, reverse=True)
+    assert (len(heights), heights[-1]) == (len(set(hours)), 0)
+    spans = Arrivals({str(number): NOON + timedelta(hours=hour) for number, hour in enumerate(hours)}).spans
+    assert sum(span.count for span in spans) == spans[-1].so_far == len(hours)
+
+
+def test_an_hour_that_a_clock_strikes_twice_is_told_as_two():
+    """In Berlin, 02:30 on 25 October 2026 comes at 00:30 UTC, and again at 01:30 UTC."""
+    berlin = tz.gettz("Europe/Berlin")
+    times = [datetime(2026, 10, 25, hour, 30, tzinfo=UTC).astimezone(berlin) for hour in (1, 0)]
+    came = Arrivals(dict(zip(NAMES, times, strict=False)), times[1])
+    assert [span.name for span in came.spans] == ["2026-10-25 02:00 CEST", "2026-10-25 02:00 CET"]
+    assert (came.late, came.stairs) == (1, "M0 100V50H100V0")
+
+
+def test_the_page_tells_when_work_came_in_in_words_a_plot_and_a_table():
+    text = whole(*(made(name, "pass") for name in NAMES), arrivals=at(10, 12, 14, 30, due=20))
+    assert text.count('class="stairs"') == text.count('class="due" d="M50 0V100"') == 1
+    told = "Half of 4 had handed in by 2026-12-01 12:00 UTC; 1 came after the due date, 2026-12-01 20:00 UTC."
+    assert f"<b>{told}</b>" in text
+    assert f'aria-label="Hand-ins so far, over time. {told} The numbers stand in the table below."' in text
+    assert "1 of 5 tell no time and are left out." in text
+    row = text.partition("2026-12-02 06:00 UTC</th>")[2].partition("</tr>")[0]
+    assert re.findall(r">(\d+)<", row) == ["1", "1", "4"]
+    assert "<code>timestamp.txt</code>" in text
+
+
+def test_without_a_due_date_none_is_drawn_and_nobody_is_late():
+    text = whole(made("ada", "pass"), made("bob", "pass"), arrivals=at(10, 12))
+    assert "Half of 2 had handed in by 2026-12-01 10:00 UTC." in text
+    assert 'class="due"' not in text
+    assert "due date" not in text
+
+
+@pytest.mark.parametrize("arrivals", [Arrivals(), Arrivals(due=NOON), Arrivals({"someone": NOON})], ids=str)
+def test_where_no_time_is_known_the_page_says_so_and_draws_nothing(arrivals: Arrivals):
+    text = whole(made("ada", "pass"), arrivals=arrivals)
+    assert "Nobody knows when: the gradebook holds no time of these submissions" in text
+    assert 'class="stairs"' not in text
+    assert "The same as a table" not in text
+
+
+def test_one_hand_in_is_told_and_not_drawn():
+    text = whole(made("ada", "pass"), arrivals=at(10))
+    assert "The one hand-in came at 2026-12-01 10:00 UTC." in text
+    assert 'class="stairs"' not in text
+
+
+@pytest.mark.filterwarnings("ignore:Object of type <Submitted:sqlalchemy.exc.SAWarning")  # nbgrader's own
+def test_times_come_from_the_gradebook_in_the_course_s_zone(tmp_path: Path):
+    """A time stamp is a student's file: the very first and last moments of the calendar must not stop a class."""
+    stored = {"ada": datetime(2026, 12, 1, 11), "bob": None, "cyd": datetime.min, "dan": datetime.max}
+    make_alembic_findable()
+    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
+        gradebook.add_assignment(STEM)
+        for student, time in stored.items():
+            gradebook.add_student(student)
+            gradebook.add_submission(STEM, student, timestamp=time)
+        berlin, honolulu = (late.handed_in(gradebook, STEM, zone) for zone in ("Europe/Berlin", "Pacific/Honolulu"))
+    assert set(berlin) == {"ada", "cyd"}
+    assert set(honolulu) == {"ada", "dan"}
+    assert berlin["ada"] == honolulu["ada"] == NOON - timedelta(hours=1)
+    assert berlin["ada"].isoformat() == "2026-12-01T12:00:00+01:00"
+    for times in (berlin, honolulu):
+        assert 'class="stairs"' in whole(*(made(name, "pass") for name in times), arrivals=Arrivals(times))
+
+
 # --------------------------------------------------------------------------------------------------- the page, the CSV
 
 
@@ -213,13 +314,13 @@ def test_hostile_names_are_text_on_the_page_and_no_formula_in_the_csv(tmp_path: 
 def test_the_csv_holds_a_row_for_each_student_and_check():
     text = classreport.class_csv([
         summarise(STEM, TITLE, [made("ada", "pass", "wrong"), made("bob", "not-run", state="ours"),
-                                made("cyd", state="ours")])
+                                made("cyd", state="ours")], arrivals=at(10))
     ])  # fmt: skip
     assert [list(row.values()) for row in csv.DictReader(io.StringIO(text))] == [
-        ["ada", STEM, "a", "pass", "1", "1", ""],
-        ["ada", STEM, "b", "wrong", "0.0", "2", "no_gauge"],
-        ["bob", STEM, "a", "ours", "0.0", "1", ""],
-        ["cyd", STEM, "", "ours", "0.0", "0.0", ""],
+        ["ada", STEM, "a", "pass", "1", "1", "", "2026-12-01T10:00:00+00:00"],
+        ["ada", STEM, "b", "wrong", "0.0", "2", "no_gauge", "2026-12-01T10:00:00+00:00"],
+        ["bob", STEM, "a", "ours", "0.0", "1", "", ""],
+        ["cyd", STEM, "", "ours", "0.0", "0.0", "", ""],
     ]
 
 

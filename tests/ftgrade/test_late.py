@@ -176,6 +176,18 @@ def test_the_page_and_the_export_tell_the_penalty(course: Path):
     assert (scores["late"], scores["later"], scores["extended"], scores["absent"]) == ("8", "5", "10", "")
 
 
+def test_the_class_report_tells_when_work_came_in_in_the_courses_zone(course: Path):
+    page = (course / "class_report.html").read_text("utf-8")
+    assert "4 came after the due date, 2026-12-01 18:00 CET." in page
+    assert "1 of 6 tell no time" in page
+    with (course / "class_report.csv").open(encoding="utf-8") as file:
+        times = {row["student"]: row["handed in"] for row in csv.DictReader(file)}
+    assert {student: bool(time) for student, time in times.items()} == {
+        student: bool(time) for student, time in HANDED_IN.items()
+    }
+    assert {time[-6:] for time in times.values() if time} == {"+01:00"}
+
+
 def test_what_is_due_is_told_in_the_courses_zone(course: Path, capsys: pytest.CaptureFixture[str]):
     assert run(course, "due", STEM) == cli.FINE
     said = " ".join(capsys.readouterr().out.split())

@@ -26,8 +26,8 @@ def roster(tmp_path: Path) -> Path:
     return path
 
 
-def new_course(folder: Path, roster: Path) -> int:
-    return cli.main(["new-course", str(folder), "--roster", str(roster)])
+def new_course(folder: Path, roster: Path, *more: str) -> int:
+    return cli.main(["new-course", str(folder), "--roster", str(roster), *more])
 
 
 def booked(folder: Path) -> dict[str, tuple[str | None, ...]]:
@@ -95,6 +95,43 @@ def test_the_export_it_names_runs_in_the_new_folder(tmp_path: Path, roster: Path
         'ada,"Lovelace, Countess",Ada,ada@example.org,0,0',
         "zoe,,Zoë 🚀,,0,0",
     ]
+
+
+def test_a_new_course_takes_the_secret_of_an_earlier_one(tmp_path: Path, roster: Path):
+    assert new_course(tmp_path / "one", roster) == cli.FINE
+    kept = tmp_path / "one" / ".ftgrade" / "secret"
+    backup = tmp_path / "backup"
+    backup.write_bytes(b" " + kept.read_bytes().upper().replace(b"\n", b"\r\n"))
+    assert new_course(tmp_path / "two", roster, "--secret", str(backup)) == cli.FINE
+    again = tmp_path / "two" / ".ftgrade" / "secret"
+    assert again.read_bytes() == kept.read_bytes()
+    assert again.stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in again.parent.iterdir()} == {path.name for path in kept.parent.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "can't be read: No such file"),
+        (b"", "holds 0 of them and 0 other bytes"),
+        (b"0a" * 31 + b"7", "holds 63 of them and 0 other bytes"),
+        (b"0a" * 32 + b"\n" + b"0a" * 32, "holds 128 of them and 1 other bytes"),
+        (b"0a" * 31 + b"0g", "holds 63 of them and 1 other bytes"),
+        ("٣".encode() * 64, "holds 0 of them and 128 other bytes"),
+    ],
+    ids=["missing", "empty", "short", "two", "no digit", "digits elsewhere"],
+)
+def test_a_secret_with_a_slip_makes_nothing_and_is_not_shown(
+    tmp_path: Path, roster: Path, capsys, content: bytes | None, words: str
+):
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    assert new_course(tmp_path / "course", roster, "--secret", str(path)) == cli.COULD_NOT
+    said = capsys.readouterr()
+    assert words in said.err.replace("\n", " ")
+    assert "0a0a" not in said.err + said.out
+    assert not (tmp_path / "course").exists()
 
 
 def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path, roster: Path, capsys):
