@@ -230,6 +230,26 @@ sandbox.close()
     assert found.stdout.strip() == "[]", found.stdout + found.stderr[-2000:]
 
 
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="no environment of its own that could be linked")
+def test_an_environment_that_is_reached_through_a_link_imports_in_the_worker_too(tmp_path: Path):
+    link = tmp_path / "environment"
+    link.symlink_to(sys.prefix)
+    program = (
+        "from ftgrade.sandbox.backends import BACKENDS\n"
+        "from ftgrade.sandbox.process import Sandbox\n"
+        "sandbox = Sandbox(BACKENDS['namespaces'])\n"
+        "with sandbox.worker() as worker:\n"
+        "    print(worker.ask({'op': 'run', 'source': 'import matplotlib.backends.backend_svg'}, 30))\n"
+        "sandbox.close()\n"
+    )
+    ours = str(Path(str(backends.__file__)).parents[2])
+    found = subprocess.run(
+        [str(link / "bin" / "python"), "-c", program], env={"PYTHONPATH": ours}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert found.stdout.strip() == "{'printed': ''}", found.stdout + found.stderr[-2000:]
+
+
 # ------------------------------------------------------------------------------------------------ which one is used
 
 

@@ -107,13 +107,19 @@ def write_maps(pid: int, uid: int, gid: int) -> None:
 
 def new_root(readable: list[str], hidden: list[str]) -> None:
     """Make the file system anew: empty, with the readable paths bound in read-only, and nothing writable."""
+    # /lib is often a link into /usr, and people link environments: a link is told from here, and made anew there.
+    links = {path: os.path.realpath(path) for path in readable if os.path.realpath(path) != path}
     call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
     call("mount", "tmpfs", "/tmp", "tmpfs", 0, "size=1m,mode=755")  # noqa: S108
     os.mkdir("/tmp/old")  # noqa: S108
     call("pivot_root", "/tmp", "/tmp/old")  # noqa: S108
     os.chdir("/")
-    for path in [*readable, *(f"/dev/{name}" for name in DEVICES)]:
+    for path in [*(links.get(path, path) for path in readable), *(f"/dev/{name}" for name in DEVICES)]:
         bind(f"/old{path}", path)
+    for path, real in links.items():
+        if not os.path.lexists(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.symlink(real, path)
     for path in hidden:
         if Path(path).is_dir():
             call("mount", "tmpfs", path, "tmpfs", 0, "size=4k,mode=555")
@@ -129,10 +135,6 @@ def new_root(readable: list[str], hidden: list[str]) -> None:
 
 def bind(source: str, goal: str) -> None:
     """Show a path of the old root in the new one, read-only with all that is mounted below it."""
-    if Path(source).is_symlink():  # /lib is often a link into /usr
-        os.makedirs(os.path.dirname(goal), exist_ok=True)
-        os.symlink(os.readlink(source), goal)
-        return
     if Path(goal).exists() or not Path(source).exists():
         return
     if Path(source).is_dir():
