@@ -1,9 +1,11 @@
 """Outcomes and the reference to verdicts: whether a case holds, and which known mistake the answers coincide with."""
 
+import math
+import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,13 +43,17 @@ _LOST_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one case: `pass`, `wrong`, `error`, `not-attempted`, or the kind of a `Lost` outcome."""
+    """What became of one case: `pass`, `wrong`, `error`, `not-attempted`, or the kind of a `Lost` outcome.
+
+    `seconds` is what the reference took for it, unknown where it wasn't asked: mistakes are tried on quick cases first.
+    """
 
     case: AnyCase
     outcomes: tuple[Outcome, ...]
     status: str
     difference: Difference | None = None
     expected: Outcome | None = None
+    seconds: float = field(default=math.inf, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +180,14 @@ class Judging:
     def verdict(self, case: AnyCase, check: Check, ask: Ask) -> Verdict:
         """Return the verdict of one case."""
         # The reference goes first: a case that it can't answer is the author's fault whatever the student did.
+        begun = time.perf_counter()
         expected = self.reference(case.call) if isinstance(case, Case) else None
+        seconds = time.perf_counter() - begun if isinstance(case, Case) else math.inf
         if isinstance(case, Case) and not isinstance(expected, Value):
             raise AuthorFault(f"the reference of {self.stem} can't answer {case.words!r} of {check.name!r}: {expected}")
         outcomes = tuple(ask(call) for call in calls_of(case))
         status, difference = compare(case, check.same, expected, outcomes)
-        return Verdict(case, outcomes, status, difference, expected)
+        return Verdict(case, outcomes, status, difference, expected, seconds)
 
     def suspected(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
         """Yield the suspects of each check: those that explain an earlier one too, and only without such all others."""
@@ -192,7 +200,7 @@ class Judging:
 
     def suspects(self, check: Check, verdicts: list[Verdict], mistakes: Iterable[Mistake]) -> list[Mistake]:
         """Return those of these mistakes whose outcomes coincide with the student's on every failed case."""
-        failed = [verdict for verdict in verdicts if verdict.status != "pass"]
+        failed = sorted((one for one in verdicts if one.status != "pass"), key=lambda one: one.seconds)
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
             return []
