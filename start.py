@@ -284,7 +284,7 @@ def command(words: list[str]) -> list[str]:
     if words[:2] == ["test", "peers"]:
         return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers", *words[2:]]
     if words[:2] == ["test", "course"]:
-        return ["-m", "pytest", "-m", "course", "-n", "2", "tests/test_course.py", *words[2:]]
+        return ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py", *words[2:]]
     if words[:2] == ["test", "cluster"]:
         places = "tests/ftgrade/test_cluster.py", "tests/ftgrade/test_postgres.py"
         return ["-m", "pytest", "-m", "cluster", "-n", "0", *places, *words[2:]]

@@ -76,23 +76,13 @@ Outcome = Value | Raised | Lost
 
 
 class Deadline:
-    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too.
-
-    What came beyond the bytes that were asked for is kept in `more`: most frames take one system call so.
-    """
+    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too."""
 
     def __init__(self, channel: socket.socket, seconds: float) -> None:
         self.channel = channel
         self.end = time.monotonic() + seconds
-        self.more = b""
 
     def receive(self, length: int) -> bytes:
-        if not self.more:
-            self.more = self.waited(max(length, 2**16))
-        part, self.more = self.more[:length], self.more[length:]
-        return part
-
-    def waited(self, length: int) -> bytes:
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -115,8 +105,6 @@ def ask(channel: socket.socket, message: dict[str, Any], seconds: float) -> Any:
             channel.settimeout(seconds)
         channel.sendall(frame({**message, "number": number}))
         answered = read_frame(deadline.receive)
-        if deadline.more:
-            raise FrameError("more came than was asked for")
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
     if not isinstance(answered, dict) or type(answered.get("to")) is not int or answered["to"] != number:
@@ -141,10 +129,7 @@ def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
         return data
 
     try:
-        greeting = read_frame(receive)
-        if deadline.more:
-            raise FrameError("more came than a greeting")
-        return greeting, sender[0] if sender else None
+        return read_frame(receive), sender[0] if sender else None
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
 

@@ -82,9 +82,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert spec.loader
     start = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(start)
+    folder, private = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("jupyter")
+    start.ROOT = folder
     words = start.command([])
     profile = start.environment(words)["JUPYTER_CONFIG_PATH"]
-    folder, private = tmp_path_factory.mktemp("served"), tmp_path_factory.mktemp("jupyter")
     for drawer in ("course", "source"):
         shutil.copytree(ROOT / drawer, folder / drawer, ignore=shutil.ignore_patterns("__pycache__"))
     with served(words, folder, private, JUPYTER_CONFIG_PATH=profile, JUPYTER_NO_CONFIG="") as server:
