@@ -26,6 +26,7 @@ from ftgrade.errors import StudentFault
 from ftgrade.feedback import page, page_digest
 from ftgrade.grade import Grader, key_of
 from ftgrade.nbgrader_step import Notebook, released_cells, write_report
+from ftgrade.quarantine import set_aside
 from ftgrade.report import Report
 
 Table = Any
@@ -136,9 +137,11 @@ class Ledger:
     # ------------------------------------------------------------------------------------------------------ booking
 
     def book(self, report: Report) -> None:
-        """Book a report, and show it on a feedback page, unless both stand. Raises SQLAlchemyError or OSError."""
+        """Book a report and show it on a page, unless both stand. Raises SQLAlchemyError, OSError or OurFault."""
         student = report.student
         if not self.stands(report):
+            # A report that was found needn't have looked into the folder's folders: no link is copied out of there.
+            set_aside(self.course.notebook(student, self.stem).parent, self.course.aside(student, self.stem))
             document = self.document(report)
             with self.engine.begin() as connection:
                 self.write(connection, student, document)

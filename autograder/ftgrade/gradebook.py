@@ -16,7 +16,7 @@ from traitlets.config import Config
 from traitlets.log import get_logger
 
 from ftgrade.booking import Ledger
-from ftgrade.errors import CourseFault
+from ftgrade.errors import CourseFault, OurFault
 from ftgrade.grade import Course
 from ftgrade.late import CONFIG_FILE, settings
 from ftgrade.nbgrader_step import configure, demand_same_release, grader_of, released_cells
@@ -46,7 +46,7 @@ class Ledgers:
     def booked(self, report: Report) -> bool:
         try:
             self.by_stem[report.stem].book(report)
-        except (OSError, SQLAlchemyError):
+        except (OSError, OurFault, SQLAlchemyError):
             get_logger().exception("not booked: %s, %s", report.student, report.stem)
             return False
         return True

@@ -179,20 +179,11 @@ def now() -> datetime:
 def graded(catalog: Catalog, path: Path, stem: str, day: str) -> tuple[Report, str]:
     """Return a notebook's report, and the sandbox that it was made in, empty for none."""
     # Without a sandbox it's one's own code on one's own machine.
-    grader = Grader(catalog, workplace(), allow_unsandboxed=True)
+    grader = Grader(catalog, Course(Path()), allow_unsandboxed=True)
     try:
         return grader.open_report(path, stem, day), "" if grader.unsandboxed else grader.sandbox.backend.name
     finally:
         grader.close()
-
-
-def workplace() -> Course:
-    """Return where it's kept which sandbox holds here: beside the record, or in a scratch folder if that can't be."""
-    course = Course(record_path().parent)
-    try:
-        return Course(course.state.parent)
-    except OSError:
-        return Course(Path(tempfile.mkdtemp(prefix="ftgrade-")))
 
 
 def tried(report: Report) -> bool:

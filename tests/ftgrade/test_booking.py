@@ -148,6 +148,17 @@ def test_what_is_lost_is_made_again(root: Path, lost: str):
     assert pages(root).keys() == {"ada", "bob"}
 
 
+def test_a_link_that_came_below_an_unchanged_notebook_is_not_copied(root: Path):
+    deep = root / "submitted" / "bob" / STEM / "deep"
+    deep.mkdir()
+    graded(root)
+    (deep / "link").symlink_to("/etc/passwd")
+    shutil.rmtree(root / "autograded")
+    assert graded(root) == []
+    assert not (root / "autograded" / "bob" / STEM / "deep" / "link").exists()
+    assert (Course(root).aside("bob", STEM) / "deep" / "link").is_symlink()
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"ada": 3}', '{"ada": {"look": "x", "who": 1}}'])
 def test_a_broken_hint_is_no_hint(root: Path, text: str):
     graded(root)
