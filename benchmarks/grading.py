@@ -83,7 +83,7 @@ def assertions(judging: Judging, position: int) -> str:
                 f"{given}try:\n    {case.call.function}(*args, **words)\nexcept ValueError as error:\n"
                 f"    assert {case.keyword.lower()!r} in str(error).lower()\nelse:\n    raise AssertionError\n"
             )
-        elif isinstance(expected := judging.reference(case.call), Value):
+        elif isinstance(expected := judging.reference([case.call])[0], Value):
             value = json.dumps(json.dumps(worker.encode(expected.value)))
             lines.append(
                 f"{given}got = deep({case.call.function}(*args, **words))\n"

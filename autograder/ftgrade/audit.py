@@ -18,11 +18,10 @@ import torch
 
 from ftgrade import worker
 from ftgrade.catalog import Catalog
-from ftgrade.channel import Outcome
 from ftgrade.grade import Course, Grader
-from ftgrade.judge import Judging, cases, compare, local, with_mistake
+from ftgrade.judge import Judging, Posed, cases, compare, local, with_mistake
 from ftgrade.mutants import Mutant, mutants
-from ftgrade.problem import AnyCase, Case, Check, Mistake, calls_of
+from ftgrade.problem import Check, Mistake, calls_of
 
 SEEDS = [11, 12, 13]
 MUTANT_SECONDS = 20
@@ -114,16 +113,16 @@ def cost(catalog: Catalog, judging: Judging, mistake: Mistake) -> float:
 def survived(catalog: Catalog, judging: Judging) -> tuple[int, list[str]]:
     """Return how many mutants of the reference there are, and the names of those that pass every case."""
     drawn = [
-        (check, case, judging.reference(case.call) if isinstance(case, Case) else None)
+        (check, posed)
         for position, check in enumerate(judging.problem.checks)
         for seed in SEEDS
-        for case in cases(check, position, seed)
+        for posed in judging.posed(position, seed)
     ]
     all_mutants = list(mutants(catalog.leaves(judging.stem).solution.read_text("utf-8")))
     return len(all_mutants), [mutant.name for mutant in all_mutants if not caught(mutant, drawn)]
 
 
-def caught(mutant: Mutant, drawn: list[tuple[Check, AnyCase, Outcome | None]]) -> bool:
+def caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
     """Say whether any case fails, the changed function's own cases first; what doesn't end is caught too."""
     module = types.ModuleType("mutant")
     try:
@@ -133,8 +132,8 @@ def caught(mutant: Mutant, drawn: list[tuple[Check, AnyCase, Outcome | None]]) -
             ask = local(module)
             ordered = sorted(drawn, key=lambda item: item[0].of != mutant.function)
             return any(
-                compare(case, check.same, expected, tuple(ask(call) for call in calls_of(case)))[0] != "pass"
-                for check, case, expected in ordered
+                compare(posed.case, check.same, posed.expected, tuple(ask(calls_of(posed.case))))[0] != "pass"
+                for check, posed in ordered
             )
     except Exception:  # a mutant that can't even be defined is caught by its first cell
         return True

@@ -17,7 +17,7 @@ import nbformat
 from nbgrader import api, utils
 from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from traitlets.config import Config
 
 from ftgrade import late, notebook
@@ -107,10 +107,17 @@ class Ledger:
             one = found[owner]
             one.automatic[name], one.manual[name], one.extra[name] = automatic, manual, extra
             one.penalty, one.handed_in, one.extension = penalty, handed_in, extension
+        for owner, comments in self.comments(connection, student).items():
+            found[owner].comments = comments
+        return found
+
+    def comments(self, connection: Connection, student: str | None) -> dict[str, dict[str, str | None]]:
+        """Return every student's comments, or one's: by answer what a person typed, else what was made."""
+        found: dict[str, dict[str, str | None]] = defaultdict(dict)
         asked = self.rows(COMMENT, COMMENT.c.manual_comment, COMMENT.c.auto_comment, student=student)
         commented: list[Any] = list(connection.execute(asked))
         for owner, name, typed, made in commented:
-            found[owner].comments[name] = made if typed is None else typed
+            found[owner][name] = made if typed is None else typed
         return found
 
     def rows(self, table: Table, *columns: Any, student: str | None) -> Any:
@@ -144,11 +151,13 @@ class Ledger:
             set_aside(self.course.notebook(student, self.stem).parent, self.course.aside(student, self.stem))
             document = self.document(report)
             with self.engine.begin() as connection:
-                self.write(connection, student, document)
-                self.standings[student] = self.read(connection, student)[student]
+                standing = self.write(connection, student, document)
                 self.place(student, document)
+            self.standings[student] = standing
             self.last[student] = replace(self.last[student], booked=mark_of(report), page="")
-        self.show(student)
+            self.show(student, document)
+        elif self.last[student].page != self.shows(student) or not self.page(student).is_file():
+            self.show(student, nbformat.v4.reads(self.autograded(student).read_text("utf-8")))
 
     def document(self, report: Report) -> Notebook:
         """Return the notebook that instructor and student see: the released cells, the student's text, the verdicts."""
@@ -165,11 +174,13 @@ class Ledger:
         write_report(document, report)
         return document
 
-    def write(self, connection: Connection, student: str, document: Notebook) -> None:
-        """Write the records of one submission: scores, comments, and what the late policy takes."""
+    def write(self, connection: Connection, student: str, document: Notebook) -> Standing:
+        """Write the records of one submission: scores, comments, what the late policy takes; return what stands now."""
         submitted, terms = self.submitted(connection, student)
         standing = self.read(connection, student)[student]
         standing.handed_in, standing.extension = terms
+        grades: dict[str, dict[str, Any]] = {}
+        comments: dict[str, dict[str, Any]] = {}
         for cell in document.cells:
             mark = cell.metadata.get("nbgrader", {})
             name = mark.get("grade_id")
@@ -177,15 +188,18 @@ class Ledger:
                 score, _ = utils.determine_grade(cell)
                 by_hand = score is None or standing.manual.get(name) is not None
                 waits = by_hand or document.metadata.ftgrade.state == "ours"
-                record = {"cell_id": self.graded[name][0], "notebook_id": submitted}
-                put(connection, GRADE, record, {"auto_score": score, "needs_manual_grade": waits})
+                grades[self.graded[name][0]] = {"auto_score": score, "needs_manual_grade": waits}
                 standing.automatic[name] = score
             if name in self.answers:
                 comment = "No response." if mark.checksum == utils.compute_checksum(cell) else None
-                record = {"cell_id": self.answers[name], "notebook_id": submitted}
-                put(connection, COMMENT, record, {"auto_comment": comment})
-        taken = {"late_submission_penalty": self.penalty(student, standing)}
+                comments[self.answers[name]] = {"auto_comment": comment}
+        put_cells(connection, GRADE, submitted, grades)
+        put_cells(connection, COMMENT, submitted, comments)
+        standing.penalty = self.penalty(student, standing)
+        taken = {"late_submission_penalty": standing.penalty}
         connection.execute(update(SUBMITTED_NOTEBOOK).where(SUBMITTED_NOTEBOOK.c.id == submitted).values(taken))
+        standing.comments = self.comments(connection, student)[student]
+        return standing
 
     def submitted(self, connection: Connection, student: str) -> tuple[str, Terms]:
         """Return the record of a student's notebook, made if there is none, and the terms that it holds now."""
@@ -231,7 +245,8 @@ class Ledger:
                 copy = partial / path.relative_to(origin)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
-        (partial / f"{self.stem}.ipynb").write_text(nbformat.v4.writes(document), "utf-8")
+        # nbformat's own writer would take a third of a booking's time, for lines that nobody compares by eye.
+        (partial / f"{self.stem}.ipynb").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
         for path in partial.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o444)
         if goal.exists():
@@ -244,14 +259,17 @@ class Ledger:
 
     # ----------------------------------------------------------------------------------------------------- feedback
 
-    def show(self, student: str) -> None:
-        """Write a student's feedback page, unless it's there and nothing that it shows has changed."""
-        standing, line = self.standings[student], self.last[student]
-        goal = self.course.root / "feedback" / student / self.stem / f"{self.stem}.html"
-        shown = key_of({"booked": line.booked, "standing": repr(standing), "template": page_digest()})
-        if line.page == shown and goal.is_file():
-            return
-        document: Any = nbformat.v4.reads(self.autograded(student).read_text("utf-8"))
+    def page(self, student: str) -> Path:
+        return self.course.root / "feedback" / student / self.stem / f"{self.stem}.html"
+
+    def shows(self, student: str) -> str:
+        """Return a short name of all that a student's page shows."""
+        booked, standing = self.last[student].booked, repr(self.standings[student])
+        return key_of({"booked": booked, "standing": standing, "template": page_digest()})
+
+    def show(self, student: str, document: Notebook) -> None:
+        """Write a student's feedback page from the booked notebook."""
+        standing, goal = self.standings[student], self.page(student)
         for cell in document.cells:
             mark = cell.metadata.get("nbgrader", {})
             if mark.get("grade_id") in self.graded:
@@ -265,13 +283,26 @@ class Ledger:
         partial = goal.with_suffix(".partial")
         partial.write_text(page(document, {"nbgrader": keys}), "utf-8")
         partial.replace(goal)
-        self.last[student] = replace(line, page=shown)
+        self.last[student] = replace(self.last[student], page=self.shows(student))
 
 
 def mark_of(report: Report) -> str:
     """Return a short name of all that a report books and shows."""
     said = "\n".join(f"{finding.kind} {finding.words}" for finding in report.findings)
     return key_of({"state": report.state, "key": report.key, "said": said})
+
+
+def put_cells(connection: Connection, table: Table, submitted: str, values: dict[str, dict[str, Any]]) -> None:
+    """Put a submitted notebook's rows of a table that has one for each cell: by the cell's id what to write there."""
+    rows = connection.execute(select(table.c.cell_id, table.c.id).where(table.c.notebook_id == submitted))
+    known: dict[str, str] = {cell: row for cell, row in rows}
+    missing = [{"cell_id": cell, **row} for cell, row in values.items() if cell not in known]
+    if missing:
+        owner = {"notebook_id": submitted}
+        connection.execute(insert(table), [{"id": api.new_uuid(), **owner, **row} for row in missing])
+    there = [{"known": known[cell], **row} for cell, row in values.items() if cell in known]
+    if there:
+        connection.execute(update(table).where(table.c.id == bindparam("known")), there)
 
 
 def put(connection: Connection, table: Table, where: dict[str, Any], values: dict[str, Any]) -> str:

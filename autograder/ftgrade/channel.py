@@ -2,14 +2,17 @@
 
 import functools
 import itertools
+import json
 import select
 import socket
 import struct
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftgrade.worker import FrameError, decode, encode, frame, read_frame
+from ftgrade.errors import AuthorFault
+from ftgrade.worker import FrameError, decode, encode, framed, read_frame
 
 MAX_NAMES = 8
 MAX_MESSAGE = 4_000
@@ -32,15 +35,19 @@ class Call:
 
     @functools.cached_property
     def request(self) -> dict[str, Any]:
-        """The frame's message; the reference and each mistake are asked by the same one."""
+        """What the other end is told; the reference and each mistake are asked by the same one."""
         return {
-            "op": "call",
             "function": self.function,
             "arguments": [encode(item) for item in self.arguments],
             "keywords": {name: encode(item) for name, item in self.keywords},
             "backward": self.backward,
             "build": self.build,
         }
+
+    @functools.cached_property
+    def text(self) -> str:
+        """The request in JSON, made once for a class."""
+        return json.dumps(self.request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,40 +83,69 @@ Outcome = Value | Raised | Lost
 
 
 class Deadline:
-    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too."""
+    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too.
+
+    It takes what is there at once: `rest` is what came beyond what was asked for.
+    """
 
     def __init__(self, channel: socket.socket, seconds: float) -> None:
         self.channel = channel
+        self.rest = b""
+        self.allow(seconds)
+
+    def allow(self, seconds: float) -> None:
+        """Begin to count anew."""
         self.end = time.monotonic() + seconds
 
     def receive(self, length: int) -> bytes:
+        data = self.rest or self.arrived()
+        self.rest = data[length:]
+        return data[:length]
+
+    def arrived(self) -> bytes:
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError
         limit = self.channel.gettimeout()
         if limit is None or limit > 1.1 * left:  # to set it is a system call too
             self.channel.settimeout(left)
-        return self.channel.recv(length)
+        return self.channel.recv(2**16)
 
 
-def ask(channel: socket.socket, message: dict[str, Any], seconds: float) -> Any:
-    """Send a message and return the reply's JSON. Raises TimeoutError, EOFError (the other end died) or FrameError.
+def ask(channel: socket.socket, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[Any]:
+    """Send items (JSON), and yield the JSON of each one's reply as it comes; each may take `seconds()` from the last.
 
-    A reply names the question that it answers: one that came before it was asked, twice, or for another is refused.
+    Raises TimeoutError, EOFError (the other end died), FrameError, or AuthorFault if so much can't be sent. A reply
+    names the question that it answers: one that came before it was asked, twice, or for another is refused.
     """
-    deadline, number = Deadline(channel, seconds), next(NUMBERS)
+    limit, number = seconds(), next(NUMBERS)
+    deadline = Deadline(channel, limit)
+    try:
+        question = framed(f'{{"op": "{op}", "number": {number}, "each": [{", ".join(items)}]}}'.encode())
+    except FrameError as error:
+        raise AuthorFault(f"the inputs of one check's cases are sent together, and {error}: draw smaller ones") from None
     try:
         if select.select([channel], [], [], 0)[0] and channel.recv(1, socket.MSG_PEEK):
             raise FrameError("bytes came that nobody asked for")
-        if channel.gettimeout() != seconds:
-            channel.settimeout(seconds)
-        channel.sendall(frame({**message, "number": number}))
-        answered = read_frame(deadline.receive)
+        if channel.gettimeout() != limit:
+            channel.settimeout(limit)
+        channel.sendall(question)
+        for place in range(len(items)):
+            deadline.allow(seconds())
+            answered = read_frame(deadline.receive)
+            if not is_reply(answered, number, place):
+                raise FrameError("the reply answers another question")
+            if place == len(items) - 1 and deadline.rest:
+                raise FrameError("bytes came that nobody asked for")
+            yield answered.get("reply")
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
-    if not isinstance(answered, dict) or type(answered.get("to")) is not int or answered["to"] != number:
-        raise FrameError("the reply answers another question")
-    return answered.get("reply")
+
+
+def is_reply(said: Any, number: int, place: int) -> bool:
+    """Say whether a frame is the reply to this item of this question."""
+    names = [said.get("to"), said.get("place")] if isinstance(said, dict) else []
+    return names == [number, place] and all(type(name) is int for name in names)
 
 
 def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:

@@ -6,11 +6,13 @@ import dataclasses
 import functools
 import hashlib
 import json
+import itertools
 import os
 import platform
+import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +34,7 @@ from ftgrade.report import CellNote, CheckReport, Report
 from ftgrade.sandbox.process import Sandbox, Worker
 from ftgrade.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError
 
-HIDDEN_SEEDS = 3
+HIDDEN_SEEDS, SEEDS_OF_A_COURSE = 3, 8
 LOAD_SECONDS = 10.0
 SUBMISSION_SECONDS = 60.0
 MAX_NOTE_CHARACTERS = 2_000
@@ -44,8 +46,12 @@ BEFORE = ".before"
 
 
 def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[int]:
-    """Return the seeds that a student's hidden cases of one problem are drawn from."""
-    return [seed_of(secret.hex(), student, stem, str(version), str(number)) for number in range(HIDDEN_SEEDS)]
+    """Return the seeds that a student's hidden cases of one problem are drawn from.
+
+    They are dealt from a few of the course's own, so that what the reference says to each is computed once for a class.
+    """
+    pool = [seed_of(secret.hex(), stem, str(version), str(number)) for number in range(SEEDS_OF_A_COURSE)]
+    return random.Random(seed_of(secret.hex(), student, stem, str(version))).sample(pool, HIDDEN_SEEDS)
 
 
 def open_seed(stem: str, version: int, day: str = "") -> int:
@@ -125,37 +131,48 @@ class Session:
 
     def load(self, worker: Worker) -> tuple[Cell, str] | None:
         """Run the cells in order; return the first that didn't come back, with the reason."""
-        for cell in self.cells:
-            if cell.number in self.skipped:
-                self.notes.append(CellNote(cell.number, error=self.skipped[cell.number]))
-                continue
+        self.notes += [CellNote(number, error=words) for number, words in self.skipped.items()]
+        waiting = [cell for cell in self.cells if cell.number not in self.skipped]
+        replies = worker.ask("run", [json.dumps(cell.source) for cell in waiting], lambda: self.left(LOAD_SECONDS))
+        for cell in waiting:
             try:
-                reply = worker.ask({"op": "run", "source": cell.source}, self.left(LOAD_SECONDS))
-                self.notes.extend(note(cell, reply))
+                self.notes += note(cell, next(replies))
             except TimeoutError:
                 return cell, f"The cell ran for more than {LOAD_SECONDS:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
                 return cell, "The cell ended the whole process and was left out."
+        self.notes.sort(key=lambda said: said.number)
         return None
 
-    def ask(self, call: Call) -> Outcome:
-        """Return the outcome of one call."""
-        if call.function in self.lost:
-            return self.lost[call.function]
+    def ask(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Return the outcomes of calls, in order; what follows a lost one is asked of a fresh worker."""
+        found: list[Outcome] = []
+        while len(found) < len(calls):
+            found += self.answered(calls[len(found) :])
+        return found
+
+    def answered(self, calls: Sequence[Call]) -> list[Outcome]:
+        """Return the outcomes of the first of these calls, of one at least."""
+        if calls[0].function in self.lost:
+            return [self.lost[calls[0].function]]
         if self.left(1.0) == 0.0:
-            return Lost("timeout", "the submission's time was used up")
+            return [Lost("timeout", "the submission's time was used up")]
+        together = list(itertools.takewhile(lambda call: call.function not in self.lost, calls))
+        found: list[Outcome] = []
         try:
             worker = self.loaded()
-            reply = worker.ask(call.request, self.left(self.call_seconds))
+            replies = worker.ask("call", [call.text for call in together], lambda: self.left(self.call_seconds))
+            found.extend(channel.outcome(reply) for reply in replies)
             if not worker.is_settled():
-                self.drop()  # what a call left running would see the next one's inputs
-            return channel.outcome(reply)
+                self.drop()  # what these calls left running would see the next ones' inputs
+            return found
         except TimeoutError:
-            return self.lose(call, Lost("timeout", "the call ran too long"))
+            lost = Lost("timeout", "the call ran too long")
         except FrameError:
-            return self.lose(call, Lost("protocol", "the reply was no frame"))
+            lost = Lost("protocol", "the reply was no frame")
         except (EOFError, BrokenPipeError):
-            return self.lose(call, Lost("killed", "the process ended"))
+            lost = Lost("killed", "the process ended")
+        return [*found, self.lose(together[len(found)], lost)]
 
     def drop(self) -> None:
         """End the worker; the next call gets a fresh one, in which the cells run again."""

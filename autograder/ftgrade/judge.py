@@ -1,10 +1,12 @@
 """Outcomes and the reference to verdicts: whether a case holds, and which known mistake the answers coincide with."""
 
+import functools
+import itertools
 import math
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +32,11 @@ from ftgrade.problem import (
     integer,
 )  # fmt: skip
 
-Ask = Callable[[Call], Outcome]
+Ask = Callable[[Sequence[Call]], list[Outcome]]
+"""Answer calls, each with its outcome, in order."""
+
+KEPT_DRAWS = 256
+"""Of how many pairs of a check and a seed the cases are kept, with all that doesn't depend on who answers them."""
 
 _LOST_WORDS = {
     "timeout": "it ran longer than the limit",
@@ -41,19 +47,31 @@ _LOST_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one case: `pass`, `wrong`, `error`, `not-attempted`, or the kind of a `Lost` outcome.
+@dataclass(slots=True)
+class Posed:
+    """A case with the reference's answer to it, what that took, and what each mistake answers, once it was asked.
 
-    `seconds` is what the reference took for it, unknown where it wasn't asked: mistakes are tried on quick cases first.
+    The seconds are unknown where the reference isn't asked: mistakes are tried on quick cases first.
     """
 
     case: AnyCase
+    expected: Value | None = None
+    seconds: float = math.inf
+    mistaken: dict[str, tuple[Outcome, ...]] = field(default_factory=dict[str, tuple[Outcome, ...]])
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one case: `pass`, `wrong`, `error`, `not-attempted`, or the kind of a `Lost` outcome."""
+
+    posed: Posed
     outcomes: tuple[Outcome, ...]
     status: str
     difference: Difference | None = None
-    expected: Outcome | None = None
-    seconds: float = field(default=math.inf, compare=False)
+
+    @property
+    def case(self) -> AnyCase:
+        return self.posed.case
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +88,7 @@ class CheckVerdict:
 
 def local(module: types.ModuleType) -> Ask:
     """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
-    return lambda call: channel.outcome(worker.call(call.request, vars(module)))
+    return lambda calls: [channel.outcome(worker.call(call.request, vars(module))) for call in calls]
 
 
 def used_by(name: str, namespace: dict[str, Any]) -> set[str]:
@@ -117,6 +135,25 @@ class Judging:
         self.reference = local(solution)
         self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
         self.mistaken: dict[str, Ask] = {}
+        self.posed = functools.lru_cache(KEPT_DRAWS)(self.pose)
+
+    def pose(self, position: int, seed: int) -> list[Posed]:
+        """Return the cases of one check for a seed. Raises AuthorFault if there are none, or one without an answer."""
+        check = self.problem.checks[position]
+        found = [self.with_answer(case, check) for case in cases(check, position, seed)]
+        if not found:
+            raise AuthorFault(f"the check {check.name!r} of {self.stem} drew no case for a seed")
+        return found
+
+    def with_answer(self, case: AnyCase, check: Check) -> Posed:
+        """Return a case with the reference's answer, where it asks for that."""
+        if not isinstance(case, Case):
+            return Posed(case)
+        begun = time.perf_counter()
+        (expected,) = self.reference([case.call])
+        if not isinstance(expected, Value):
+            raise AuthorFault(f"the reference of {self.stem} can't answer {case.words!r} of {check.name!r}: {expected}")
+        return Posed(case, expected, time.perf_counter() - begun)
 
     def judge(self, ask: Ask, seeds: list[int]) -> list[CheckVerdict]:
         """Return a verdict for every check, in order, over all seeds.
@@ -138,7 +175,7 @@ class Judging:
         """Return the answer to the personal question of a seed, by the reference or by a mistake in it."""
         assert self.problem.own is not None
         question = self.problem.own.draw(np.random.default_rng(seed))
-        outcome = ask(question.call)
+        (outcome,) = ask([question.call])
         return question.part(outcome.value) if isinstance(outcome, Value) else None
 
     def own(self, ask: Ask, seed: int) -> CheckVerdict:
@@ -148,14 +185,14 @@ class Judging:
         expected = self.answer(seed, self.reference)
         if expected is None:
             raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
-        outcome = ask(case.call)
+        (outcome,) = ask([case.call])
         status, difference = compare(case, check.same, Value(expected), (outcome,))
         if status == "pass":
             return CheckVerdict(check, check.points, 1, 1, None, None)
         # Neither the difference nor the ratio is told: with one of them the number could be had without the work.
         told = Difference("it isn't the number that your statement asks for") if status == "wrong" else difference
         mistake = self.personal_mistake(outcome, seed) if status == "wrong" else None
-        return CheckVerdict(check, 0.0, 0, 1, Verdict(case, (outcome,), status, told), mistake)
+        return CheckVerdict(check, 0.0, 0, 1, Verdict(Posed(case), (outcome,), status, told), mistake)
 
     def personal_mistake(self, outcome: Outcome, seed: int) -> Mistake | None:
         """Return the first mistake that answers the personal question as the student did."""
@@ -172,22 +209,14 @@ class Judging:
 
     def verdicts(self, check: Check, position: int, ask: Ask, seeds: list[int]) -> list[Verdict]:
         """Return the verdicts of one check's cases."""
-        verdicts = [self.verdict(case, check, ask) for seed in seeds for case in cases(check, position, seed)]
-        if not verdicts:
-            raise AuthorFault(f"the check {check.name!r} of {self.stem} drew no case for a seed")
-        return verdicts
+        # The reference went first: a case that it can't answer is the author's fault whatever the student did.
+        asked = [posed for seed in seeds for posed in self.posed(position, seed)]
+        outcomes = iter(ask([call for posed in asked for call in calls_of(posed.case)]))
+        return [self.verdict(posed, check, tuple(itertools.islice(outcomes, len(calls_of(posed.case))))) for posed in asked]
 
-    def verdict(self, case: AnyCase, check: Check, ask: Ask) -> Verdict:
+    def verdict(self, posed: Posed, check: Check, outcomes: tuple[Outcome, ...]) -> Verdict:
         """Return the verdict of one case."""
-        # The reference goes first: a case that it can't answer is the author's fault whatever the student did.
-        begun = time.perf_counter()
-        expected = self.reference(case.call) if isinstance(case, Case) else None
-        seconds = time.perf_counter() - begun if isinstance(case, Case) else math.inf
-        if isinstance(case, Case) and not isinstance(expected, Value):
-            raise AuthorFault(f"the reference of {self.stem} can't answer {case.words!r} of {check.name!r}: {expected}")
-        outcomes = tuple(ask(call) for call in calls_of(case))
-        status, difference = compare(case, check.same, expected, outcomes)
-        return Verdict(case, outcomes, status, difference, expected, seconds)
+        return Verdict(posed, outcomes, *compare(posed.case, check.same, posed.expected, outcomes))
 
     def suspected(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
         """Yield the suspects of each check: those that explain an earlier one too, and only without such all others."""
@@ -200,7 +229,7 @@ class Judging:
 
     def suspects(self, check: Check, verdicts: list[Verdict], mistakes: Iterable[Mistake]) -> list[Mistake]:
         """Return those of these mistakes whose outcomes coincide with the student's on every failed case."""
-        failed = sorted((one for one in verdicts if one.status != "pass"), key=lambda one: one.seconds)
+        failed = sorted((one for one in verdicts if one.status != "pass"), key=lambda one: one.posed.seconds)
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
             return []
@@ -208,8 +237,7 @@ class Judging:
         return [
             mistake
             for mistake in mistakes
-            if mistake.replaces in reached
-            and all(self.coincides(check, verdict, self.asked(mistake)) for verdict in failed)
+            if mistake.replaces in reached and all(self.coincides(check, verdict, mistake) for verdict in failed)
         ]
 
     def asked(self, mistake: Mistake) -> Ask:
@@ -218,12 +246,15 @@ class Judging:
             self.mistaken[mistake.name] = local(with_mistake(self.catalog, self.stem, mistake))
         return self.mistaken[mistake.name]
 
-    def coincides(self, check: Check, verdict: Verdict, asked: Ask) -> bool:
+    def coincides(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
         """Say whether a mistake fails a case in the very way in which the student failed it."""
-        outcomes = tuple(asked(call) for call in calls_of(verdict.case))
+        posed = verdict.posed
+        if mistake.name not in posed.mistaken:
+            posed.mistaken[mistake.name] = tuple(self.asked(mistake)(calls_of(posed.case)))
+        outcomes = posed.mistaken[mistake.name]
         if not all(alike(mine, theirs, check.same) for mine, theirs in zip(verdict.outcomes, outcomes, strict=True)):
             return False
-        return compare(verdict.case, check.same, verdict.expected, outcomes)[0] == verdict.status
+        return compare(posed.case, check.same, posed.expected, outcomes)[0] == verdict.status
 
 
 def refuse_everything(verdicts: list[Verdict]) -> set[str]:
@@ -244,7 +275,7 @@ def held_against(verdict: Verdict, everything: set[str]) -> Verdict:
     if verdict.case.call.function not in everything:
         return verdict
     words = Difference("it raises a ValueError for valid inputs too")
-    return Verdict(verdict.case, verdict.outcomes, "wrong", words)
+    return Verdict(verdict.posed, verdict.outcomes, "wrong", words)
 
 
 def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None) -> CheckVerdict:
@@ -374,4 +405,4 @@ def first_telling(failed: list[Verdict]) -> Verdict | None:
     return ranked[0] if ranked else None
 
 
-__all__ = ["Ask", "CheckVerdict", "Judging", "Verdict", "cases", "compare", "local", "with_mistake"]
+__all__ = ["Ask", "CheckVerdict", "Judging", "Posed", "Verdict", "cases", "compare", "local", "with_mistake"]

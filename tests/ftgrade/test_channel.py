@@ -520,23 +520,29 @@ def pair() -> Iterator[Pair]:
 
 
 def answering(theirs: socket.socket, *frames: object, before: bytes = b"") -> threading.Thread:
-    """Start the other end: it reads one question, sends `before`, and answers with each of these."""
+    """Start the other end: it reads one question, sends `before`, and answers its first item with each of these."""
 
     def answer() -> None:
         number = worker.read_frame(theirs.recv)["number"]
         theirs.sendall(before)
         for item in frames:
-            theirs.sendall(worker.frame({"to": number, "reply": item}))
+            theirs.sendall(worker.frame({"to": number, "place": 0, "reply": item}))
 
     thread = threading.Thread(target=answer)
     thread.start()
     return thread
 
 
+def asked(ours: socket.socket, seconds: float = 5.0, item: str = "0") -> Any:
+    """Ask one item and return its reply."""
+    (reply,) = channel.ask(ours, "call", [item], lambda: seconds)
+    return reply
+
+
 def test_a_question_and_its_answer_cross_a_socket(pair: Pair):
     ours, theirs = pair
     thread = answering(theirs, {"value": 7, "changed": []})
-    assert channel.ask(ours, {"op": "call"}, 5.0) == {"value": 7, "changed": []}
+    assert asked(ours) == {"value": 7, "changed": []}
     thread.join()
 
 
@@ -544,24 +550,25 @@ def test_a_reply_that_comes_before_its_question_is_refused(pair: Pair):
     ours, theirs = pair
     theirs.sendall(worker.frame({"to": 1, "reply": {"value": 7, "changed": []}}))
     with pytest.raises(FrameError, match="nobody asked"):
-        channel.ask(ours, {"op": "call"}, 5.0)
+        asked(ours)
 
 
 def test_a_reply_that_comes_twice_is_refused_at_the_next_question(pair: Pair):
     ours, theirs = pair
     thread = answering(theirs, {"value": 7}, {"value": 8})
-    assert channel.ask(ours, {"op": "call"}, 5.0) == {"value": 7}
+    assert asked(ours) == {"value": 7}
     thread.join()
     with pytest.raises(FrameError, match="nobody asked"):
-        channel.ask(ours, {"op": "call"}, 5.0)
+        asked(ours)
 
 
 def test_a_reply_to_another_question_and_a_frame_that_is_no_reply_are_refused(pair: Pair):
     ours, theirs = pair
-    for said in ({"to": 0, "reply": 1}, {"to": True, "reply": 1}, {"reply": 1}, [], "stranger"):
+    place = {"place": 0, "reply": 1}
+    for said in ({"to": 0, **place}, {"to": True, **place}, place, {"reply": 1}, [], "stranger"):
         thread = answering(theirs, before=worker.frame(said))
         with pytest.raises(FrameError, match="another question"):
-            channel.ask(ours, {"op": "call"}, 5.0)
+            asked(ours)
         thread.join()
 
 
@@ -574,7 +581,7 @@ def test_who_greets_is_told_by_the_kernel(pair: Pair):
 
 def test_silence_ends_at_the_deadline(pair: Pair):
     with pytest.raises(TimeoutError):
-        channel.ask(pair[0], {}, 0.02)
+        asked(pair[0], 0.02)
 
 
 def test_a_slow_drip_ends_at_the_deadline_although_no_silence_is_long(pair: Pair):
@@ -594,7 +601,7 @@ def test_a_slow_drip_ends_at_the_deadline_although_no_silence_is_long(pair: Pair
     dripping.start()
     try:
         with pytest.raises(TimeoutError):
-            channel.ask(ours, {}, 0.1)
+            asked(ours, 0.1)
     finally:
         done.set()
         dripping.join()
@@ -610,7 +617,7 @@ def test_a_deadline_that_has_passed_reads_nothing_more(pair: Pair):
 
 def test_another_end_that_reads_nothing_does_not_hold_us(pair: Pair):
     with pytest.raises(TimeoutError):
-        channel.ask(pair[0], {"source": "x" * 2**22}, 0.05)
+        asked(pair[0], 0.05, json.dumps("x" * 2**22))
 
 
 @pytest.mark.parametrize("said", [b"", b"\0\0", b"\0\0\0\x09{"], ids=["nothing", "half a length", "half a frame"])
@@ -625,7 +632,7 @@ def test_another_end_that_closes_is_told_as_its_end(pair: Pair, said: bytes):
     thread = threading.Thread(target=leave)
     thread.start()
     with pytest.raises(EOFError):
-        channel.ask(ours, {}, 5.0)
+        asked(ours)
     thread.join()
 
 
@@ -633,4 +640,4 @@ def test_a_broken_pipe_is_the_same_end(pair: Pair):
     ours, theirs = pair
     theirs.close()
     with pytest.raises(EOFError):
-        channel.ask(ours, {}, 5.0)
+        asked(ours)

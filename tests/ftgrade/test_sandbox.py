@@ -37,7 +37,7 @@ def worker(sandboxes: dict[str, Sandbox]) -> Iterator[Worker]:
 
 
 def printed(worker: Worker, source: str) -> str:
-    reply = worker.ask({"op": "run", "source": source}, 20.0)
+    reply = worker.run(source, 20.0)
     assert "error" not in reply, reply
     return reply["printed"].strip()
 
@@ -238,7 +238,7 @@ def test_an_environment_that_is_reached_through_a_link_imports_in_the_worker_too
         "from ftgrade.sandbox.process import Sandbox\n"
         "sandbox = Sandbox(BACKENDS['namespaces'])\n"
         "with sandbox.worker() as worker:\n"
-        "    print(worker.ask({'op': 'run', 'source': 'import matplotlib.backends.backend_svg'}, 30))\n"
+        "    print(worker.run('import matplotlib.backends.backend_svg', 30))\n"
         "sandbox.close()\n"
     )
     ours = str(Path(str(backends.__file__)).parents[2])

@@ -47,7 +47,7 @@ def said(worker: Worker, source: str) -> str:
     from ftgrade.channel import FrameError
 
     try:
-        reply: Any = worker.ask({"op": "run", "source": source}, SECONDS)
+        reply: Any = worker.run(source, SECONDS)
     except (EOFError, FrameError, TimeoutError, BrokenPipeError):
         return "ended"
     return str(reply.get("printed", "")) + str(reply.get("error", {}).get("names", "") if "error" in reply else "")

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,15 @@ class Worker:
         if self.children >= 0:
             os.close(self.children)
 
-    def ask(self, message: dict[str, Any], seconds: float) -> Any:
-        """Return the reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
+    def ask(self, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[Any]:
+        """Yield each item's reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
         from ftgrade import channel
 
-        return channel.ask(self.connection, message, seconds)
+        return channel.ask(self.connection, op, items, seconds)
+
+    def run(self, source: str, seconds: float) -> Any:
+        """Run one cell and return its reply. Raises what `ask` raises."""
+        return next(self.ask("run", [json.dumps(source)], lambda: seconds))
 
     def settle(self) -> None:
         """Take what is there now, threads and processes that cells started, as what is there between calls."""

@@ -160,7 +160,8 @@ FOR_POINTS = {
 import os, json, struct, builtins
 def forge(*args, **kwargs):
     for number in range(3, 200):
-        for say in ({"to": number, "reply": {"value": 16, "changed": []}}, {"value": 16}, {"score": 10}):
+        answer = {"place": 0, "reply": {"value": 16, "changed": []}}
+        for say in ({"to": number, **answer}, answer, {"value": 16}, {"score": 10}):
             body = json.dumps(say).encode()
             try: os.write(number, struct.pack(">I", len(body)) + body)
             except OSError: pass
@@ -169,7 +170,7 @@ def forge(*args, **kwargs):
     "answers_early": """
 import os, json, struct
 for ahead in range(1, 400):
-    body = json.dumps({"to": ahead, "reply": {"value": 16, "changed": []}}).encode()
+    body = json.dumps({"to": ahead, "place": 0, "reply": {"value": 16, "changed": []}}).encode()
     for number in range(3, 20):
         try: os.write(number, struct.pack(">I", len(body)) + body)
         except OSError: pass
