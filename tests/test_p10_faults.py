@@ -58,7 +58,7 @@ SEEDS = range(5)
 def codes(function: str, asks: str, faults: list[str], seed: int, **more: object) -> set[str]:
     """Return the codes that the reference audit gives for a set-up with these faults."""
     spec = PLANTED.spec_of(np.random.default_rng(seed), asks, faults, **more)
-    outcome = ASK(call(function, spec, build=PLANTED.workshop))
+    (outcome,) = ASK([call(function, spec, build=PLANTED.workshop)])
     assert isinstance(outcome, Value), outcome
     return {code for code, _ in outcome.value[0]}
 

@@ -295,7 +295,7 @@ def mark_of(report: Report) -> str:
 def put_cells(connection: Connection, table: Table, submitted: str, values: dict[str, dict[str, Any]]) -> None:
     """Put a submitted notebook's rows of a table that has one for each cell: by the cell's id what to write there."""
     rows = connection.execute(select(table.c.cell_id, table.c.id).where(table.c.notebook_id == submitted))
-    known: dict[str, str] = {cell: row for cell, row in rows}
+    known: dict[str, str] = dict(map(tuple, rows))
     missing = [{"cell_id": cell, **row} for cell, row in values.items() if cell not in known]
     if missing:
         owner = {"notebook_id": submitted}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftgrade.errors import AuthorFault
-from ftgrade.worker import FrameError, decode, encode, framed, read_frame
+from ftgrade.worker import FrameError, decode, encode, framed, parsed, read_body, read_frame
 
 MAX_NAMES = 8
 MAX_MESSAGE = 4_000
@@ -80,6 +80,8 @@ class Lost:
 
 
 Outcome = Value | Raised | Lost
+Answer = Outcome | bytes
+"""An outcome, or the text of a reply that nobody has read yet."""
 
 
 class Deadline:
@@ -112,18 +114,20 @@ class Deadline:
         return self.channel.recv(2**16)
 
 
-def ask(channel: socket.socket, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[Any]:
-    """Send items (JSON), and yield the JSON of each one's reply as it comes; each may take `seconds()` from the last.
+def ask(channel: socket.socket, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[bytes]:
+    """Send items (JSON), and yield the text of each one's reply as it comes; each may take `seconds()` from the last.
 
     Raises TimeoutError, EOFError (the other end died), FrameError, or AuthorFault if so much can't be sent. A reply
-    names the question that it answers: one that came before it was asked, twice, or for another is refused.
+    begins with the question that it answers: one that came before it was asked, twice, or for another is refused.
     """
     limit, number = seconds(), next(NUMBERS)
     deadline = Deadline(channel, limit)
     try:
         question = framed(f'{{"op": "{op}", "number": {number}, "each": [{", ".join(items)}]}}'.encode())
     except FrameError as error:
-        raise AuthorFault(f"the inputs of one check's cases are sent together, and {error}: draw smaller ones") from None
+        raise AuthorFault(
+            f"the inputs of one check's cases are sent together, and {error}: draw smaller ones"
+        ) from None
     try:
         if select.select([channel], [], [], 0)[0] and channel.recv(1, socket.MSG_PEEK):
             raise FrameError("bytes came that nobody asked for")
@@ -132,20 +136,14 @@ def ask(channel: socket.socket, op: str, items: Sequence[str], seconds: Callable
         channel.sendall(question)
         for place in range(len(items)):
             deadline.allow(seconds())
-            answered = read_frame(deadline.receive)
-            if not is_reply(answered, number, place):
+            answered, head = read_body(deadline.receive), f"[{number}, {place}, ".encode()
+            if not (answered.startswith(head) and answered.endswith(b"]")):
                 raise FrameError("the reply answers another question")
             if place == len(items) - 1 and deadline.rest:
                 raise FrameError("bytes came that nobody asked for")
-            yield answered.get("reply")
+            yield answered[len(head) : -1]
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
-
-
-def is_reply(said: Any, number: int, place: int) -> bool:
-    """Say whether a frame is the reply to this item of this question."""
-    names = [said.get("to"), said.get("place")] if isinstance(said, dict) else []
-    return names == [number, place] and all(type(name) is int for name in names)
 
 
 def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
@@ -168,6 +166,16 @@ def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
         return read_frame(receive), sender[0] if sender else None
     except ConnectionError:
         raise EOFError("the other end closed the channel") from None
+
+
+def read(answer: Answer) -> Outcome:
+    """Return the outcome that an answer is or tells."""
+    if not isinstance(answer, bytes):
+        return answer
+    try:
+        return outcome(parsed(answer))
+    except FrameError:
+        return Lost("protocol", "the reply was not in the form that the grader reads")
 
 
 def outcome(reply: Any) -> Outcome:

@@ -5,11 +5,10 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import itertools
+import json
 import os
 import platform
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +21,7 @@ import torch
 
 from ftgrade import channel, report
 from ftgrade.catalog import Catalog
-from ftgrade.channel import Call, Lost, Outcome
+from ftgrade.channel import Answer, Call, Lost
 from ftgrade.course import Course, read_roster
 from ftgrade.doctor import kept_here, strongest
 from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
@@ -32,7 +31,7 @@ from ftgrade.notebook import Cell, Finding, Submission, read_file
 from ftgrade.quarantine import set_aside
 from ftgrade.report import CellNote, CheckReport, Report
 from ftgrade.sandbox.process import Sandbox, Worker
-from ftgrade.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError
+from ftgrade.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parsed
 
 HIDDEN_SEEDS, SEEDS_OF_A_COURSE = 3, 8
 LOAD_SECONDS = 10.0
@@ -51,7 +50,7 @@ def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[i
     They are dealt from a few of the course's own, so that what the reference says to each is computed once for a class.
     """
     pool = [seed_of(secret.hex(), stem, str(version), str(number)) for number in range(SEEDS_OF_A_COURSE)]
-    return random.Random(seed_of(secret.hex(), student, stem, str(version))).sample(pool, HIDDEN_SEEDS)
+    return sorted(pool, key=lambda seed: seed_of(secret.hex(), student, str(seed)))[:HIDDEN_SEEDS]
 
 
 def open_seed(stem: str, version: int, day: str = "") -> int:
@@ -136,7 +135,7 @@ class Session:
         replies = worker.ask("run", [json.dumps(cell.source) for cell in waiting], lambda: self.left(LOAD_SECONDS))
         for cell in waiting:
             try:
-                self.notes += note(cell, next(replies))
+                self.notes += note(cell, parsed(next(replies)))
             except TimeoutError:
                 return cell, f"The cell ran for more than {LOAD_SECONDS:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
@@ -144,25 +143,24 @@ class Session:
         self.notes.sort(key=lambda said: said.number)
         return None
 
-    def ask(self, calls: Sequence[Call]) -> list[Outcome]:
-        """Return the outcomes of calls, in order; what follows a lost one is asked of a fresh worker."""
-        found: list[Outcome] = []
+    def ask(self, calls: Sequence[Call]) -> list[Answer]:
+        """Return the answers to calls, in order; what follows a lost one is asked of a fresh worker."""
+        found: list[Answer] = []
         while len(found) < len(calls):
             found += self.answered(calls[len(found) :])
         return found
 
-    def answered(self, calls: Sequence[Call]) -> list[Outcome]:
-        """Return the outcomes of the first of these calls, of one at least."""
+    def answered(self, calls: Sequence[Call]) -> list[Answer]:
+        """Return the answers to the first of these calls, to one at least."""
         if calls[0].function in self.lost:
             return [self.lost[calls[0].function]]
         if self.left(1.0) == 0.0:
             return [Lost("timeout", "the submission's time was used up")]
         together = list(itertools.takewhile(lambda call: call.function not in self.lost, calls))
-        found: list[Outcome] = []
+        found: list[Answer] = []
         try:
             worker = self.loaded()
-            replies = worker.ask("call", [call.text for call in together], lambda: self.left(self.call_seconds))
-            found.extend(channel.outcome(reply) for reply in replies)
+            found.extend(worker.ask("call", [call.text for call in together], lambda: self.left(self.call_seconds)))
             if not worker.is_settled():
                 self.drop()  # what these calls left running would see the next ones' inputs
             return found

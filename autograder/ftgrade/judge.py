@@ -1,13 +1,13 @@
 """Outcomes and the reference to verdicts: whether a case holds, and which known mistake the answers coincide with."""
 
 import functools
-import itertools
 import math
 import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from ftgrade import channel, worker
 from ftgrade.catalog import Catalog
-from ftgrade.channel import Call, Lost, Outcome, Raised, Value
+from ftgrade.channel import Answer, Call, Lost, Outcome, Raised, Value, read
 from ftgrade.errors import AuthorFault
 from ftgrade.problem import (
     PERSONAL,
@@ -32,11 +32,13 @@ from ftgrade.problem import (
     integer,
 )  # fmt: skip
 
-Ask = Callable[[Sequence[Call]], list[Outcome]]
-"""Answer calls, each with its outcome, in order."""
+Ask = Callable[[Sequence[Call]], Sequence[Answer]]
+"""Answer calls, in order."""
 
 KEPT_DRAWS = 256
 """Of how many pairs of a check and a seed the cases are kept, with all that doesn't depend on who answers them."""
+KEPT_VERDICTS, KEPT_BYTES = 32, 16_000
+"""How many verdicts are kept of one case, and how long the replies that they are about may be."""
 
 _LOST_WORDS = {
     "timeout": "it ran longer than the limit",
@@ -49,15 +51,17 @@ _LOST_WORDS = {
 
 @dataclass(slots=True)
 class Posed:
-    """A case with the reference's answer to it, what that took, and what each mistake answers, once it was asked.
+    """A case with the reference's answer to it, what that took, what each mistake answers, and what was judged before.
 
-    The seconds are unknown where the reference isn't asked: mistakes are tried on quick cases first.
+    The seconds are unknown where the reference isn't asked: mistakes are tried on quick cases first. Two students who
+    send the same words get the same verdict, which is reached once.
     """
 
     case: AnyCase
     expected: Value | None = None
     seconds: float = math.inf
     mistaken: dict[str, tuple[Outcome, ...]] = field(default_factory=dict[str, tuple[Outcome, ...]])
+    judged: "dict[tuple[Answer, ...], Verdict]" = field(default_factory=dict[tuple[Answer, ...], "Verdict"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class CheckVerdict:
     mistake: Mistake | None
 
 
-def local(module: types.ModuleType) -> Ask:
+def local(module: types.ModuleType) -> Callable[[Sequence[Call]], list[Outcome]]:
     """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
     return lambda calls: [channel.outcome(worker.call(call.request, vars(module))) for call in calls]
 
@@ -134,7 +138,7 @@ class Judging:
         solution = catalog.solution(stem)
         self.reference = local(solution)
         self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
-        self.mistaken: dict[str, Ask] = {}
+        self.mistaken: dict[str, Callable[[Sequence[Call]], list[Outcome]]] = {}
         self.posed = functools.lru_cache(KEPT_DRAWS)(self.pose)
 
     def pose(self, position: int, seed: int) -> list[Posed]:
@@ -175,7 +179,7 @@ class Judging:
         """Return the answer to the personal question of a seed, by the reference or by a mistake in it."""
         assert self.problem.own is not None
         question = self.problem.own.draw(np.random.default_rng(seed))
-        (outcome,) = ask([question.call])
+        outcome = read(*ask([question.call]))
         return question.part(outcome.value) if isinstance(outcome, Value) else None
 
     def own(self, ask: Ask, seed: int) -> CheckVerdict:
@@ -185,7 +189,7 @@ class Judging:
         expected = self.answer(seed, self.reference)
         if expected is None:
             raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
-        (outcome,) = ask([case.call])
+        outcome = read(*ask([case.call]))
         status, difference = compare(case, check.same, Value(expected), (outcome,))
         if status == "pass":
             return CheckVerdict(check, check.points, 1, 1, None, None)
@@ -211,12 +215,8 @@ class Judging:
         """Return the verdicts of one check's cases."""
         # The reference went first: a case that it can't answer is the author's fault whatever the student did.
         asked = [posed for seed in seeds for posed in self.posed(position, seed)]
-        outcomes = iter(ask([call for posed in asked for call in calls_of(posed.case)]))
-        return [self.verdict(posed, check, tuple(itertools.islice(outcomes, len(calls_of(posed.case))))) for posed in asked]
-
-    def verdict(self, posed: Posed, check: Check, outcomes: tuple[Outcome, ...]) -> Verdict:
-        """Return the verdict of one case."""
-        return Verdict(posed, outcomes, *compare(posed.case, check.same, posed.expected, outcomes))
+        answers = iter(ask([call for posed in asked for call in calls_of(posed.case)]))
+        return [verdict(posed, check, tuple(islice(answers, len(calls_of(posed.case))))) for posed in asked]
 
     def suspected(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
         """Yield the suspects of each check: those that explain an earlier one too, and only without such all others."""
@@ -240,7 +240,7 @@ class Judging:
             if mistake.replaces in reached and all(self.coincides(check, verdict, mistake) for verdict in failed)
         ]
 
-    def asked(self, mistake: Mistake) -> Ask:
+    def asked(self, mistake: Mistake) -> Callable[[Sequence[Call]], list[Outcome]]:
         """Return the reference with this mistake in it, made at its first use."""
         if mistake.name not in self.mistaken:
             self.mistaken[mistake.name] = local(with_mistake(self.catalog, self.stem, mistake))
@@ -255,6 +255,19 @@ class Judging:
         if not all(alike(mine, theirs, check.same) for mine, theirs in zip(verdict.outcomes, outcomes, strict=True)):
             return False
         return compare(posed.case, check.same, posed.expected, outcomes)[0] == verdict.status
+
+
+def verdict(posed: Posed, check: Check, answers: tuple[Answer, ...]) -> Verdict:
+    """Return the verdict of one case."""
+    size = sum(len(answer) if isinstance(answer, bytes) else KEPT_BYTES for answer in answers)
+    known = posed.judged.get(answers) if size < KEPT_BYTES else None
+    if known is not None:
+        return known
+    outcomes = tuple(map(read, answers))
+    made = Verdict(posed, outcomes, *compare(posed.case, check.same, posed.expected, outcomes))
+    if size < KEPT_BYTES and len(posed.judged) < KEPT_VERDICTS:
+        posed.judged[answers] = made
+    return made
 
 
 def refuse_everything(verdicts: list[Verdict]) -> set[str]:

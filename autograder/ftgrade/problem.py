@@ -155,6 +155,9 @@ class Close:
 
     def compare(self, right: np.ndarray, mine: np.ndarray) -> Difference | None:
         with np.errstate(invalid="ignore", over="ignore"):
+            bound = self.atol + self.rtol * np.abs(right)
+            if ((np.abs(mine - right) <= bound) & (bound < math.inf)).all():
+                return None  # as nearly always, and a quarter of what numpy.allclose takes, which knows the rest
             if np.allclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True):
                 return None
             if not np.isfinite(mine[np.isfinite(right)]).all():

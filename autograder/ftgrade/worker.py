@@ -77,11 +77,21 @@ class Stream:
 
 def read_frame(receive: Callable[[int], bytes]) -> Any:
     """Return the next frame's JSON; `receive(n)` gives at most n bytes. Raises EOFError at the end, or FrameError."""
+    return parsed(read_body(receive))
+
+
+def read_body(receive: Callable[[int], bytes]) -> bytes:
+    """Return the next frame's text, unread. Raises EOFError at the end, or FrameError."""
     (length,) = struct.unpack(">I", read_exactly(receive, 4))
     if length > MAX_FRAME_BYTES:
         raise FrameError(f"a frame holds at most {MAX_FRAME_BYTES:,} bytes, this one announces {length:,}")
+    return read_exactly(receive, length)
+
+
+def parsed(text: bytes) -> Any:
+    """Return what a text says in JSON. Raises FrameError."""
     try:
-        return json.loads(read_exactly(receive, length))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8, bad JSON and over-long integers
         raise FrameError(f"a frame is JSON in UTF-8: {type(error).__name__}") from None
 
@@ -457,12 +467,11 @@ def serve(channel: socket.socket) -> None:
         except EOFError:
             return
         for place, item in enumerate(request["each"]):
-            head = {"to": request["number"], "place": place}
             reply = answers[request["op"]](item, namespace)
             try:
-                data = frame({**head, "reply": reply})
+                data = frame([request["number"], place, reply])
             except (FrameError, ValueError, RecursionError) as error:
-                data = frame({**head, "reply": {"unsendable": type(error).__name__}})
+                data = frame([request["number"], place, {"unsendable": type(error).__name__}])
             channel.sendall(data)
 
 

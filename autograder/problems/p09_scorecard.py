@@ -110,7 +110,7 @@ def same_interval(expected: Any, got: Any) -> Difference | None:
     return None
 
 
-def paired_scores(rng: Rng, items: int = 200) -> tuple[Scores, Scores]:
+def paired_scores(rng: Rng, items: int = 64) -> tuple[Scores, Scores]:
     """Return scores of items that differ much more from each other than by the change."""
     before = rng.normal(0, 3, size=items)
     after = before + rng.normal(0.3, 0.5, size=items)
@@ -130,8 +130,8 @@ def repeated(one: Value, two: Value) -> Difference | None:
 def ci(rng: Rng) -> Iterator[AnyCase]:
     before, after = paired_scores(rng)
     seed = int(rng.integers(1000))
-    yield Case("95 % of 200 pairs", call("paired_ci", before, after, seed=seed), pure=True)
-    yield Case("80 % of 200 pairs", call("paired_ci", after, before, level=0.8, seed=seed))
+    yield Case("95 % of 64 pairs", call("paired_ci", before, after, seed=seed), pure=True)
+    yield Case("80 % of 64 pairs", call("paired_ci", after, before, level=0.8, seed=seed))
     moved = [score + 0.25 for score in eighths(rng, 8)]
     yield Case("every item moved alike", call("paired_ci", [score - 0.25 for score in moved], moved))
     yield Case("one item", call("paired_ci", eighths(rng, 1), eighths(rng, 1, 9, 20), n_boot=1))

@@ -141,6 +141,9 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
             block.drop = nn.Dropout(0.1)
         elif fault == "reference with its dropout off":
             block.drop = nn.Dropout(0.1).eval()
+        elif fault == "memory shared":
+            # A second parameter over the memory of a factor: no name is shared, every step moves both.
+            block.shadow = nn.Parameter(block.up.B.data[:1])
 
     def plant_flag(fault: str, block: Any) -> None:
         """Change what trains in a block."""
@@ -156,15 +159,11 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
             block.up.A.requires_grad_(False)
         elif fault == "reference trainable":
             block.up.B.requires_grad_(True)
-        elif fault == "memory shared":
-            # A second parameter over the memory of a factor: no name is shared, every step moves both.
-            memory: Any = block.up.B.data[:1]
-            block.shadow = nn.Parameter(memory, requires_grad=False)
 
-    def optimizer_of(model: Any, faults: dict[str, int], blocks: Any) -> torch.optim.Optimizer:
+    def optimizer_of(trained: list[Any], faults: dict[str, int], blocks: Any) -> torch.optim.Optimizer:
         """Return an optimizer with two groups, and what is wrong with it."""
-        held = copy.deepcopy(model) if "optimizer of a copy" in faults else model
-        trained = [p for p in held.parameters() if p.requires_grad]
+        if "optimizer of a copy" in faults:
+            trained = copy.deepcopy(trained)
         first, second = trained[::2], trained[1::2]
         if "left out of the optimizer" in faults:
             first = first[1:]
@@ -179,9 +178,9 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
             optimizer.param_groups[0]["params"].append(second[0])  # add_param_group would refuse it
         return optimizer
 
-    def looked_at(model: Any) -> Callable[[], bool]:
+    def looked_at(model: Any, named: list[tuple[str, Any]]) -> Callable[[], bool]:
         """Return a function that says whether the model is what it is now."""
-        before = [(p.detach().clone(), p.requires_grad) for p in model.parameters()]
+        before = [(p.detach().clone(), p.requires_grad) for _, p in named]
 
         def untouched() -> bool:
             now = [(p.detach(), p.requires_grad) for p in model.parameters()]
@@ -190,7 +189,9 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
 
         return untouched
 
-    def step_of(model: Any, optimizer: torch.optim.Optimizer, vocab: int) -> tuple[tuple[Any, ...], Callable[[], Any]]:
+    def step_of(
+        model: Any, named: list[tuple[str, Any]], optimizer: torch.optim.Optimizer, vocab: int
+    ) -> tuple[tuple[Any, ...], Callable[[], Any]]:
         """Return what a step is called with, and what it did."""
         ids = torch.randint(vocab, (5,), generator=generator)
         seen = {"losses": 0, "steps": 0}
@@ -206,7 +207,7 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
             return seen | {"parameters": [p.detach().clone() for p in model.parameters()]}
 
         optimizer.register_step_post_hook(stepped)
-        for name, p in model.named_parameters():
+        for name, p in named:
             if p.requires_grad and ".spare." not in name:
                 p.grad = torch.ones_like(p)  # of a step before: zero_grad has something to do
         return (model, optimizer, loss_fn), after
@@ -223,20 +224,21 @@ def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
             plant_module(fault, blocks[place], spec["width"], spec["rank"])
         if "dropout of its own" in faults:
             model.drop = nn.Dropout(0.5)
-        for name, parameter in model.named_parameters():
+        named = list(model.named_parameters())
+        for name, parameter in named:
             parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in spec["patterns"]))
         for fault, place in faults.items():
             plant_flag(fault, blocks[place])
         if "everything frozen" in faults:
             model.requires_grad_(False)
         if spec["asks"] == "count":
-            return (model,), looked_at(model)
+            return (model,), looked_at(model, named)
         if spec["asks"] == "freeze":
-            return (model, spec["patterns"]), looked_at(model)
-        optimizer = optimizer_of(model, faults, blocks)
+            return (model, spec["patterns"]), looked_at(model, named)
+        optimizer = optimizer_of([p for _, p in named if p.requires_grad], faults, blocks)
         if spec["asks"] == "optimizer":
-            return (model, spec["patterns"], optimizer), looked_at(model)
-        return step_of(model, optimizer, spec["vocab"])
+            return (model, spec["patterns"], optimizer), looked_at(model, named)
+        return step_of(model, named, optimizer, spec["vocab"])
 
     return set_up
 

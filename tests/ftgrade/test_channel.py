@@ -526,7 +526,7 @@ def answering(theirs: socket.socket, *frames: object, before: bytes = b"") -> th
         number = worker.read_frame(theirs.recv)["number"]
         theirs.sendall(before)
         for item in frames:
-            theirs.sendall(worker.frame({"to": number, "place": 0, "reply": item}))
+            theirs.sendall(worker.frame([number, 0, item]))
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -536,7 +536,7 @@ def answering(theirs: socket.socket, *frames: object, before: bytes = b"") -> th
 def asked(ours: socket.socket, seconds: float = 5.0, item: str = "0") -> Any:
     """Ask one item and return its reply."""
     (reply,) = channel.ask(ours, "call", [item], lambda: seconds)
-    return reply
+    return json.loads(reply)
 
 
 def test_a_question_and_its_answer_cross_a_socket(pair: Pair):
@@ -548,7 +548,7 @@ def test_a_question_and_its_answer_cross_a_socket(pair: Pair):
 
 def test_a_reply_that_comes_before_its_question_is_refused(pair: Pair):
     ours, theirs = pair
-    theirs.sendall(worker.frame({"to": 1, "reply": {"value": 7, "changed": []}}))
+    theirs.sendall(worker.frame([1, 0, {"value": 7, "changed": []}]))
     with pytest.raises(FrameError, match="nobody asked"):
         asked(ours)
 
@@ -564,8 +564,7 @@ def test_a_reply_that_comes_twice_is_refused_at_the_next_question(pair: Pair):
 
 def test_a_reply_to_another_question_and_a_frame_that_is_no_reply_are_refused(pair: Pair):
     ours, theirs = pair
-    place = {"place": 0, "reply": 1}
-    for said in ({"to": 0, **place}, {"to": True, **place}, place, {"reply": 1}, [], "stranger"):
+    for said in ([0, 0, 1], [True, 0, 1], [0, 1], [1], [], {"to": 1}, "stranger"):
         thread = answering(theirs, before=worker.frame(said))
         with pytest.raises(FrameError, match="another question"):
             asked(ours)

@@ -49,15 +49,16 @@ class Worker:
         if self.children >= 0:
             os.close(self.children)
 
-    def ask(self, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[Any]:
-        """Yield each item's reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
+    def ask(self, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[bytes]:
+        """Yield the text of each item's reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
         from ftgrade import channel
 
         return channel.ask(self.connection, op, items, seconds)
 
     def run(self, source: str, seconds: float) -> Any:
         """Run one cell and return its reply. Raises what `ask` raises."""
-        return next(self.ask("run", [json.dumps(source)], lambda: seconds))
+        (reply,) = self.ask("run", [json.dumps(source)], lambda: seconds)
+        return json.loads(reply)
 
     def settle(self) -> None:
         """Take what is there now, threads and processes that cells started, as what is there between calls."""

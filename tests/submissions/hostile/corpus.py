@@ -160,8 +160,8 @@ FOR_POINTS = {
 import os, json, struct, builtins
 def forge(*args, **kwargs):
     for number in range(3, 200):
-        answer = {"place": 0, "reply": {"value": 16, "changed": []}}
-        for say in ({"to": number, **answer}, answer, {"value": 16}, {"score": 10}):
+        answer = {"value": 16, "changed": []}
+        for say in ([number, 0, answer], [number, 1, answer], answer, {"score": 10}):
             body = json.dumps(say).encode()
             try: os.write(number, struct.pack(">I", len(body)) + body)
             except OSError: pass
@@ -170,7 +170,7 @@ def forge(*args, **kwargs):
     "answers_early": """
 import os, json, struct
 for ahead in range(1, 400):
-    body = json.dumps({"to": ahead, "place": 0, "reply": {"value": 16, "changed": []}}).encode()
+    body = json.dumps([ahead, 0, {"value": 16, "changed": []}]).encode()
     for number in range(3, 20):
         try: os.write(number, struct.pack(">I", len(body)) + body)
         except OSError: pass
