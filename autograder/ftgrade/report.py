@@ -154,12 +154,17 @@ def booked(score: float, points: float) -> float:
 
 def to_json(report: Report, secret: bytes = b"") -> str:
     """Return the stored form of a report, sealed with a secret; equal reports have equal text."""
-    body = dataclasses.asdict(report)
+    body = fields(report)
     return text_of({**body, "seal": seal(body, secret)})
 
 
 def text_of(body: dict[str, Any]) -> str:
-    return json.dumps(body, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(body, sort_keys=True, ensure_ascii=False, default=fields) + "\n"
+
+
+def fields(record: Any) -> dict[str, Any]:
+    """Return a record's fields by name; `dataclasses.asdict` would copy all that is in them."""
+    return {one.name: getattr(record, one.name) for one in dataclasses.fields(record)}
 
 
 def seal(body: dict[str, Any], secret: bytes) -> str:

@@ -13,7 +13,6 @@ This file imports nothing else of ours, and is all of ours that the process hold
 its functions and send frames of its own. None of that matters, because the verdict is made at the other end.
 """
 
-import ast
 import base64
 import builtins
 import contextlib
@@ -248,18 +247,17 @@ class CappedText(io.StringIO):
         return len(text)
 
 
-def plain_python(source: str) -> ast.Module:
-    """Return a cell's tree; what isn't Python has its magics and shell lines as calls of `get_ipython()`."""
+def compiled(source: str) -> types.CodeType:
+    """Return a cell's code; what isn't Python has its magics and shell lines as calls of `get_ipython()`."""
     with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.parse(source)
+        return compile(source, "<cell>", "exec")
     from IPython.core.inputtransformer2 import TransformerManager
 
-    return ast.parse(TransformerManager().transform_cell(source))
+    return compile(TransformerManager().transform_cell(source), "<cell>", "exec")
 
 
-def execute(source: str | ast.Module, namespace: dict[str, Any]) -> None:
-    tree = ast.parse(source) if isinstance(source, str) else source
-    exec(compile(tree, "<cell>", "exec"), namespace)  # noqa: S102
+def execute(source: str, namespace: dict[str, Any]) -> None:
+    exec(compile(source, "<cell>", "exec"), namespace)  # noqa: S102
 
 
 KEPT: dict[str, dict[str, Any]] = {}
@@ -300,7 +298,7 @@ def executed(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
     failed: dict[str, Any] = {}
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
-            execute(plain_python(source), namespace)
+            exec(compiled(source), namespace)  # noqa: S102
         except BaseException as error:  # a cell may exit or interrupt: the next one runs all the same
             failed = {"error": describe(error)}
         pictures = drawn()
