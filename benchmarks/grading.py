@@ -5,9 +5,10 @@
 For each problem an ordinary assignment is written whose graded cells hold the cases' inputs and the reference's
 values as text and compare with them (relations between a student's own answers have no such form and are left out).
 Stock `nbgrader autograde` runs it on the submissions, half of them right. What is printed is CPU time for each
-further submission: the slope between two class sizes for stock, whose start-up falls out of it so, and the median of
-single submissions for ours, where every process's time is counted. `floor` is a bare fork of the warm parent that
-runs the cells and makes the hidden calls without any walls, judging or bookkeeping.
+further submission: the slope between two class sizes for stock, whose start-up falls out of it so, and a second group
+of students for ours, where every process's time is counted, from reading the file to the feedback page (which stock
+makes in another command). `floor` is `floor.py`: a bare fork that runs the cells and makes the hidden calls without any
+walls, channel, judging or bookkeeping. `private` is what a child has for itself when it has answered everything.
 
 With --class-of the command lines run from start to end on one problem: `ftgrade grade`, then `nbgrader autograde`.
 """
@@ -23,21 +24,23 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from ftgrade import build, worker
 from ftgrade.catalog import Catalog, home
 from ftgrade.channel import Value
-from ftgrade.grade import Course, Grader, answer_cells
+from ftgrade.doctor import kept_here, strongest
+from ftgrade.grade import Course, Session, answer_cells, grade_class
+from ftgrade.gradebook import Book
 from ftgrade.judge import Judging, cases
+from ftgrade.nbgrader_step import grader_of
 from ftgrade.notebook import read_file
-from ftgrade.problem import Case, Refusal
-from ftgrade.sandbox.backends import BACKENDS
+from ftgrade.problem import Case, Refusal, calls_of
 from ftgrade.sandbox.process import Sandbox
 from tqdm import tqdm
 
 SEED = 7
+WORKERS = 2
 COMPARE = """
 def same(right, mine):
     if isinstance(right, dict):
@@ -124,11 +127,14 @@ def nbgrader(root: Path, *words: str) -> tuple[float, float]:
 
 
 def submissions(catalog: Catalog, stem: str, count: int) -> Iterator[tuple[str, str]]:
-    """Yield students with their notebooks: right ones, and ones with a known mistake."""
-    right = build.filled_notebook(catalog, stem, catalog.leaves(stem).solution.read_text("utf-8"))
-    wrong = catalog.submissions(stem, "wrong")
+    """Yield students with their notebooks: right ones, in several people's words, and ones with a known mistake."""
+    reference = build.filled_notebook(catalog, stem, catalog.leaves(stem).solution.read_text("utf-8"))
+    right, wrong = (
+        [path.read_text("utf-8") for path in catalog.submissions(stem, kind)] for kind in ("accepted", "wrong")
+    )
     for number in range(count):
-        yield f"s{number:03}", right if number % 2 == 0 else wrong[number % len(wrong)].read_text("utf-8")
+        kind = [reference, *right] if number % 2 == 0 else wrong
+        yield f"s{number:03}", kind[number // 2 % len(kind)]
 
 
 def hand_in(root: Path, stem: str, student: str, text: str) -> None:
@@ -163,8 +169,7 @@ def stock_form(root: Path, stem: str, text: str) -> str:
 
 def tree_seconds(sandbox: Sandbox) -> float:
     """Return the CPU seconds of a sandbox's processes and of all that they have buried."""
-    assert sandbox.process
-    waiting, ticks = [sandbox.process.pid], 0
+    waiting, ticks = [sandbox.process.pid] if sandbox.process else [], 0
     while waiting:
         pid = waiting.pop()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -174,44 +179,61 @@ def tree_seconds(sandbox: Sandbox) -> float:
 
 
 def our_seconds(catalog: Catalog, stem: str, count: int) -> float:
-    """Return our CPU seconds for each submission: reading, walls, cells, calls, judging and the stored report."""
+    """Return our CPU seconds for each further submission, all that `ftgrade grade` does for it.
+
+    That is reading, walls, cells, calls, judging, the stored report, the gradebook, autograded/ and the page.
+    """
     with tempfile.TemporaryDirectory() as name:
-        grader = Grader(catalog, Course(Path(name)))
-        for student, text in submissions(catalog, stem, count):
-            hand_in(Path(name), stem, student, text)
-        grader.report("s000", stem)
-        spent: list[float] = []
-        for _ in range(3):
-            start = time.process_time() + tree_seconds(grader.sandbox)
-            for student, _ in submissions(catalog, stem, count):
-                grader.report(student, stem, fresh=True)
-            spent.append((time.process_time() + tree_seconds(grader.sandbox) - start) / count)
+        root = Path(name)
+        course = Course(root)
+        grader, book = grader_of(root), Book(course)
+        book.demand_released(stem)
+        spent = 0.0
+        for group in ("first", "further"):
+            shutil.rmtree(root / "submitted", ignore_errors=True)
+            for student, text in submissions(catalog, stem, count):
+                hand_in(root, stem, f"{group}-{student}", text)
+            with book.ledgers([stem]) as ledgers:
+                start = time.process_time() + tree_seconds(grader.sandbox)
+                for report in grade_class(grader, [stem], WORKERS):
+                    ledgers.book(report)
+                spent = time.process_time() + tree_seconds(grader.sandbox) - start
         grader.close()
-        return median(spent)
+        return spent / count
 
 
-def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
-    """Return the CPU seconds of a bare child that runs the cells and makes the hidden calls."""
-    judging, sandbox = Judging(catalog, stem), Sandbox(BACKENDS["none"])
-    sandbox.start()
+def private_bytes(catalog: Catalog, stem: str) -> int:
+    """Return what one child has for itself when it has answered everything, in bytes."""
+    judging, sandbox = Judging(catalog, stem), Sandbox(strongest(kept_here()))
     with tempfile.TemporaryDirectory() as name:
         hand_in(Path(name), stem, "s", next(submissions(catalog, stem, 1))[1])
         read = read_file(Path(name) / "submitted" / "s" / stem / f"{stem}.ipynb")
     cells, _ = answer_cells(read, {check.name for check in judging.problem.judged})
-    requests = [
-        call.request for seed in range(3) for position, check in enumerate(judging.problem.checks)
-        for case in cases(check, position, seed) for call in ([case.call] if hasattr(case, "call") else case.calls)
-    ]  # fmt: skip
-    start = tree_seconds(sandbox)
-    for _ in range(count):
-        with sandbox.worker() as child:
-            for cell in cells:
-                child.ask({"op": "run", "source": cell.source}, 30)
-            for request in requests:
-                child.ask(request, 30)
-    spent = (tree_seconds(sandbox) - start) / count
+    with Session(sandbox, cells, judging.problem.call_seconds) as session:
+        judging.judge(session.ask, [0, 1, 2])
+        text = Path(f"/proc/{session.loaded().pid}/smaps_rollup").read_text()
     sandbox.close()
-    return spent
+    return int(text.partition("Private_Dirty:")[2].split()[0]) * 1024
+
+
+def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
+    """Return the CPU seconds of a bare child that runs the cells and makes the hidden calls."""
+    judging = Judging(catalog, stem)
+    calls = [
+        call.request for seed in range(3) for position in range(len(judging.problem.checks))
+        for posed in judging.posed(position, seed) for call in calls_of(posed.case)
+    ]  # fmt: skip
+    work: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        for student, text in submissions(catalog, stem, count):
+            hand_in(Path(name), stem, student, text)
+            read = read_file(Path(name) / "submitted" / student / stem / f"{stem}.ipynb")
+            cells, _ = answer_cells(read, {check.name for check in judging.problem.judged})
+            work.append({"cells": [cell.source for cell in cells], "calls": calls})
+        path = Path(name) / "work.json"
+        path.write_text(json.dumps(work))
+        floor = Path(__file__).with_name("floor.py")
+        return float(subprocess.run([sys.executable, floor, path], check=True, capture_output=True, text=True).stdout)
 
 
 def whole_class(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
@@ -251,12 +273,14 @@ def main() -> None:
     rows: list[tuple[Any, ...]] = []
     for name in tqdm(arguments.stems, desc="problems"):
         stem = catalog.stem(name)
-        stock = stock_seconds(catalog, stem, 2, arguments.submissions)
-        ours, floor = our_seconds(catalog, stem, 12), floor_seconds(catalog, stem, 12)
-        rows.append((stem[:3], stock, ours, floor, stock / ours, ours / floor))
-    print("CPU seconds for each further submission\nproblem  stock    ours     floor    stock/ours  ours/floor")
-    for stem, stock, ours, floor, ratio, over in rows:
-        print(f"{stem:<8} {stock:<8.3f} {ours:<8.4f} {floor:<8.4f} {ratio:<11.1f} {over:.2f}")
+        stock = stock_seconds(catalog, stem, 2, 2 + arguments.submissions)
+        ours, floor = our_seconds(catalog, stem, 48), floor_seconds(catalog, stem, arguments.submissions)
+        rows.append((stem[:3], stock, ours, floor, stock / ours, ours / floor, private_bytes(catalog, stem) / 2**20))
+    print(
+        "CPU seconds for each further submission\nproblem  stock    ours     floor    stock/ours  ours/floor  private"
+    )
+    for stem, stock, ours, floor, ratio, over, private in rows:
+        print(f"{stem:<8} {stock:<8.3f} {ours:<8.4f} {floor:<8.4f} {ratio:<11.1f} {over:<11.2f} {private:.1f} MiB")
     if arguments.class_of:
         ours, stock = whole_class(catalog, catalog.stem(arguments.stems[0]), arguments.class_of)
         print(

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +108,10 @@ class Ledger:
             one = found[owner]
             one.automatic[name], one.manual[name], one.extra[name] = automatic, manual, extra
             one.penalty, one.handed_in, one.extension = penalty, handed_in, extension
-        for owner, comments in self.comments(connection, student).items():
-            found[owner].comments = comments
-        return found
-
-    def comments(self, connection: Connection, student: str | None) -> dict[str, dict[str, str | None]]:
-        """Return every student's comments, or one's: by answer what a person typed, else what was made."""
-        found: dict[str, dict[str, str | None]] = defaultdict(dict)
         asked = self.rows(COMMENT, COMMENT.c.manual_comment, COMMENT.c.auto_comment, student=student)
         commented: list[Any] = list(connection.execute(asked))
         for owner, name, typed, made in commented:
-            found[owner][name] = made if typed is None else typed
+            found[owner].comments[name] = made if typed is None else typed
         return found
 
     def rows(self, table: Table, *columns: Any, student: str | None) -> Any:
@@ -195,22 +189,19 @@ class Ledger:
                 comments[self.answers[name]] = {"auto_comment": comment}
         put_cells(connection, GRADE, submitted, grades)
         put_cells(connection, COMMENT, submitted, comments)
-        standing.penalty = self.penalty(student, standing)
-        taken = {"late_submission_penalty": standing.penalty}
+        taken = {"late_submission_penalty": self.penalty(student, standing)}
         connection.execute(update(SUBMITTED_NOTEBOOK).where(SUBMITTED_NOTEBOOK.c.id == submitted).values(taken))
-        standing.comments = self.comments(connection, student)[student]
-        return standing
+        return self.read(connection, student)[student]
 
     def submitted(self, connection: Connection, student: str) -> tuple[str, Terms]:
         """Return the record of a student's notebook, made if there is none, and the terms that it holds now."""
         if not connection.execute(select(STUDENT.c.id).where(STUDENT.c.id == student)).first():
             connection.execute(insert(STUDENT).values(id=student))
         owner = {"student_id": student, "assignment_id": self.assignment_id}
-        submission = put(connection, SUBMITTED, owner, {})
-        asked = select(SUBMITTED.c.timestamp, SUBMITTED.c.extension).where(SUBMITTED.c.id == submission)
-        handed_in, extension = connection.execute(asked).one()
-        terms = self.terms(student, Standing(handed_in=handed_in, extension=extension))
-        put(connection, SUBMITTED, owner, {"timestamp": terms[0], "extension": terms[1]})
+        asked = select(SUBMITTED.c.timestamp, SUBMITTED.c.extension).filter_by(**owner)
+        booked = connection.execute(asked).first() or (None, None)
+        terms = self.terms(student, Standing(handed_in=booked[0], extension=booked[1]))
+        submission = put(connection, SUBMITTED, owner, {"timestamp": terms[0], "extension": terms[1]})
         record = {"assignment_id": submission, "notebook_id": self.notebook_id}
         return put(connection, SUBMITTED_NOTEBOOK, record, {}), terms
 
@@ -238,13 +229,11 @@ class Ledger:
         partial = self.course.state / "partial" / self.stem / student
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        directory: Any = self.directory
-        source = Path(directory.format_path(directory.source_directory, ".", self.stem))
-        for origin in (self.course.notebook(student, self.stem).parent, self.course.root / source):
-            for path in map(Path, utils.find_all_files(str(origin), [*directory.ignore, "*.ipynb"])):
-                copy = partial / path.relative_to(origin)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
+        # What the source brings replaces what was handed in under the same name.
+        for copy, path in [*self.files(self.course.notebook(student, self.stem).parent), *self.source_files]:
+            goal_of_copy = partial / copy
+            goal_of_copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, goal_of_copy)
         # nbformat's own writer would take a third of a booking's time, for lines that nobody compares by eye.
         (partial / f"{self.stem}.ipynb").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
         for path in partial.rglob("*"):
@@ -253,6 +242,21 @@ class Ledger:
             utils.rmtree(str(goal))
         goal.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(goal)
+
+    @cached_property
+    def source_files(self) -> list[tuple[Path, Path]]:
+        """Return the files beside the problem's source."""
+        directory: Any = self.directory
+        source = Path(directory.format_path(directory.source_directory, ".", self.stem))
+        return self.files(self.course.root / source)
+
+    def files(self, folder: Path) -> list[tuple[Path, Path]]:
+        """Return the files that nbgrader copies from a folder, all but its notebooks, each with its name in there."""
+        directory: Any = self.directory
+        if [path.name for path in folder.glob("*")] == [f"{self.stem}.ipynb"]:
+            return []  # as nearly always; nbgrader would try its patterns one by one
+        found = map(Path, utils.find_all_files(str(folder), [*directory.ignore, "*.ipynb"]))
+        return [(path.relative_to(folder), path) for path in found]
 
     def autograded(self, student: str) -> Path:
         return self.course.root / "autograded" / student / self.stem / f"{self.stem}.ipynb"

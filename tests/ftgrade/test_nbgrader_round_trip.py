@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from ftgrade import build, cli
 from ftgrade.catalog import home
@@ -128,8 +129,8 @@ def left_behind(root: Path) -> dict[str, object]:
 def plain(path: Path) -> list[tuple[str, str, object, object]]:
     """Return what people see of a notebook's cells, and what nbgrader reads of them."""
     return [
-        (cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("nbgrader"), cell.get("outputs"))
-        for cell in json.loads(path.read_text())["cells"]
+        (cell.cell_type, cell.source, cell.metadata.get("nbgrader"), cell.get("outputs"))
+        for cell in nbformat.reads(path.read_text(), nbformat.NO_CONVERT).cells
     ]
 
 
