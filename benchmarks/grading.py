@@ -5,15 +5,17 @@
 For each problem an ordinary assignment is written whose graded cells hold the cases' inputs and the reference's
 values as text and compare with them (relations between a student's own answers have no such form and are left out).
 Stock `nbgrader autograde` runs it on the submissions, half of them right. What is printed is CPU time for each
-further submission: the slope between two class sizes for stock, whose start-up falls out of it so, and a second group
-of students for ours, where every process's time is counted, from reading the file to the feedback page (which stock
-makes in another command). `floor` is `floor.py`: a bare fork that runs the cells and makes the hidden calls without any
-walls, channel, judging or bookkeeping. `private` is what a child has for itself when it has answered everything.
+further submission: the slope between two class sizes for stock, whose start-up falls out of it so, and the median of
+three further groups of students for ours, where every process's time is counted. Feedback pages, which `ftgrade grade`
+writes too and stock makes in another command, stand apart. `floor` is `floor.py`: a bare fork that runs the cells and
+makes the hidden calls without any walls, channel, judging or bookkeeping. `private` is what a child has for itself in
+the end.
 
 With --class-of the command lines run from start to end on one problem: `ftgrade grade`, then `nbgrader autograde`.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -24,9 +26,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ftgrade import build, worker
+from ftgrade.booking import Ledger
 from ftgrade.catalog import Catalog, home
 from ftgrade.channel import Value
 from ftgrade.doctor import kept_here, strongest
@@ -143,17 +147,18 @@ def hand_in(root: Path, stem: str, student: str, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def stock_seconds(catalog: Catalog, stem: str, few: int, many: int) -> float:
-    """Return the CPU seconds of stock nbgrader for each further submission."""
-    spent: list[float] = []
+def stock_seconds(catalog: Catalog, stem: str, few: int, many: int) -> tuple[float, float]:
+    """Return the CPU seconds of stock nbgrader for each further submission: to grade it, and to write its page."""
+    spent: list[tuple[float, float]] = []
     for count in (few, many):
         with tempfile.TemporaryDirectory() as name:
             root = Path(name)
             stock_course(catalog, stem, root)
             for student, text in submissions(catalog, stem, count):
                 hand_in(root, stem, student, stock_form(root, stem, text))
-            spent.append(nbgrader(root, "autograde", stem)[0])
-    return (spent[1] - spent[0]) / (many - few)
+            spent.append((nbgrader(root, "autograde", stem)[0], nbgrader(root, "generate_feedback", stem)[0]))
+    graded, shown = ((more - less) / (many - few) for less, more in zip(*spent, strict=True))
+    return graded, shown
 
 
 def stock_form(root: Path, stem: str, text: str) -> str:
@@ -178,28 +183,49 @@ def tree_seconds(sandbox: Sandbox) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def our_seconds(catalog: Catalog, stem: str, count: int) -> float:
-    """Return our CPU seconds for each further submission, all that `ftgrade grade` does for it.
+def our_seconds(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
+    """Return our CPU seconds for each further submission: to grade it, and to write its page.
 
-    That is reading, walls, cells, calls, judging, the stored report, the gradebook, autograded/ and the page.
+    To grade it is reading, walls, cells, calls, judging, the stored report, the gradebook and autograded/.
     """
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         course = Course(root)
         grader, book = grader_of(root), Book(course)
         book.demand_released(stem)
-        spent = 0.0
-        for group in ("first", "further"):
+        spent, shown = list[float](), list[float]()
+        for group in ("first", "second", "third", "fourth"):
             shutil.rmtree(root / "submitted", ignore_errors=True)
             for student, text in submissions(catalog, stem, count):
                 hand_in(root, stem, f"{group}-{student}", text)
-            with book.ledgers([stem]) as ledgers:
+            with book.ledgers([stem]) as ledgers, timed(Ledger, "show") as pages:
                 start = time.process_time() + tree_seconds(grader.sandbox)
                 for report in grade_class(grader, [stem], WORKERS):
                     ledgers.book(report)
-                spent = time.process_time() + tree_seconds(grader.sandbox) - start
+                taken = time.process_time() + tree_seconds(grader.sandbox) - start
+            shown.append(sum(pages) / count)
+            spent.append(taken / count - shown[-1])
         grader.close()
-        return spent / count
+        return median(spent[1:]), median(shown[1:])
+
+
+@contextlib.contextmanager
+def timed(owner: type, name: str) -> Iterator[list[float]]:
+    """Give the CPU seconds of each call of a method in this thread."""
+    method, spent = getattr(owner, name), list[float]()
+
+    def measured(*arguments: Any) -> Any:
+        start = time.thread_time()
+        try:
+            return method(*arguments)
+        finally:
+            spent.append(time.thread_time() - start)
+
+    setattr(owner, name, measured)
+    try:
+        yield spent
+    finally:
+        setattr(owner, name, method)
 
 
 def private_bytes(catalog: Catalog, stem: str) -> int:
@@ -270,17 +296,17 @@ def main() -> None:
     parser.add_argument("--class-of", type=int, default=0)
     arguments = parser.parse_args()
     catalog = home()
-    rows: list[tuple[Any, ...]] = []
+    print("CPU seconds for each further submission: to grade it, the floor, and its page; a child's own memory")
+    print("problem  stock    ours     stock/ours  floor    ours/floor  page: stock  ours    private")
     for name in tqdm(arguments.stems, desc="problems"):
         stem = catalog.stem(name)
-        stock = stock_seconds(catalog, stem, 2, 2 + arguments.submissions)
-        ours, floor = our_seconds(catalog, stem, 48), floor_seconds(catalog, stem, arguments.submissions)
-        rows.append((stem[:3], stock, ours, floor, stock / ours, ours / floor, private_bytes(catalog, stem) / 2**20))
-    print(
-        "CPU seconds for each further submission\nproblem  stock    ours     floor    stock/ours  ours/floor  private"
-    )
-    for stem, stock, ours, floor, ratio, over, private in rows:
-        print(f"{stem:<8} {stock:<8.3f} {ours:<8.4f} {floor:<8.4f} {ratio:<11.1f} {over:<11.2f} {private:.1f} MiB")
+        stock, stock_page = stock_seconds(catalog, stem, 2, 2 + arguments.submissions)
+        ours, our_page = our_seconds(catalog, stem, 48)
+        floor, private = floor_seconds(catalog, stem, arguments.submissions), private_bytes(catalog, stem) / 2**20
+        tqdm.write(
+            f"{stem[:3]:<8} {stock:<8.3f} {ours:<8.4f} {stock / ours:<11.1f} {floor:<8.4f} {ours / floor:<11.2f} "
+            f"{stock_page:<12.3f} {our_page:<7.4f} {private:.1f} MiB"
+        )
     if arguments.class_of:
         ours, stock = whole_class(catalog, catalog.stem(arguments.stems[0]), arguments.class_of)
         print(

@@ -10,10 +10,10 @@ which its processes and threads are counted apart, a Landlock domain, no capabil
 allowed system calls. Only then it says so, and only then its first cell is sent. A wall that can't be built is our
 fault, told as such, and no code runs.
 
-What crosses is data, by one socket. Between calls the grader empties the folder and counts threads and processes: a
-call that leaves one behind costs the process, and the next call gets a fresh one. What stays between the calls of one
-problem is what a notebook keeps, its own names; no verdict ever goes in, so there is nothing to learn there but
-inputs.
+What crosses is data, by one socket. The calls of one check go in together, and each answer comes back on its own.
+After each check the grader empties the folder and counts threads and processes: calls that left one behind cost the
+process, and the next check gets a fresh one. What stays between the calls of one problem is what a notebook keeps, its
+own names; no verdict ever goes in, so there is nothing to learn there but inputs.
 
 The threat model: the code of a submission is hostile, knows this text, and wants a score that it doesn't deserve,
 what judges it, another's work, the network, the machine, or the class to fail. The libraries, the kernel, the author
