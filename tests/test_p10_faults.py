@@ -112,11 +112,11 @@ def test_a_clean_step_raises_no_alarm(tied: bool):
 @pytest.mark.parametrize("pad", [PLANTED.PAD, PLANTED.EOS])
 def test_a_fault_of_the_masks_is_caught_and_nothing_else(pad: int, left: bool, seed: int):
     ids, labels, real, prompts = PLANTED.batch(np.random.default_rng(seed), 3, left, pad)
-    clean = ASK(call("audit_masks", ids, labels, real, prompts, PLANTED.EOS))
+    (clean,) = ASK([call("audit_masks", ids, labels, real, prompts, PLANTED.EOS)])
     assert isinstance(clean, Value)
     assert clean.value == []
     for fault, spoil in PLANTED.MASK_FAULTS.items():
-        outcome = ASK(call("audit_masks", ids, spoil(ids, labels, real), real, prompts, PLANTED.EOS))
+        (outcome,) = ASK([call("audit_masks", ids, spoil(ids, labels, real), real, prompts, PLANTED.EOS)])
         assert isinstance(outcome, Value)
         assert {code for code, _ in outcome.value} == MASKS[fault], fault
 
