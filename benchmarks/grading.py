@@ -11,6 +11,7 @@ writes too and stock makes in another command, stand apart. `floor` is `floor.py
 makes the hidden calls without any walls, channel, judging or bookkeeping. `private` is what a child has for itself in
 the end.
 
+With --otter the same assertions are `otter run`'s tests: a process of its own for each submission, start-up included.
 With --class-of the command lines run from start to end on one problem: `ftgrade grade`, then `nbgrader autograde`.
 """
 
@@ -161,6 +162,42 @@ def stock_seconds(catalog: Catalog, stem: str, few: int, many: int) -> tuple[flo
     return graded, shown
 
 
+OTTER_TEST = """OK_FORMAT = False
+from otter.test_files import test_case
+
+name = {name!r}
+points = {points}
+
+
+@test_case()
+def asserted(env):
+    exec({source!r}, dict(env))
+"""
+
+
+def otter_seconds(catalog: Catalog, stem: str, otter: str, count: int) -> float:
+    """Return the CPU seconds of `otter run` for each submission, which is a process of its own."""
+    judging = Judging(catalog, stem)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        (root / "tests").mkdir()
+        for position, check in enumerate(judging.problem.checks):
+            source = decoder() + assertions(judging, position)
+            text = OTTER_TEST.format(name=check.name, points=check.points, source=source)
+            (root / "tests" / f"{check.name}.py").write_text(text)
+        subprocess.run(
+            [otter, "generate", "-t", "tests", "-o", "autograder.zip"], cwd=root, check=True, capture_output=True
+        )
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        for student, text in submissions(catalog, stem, count):
+            (root / f"{student}.ipynb").write_text(text, "utf-8")
+            words = [otter, "run", "-a", "autograder.zip", "-o", student, f"{student}.ipynb"]
+            (root / student).mkdir()
+            subprocess.run(words, cwd=root, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / count
+
+
 def stock_form(root: Path, stem: str, text: str) -> str:
     """Return the released stock notebook with a submission's answers."""
     released = json.loads((root / "release" / stem / f"{stem}.ipynb").read_text("utf-8"))
@@ -294,6 +331,7 @@ def main() -> None:
     parser.add_argument("stems", nargs="*", default=["p03"])
     parser.add_argument("--submissions", type=int, default=6)
     parser.add_argument("--class-of", type=int, default=0)
+    parser.add_argument("--otter", metavar="PROGRAM", help="otter-grader's program, in an environment that has torch")
     arguments = parser.parse_args()
     catalog = home()
     print("CPU seconds for each further submission: to grade it, the floor, and its page; a child's own memory")
@@ -307,6 +345,8 @@ def main() -> None:
             f"{stem[:3]:<8} {stock:<8.3f} {ours:<8.4f} {stock / ours:<11.1f} {floor:<8.4f} {ours / floor:<11.2f} "
             f"{stock_page:<12.3f} {our_page:<7.4f} {private:.1f} MiB"
         )
+        if arguments.otter:
+            tqdm.write(f"{stem[:3]:<8} {otter_seconds(catalog, stem, arguments.otter, 4):.3f} for each `otter run`")
     if arguments.class_of:
         ours, stock = whole_class(catalog, catalog.stem(arguments.stems[0]), arguments.class_of)
         print(

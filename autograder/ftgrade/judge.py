@@ -37,7 +37,7 @@ Ask = Callable[[Sequence[Call]], Sequence[Answer]]
 
 KEPT_DRAWS = 256
 """Of how many pairs of a check and a seed the cases are kept, with all that doesn't depend on who answers them."""
-KEPT_VERDICTS, KEPT_BYTES = 32, 16_000
+KEPT_VERDICTS, KEPT_BYTES = 16, 8_000
 """How many verdicts are kept of one case, and how long the replies that they are about may be."""
 
 _LOST_WORDS = {

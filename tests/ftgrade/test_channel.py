@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 import torch
 from ftgrade import channel, worker
 from ftgrade.channel import Call, Deadline, Lost, Raised, Value
+from ftgrade.errors import AuthorFault
 from ftgrade.worker import FrameError, Other, Stream, decode, encode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -569,6 +571,56 @@ def test_a_reply_to_another_question_and_a_frame_that_is_no_reply_are_refused(pa
         with pytest.raises(FrameError, match="another question"):
             asked(ours)
         thread.join()
+
+
+def test_every_item_has_a_reply_of_its_own_and_a_time_of_its_own(pair: Pair):
+    ours, theirs = pair
+
+    def answer() -> None:
+        request = worker.read_frame(theirs.recv)
+        for place, item in enumerate(request["each"]):
+            time.sleep(0.15)
+            theirs.sendall(worker.frame([request["number"], place, item]))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert list(channel.ask(ours, "call", ["1", '"two"', "[3]"], lambda: 0.3)) == [b"1", b'"two"', b"[3]"]
+    thread.join()
+
+
+@pytest.mark.parametrize("said", [[1, 0], [0, 0], [0, 2]], ids=["out of order", "twice", "another place"])
+def test_replies_come_in_order_and_each_once(pair: Pair, said: list[int]):
+    ours, theirs = pair
+
+    def answer() -> None:
+        number = worker.read_frame(theirs.recv)["number"]
+        theirs.sendall(b"".join(worker.frame([number, place, "x"]) for place in said))
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with pytest.raises(FrameError, match="another question"):
+        list(channel.ask(ours, "call", ["1", "2"], lambda: 5.0))
+    thread.join()
+
+
+def test_bytes_after_the_last_reply_are_refused_with_it(pair: Pair):
+    ours, theirs = pair
+
+    def answer() -> None:
+        number = worker.read_frame(theirs.recv)["number"]
+        theirs.sendall(worker.frame([number, 0, "x"]) + b"more")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    with pytest.raises(FrameError, match="nobody asked"):
+        list(channel.ask(ours, "call", ["1"], lambda: 5.0))
+    thread.join()
+
+
+def test_inputs_that_are_too_large_to_send_are_their_authors_fault(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "MAX_FRAME_BYTES", 100)
+    with pytest.raises(AuthorFault, match="draw smaller ones"):
+        list(channel.ask(pair[0], "call", ["1" * 100], lambda: 5.0))
 
 
 def test_who_greets_is_told_by_the_kernel(pair: Pair):

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from ftgrade import build, report
 from ftgrade.catalog import home
+from ftgrade.channel import Call, Raised, Value, read
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course, Grader, grade_class, hidden_seeds, open_seed, whole_pictures
+from ftgrade.grade import Course, Grader, Session, grade_class, hidden_seeds, open_seed, whole_pictures
+from ftgrade.notebook import Cell
 from ftgrade.quarantine import set_aside
 
 CATALOG = home()
@@ -65,6 +67,16 @@ def test_students_get_other_values_and_a_student_the_same_ones():
     assert len(set().union(*class_of_many)) == 8
     assert len({tuple(sorted(seeds)) for seeds in class_of_many}) > 40
     assert open_seed(STEM, 1) not in mine
+
+
+def test_calls_after_a_lost_one_are_answered_by_a_fresh_process(grader: Grader):
+    source = "import os\ndef f(x):\n    return x\ndef g(x):\n    os._exit(x)\n"
+    with Session(grader.sandbox, [Cell(1, "code", source, None)], 5.0) as session:
+        calls = [Call(name, (number,)) for number, name in enumerate("fgfgf")]
+        found = [read(answer) for answer in session.ask(calls)]
+    assert [one.value if isinstance(one, Value) else one.kind for one in found if not isinstance(one, Raised)] == [
+        0, "killed", 2, "not-run", 4,
+    ]  # fmt: skip
 
 
 def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Sameness, and how a verdict is reached."""
 
+import json
 import math
 from typing import Any
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from ftgrade.channel import Lost, Raised, Value
-from ftgrade.judge import compare
-from ftgrade.problem import Case, Close, Refusal, Relation, call, finite, integer
+from ftgrade.judge import KEPT_BYTES, KEPT_VERDICTS, Posed, compare, verdict
+from ftgrade.problem import Case, Check, Close, Difference, Refusal, Relation, call, finite, integer, no_cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,6 +135,30 @@ def test_gradients_are_compared_and_a_cut_graph_is_said():
         _, difference = compare(case, Close(), right, (got,))
         assert (difference is None) == (words is None)
         assert difference is None or words is None or words in difference.words
+
+
+def test_the_same_words_are_judged_once_and_what_is_kept_is_bounded():
+    seen: list[Any] = []
+
+    def same(expected: Any, got: Any) -> Difference | None:
+        seen.append(got)
+        return integer(expected, got)
+
+    def reply(value: object) -> tuple[bytes]:
+        return (json.dumps({"value": value, "changed": []}).encode(),)
+
+    check, posed = Check("c", 1, "f", "a title", (), "", no_cases, same), Posed(CASE, Value(7))
+    first = verdict(posed, check, reply(7))
+    assert verdict(posed, check, reply(7)) is first
+    assert (first.status, verdict(posed, check, reply(8)).status) == ("pass", "wrong")
+    assert seen == [7, 8]
+    assert verdict(posed, check, (b"[",)).status == "protocol"
+    kept = len(posed.judged)
+    assert verdict(posed, check, reply("x" * KEPT_BYTES)).status == "wrong"
+    assert len(posed.judged) == kept
+    assert [verdict(posed, check, reply(value)).status for value in range(100)].count("pass") == 1
+    assert len(posed.judged) == KEPT_VERDICTS
+    assert verdict(posed, check, (Value(7),)).status == "pass"  # what the reference's own process says isn't kept
 
 
 def test_a_relation_looks_at_the_students_own_answers():
