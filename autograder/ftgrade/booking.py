@@ -5,6 +5,7 @@ transaction, two files, and nothing at all if what stands there is still right. 
 page equal to what nbgrader's own commands write.
 """
 
+import contextlib
 import datetime
 import json
 import shutil
@@ -19,6 +20,7 @@ from nbgrader import api, utils
 from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from traitlets.config import Config
 
 from ftgrade import late, notebook
@@ -195,8 +197,7 @@ class Ledger:
 
     def submitted(self, connection: Connection, student: str) -> tuple[str, Terms]:
         """Return the record of a student's notebook, made if there is none, and the terms that it holds now."""
-        if not connection.execute(select(STUDENT.c.id).where(STUDENT.c.id == student)).first():
-            connection.execute(insert(STUDENT).values(id=student))
+        enrol(connection, student)
         owner = {"student_id": student, "assignment_id": self.assignment_id}
         asked = select(SUBMITTED.c.timestamp, SUBMITTED.c.extension).filter_by(**owner)
         booked = connection.execute(asked).first() or (None, None)
@@ -294,6 +295,13 @@ def mark_of(report: Report) -> str:
     """Return a short name of all that a report books and shows."""
     said = "\n".join(f"{finding.kind} {finding.words}" for finding in report.findings)
     return key_of({"state": report.state, "key": report.key, "said": said})
+
+
+def enrol(connection: Connection, student: str) -> None:
+    """Put a student into the gradebook, unless there or put there at this moment by another instructor's run."""
+    if not connection.execute(select(STUDENT.c.id).where(STUDENT.c.id == student)).first():
+        with contextlib.suppress(IntegrityError), connection.begin_nested():
+            connection.execute(insert(STUDENT).values(id=student))
 
 
 def put_cells(connection: Connection, table: Table, submitted: str, values: dict[str, dict[str, Any]]) -> None:

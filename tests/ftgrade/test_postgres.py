@@ -3,15 +3,19 @@
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from ftgrade.booking import STUDENT, enrol
 from ftgrade.catalog import home, load
 from ftgrade.errors import CourseFault
 from ftgrade.grade import Course
 from ftgrade.gradebook import Book
-from nbgrader.api import Gradebook
+from nbgrader.api import Base, Gradebook
+from sqlalchemy import Engine, create_engine, select
 
 pytestmark = pytest.mark.cluster
 pytest.importorskip("psycopg", reason="psycopg is not installed: python3 start.py test cluster")
@@ -77,6 +81,27 @@ def test_two_instructors_book_at_once_what_sqlite_books(course: Path, url: str):
     assert len({key[:2] for key in in_sqlite}) == len(STEMS) * len(STUDENTS)
     assert sum(score or 0.0 for score, _ in in_sqlite.values()) > 0
     assert scores(url, "maths") == in_sqlite
+
+
+def test_two_instructors_who_meet_the_same_student_at_once_both_go_on(url: str):
+    engines, together = [create_engine(url), create_engine(url)], threading.Barrier(2)
+
+    def enrol_all(engine: Engine) -> None:
+        for number in range(20):
+            with engine.begin() as connection:
+                connection.execute(select(STUDENT.c.id))  # the transaction has begun
+                together.wait(60)
+                enrol(connection, f"new{number}")
+
+    Base.metadata.create_all(engines[0])
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(enrol_all, engine) for engine in engines]:
+            done.result()
+    with engines[0].connect() as connection:
+        found = connection.execute(select(STUDENT.c.id).where(STUDENT.c.id.like("new%"))).all()
+    assert len(found) == 20
+    for engine in engines:
+        engine.dispose()
 
 
 def test_a_course_without_a_name_is_told_what_to_add(tmp_path: Path):
