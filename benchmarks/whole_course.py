@@ -46,9 +46,12 @@ def busy_ticks() -> int:
 
 def resident(pid: int) -> tuple[float, float]:
     """Return the MiB that a process has for itself, and those of all below it, shared pages counted by their part."""
-    below = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    own = int(text.partition("Pss:")[2].split()[0]) / 1024
+    try:
+        below = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:  # it has ended meanwhile
+        return 0.0, 0.0
+    own = int(text.partition("Pss:")[2].split()[0]) / 1024 if text else 0.0
     return own, sum(sum(resident(child)) for child in below)
 
 
