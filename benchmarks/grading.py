@@ -45,7 +45,7 @@ from ftgrade.sandbox.process import Sandbox
 from tqdm import tqdm
 
 SEED = 7
-WORKERS = 2
+WORKERS = os.cpu_count() or 1
 COMPARE = """
 def same(right, mine):
     if isinstance(right, dict):

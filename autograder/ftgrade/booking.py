@@ -152,7 +152,7 @@ class Ledger:
             self.standings[student] = standing
             self.last[student] = replace(self.last[student], booked=mark_of(report), page="")
             self.show(student, document)
-        elif self.last[student].page != self.shows(student) or not self.page(student).is_file():
+        elif self.last[student].page != self.shows(student) or not self.page_path(student).is_file():
             self.show(student, nbformat.v4.reads(self.autograded(student).read_text("utf-8")))
 
     def document(self, report: Report) -> Notebook:
@@ -231,10 +231,10 @@ class Ledger:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         # What the source brings replaces what was handed in under the same name.
-        for copy, path in [*self.files(self.course.notebook(student, self.stem).parent), *self.source_files]:
-            goal_of_copy = partial / copy
-            goal_of_copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, goal_of_copy)
+        for name, path in [*self.files(self.course.notebook(student, self.stem).parent), *self.source_files]:
+            copy = partial / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
         # nbformat's own writer would take a third of a booking's time, for lines that nobody compares by eye.
         (partial / f"{self.stem}.ipynb").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
         for path in partial.rglob("*"):
@@ -264,7 +264,7 @@ class Ledger:
 
     # ----------------------------------------------------------------------------------------------------- feedback
 
-    def page(self, student: str) -> Path:
+    def page_path(self, student: str) -> Path:
         return self.course.root / "feedback" / student / self.stem / f"{self.stem}.html"
 
     def shows(self, student: str) -> str:
@@ -274,7 +274,7 @@ class Ledger:
 
     def show(self, student: str, document: Notebook) -> None:
         """Write a student's feedback page from the booked notebook."""
-        standing, goal = self.standings[student], self.page(student)
+        standing, goal = self.standings[student], self.page_path(student)
         for cell in document.cells:
             mark = cell.metadata.get("nbgrader", {})
             if mark.get("grade_id") in self.graded:

@@ -34,6 +34,8 @@ from ftgrade.problem import (
 
 Ask = Callable[[Sequence[Call]], Sequence[Answer]]
 """Answer calls, in order."""
+Told = Callable[[Sequence[Call]], list[Outcome]]
+"""The same from a process that is trusted: nothing in it is left to be read."""
 
 KEPT_DRAWS = 256
 """Of how many pairs of a check and a seed the cases are kept, with all that doesn't depend on who answers them."""
@@ -90,7 +92,7 @@ class CheckVerdict:
     mistake: Mistake | None
 
 
-def local(module: types.ModuleType) -> Callable[[Sequence[Call]], list[Outcome]]:
+def local(module: types.ModuleType) -> Told:
     """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
     return lambda calls: [channel.outcome(worker.call(call.request, vars(module))) for call in calls]
 
@@ -138,7 +140,7 @@ class Judging:
         solution = catalog.solution(stem)
         self.reference = local(solution)
         self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
-        self.mistaken: dict[str, Callable[[Sequence[Call]], list[Outcome]]] = {}
+        self.mistaken: dict[str, Told] = {}
         self.posed = functools.lru_cache(KEPT_DRAWS)(self.pose)
 
     def pose(self, position: int, seed: int) -> list[Posed]:
@@ -240,7 +242,7 @@ class Judging:
             if mistake.replaces in reached and all(self.coincides(check, verdict, mistake) for verdict in failed)
         ]
 
-    def asked(self, mistake: Mistake) -> Callable[[Sequence[Call]], list[Outcome]]:
+    def asked(self, mistake: Mistake) -> Told:
         """Return the reference with this mistake in it, made at its first use."""
         if mistake.name not in self.mistaken:
             self.mistaken[mistake.name] = local(with_mistake(self.catalog, self.stem, mistake))

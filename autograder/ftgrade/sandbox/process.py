@@ -57,8 +57,10 @@ class Worker:
 
     def run(self, source: str, seconds: float) -> Any:
         """Run one cell and return its reply. Raises what `ask` raises."""
+        from ftgrade.worker import parsed
+
         (reply,) = self.ask("run", [json.dumps(source)], lambda: seconds)
-        return json.loads(reply)
+        return parsed(reply)
 
     def settle(self) -> None:
         """Take what is there now, threads and processes that cells started, as what is there between calls."""
