@@ -5,7 +5,6 @@ transaction, two files, and nothing at all if what stands there is still right. 
 page equal to what nbgrader's own commands write.
 """
 
-import contextlib
 import datetime
 import json
 import shutil
@@ -19,16 +18,15 @@ import nbformat
 from nbgrader import api, utils
 from nbgrader.api import Gradebook
 from nbgrader.coursedir import CourseDirectory
-from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, bindparam, insert, select, text, update
 from traitlets.config import Config
 
 from ftgrade import late, notebook
-from ftgrade.canonical import canonical
+from ftgrade.canonical import NotebookCell, canonical
 from ftgrade.errors import StudentFault
 from ftgrade.feedback import page, page_digest
 from ftgrade.grade import Grader, key_of
-from ftgrade.nbgrader_step import Notebook, released_cells, write_report
+from ftgrade.nbgrader_step import Notebook, released_cells, score_of, write_report
 from ftgrade.quarantine import set_aside
 from ftgrade.report import Report
 
@@ -44,17 +42,29 @@ ASSIGNMENT, NOTEBOOK, CELL, STUDENT, SUBMITTED, SUBMITTED_NOTEBOOK, GRADE, COMME
 )  # fmt: skip
 
 
+THERE = (
+    select(SUBMITTED.c.id, SUBMITTED.c.timestamp, SUBMITTED.c.extension, SUBMITTED_NOTEBOOK.c.id.label("notebook"))
+    .select_from(SUBMITTED.outerjoin(SUBMITTED_NOTEBOOK, SUBMITTED_NOTEBOOK.c.assignment_id == SUBMITTED.c.id))
+    .where(SUBMITTED.c.assignment_id == bindparam("assignment"), SUBMITTED.c.student_id == bindparam("student"))
+)
+"""What is there of a student's submission."""
+ENROL = text(f"INSERT INTO {STUDENT.name} (id) VALUES (:student) ON CONFLICT DO NOTHING")  # noqa: S608
+"""Put a student into the gradebook, unless there or put there at this moment by another instructor's run."""
+
+
 @dataclass(slots=True)
 class Standing:
     """What the gradebook holds of one submission: by check its automatic, manual and extra score; comments; penalty.
 
-    Also when it was handed in (UTC), and by how much longer its student may take.
+    Comments are nbgrader's own (`made`) and those that a person `typed`. Also when it was handed in (UTC), and by how
+    much longer its student may take.
     """
 
     automatic: dict[str, float | None] = field(default_factory=dict)
     manual: dict[str, float | None] = field(default_factory=dict)
     extra: dict[str, float | None] = field(default_factory=dict)
-    comments: dict[str, str | None] = field(default_factory=dict)
+    made: dict[str, str | None] = field(default_factory=dict)
+    typed: dict[str, str | None] = field(default_factory=dict)
     penalty: float | None = None
     handed_in: datetime.datetime | None = None
     extension: datetime.timedelta | None = None
@@ -67,6 +77,10 @@ class Standing:
 
     def total(self) -> float:
         return sum(map(self.score, self.automatic))
+
+    def comment(self, name: str) -> str | None:
+        typed = self.typed.get(name)
+        return self.made.get(name) if typed is None else typed
 
 
 class Ledger:
@@ -113,7 +127,7 @@ class Ledger:
         asked = self.rows(COMMENT, COMMENT.c.manual_comment, COMMENT.c.auto_comment, student=student)
         commented: list[Any] = list(connection.execute(asked))
         for owner, name, typed, made in commented:
-            found[owner].comments[name] = made if typed is None else typed
+            found[owner].typed[name], found[owner].made[name] = typed, made
         return found
 
     def rows(self, table: Table, *columns: Any, student: str | None) -> Any:
@@ -162,49 +176,58 @@ class Ledger:
         except StudentFault:
             submission = None
         cells = canonical(submission, self.released)
+        for cell in cells:
+            if "nbgrader" in cell["metadata"]:
+                cell["metadata"]["nbgrader"]["checksum"] = self.checksums[cell["metadata"]["nbgrader"]["grade_id"]]
         metadata = {"kernelspec": json.loads(self.kernelspec)} if self.kernelspec else {}
-        document: Any = nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
-        for cell in document.cells:
-            if "nbgrader" in cell.metadata:
-                cell.metadata.nbgrader.checksum = self.checksums[cell.metadata.nbgrader.grade_id]
+        document = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
         write_report(document, report)
         return document
 
     def write(self, connection: Connection, student: str, document: Notebook) -> Standing:
         """Write the records of one submission: scores, comments, what the late policy takes; return what stands now."""
-        submitted, terms = self.submitted(connection, student)
-        standing = self.read(connection, student)[student]
-        standing.handed_in, standing.extension = terms
+        there = connection.execute(THERE, {"assignment": self.assignment_id, "student": student}).first()
+        standing = self.read(connection, student)[student] if there else Standing()
+        booked = Standing(handed_in=there.timestamp, extension=there.extension) if there else Standing()
+        standing.handed_in, standing.extension = self.terms(student, booked)
         grades: dict[str, dict[str, Any]] = {}
         comments: dict[str, dict[str, Any]] = {}
-        for cell in document.cells:
-            mark = cell.metadata.get("nbgrader", {})
+        for cell in document["cells"]:
+            mark = cell["metadata"].get("nbgrader", {})
             name = mark.get("grade_id")
+            unwritten = name in self.answers and is_unwritten(cell)
             if name in self.graded:
-                score, _ = utils.determine_grade(cell)
+                score = score_of(cell) if name not in self.answers else 0.0 if unwritten else None
                 by_hand = score is None or standing.manual.get(name) is not None
-                waits = by_hand or document.metadata.ftgrade.state == "ours"
+                waits = by_hand or document["metadata"]["ftgrade"]["state"] == "ours"
                 grades[self.graded[name][0]] = {"auto_score": score, "needs_manual_grade": waits}
                 standing.automatic[name] = score
             if name in self.answers:
-                comment = "No response." if mark.checksum == utils.compute_checksum(cell) else None
-                comments[self.answers[name]] = {"auto_comment": comment}
-        put_cells(connection, GRADE, submitted, grades)
-        put_cells(connection, COMMENT, submitted, comments)
-        taken = {"late_submission_penalty": self.penalty(student, standing)}
-        connection.execute(update(SUBMITTED_NOTEBOOK).where(SUBMITTED_NOTEBOOK.c.id == submitted).values(taken))
-        return self.read(connection, student)[student]
+                standing.made[name] = "No response." if unwritten else None
+                comments[self.answers[name]] = {"auto_comment": standing.made[name]}
+        standing.penalty = self.penalty(student, standing)
+        submitted = self.submitted(connection, student, standing, there)
+        put_cells(connection, GRADE, submitted, grades, there is None)
+        put_cells(connection, COMMENT, submitted, comments, there is None)
+        return standing
 
-    def submitted(self, connection: Connection, student: str) -> tuple[str, Terms]:
-        """Return the record of a student's notebook, made if there is none, and the terms that it holds now."""
-        enrol(connection, student)
-        owner = {"student_id": student, "assignment_id": self.assignment_id}
-        asked = select(SUBMITTED.c.timestamp, SUBMITTED.c.extension).filter_by(**owner)
-        booked = connection.execute(asked).first() or (None, None)
-        terms = self.terms(student, Standing(handed_in=booked[0], extension=booked[1]))
-        submission = put(connection, SUBMITTED, owner, {"timestamp": terms[0], "extension": terms[1]})
-        record = {"assignment_id": submission, "notebook_id": self.notebook_id}
-        return put(connection, SUBMITTED_NOTEBOOK, record, {}), terms
+    def submitted(self, connection: Connection, student: str, standing: Standing, there: Any) -> str:
+        """Put the records of a student's submission, of which these may be there; return its notebook's id."""
+        terms = {"timestamp": standing.handed_in, "extension": standing.extension}
+        taken = {"late_submission_penalty": standing.penalty}
+        if there is None:
+            connection.execute(ENROL, {"student": student})
+            submission = {"id": api.new_uuid(), "assignment_id": self.assignment_id, "student_id": student}
+            connection.execute(insert(SUBMITTED), submission | terms)
+        else:
+            submission = {"id": there.id}
+            connection.execute(update(SUBMITTED).where(SUBMITTED.c.id == there.id).values(terms))
+        if there is None or there.notebook is None:
+            record = {"id": api.new_uuid(), "assignment_id": submission["id"], "notebook_id": self.notebook_id}
+            connection.execute(insert(SUBMITTED_NOTEBOOK), record | taken)
+            return record["id"]
+        connection.execute(update(SUBMITTED_NOTEBOOK).where(SUBMITTED_NOTEBOOK.c.id == there.notebook).values(taken))
+        return there.notebook
 
     def terms(self, student: str, standing: Standing) -> Terms:
         """Return a submission's terms as its folder and the course tell them, else as they are booked."""
@@ -228,7 +251,8 @@ class Ledger:
         """Put the notebook, and the files that came with it, where nbgrader's own pass puts them."""
         goal = self.autograded(student).parent
         partial = self.course.state / "partial" / self.stem / student
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists():
+            shutil.rmtree(partial)
         partial.mkdir(parents=True)
         # What the source brings replaces what was handed in under the same name.
         for name, path in [*self.files(self.course.notebook(student, self.stem).parent), *self.source_files]:
@@ -269,18 +293,20 @@ class Ledger:
 
     def shows(self, student: str) -> str:
         """Return a short name of all that a student's page shows."""
-        booked, standing = self.last[student].booked, repr(self.standings[student])
-        return key_of({"booked": booked, "standing": standing, "template": page_digest()})
+        booked, standing = self.last[student].booked, self.standings[student]
+        shown = [*map(standing.score, self.graded), *map(standing.comment, self.answers), standing.penalty]
+        return key_of({"booked": booked, "standing": repr(shown), "template": page_digest()})
 
     def show(self, student: str, document: Notebook) -> None:
         """Write a student's feedback page from the booked notebook."""
         standing, goal = self.standings[student], self.page_path(student)
-        for cell in document.cells:
-            mark = cell.metadata.get("nbgrader", {})
-            if mark.get("grade_id") in self.graded:
-                mark.score, mark.points = standing.score(mark.grade_id), self.graded[mark.grade_id][1]
-            if mark.get("grade_id") in self.answers:
-                mark.comment = standing.comments.get(mark.grade_id)
+        for cell in document["cells"]:
+            mark = cell["metadata"].get("nbgrader", {})
+            name = mark.get("grade_id")
+            if name in self.graded:
+                mark |= {"score": standing.score(name), "points": self.graded[name][1]}
+            if name in self.answers:
+                mark["comment"] = standing.comment(name)
         most = sum(points for _, points in self.graded.values())
         penalty = standing.penalty or 0.0
         keys = {"notebook": self.stem, "score": standing.total() - penalty, "max_score": most, "late_penalty": penalty}
@@ -297,17 +323,19 @@ def mark_of(report: Report) -> str:
     return key_of({"state": report.state, "key": report.key, "said": said})
 
 
-def enrol(connection: Connection, student: str) -> None:
-    """Put a student into the gradebook, unless there or put there at this moment by another instructor's run."""
-    if not connection.execute(select(STUDENT.c.id).where(STUDENT.c.id == student)).first():
-        with contextlib.suppress(IntegrityError), connection.begin_nested():
-            connection.execute(insert(STUDENT).values(id=student))
+def is_unwritten(cell: NotebookCell) -> bool:
+    """Say whether an answer's cell is as it was released, by nbgrader's own measure."""
+    return cell["metadata"]["nbgrader"]["checksum"] == utils.compute_checksum(nbformat.from_dict(cell))  # pyright: ignore[reportArgumentType]
 
 
-def put_cells(connection: Connection, table: Table, submitted: str, values: dict[str, dict[str, Any]]) -> None:
+def put_cells(
+    connection: Connection, table: Table, submitted: str, values: dict[str, dict[str, Any]], is_new: bool
+) -> None:
     """Put a submitted notebook's rows of a table that has one for each cell: by the cell's id what to write there."""
-    rows = connection.execute(select(table.c.cell_id, table.c.id).where(table.c.notebook_id == submitted))
-    known: dict[str, str] = dict(map(tuple, rows))
+    known: dict[str, str] = {}
+    if not is_new:
+        rows = connection.execute(select(table.c.cell_id, table.c.id).where(table.c.notebook_id == submitted))
+        known |= map(tuple, rows)
     missing = [{"cell_id": cell, **row} for cell, row in values.items() if cell not in known]
     if missing:
         owner = {"notebook_id": submitted}
@@ -315,19 +343,6 @@ def put_cells(connection: Connection, table: Table, submitted: str, values: dict
     there = [{"known": known[cell], **row} for cell, row in values.items() if cell in known]
     if there:
         connection.execute(update(table).where(table.c.id == bindparam("known")), there)
-
-
-def put(connection: Connection, table: Table, where: dict[str, Any], values: dict[str, Any]) -> str:
-    """Change the row of which these columns are the name, or add it; return its id."""
-    known = connection.execute(select(table.c.id).where(*(table.c[name] == value for name, value in where.items())))
-    row = known.first()
-    if row is None:
-        made = api.new_uuid()
-        connection.execute(insert(table).values(id=made, **where, **values))
-        return made
-    if values:
-        connection.execute(update(table).where(table.c.id == row.id).values(**values))
-    return row.id
 
 
 __all__ = ["Ledger", "Standing", "mark_of"]

@@ -1,7 +1,7 @@
 """A report's words as HTML: for the graded cell of a notebook, for the feedback page, for the class report."""
 
 import hashlib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from ftgrade.report import STATUS_WORDS, CheckReport
 
 TEMPLATES = Path(__file__).parent / "templates"
+KEPT_CHECKS = 1_024  # a class has few ways to be right, and not many to be wrong
 
 
 @cache
@@ -32,6 +33,7 @@ def page_digest() -> str:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
+@lru_cache(KEPT_CHECKS)
 def check_html(check: CheckReport) -> Markup:
     """Return one check's verdict as a block that stands under its graded cell."""
     template = environment().get_template("check.html.j2")

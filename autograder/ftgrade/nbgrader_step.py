@@ -22,7 +22,7 @@ from nbgrader.server_extensions import formgrader
 
 from ftgrade import notebook, quarantine
 from ftgrade.canonical import Known, canonical
-from ftgrade.catalog import home
+from ftgrade.catalog import Catalog, home
 from ftgrade.errors import CourseFault, GradingError, StudentFault
 from ftgrade.feedback import TEMPLATES, check_html
 from ftgrade.grade import Course, Grader
@@ -182,13 +182,18 @@ def course_directory(preprocessor: Any) -> CourseDirectory:
 
 def graded_cells(nb: Notebook) -> dict[str, Any]:
     """Return the code cells that carry points, by name."""
-    marked = [cell for cell in nb.cells if cell.cell_type == "code" and "nbgrader" in cell.metadata]
-    return {cell.metadata.nbgrader.grade_id: cell for cell in marked if cell.metadata.nbgrader.grade}
+    marks = ((cell, cell["metadata"].get("nbgrader")) for cell in nb["cells"] if cell["cell_type"] == "code")
+    return {mark["grade_id"]: cell for cell, mark in marks if mark and mark["grade"]}
 
 
 def score_output(score: float, html: str) -> Any:
     """Return the one output that nbgrader reads a score from, with the words that people read."""
     return output("execute_result", data={"text/plain": repr(score), "text/html": html}, execution_count=None)
+
+
+def score_of(cell: Any) -> float:
+    """Return the score that `score_output` put into a graded cell."""
+    return float(cell["outputs"][0]["data"]["text/plain"])
 
 
 def output(kind: str, **fields: Any) -> Any:
@@ -204,30 +209,37 @@ def write_report(nb: Notebook, report: Report) -> None:
         if name in checks:
             write_check(cell, checks[name])
         else:
-            cell.outputs = [score_output(0.0, "")]
+            cell["outputs"] = [score_output(0.0, "")]
     write_notes(nb, report.notes)
-    nb.metadata["ftgrade"] = told(report)
+    nb["metadata"]["ftgrade"] = told(report)
 
 
 def write_check(cell: Any, check: CheckReport) -> None:
-    cell.outputs = [score_output(booked(check.score, cell.metadata.nbgrader.points), check_html(check))]
+    score = booked(check.score, cell["metadata"]["nbgrader"]["points"])
+    cell["outputs"] = [score_output(score, check_html(check))]
 
 
 def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
     """Put what the student's own cells printed and drew, or how they failed, under those cells."""
     by_number = {note.number: note for note in notes}
-    for cell in nb.cells:
-        note = by_number.get(cell.metadata.get("ftgrade", {}).get("number"))
-        if note is not None and cell.cell_type == "code":
+    for cell in nb["cells"]:
+        note = by_number.get(cell["metadata"].get("ftgrade", {}).get("number"))
+        if note is not None and cell["cell_type"] == "code":
             text = "\n".join(part for part in (note.printed.rstrip("\n"), note.error) if part)
-            cell.outputs = [output("stream", name="stdout", text=text)] if text else []
-            cell.outputs += [output("display_data", data={"image/png": one}) for one in note.pictures]
+            cell["outputs"] = [output("stream", name="stdout", text=text)] if text else []
+            cell["outputs"] += [output("display_data", data={"image/png": one}) for one in note.pictures]
 
 
 def told(report: Report) -> dict[str, Any]:
     """Return what the feedback page says about the submission as a whole."""
+    findings = [finding.words for finding in report.findings]
+    return {"title": title_of(home(), report.stem), "state": report.state, "findings": findings}
+
+
+@cache
+def title_of(catalog: Catalog, stem: str) -> str:
+    """Return a problem's title, or its stem if nobody gave it one."""
     try:
-        title = home().title(report.stem)
+        return catalog.title(stem)
     except GradingError:
-        title = report.stem
-    return {"title": title, "state": report.state, "findings": [finding.words for finding in report.findings]}
+        return stem

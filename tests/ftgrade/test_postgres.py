@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ftgrade.booking import STUDENT, enrol
+from ftgrade.booking import ENROL, STUDENT
 from ftgrade.catalog import home, load
 from ftgrade.errors import CourseFault
 from ftgrade.grade import Course
@@ -91,7 +91,7 @@ def test_two_instructors_who_meet_the_same_student_at_once_both_go_on(url: str):
             with engine.begin() as connection:
                 connection.execute(select(STUDENT.c.id))  # the transaction has begun
                 together.wait(60)
-                enrol(connection, f"new{number}")
+                connection.execute(ENROL, {"student": f"new{number}"})
 
     Base.metadata.create_all(engines[0])
     with ThreadPoolExecutor(2) as pool:

@@ -200,8 +200,8 @@ def landlock_version() -> int:
     return max(0, int(found))
 
 
-def landlock(readable: list[str], home: str) -> None:
-    """Give up every path but these for good: reading below `readable`, everything below `home`, no network.
+def landlock(readable: list[str], home: int) -> int:
+    """Return a descriptor of what Landlock leaves: reading below `readable`, everything below `home`, no network.
 
     A readable path that ends in a slash may be listed with all that is below it, its files not read.
     """
@@ -215,14 +215,14 @@ def landlock(readable: list[str], home: str) -> None:
     rules = system("landlock", LANDLOCK_CREATE_RULESET, attributes[:size], size, 0)
     devices = [(f"/dev/{name}", READ | WRITE_FILE) for name in DEVICES]
     given = [(path, READ_DIR if path.endswith("/") and path != "/" else READ) for path in readable]
-    for path, allowed in [*given, *devices, (home, files)]:
+    for path, allowed in [*given, *devices]:
         with contextlib.suppress(FileNotFoundError):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             mask = allowed if os.path.isdir(path) else allowed & ON_A_FILE
             system("landlock", LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", mask & files, place), 0)
             os.close(place)
-    system("landlock", LANDLOCK_RESTRICT_SELF, rules, 0)
-    os.close(rules)
+    system("landlock", LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", files, home), 0)
+    return rules
 
 
 # ---------------------------------------------------------------------------------------------------------- seccomp
@@ -272,7 +272,7 @@ EPERM, ENOSYS = 1, 38
 
 
 @functools.cache
-def program(machine: str, only: int | None = None) -> bytes:
+def program(machine: str, only: int | None) -> bytes:
     """Return the filter: the allowed calls, and for everything else an error.
 
     With `only`, the process's own number, it makes no process and signals itself alone; without it, it's alone in a
@@ -338,55 +338,64 @@ class Prison:
             become_nobody()
         os.environ.update(USER="student", LOGNAME="student")
         if "seccomp" in self.layers:
-            program(os.uname().machine)  # written once, not in every child
+            program(os.uname().machine, None)  # written once, not in every child
         call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # new credentials had cleared it
 
     def cell(self, limits: dict[str, int]) -> "Cell":
-        """Return the walls of one child, made before the fork."""
-        if "namespaces" not in self.layers:
+        """Return the walls of one child, made before the fork as far as they can be: a page that it touches costs it
+        more than the work that is done there."""
+        folder, alone = HOME, "namespaces" in self.layers
+        if alone:
+            place = tmpfs(limits["megabytes"], limits["entries"])
+            call("setns", self.own_pids, CLONE_NEWPID)
+            call("unshare", CLONE_NEWPID)  # the next child is the first process of a namespace, and its end ends all
+        else:
             folder = tempfile.mkdtemp(dir=self.base)
-            return Cell(self, folder, limits, os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
-        place = tmpfs(limits["megabytes"], limits["entries"])
-        call("setns", self.own_pids, CLONE_NEWPID)
-        call("unshare", CLONE_NEWPID)  # the next child is the first process of a namespace, and its end ends all
-        return Cell(self, HOME, limits, place)
+            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        os.environ.update(HOME=folder, TMPDIR=folder)
+        tempfile.tempdir = folder  # it had been looked up before
+        rules = landlock(["/"] if alone else self.readable, place) if "landlock" in self.layers else -1
+        return Cell(self.layers, folder, limits, place, rules)
 
 
 class Cell:
-    """The walls of one child, and the descriptor of its folder, which the grader gets too."""
+    """The walls of one child: the descriptors of its folder, which the grader gets too, and of Landlock's rules."""
 
-    def __init__(self, prison: Prison, folder: str, limits: dict[str, int], place: int) -> None:
-        self.prison, self.folder, self.limits, self.place = prison, folder, limits, place
+    def __init__(self, layers: list[str], folder: str, limits: dict[str, int], place: int, rules: int) -> None:
+        self.layers, self.folder, self.limits, self.place, self.rules = layers, folder, limits, place, rules
+
+    def close(self) -> None:
+        """Let go of the descriptors, once the child has its own."""
+        for descriptor in (self.place, self.rules):
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def confine(self, channel: int) -> None:
         """Take everything away from this process but its folder, what it may read, and the channel."""
-        layers = self.prison.layers
-        alone = "namespaces" in layers
+        alone = "namespaces" in self.layers
         os.setsid()
         if alone:
             call("unshare", CLONE_NEWNS)
             system("move_mount", MOVE_MOUNT, self.place, "", AT_FDCWD, HOME, MOVE_MOUNT_F_EMPTY_PATH)
         os.chdir(self.folder)
-        os.environ.update(HOME=self.folder, TMPDIR=self.folder)
-        tempfile.tempdir = self.folder  # it had been looked up before
-        os.closerange(3, channel)
-        os.closerange(channel + 1, 2**16)
         for name, limit in self.limits.items():
             if name.startswith("RLIMIT_"):
                 with contextlib.nullcontext() if LINUX else contextlib.suppress(OSError, ValueError):
                     resource.setrlimit(getattr(resource, name), (limit, limit))
         if LINUX:
             call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        if "landlock" in layers:
-            landlock(["/"] if alone else self.prison.readable, self.folder)
+        if "landlock" in self.layers:
+            system("landlock", LANDLOCK_RESTRICT_SELF, self.rules, 0)
+        os.closerange(3, channel)
+        os.closerange(channel + 1, 2**16)
         if alone:
             call("unshare", CLONE_NEWUSER)  # counts this child's processes and threads apart from its neighbours'
-        if layers:
+        if self.layers:
             set_capabilities(0)
         if LINUX:
             call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if "seccomp" in layers:
+        if "seccomp" in self.layers:
             seccomp(None if alone else os.getpid())
 
 
