@@ -25,7 +25,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,82 +41,116 @@ from ftgrade.gradebook import Book
 from ftgrade.judge import Judging, cases
 from ftgrade.nbgrader_step import grader_of
 from ftgrade.notebook import read_file
-from ftgrade.problem import Case, Refusal, calls_of
+from ftgrade.problem import Close, Refusal, Relation, calls_of, integer
 from ftgrade.sandbox.process import Sandbox
+from nbgrader.api import Gradebook
 from tqdm import tqdm
 
 SEED = 7
 WORKERS = os.cpu_count() or 1
 COMPARE = """
-def same(right, mine):
+def same(right, mine, rtol=1e-5, atol=1e-8, dtype=False):
     if isinstance(right, dict):
-        return isinstance(mine, dict) and right.keys() == mine.keys() and all(same(right[k], mine[k]) for k in right)
+        return isinstance(mine, dict) and right.keys() == mine.keys() and all(
+            same(right[k], mine[k], rtol, atol, dtype) for k in right)
     if isinstance(right, (list, tuple)):
-        return len(right) == len(mine) and all(same(a, b) for a, b in zip(right, mine))
-    if isinstance(right, str) or right is None:
-        return right == mine
-    right, mine = (np.asarray(value, dtype=float) for value in (right, mine))
-    return np.allclose(right, mine, rtol=1e-5, atol=1e-8, equal_nan=True)
+        return isinstance(mine, (list, tuple)) and len(right) == len(mine) and all(
+            same(a, b, rtol, atol, dtype) for a, b in zip(right, mine))
+    if isinstance(right, (str, bool)) or right is None:
+        return type(right) is type(mine) and right == mine
+    if dtype and torch.is_tensor(right) and torch.is_tensor(mine) and right.dtype != mine.dtype:
+        return False
+    right, mine = numbers(right), numbers(mine)
+    return right.shape == mine.shape and np.allclose(mine, right, rtol=rtol, atol=atol, equal_nan=True)
 
-def plain(value):
-    return value.detach().double().numpy() if torch.is_tensor(value) else value
+def numbers(value):
+    assert not isinstance(value, bool)
+    assert torch.is_tensor(value) or isinstance(value, (int, float, np.generic, np.ndarray))
+    return np.asarray(value.detach().double().numpy() if torch.is_tensor(value) else value, dtype=float)
 
-def deep(value):
-    if isinstance(value, (list, tuple)): return [deep(one) for one in value]
-    if isinstance(value, dict): return {key: deep(one) for key, one in value.items()}
-    return plain(value)
+def whole(right, mine):
+    return isinstance(mine, (int, np.integer)) and not isinstance(mine, bool) and int(mine) == right
+
+def read(text):
+    return decode(json.loads(text))
 """
 
 
 def decoder() -> str:
-    """Return the source of what reads inputs and values, as a cell of the assignment."""
+    """Return the source of what reads inputs and values and compares."""
     text = Path(str(worker.__file__)).read_text("utf-8")
     start, end = text.index("MAX_FRAME_BYTES"), text.index("# ----", text.index("def decode_array"))
     heads = "import base64, functools, json, struct, types\nfrom collections.abc import Callable, Iterable\n"
     return heads + "from typing import Any\nimport numpy as np, torch\n" + text[start:end] + COMPARE
 
 
-def assertions(judging: Judging, position: int) -> str:
+def decoder_cell() -> str:
+    """Return the cell that defines all that as attributes of one name, so that no student's name is lost."""
+    return f"import types\n_grader = types.SimpleNamespace()\nexec({decoder()!r}, vars(_grader))\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Assertions:
+    """A graded cell's source, and whether it asks all that the check asks and as the check does."""
+
+    source: str
+    complete: bool
+
+
+def assertions(judging: Judging, position: int) -> Assertions:
     """Return a graded cell: the cases of one check with the reference's values, asserted."""
-    lines: list[str] = []
-    for case in cases(judging.problem.checks[position], position, SEED):
-        request = case.call.request if isinstance(case, Case | Refusal) else None
-        if request is None or request["build"] or request["backward"]:
+    check, lines = judging.problem.checks[position], list[str]()
+    equals = "_grader.same(_right, _mine)"
+    if isinstance(check.same, Close):
+        equals = f"_grader.same(_right, _mine, {check.same.rtol!r}, {check.same.atol!r}, {check.same.dtype!r})"
+    elif check.same is integer:
+        equals = "_grader.whole(_right, _mine)"
+    complete = isinstance(check.same, Close) or check.same is integer
+    for case in cases(check, position, SEED):
+        if isinstance(case, Relation) or case.call.build or case.call.backward:
+            complete = False
             continue
-        given = f"args = [decode(a) for a in json.loads({json.dumps(json.dumps(request['arguments']))})]\n"
-        given += (
-            f"words = {{k: decode(v) for k, v in json.loads({json.dumps(json.dumps(request['keywords']))}).items()}}\n"
-        )
+        arguments, keywords = (
+            worker.encode(tuple(case.call.arguments)), worker.encode(dict(case.call.keywords))
+        )  # fmt: skip
+        given = f"_words = _grader.read({json.dumps(json.dumps(keywords))})\n"
+        given += f"_given = _grader.read({json.dumps(json.dumps(arguments))})\n"
+        asked = f"{case.call.function}(*_given, **_words)"
         if isinstance(case, Refusal):
             lines.append(
-                f"{given}try:\n    {case.call.function}(*args, **words)\nexcept ValueError as error:\n"
+                f"{given}try:\n    {asked}\nexcept ValueError as error:\n"
                 f"    assert {case.keyword.lower()!r} in str(error).lower()\nelse:\n    raise AssertionError\n"
             )
         elif isinstance(expected := judging.reference([case.call])[0], Value):
-            value = json.dumps(json.dumps(worker.encode(expected.value)))
-            lines.append(
-                f"{given}got = deep({case.call.function}(*args, **words))\n"
-                f"assert same(deep(decode(json.loads({value}))), got)\n"
-            )
-    return "\n".join(lines) or "pass"
+            right = f"_grader.read({json.dumps(json.dumps(worker.encode(expected.value)))})"
+            lines.append(f"{given}_right, _mine = {right}, {asked}\nassert {equals}\n")
+            if case.pure:
+                lines.append(f"assert _grader.same(_grader.read({json.dumps(json.dumps(arguments))}), _given, 0, 0)\n")
+    return Assertions("\n".join(lines) or "pass", complete and bool(lines))
 
 
-def stock_course(catalog: Catalog, stem: str, root: Path) -> None:
-    """Write and release an ordinary nbgrader assignment that asks the same."""
+def stock_course(catalog: Catalog, stem: str, root: Path) -> list[str]:
+    """Write and release an ordinary nbgrader assignment that asks the same; return its complete checks.
+
+    Its graded cells stand at its end, since a check may call what a later cell defines.
+    """
     judging = Judging(catalog, stem)
-    names = {check.name: position for position, check in enumerate(judging.problem.checks)}
+    asked = {check.name: assertions(judging, position) for position, check in enumerate(judging.problem.checks)}
     document = json.loads(build.problem_notebook(catalog, stem))
-    for cell in document["cells"]:
-        mark = cell["metadata"].get("nbgrader", {})
-        if mark.get("grade") and mark["grade_id"] in names:
-            cell["source"] = assertions(judging, names[mark["grade_id"]])
-        elif mark.get("grade") and cell["cell_type"] == "code":
-            cell["source"] = "pass"
-    first = next(place for place, cell in enumerate(document["cells"]) if cell["cell_type"] == "code")
-    document["cells"].insert(first + 1, build.code(decoder(), **build.marks("decoder")) | {"id": "decoder"})
+    graded = [cell for cell in document["cells"] if is_graded(cell)]
+    for cell in graded:
+        name = cell["metadata"]["nbgrader"]["grade_id"]
+        cell["source"] = asked[name].source if name in asked else "pass"
+    reader = build.code(decoder_cell(), **build.marks("decoder")) | {"id": "decoder"}
+    document["cells"] = [*(cell for cell in document["cells"] if not is_graded(cell)), reader, *graded]
     (root / "source" / stem).mkdir(parents=True)
     (root / "source" / stem / f"{stem}.ipynb").write_text(json.dumps(document))
     nbgrader(root, "generate_assignment", stem)
+    return [name for name, cell in asked.items() if cell.complete]
+
+
+def is_graded(cell: dict[str, Any]) -> bool:
+    return cell["cell_type"] == "code" and bool(cell["metadata"].get("nbgrader", {}).get("grade"))
 
 
 def nbgrader(root: Path, *words: str) -> tuple[float, float]:
@@ -148,18 +183,68 @@ def hand_in(root: Path, stem: str, student: str, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-def stock_seconds(catalog: Catalog, stem: str, few: int, many: int) -> tuple[float, float]:
-    """Return the CPU seconds of stock nbgrader for each further submission: to grade it, and to write its page."""
+Scores = dict[tuple[str, str], float | None]
+"""By student and check."""
+
+
+def stock_seconds(catalog: Catalog, stem: str, few: int, many: int) -> tuple[float, float, Scores]:
+    """Return the CPU seconds of stock nbgrader for each further submission: to grade it, and to write its page.
+
+    Also what it gave for each complete check; None if it could not grade a submission.
+    """
     spent: list[tuple[float, float]] = []
+    given: Scores = {}
     for count in (few, many):
         with tempfile.TemporaryDirectory() as name:
             root = Path(name)
-            stock_course(catalog, stem, root)
+            complete = stock_course(catalog, stem, root)
             for student, text in submissions(catalog, stem, count):
                 hand_in(root, stem, student, stock_form(root, stem, text))
             spent.append((nbgrader(root, "autograde", stem)[0], nbgrader(root, "generate_feedback", stem)[0]))
+            given = stock_scores(root, stem, complete)
     graded, shown = ((more - less) / (many - few) for less, more in zip(*spent, strict=True))
-    return graded, shown
+    return graded, shown, given
+
+
+def stock_scores(root: Path, stem: str, checks: list[str]) -> Scores:
+    """Return what stands in stock nbgrader's gradebook."""
+    with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
+        return {
+            (submission.student.id, grade.name): grade.auto_score
+            for submission in gradebook.notebook_submissions(stem, stem)
+            for grade in submission.grades
+            if grade.name in checks
+        }
+
+
+def our_scores(catalog: Catalog, stem: str, count: int) -> Scores:
+    """Return what we give for the very cases that the assertions ask."""
+    judging, found = Judging(catalog, stem), Scores()
+    sandbox = Sandbox(strongest(kept_here()))
+    for student, text in submissions(catalog, stem, count):
+        with session(judging, sandbox, text) as opened:
+            for verdict in judging.judge(opened.ask, [SEED]):
+                found[student, verdict.check.name] = verdict.score
+    sandbox.close()
+    return found
+
+
+def compared(stock: Scores, ours: Scores) -> str:
+    """Return how many of stock's scores are ours, and which ones aren't."""
+    other = [f"{student} {check} {given} beside {ours[student, check]}" for (student, check), given in stock.items()
+             if given is None or abs(given - (ours[student, check] or 0.0)) > 1e-9]  # fmt: skip
+    return f"{len(stock) - len(other)} of {len(stock)} scores are stock's" + "".join(f"; {words}" for words in other)
+
+
+@contextlib.contextmanager
+def session(judging: Judging, sandbox: Sandbox, text: str) -> Generator[Session]:
+    """Open a session with a submission's cells."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "submission.ipynb"
+        path.write_text(text, "utf-8")
+        cells, _ = answer_cells(read_file(path), {check.name for check in judging.problem.judged})
+    with Session(sandbox, cells, judging.problem.call_seconds) as opened:
+        yield opened
 
 
 OTTER_TEST = """OK_FORMAT = False
@@ -182,7 +267,7 @@ def otter_seconds(catalog: Catalog, stem: str, otter: str, count: int) -> float:
         root = Path(name)
         (root / "tests").mkdir()
         for position, check in enumerate(judging.problem.checks):
-            source = decoder() + assertions(judging, position)
+            source = decoder_cell() + assertions(judging, position).source
             text = OTTER_TEST.format(name=check.name, points=check.points, source=source)
             (root / "tests" / f"{check.name}.py").write_text(text)
         subprocess.run(
@@ -199,14 +284,18 @@ def otter_seconds(catalog: Catalog, stem: str, otter: str, count: int) -> float:
 
 
 def stock_form(root: Path, stem: str, text: str) -> str:
-    """Return the released stock notebook with a submission's answers."""
-    released = json.loads((root / "release" / stem / f"{stem}.ipynb").read_text("utf-8"))
-    answers = {cell["metadata"]["nbgrader"]["grade_id"]: cell["source"] for cell in json.loads(text)["cells"]
-               if cell["metadata"].get("nbgrader", {}).get("solution")}  # fmt: skip
-    for cell in released["cells"]:
-        name = cell["metadata"].get("nbgrader", {}).get("grade_id")
-        cell["source"] = answers.get(name, cell["source"])
-    return json.dumps(released)
+    """Return a submission with the released stock notebook's graded cells, at the end, instead of ours.
+
+    Cells that were given with an earlier release go on as the student's own; nbgrader refuses ids that it doesn't know.
+    """
+    released = json.loads((root / "release" / stem / f"{stem}.ipynb").read_text("utf-8"))["cells"]
+    names = [cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in released]
+    document = json.loads(text)
+    mine = [cell for cell in document["cells"] if not is_graded(cell)]
+    for cell in mine:
+        if cell["metadata"].get("nbgrader", {}).get("grade_id") not in names:
+            cell["metadata"].pop("nbgrader", None)
+    return json.dumps(document | {"cells": mine + released[names.index("decoder") :]})
 
 
 def tree_seconds(sandbox: Sandbox) -> float:
@@ -247,7 +336,7 @@ def our_seconds(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def timed(owner: type, name: str) -> Iterator[list[float]]:
+def timed(owner: type, name: str) -> Generator[list[float]]:
     """Give the CPU seconds of each call of a method in this thread."""
     method, spent = getattr(owner, name), list[float]()
 
@@ -268,13 +357,9 @@ def timed(owner: type, name: str) -> Iterator[list[float]]:
 def private_bytes(catalog: Catalog, stem: str) -> int:
     """Return what one child has for itself when it has answered everything, in bytes."""
     judging, sandbox = Judging(catalog, stem), Sandbox(strongest(kept_here()))
-    with tempfile.TemporaryDirectory() as name:
-        hand_in(Path(name), stem, "s", next(submissions(catalog, stem, 1))[1])
-        read = read_file(Path(name) / "submitted" / "s" / stem / f"{stem}.ipynb")
-    cells, _ = answer_cells(read, {check.name for check in judging.problem.judged})
-    with Session(sandbox, cells, judging.problem.call_seconds) as session:
-        judging.judge(session.ask, [0, 1, 2])
-        text = Path(f"/proc/{session.loaded().pid}/smaps_rollup").read_text()
+    with session(judging, sandbox, next(submissions(catalog, stem, 1))[1]) as opened:
+        judging.judge(opened.ask, [0, 1, 2])
+        text = Path(f"/proc/{opened.loaded().pid}/smaps_rollup").read_text()
     sandbox.close()
     return int(text.partition("Private_Dirty:")[2].split()[0]) * 1024
 
@@ -338,13 +423,15 @@ def main() -> None:
     print("problem  stock    ours     stock/ours  floor    ours/floor  page: stock  ours    private")
     for name in tqdm(arguments.stems, desc="problems"):
         stem = catalog.stem(name)
-        stock, stock_page = stock_seconds(catalog, stem, 2, 2 + arguments.submissions)
+        count = 2 + arguments.submissions
+        stock, stock_page, given = stock_seconds(catalog, stem, 2, count)
         ours, our_page = our_seconds(catalog, stem, 48)
         floor, private = floor_seconds(catalog, stem, arguments.submissions), private_bytes(catalog, stem) / 2**20
         tqdm.write(
             f"{stem[:3]:<8} {stock:<8.3f} {ours:<8.4f} {stock / ours:<11.1f} {floor:<8.4f} {ours / floor:<11.2f} "
             f"{stock_page:<12.3f} {our_page:<7.4f} {private:.1f} MiB"
         )
+        tqdm.write(f"{stem[:3]:<8} {compared(given, our_scores(catalog, stem, count))}")
         if arguments.otter:
             tqdm.write(f"{stem[:3]:<8} {otter_seconds(catalog, stem, arguments.otter, 4):.3f} for each `otter run`")
     if arguments.class_of:

@@ -74,6 +74,8 @@ class Verdict:
     outcomes: tuple[Outcome, ...]
     status: str
     difference: Difference | None = None
+    explained: dict[str, bool] = field(default_factory=dict[str, bool], compare=False)
+    """By a mistake's name, whether it fails this case in this very way, as far as that was asked."""
 
     @property
     def case(self) -> AnyCase:
@@ -239,7 +241,7 @@ class Judging:
         return [
             mistake
             for mistake in mistakes
-            if mistake.replaces in reached and all(self.coincides(check, verdict, mistake) for verdict in failed)
+            if mistake.replaces in reached and all(self.explains(check, verdict, mistake) for verdict in failed)
         ]
 
     def asked(self, mistake: Mistake) -> Told:
@@ -248,8 +250,14 @@ class Judging:
             self.mistaken[mistake.name] = local(with_mistake(self.catalog, self.stem, mistake))
         return self.mistaken[mistake.name]
 
+    def explains(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
+        """Say whether a mistake fails a case in the very way in which the student failed it, which is found out once."""
+        if mistake.name not in verdict.explained:
+            verdict.explained[mistake.name] = self.coincides(check, verdict, mistake)
+        return verdict.explained[mistake.name]
+
     def coincides(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
-        """Say whether a mistake fails a case in the very way in which the student failed it."""
+        """Say whether a mistake's outcomes are the student's, and fail as they do."""
         posed = verdict.posed
         if mistake.name not in posed.mistaken:
             posed.mistaken[mistake.name] = tuple(self.asked(mistake)(calls_of(posed.case)))

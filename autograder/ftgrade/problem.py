@@ -158,9 +158,10 @@ class Close:
             bound = self.atol + self.rtol * np.abs(right)
             if ((np.abs(mine - right) <= bound) & (bound < math.inf)).all():
                 return None  # as nearly always, and a quarter of what numpy.allclose takes, which knows the rest
-            if np.allclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True):
+            known = np.isfinite(right)
+            if not known.all() and np.allclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True):
                 return None
-            if not np.isfinite(mine[np.isfinite(right)]).all():
+            if not np.isfinite(mine[known]).all():
                 return Difference("a value is NaN or infinite where a finite one was expected")
             finite = np.isfinite(mine) & np.isfinite(right)
             largest = float(np.abs(mine - right)[finite].max()) if finite.any() else None

@@ -98,7 +98,12 @@ def parsed(text: bytes) -> Any:
 
 def read_exactly(receive: Callable[[int], bytes], length: int) -> bytes:
     """Return exactly `length` bytes, or raise EOFError."""
-    parts: list[bytes] = []
+    whole = receive(min(length, 2**20)) if length else b""
+    if len(whole) == length:
+        return whole  # as nearly always
+    if not whole:
+        raise EOFError("the other end closed the channel")
+    parts, length = [whole], length - len(whole)
     while length:
         part = receive(min(length, 2**20))
         if not part:
