@@ -9,7 +9,8 @@ further submission: the slope between two class sizes for stock, whose start-up 
 three further groups of students for ours, where every process's time is counted. Feedback pages, which `ftgrade grade`
 writes too and stock makes in another command, stand apart. `floor` is `floor.py`: a bare fork that runs the cells and
 makes the hidden calls without any walls, channel, judging or bookkeeping. `private` is what a child has for itself in
-the end.
+the end. Below it stands how many of stock's scores are ours for the very same cases, and which aren't, over the checks
+whose cases all have that form.
 
 With --otter the same assertions are `otter run`'s tests: a process of its own for each submission, start-up included.
 With --class-of the command lines run from start to end on one problem: `ftgrade grade`, then `nbgrader autograde`.
@@ -28,7 +29,7 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from ftgrade import build, worker
@@ -365,7 +366,10 @@ def private_bytes(catalog: Catalog, stem: str) -> int:
 
 
 def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
-    """Return the CPU seconds of a bare child that runs the cells and makes the hidden calls."""
+    """Return the CPU seconds of a bare child that runs the cells and makes the hidden calls.
+
+    As many run at once as there are workers of ours: neighbours on one processor slow each other down.
+    """
     judging = Judging(catalog, stem)
     calls = [
         call.request for seed in range(3) for position in range(len(judging.problem.checks))
@@ -380,8 +384,9 @@ def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
             work.append({"cells": [cell.source for cell in cells], "calls": calls})
         path = Path(name) / "work.json"
         path.write_text(json.dumps(work))
-        floor = Path(__file__).with_name("floor.py")
-        return float(subprocess.run([sys.executable, floor, path], check=True, capture_output=True, text=True).stdout)
+        command = [sys.executable, str(Path(__file__).with_name("floor.py")), str(path)]
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)]
+        return mean(float(process.communicate()[0]) for process in running)
 
 
 def whole_class(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:

@@ -44,7 +44,12 @@ ASSIGNMENT, NOTEBOOK, CELL, STUDENT, SUBMITTED, SUBMITTED_NOTEBOOK, GRADE, COMME
 
 THERE = (
     select(SUBMITTED.c.id, SUBMITTED.c.timestamp, SUBMITTED.c.extension, SUBMITTED_NOTEBOOK.c.id.label("notebook"))
-    .select_from(SUBMITTED.outerjoin(SUBMITTED_NOTEBOOK, SUBMITTED_NOTEBOOK.c.assignment_id == SUBMITTED.c.id))
+    .outerjoin_from(
+        SUBMITTED,
+        SUBMITTED_NOTEBOOK,
+        (SUBMITTED_NOTEBOOK.c.assignment_id == SUBMITTED.c.id)
+        & (SUBMITTED_NOTEBOOK.c.notebook_id == bindparam("notebook_id")),
+    )
     .where(SUBMITTED.c.assignment_id == bindparam("assignment"), SUBMITTED.c.student_id == bindparam("student"))
 )
 """What is there of a student's submission."""
@@ -186,7 +191,8 @@ class Ledger:
 
     def write(self, connection: Connection, student: str, document: Notebook) -> Standing:
         """Write the records of one submission: scores, comments, what the late policy takes; return what stands now."""
-        there = connection.execute(THERE, {"assignment": self.assignment_id, "student": student}).first()
+        asked = {"assignment": self.assignment_id, "notebook_id": self.notebook_id, "student": student}
+        there = connection.execute(THERE, asked).first()
         standing = self.read(connection, student)[student] if there else Standing()
         booked = Standing(handed_in=there.timestamp, extension=there.extension) if there else Standing()
         standing.handed_in, standing.extension = self.terms(student, booked)

@@ -251,7 +251,7 @@ class Judging:
         return self.mistaken[mistake.name]
 
     def explains(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
-        """Say whether a mistake fails a case in the very way in which the student failed it, which is found out once."""
+        """Say whether a mistake fails a case in the very way in which the student did, which is found out once."""
         if mistake.name not in verdict.explained:
             verdict.explained[mistake.name] = self.coincides(check, verdict, mistake)
         return verdict.explained[mistake.name]

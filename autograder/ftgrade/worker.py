@@ -49,6 +49,7 @@ TORCH_DTYPES = {
         torch.float16, torch.bfloat16, torch.float32, torch.float64,
     )
 }  # fmt: skip
+TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 class FrameError(Exception):
@@ -154,14 +155,15 @@ def encode(value: Any, depth: int = 0) -> Any:
 
 
 def encode_tensor(value: torch.Tensor) -> Any:
-    name = str(value.dtype).removeprefix("torch.")
-    if name not in TORCH_DTYPES or value.layout is not torch.strided or value.device.type != "cpu":
+    name = TORCH_NAMES.get(value.dtype)
+    if name is None or value.layout is not torch.strided or not value.is_cpu:
+        name = str(value.dtype).removeprefix("torch.")
         return {"other": f"torch.Tensor ({name}, {value.layout}, {value.device.type})"}
-    if value.numel() * value.element_size() > MAX_FRAME_BYTES // 2:
+    if value.nbytes > MAX_FRAME_BYTES // 2:
         raise FrameError("a tensor of this size does not cross")
-    plain = value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    plain = value.view(torch.int16) if value.dtype is torch.bfloat16 else value  # which numpy doesn't know
     flags = {"requires_grad": value.requires_grad, "inference": value.is_inference()}
-    return array(name, value.shape, plain.view(torch.uint8).numpy().tobytes(), "torch") | flags
+    return array(name, value.shape, plain.numpy(force=True).tobytes(), "torch") | flags
 
 
 def array(dtype: str, shape: Iterable[int], data: bytes, library: str) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def decode_array(data: dict[str, Any]) -> Any:
     if data.get("inference"):
         with torch.inference_mode():
             return value.clone()
-    return value.requires_grad_(bool(data.get("requires_grad")) and value.is_floating_point())
+    return value.requires_grad_() if data.get("requires_grad") and value.is_floating_point() else value
 
 
 # ------------------------------------------------------------------------------------------------- running a cell
