@@ -205,7 +205,7 @@ def parse_outcome(reply: dict[str, Any]) -> Outcome:
 
 def valid_text(text: str) -> str:
     """Replace lone surrogates, which Python and JSON allow and no file could take."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def raised(error: dict[str, Any]) -> Raised:

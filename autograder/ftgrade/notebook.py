@@ -133,8 +133,11 @@ def cell_of(number: int, raw: Any) -> Cell | None:
     if not isinstance(raw, dict) or raw.get("cell_type") not in ("code", "markdown", "raw"):
         return None
     source = raw.get("source", "")
-    if isinstance(source, list) and all(isinstance(line, str) for line in source):
-        source = "".join(source)
+    if isinstance(source, list):
+        try:
+            source = "".join(source)
+        except TypeError:  # not all of them are text
+            return None
     if not isinstance(source, str):
         return None
     return Cell(number, raw["cell_type"], valid_text(source), grade_id_of(raw.get("metadata")))

@@ -501,8 +501,8 @@ def requests(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]
 def fork() -> int:
     """Fork as the C library does; return 0 in the child. Raises OSError.
 
-    Python's own would mend locks and reseed generators besides, which in a process of one thread that holds no lock is
-    240 pages written to for nothing, and other random numbers in each run of a notebook that sets no seed.
+    Python's own would mend locks besides, which nobody holds in a process of one thread, and reseed `random`: a notebook
+    that sets no seed would draw other numbers in each run.
     """
     pid = ctypes.PyDLL(None, use_errno=True).fork()
     if pid < 0:
@@ -595,6 +595,7 @@ def parent(control: socket.socket, prison: Prison) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)  # what children write there is read by nobody, and a full pipe would stop them
     os.close(nowhere)
+    seed_everything()
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
     gather_pages(memory)

@@ -1,6 +1,7 @@
 """The prison: every backend of this machine is tried for real, from its walls' own arithmetic to escapes."""
 
 import ast
+import contextlib
 import os
 import socket
 import struct
@@ -87,6 +88,15 @@ print(torch.backends.cpu.get_cpu_capability(), hashlib.sha256(back.numpy().tobyt
 """
     with sandboxes["none"].worker() as free:
         assert printed(worker, source) == printed(free, source)
+
+
+def test_a_notebook_that_sets_no_seed_draws_the_same_numbers_in_every_run(worker: Worker):
+    source = "import random, numpy, torch\nprint(random.random(), numpy.random.rand(), torch.rand(1).item())"
+    first = printed(worker, source)
+    with contextlib.closing(Sandbox(BACKENDS["namespaces"])) as another:
+        for _ in range(2):
+            with another.worker() as fresh:
+                assert printed(fresh, source) == first
 
 
 def test_packages_whose_text_answers_questions_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
