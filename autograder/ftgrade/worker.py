@@ -501,8 +501,8 @@ def requests(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]
 def fork() -> int:
     """Fork as the C library does; return 0 in the child. Raises OSError.
 
-    Python's own would mend locks besides, which nobody holds in a process of one thread, and reseed `random`: a notebook
-    that sets no seed would draw other numbers in each run.
+    Python's own would mend locks besides, which nobody holds in a process of one thread, and reseed `random`: a
+    notebook that sets no seed would draw other numbers in each run.
     """
     pid = ctypes.PyDLL(None, use_errno=True).fork()
     if pid < 0:
