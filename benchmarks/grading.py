@@ -18,10 +18,10 @@ With --class-of the command lines run from start to end on one problem: `ftgrade
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -178,6 +178,19 @@ def submissions(catalog: Catalog, stem: str, count: int) -> Iterator[tuple[str, 
         yield f"s{number:03}", kind[number // 2 % len(kind)]
 
 
+@functools.cache
+def workshop() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for all that is made here: nothing is deleted before the end.
+
+    ext4 looks past every inode that was deleted in the last minutes, which tripled the time of a new folder.
+    """
+    return tempfile.TemporaryDirectory(prefix="ftgrade-benchmark-")
+
+
+def new_folder() -> Path:
+    return Path(tempfile.mkdtemp(dir=workshop().name))
+
+
 def hand_in(root: Path, stem: str, student: str, text: str) -> None:
     path = root / "submitted" / student / stem / f"{stem}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,13 +209,12 @@ def stock_seconds(catalog: Catalog, stem: str, few: int, many: int) -> tuple[flo
     spent: list[tuple[float, float]] = []
     given: Scores = {}
     for count in (few, many):
-        with tempfile.TemporaryDirectory() as name:
-            root = Path(name)
-            complete = stock_course(catalog, stem, root)
-            for student, text in submissions(catalog, stem, count):
-                hand_in(root, stem, student, stock_form(root, stem, text))
-            spent.append((nbgrader(root, "autograde", stem)[0], nbgrader(root, "generate_feedback", stem)[0]))
-            given = stock_scores(root, stem, complete)
+        root = new_folder()
+        complete = stock_course(catalog, stem, root)
+        for student, text in submissions(catalog, stem, count):
+            hand_in(root, stem, student, stock_form(root, stem, text))
+        spent.append((nbgrader(root, "autograde", stem)[0], nbgrader(root, "generate_feedback", stem)[0]))
+        given = stock_scores(root, stem, complete)
     graded, shown = ((more - less) / (many - few) for less, more in zip(*spent, strict=True))
     return graded, shown, given
 
@@ -242,10 +254,9 @@ def compared(stock: Scores, ours: Scores) -> str:
 @contextlib.contextmanager
 def session(judging: Judging, sandbox: Sandbox, text: str) -> Generator[Session]:
     """Open a session with a submission's cells."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "submission.ipynb"
-        path.write_text(text, "utf-8")
-        cells, _ = answer_cells(read_file(path), {check.name for check in judging.problem.judged})
+    path = new_folder() / "submission.ipynb"
+    path.write_text(text, "utf-8")
+    cells, _ = answer_cells(read_file(path), {check.name for check in judging.problem.judged})
     with Session(sandbox, cells, judging.problem.call_seconds) as opened:
         yield opened
 
@@ -266,23 +277,22 @@ def asserted(env):
 def otter_seconds(catalog: Catalog, stem: str, otter: str, count: int) -> float:
     """Return the CPU seconds of `otter run` for each submission, which is a process of its own."""
     judging = Judging(catalog, stem)
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        (root / "tests").mkdir()
-        for position, check in enumerate(judging.problem.checks):
-            source = decoder_cell() + assertions(judging, position).source
-            text = OTTER_TEST.format(name=check.name, points=check.points, source=source)
-            (root / "tests" / f"{check.name}.py").write_text(text)
-        subprocess.run(
-            [otter, "generate", "-t", "tests", "-o", "autograder.zip"], cwd=root, check=True, capture_output=True
-        )
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        for student, text in submissions(catalog, stem, count):
-            (root / f"{student}.ipynb").write_text(text, "utf-8")
-            words = [otter, "run", "-a", "autograder.zip", "-o", student, f"{student}.ipynb"]
-            (root / student).mkdir()
-            subprocess.run(words, cwd=root, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    root = new_folder()
+    (root / "tests").mkdir()
+    for position, check in enumerate(judging.problem.checks):
+        source = decoder_cell() + assertions(judging, position).source
+        text = OTTER_TEST.format(name=check.name, points=check.points, source=source)
+        (root / "tests" / f"{check.name}.py").write_text(text)
+    subprocess.run(
+        [otter, "generate", "-t", "tests", "-o", "autograder.zip"], cwd=root, check=True, capture_output=True
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for student, text in submissions(catalog, stem, count):
+        (root / f"{student}.ipynb").write_text(text, "utf-8")
+        words = [otter, "run", "-a", "autograder.zip", "-o", student, f"{student}.ipynb"]
+        (root / student).mkdir()
+        subprocess.run(words, cwd=root, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / count
 
 
@@ -317,25 +327,25 @@ def our_seconds(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
 
     To grade it is reading, walls, cells, calls, judging, the stored report, the gradebook and autograded/.
     """
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        course = Course(root)
-        grader, book = grader_of(root), Book(course)
-        book.demand_released(stem)
-        spent, shown = list[float](), list[float]()
-        for group in ("first", "second", "third", "fourth"):
-            shutil.rmtree(root / "submitted", ignore_errors=True)
-            for student, text in submissions(catalog, stem, count):
-                hand_in(root, stem, f"{group}-{student}", text)
-            with book.ledgers([stem]) as ledgers, timed(Ledger, "show") as pages:
-                start = time.process_time() + tree_seconds(grader.sandbox)
-                for report in grade_class(grader, [stem], WORKERS):
-                    ledgers.book(report)
-                taken = time.process_time() + tree_seconds(grader.sandbox) - start
-            shown.append(sum(pages) / count)
-            spent.append(taken / count - shown[-1])
-        grader.close()
-        return median(spent[1:]), median(shown[1:])
+    root = new_folder()
+    course = Course(root)
+    grader, book = grader_of(root), Book(course)
+    book.demand_released(stem)
+    spent, shown = list[float](), list[float]()
+    for group in ("first", "second", "third", "fourth"):
+        if (root / "submitted").exists():
+            (root / "submitted").rename(root / f"before-{group}")
+        for student, text in submissions(catalog, stem, count):
+            hand_in(root, stem, f"{group}-{student}", text)
+        with book.ledgers([stem]) as ledgers, timed(Ledger, "show") as pages:
+            start = time.process_time() + tree_seconds(grader.sandbox)
+            for report in grade_class(grader, [stem], WORKERS):
+                ledgers.book(report)
+            taken = time.process_time() + tree_seconds(grader.sandbox) - start
+        shown.append(sum(pages) / count)
+        spent.append(taken / count - shown[-1])
+    grader.close()
+    return median(spent[1:]), median(shown[1:])
 
 
 @contextlib.contextmanager
@@ -378,39 +388,36 @@ def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
         for posed in judging.posed(position, seed) for call in calls_of(posed.case)
     ]  # fmt: skip
     work: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
-        for student, text in submissions(catalog, stem, count):
-            hand_in(Path(name), stem, student, text)
-            read = read_file(Path(name) / "submitted" / student / stem / f"{stem}.ipynb")
-            cells, _ = answer_cells(read, {check.name for check in judging.problem.judged})
-            work.append({"cells": [cell.source for cell in cells], "calls": calls})
-        path = Path(name) / "work.json"
-        path.write_text(json.dumps(work))
-        command = [sys.executable, str(Path(__file__).with_name("floor.py")), str(path)]
-        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)]
-        return mean(float(process.communicate()[0]) for process in running)
+    root = new_folder()
+    for student, text in submissions(catalog, stem, count):
+        hand_in(root, stem, student, text)
+        read = read_file(root / "submitted" / student / stem / f"{stem}.ipynb")
+        cells, _ = answer_cells(read, {check.name for check in judging.problem.judged})
+        work.append({"cells": [cell.source for cell in cells], "calls": calls})
+    path = root / "work.json"
+    path.write_text(json.dumps(work))
+    command = [sys.executable, str(Path(__file__).with_name("floor.py")), str(path)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)]
+    return mean(float(process.communicate()[0]) for process in running)
 
 
 def whole_class(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
     """Return the wall seconds of both command lines for a class, start-up included."""
     found: list[float] = []
     for ours in (True, False):
-        with tempfile.TemporaryDirectory() as name:
-            root = Path(name)
-            if ours:
-                subprocess.run(ftgrade("release", stem, root), check=True, stdout=subprocess.DEVNULL)
-            else:
-                stock_course(catalog, stem, root)
-            for student, text in submissions(catalog, stem, count):
-                hand_in(root, stem, student, text if ours else stock_form(root, stem, text))
-            start = time.monotonic()
-            if ours:
-                subprocess.run(ftgrade("grade", stem, root), check=False, stdout=subprocess.DEVNULL)
-            else:
-                nbgrader(root, "autograde", stem)
-            found.append(time.monotonic() - start)
-            shutil.rmtree(root, ignore_errors=True)
-            root.mkdir(exist_ok=True)
+        root = new_folder()
+        if ours:
+            subprocess.run(ftgrade("release", stem, root), check=True, stdout=subprocess.DEVNULL)
+        else:
+            stock_course(catalog, stem, root)
+        for student, text in submissions(catalog, stem, count):
+            hand_in(root, stem, student, text if ours else stock_form(root, stem, text))
+        start = time.monotonic()
+        if ours:
+            subprocess.run(ftgrade("grade", stem, root), check=False, stdout=subprocess.DEVNULL)
+        else:
+            nbgrader(root, "autograde", stem)
+        found.append(time.monotonic() - start)
     return found[0], found[1]
 
 
@@ -419,6 +426,11 @@ def ftgrade(command: str, stem: str, root: Path) -> list[str]:
 
 
 def main() -> None:
+    with workshop():
+        measure()
+
+
+def measure() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stems", nargs="*", default=["p03"])
     parser.add_argument("--submissions", type=int, default=6)
