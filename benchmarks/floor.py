@@ -19,8 +19,6 @@ import matplotlib.pyplot as _  # noqa: F401  # pyright: ignore[reportUnusedImpor
 import torch._dynamo
 from ftgrade import worker
 
-ROUNDS = 3
-
 
 def done_inside(work: dict[str, Any]) -> None:
     """Run the cells and make the calls, as assertions in the notebook would."""
@@ -63,14 +61,14 @@ def main() -> None:
     gc.freeze()
     worker.gather_pages(memory)
     before = cpu_seconds()
-    for work in submissions * ROUNDS:
+    for work in submissions:
         pid = os.fork()
         if pid == 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             done_inside(work)
             os._exit(0)
         os.waitpid(pid, 0)
-    print((cpu_seconds() - before) / len(submissions) / ROUNDS)
+    print((cpu_seconds() - before) / len(submissions))
 
 
 if __name__ == "__main__":

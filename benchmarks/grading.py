@@ -49,6 +49,7 @@ from tqdm import tqdm
 
 SEED = 7
 WORKERS = os.cpu_count() or 1
+CLASS = 48
 COMPARE = """
 def same(right, mine, rtol=1e-5, atol=1e-8, dtype=False):
     if isinstance(right, dict):
@@ -74,6 +75,12 @@ def whole(right, mine):
 
 def read(text):
     return decode(json.loads(text))
+
+@functools.cache
+def builder(source):
+    names = {}
+    exec(source, names)
+    return next(value for value in names.values() if isinstance(value, types.FunctionType))()
 """
 
 
@@ -108,7 +115,7 @@ def assertions(judging: Judging, position: int) -> Assertions:
         equals = "_grader.whole(_right, _mine)"
     complete = isinstance(check.same, Close) or check.same is integer
     for case in cases(check, position, SEED):
-        if isinstance(case, Relation) or case.call.build or case.call.backward:
+        if isinstance(case, Relation) or case.call.backward:
             complete = False
             continue
         arguments, keywords = (
@@ -117,6 +124,9 @@ def assertions(judging: Judging, position: int) -> Assertions:
         given = f"_words = _grader.read({json.dumps(json.dumps(keywords))})\n"
         given += f"_given = _grader.read({json.dumps(json.dumps(arguments))})\n"
         asked = f"{case.call.function}(*_given, **_words)"
+        if case.call.build:
+            given += f"_given, _observe = _grader.builder({case.call.build!r})(*_given)\n"
+            asked = f"({asked}, _observe())"
         if isinstance(case, Refusal):
             lines.append(
                 f"{given}try:\n    {asked}\nexcept ValueError as error:\n"
@@ -125,7 +135,7 @@ def assertions(judging: Judging, position: int) -> Assertions:
         elif isinstance(expected := judging.reference([case.call])[0], Value):
             right = f"_grader.read({json.dumps(json.dumps(worker.encode(expected.value)))})"
             lines.append(f"{given}_right, _mine = {right}, {asked}\nassert {equals}\n")
-            if case.pure:
+            if case.pure and not case.call.build:
                 lines.append(f"assert _grader.same(_grader.read({json.dumps(json.dumps(arguments))}), _given, 0, 0)\n")
     return Assertions("\n".join(lines) or "pass", complete and bool(lines))
 
@@ -444,8 +454,8 @@ def measure() -> None:
         stem = catalog.stem(name)
         count = 2 + arguments.submissions
         stock, stock_page, given = stock_seconds(catalog, stem, 2, count)
-        ours, our_page = our_seconds(catalog, stem, 48)
-        floor, private = floor_seconds(catalog, stem, arguments.submissions), private_bytes(catalog, stem) / 2**20
+        ours, our_page = our_seconds(catalog, stem, CLASS)
+        floor, private = floor_seconds(catalog, stem, CLASS), private_bytes(catalog, stem) / 2**20
         tqdm.write(
             f"{stem[:3]:<8} {stock:<8.3f} {ours:<8.4f} {stock / ours:<11.1f} {floor:<8.4f} {ours / floor:<11.2f} "
             f"{stock_page:<12.3f} {our_page:<7.4f} {private:.1f} MiB"

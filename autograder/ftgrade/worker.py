@@ -604,7 +604,12 @@ def parent(control: socket.socket, prison: Prison) -> None:
         if request["op"] == "end":
             control.sendall(json.dumps({"status": end_child(request["pid"])}).encode())
             continue
-        walls = prison.cell(request["limits"])
+        try:
+            walls = prison.cell(request["limits"])
+        except OSError as error:
+            os.close(descriptors[0])
+            control.sendall(json.dumps({"trouble": str(error)}).encode())
+            continue
         pid = fork()
         if pid == 0:
             try:

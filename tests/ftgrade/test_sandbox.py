@@ -17,7 +17,7 @@ from ftgrade.errors import CourseFault, OurFault
 from ftgrade.grade import Course, Grader
 from ftgrade.sandbox import backends, jail, probes
 from ftgrade.sandbox.backends import BACKENDS, Backend
-from ftgrade.sandbox.process import Sandbox, Worker
+from ftgrade.sandbox.process import LIMITS, Sandbox, Worker
 
 LINUX = [name for name in ("namespaces", "landlock", "bubblewrap") if not BACKENDS[name].lacks()]
 pytestmark = pytest.mark.skipif(not LINUX, reason="no walls of this kind here: they need Linux")
@@ -176,6 +176,15 @@ def test_a_wall_that_cannot_be_built_is_our_fault_and_runs_no_code():
         theirs.close()
         with pytest.raises(OurFault, match="before it was shut in"):
             demand_walls(ours)
+
+
+def test_walls_that_cannot_be_made_cost_one_child_and_not_the_next():
+    with contextlib.closing(Sandbox(BACKENDS["namespaces"], LIMITS | {"megabytes": -1})) as sandbox:
+        with pytest.raises(OurFault, match="forked no child: .*fsconfig"), sandbox.worker():
+            pass
+        sandbox.limits = LIMITS
+        with sandbox.worker() as worker:
+            assert printed(worker, "print(1 + 1)") == "2"
 
 
 def test_a_parent_that_does_not_start_says_why():
