@@ -59,7 +59,7 @@ def main() -> None:
     memory = worker.memory_in_use()
     gc.collect()
     gc.freeze()
-    worker.gather_pages(memory)
+    list(worker.gather_pages(memory))
     before = cpu_seconds()
     for work in submissions:
         pid = os.fork()

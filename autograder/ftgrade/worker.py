@@ -21,6 +21,7 @@ import functools
 import importlib.abc
 import importlib.machinery
 import io
+import itertools
 import json
 import os
 import random
@@ -38,6 +39,7 @@ import torch
 MAX_FRAME_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 MAX_TEXT = 4_000
+GATHERED = 2  # large pages made with each child
 MAX_PICTURES, MAX_PICTURE_BYTES = 4, 200_000  # of one cell
 NUMPY_DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
@@ -546,8 +548,8 @@ def memory_in_use() -> list[tuple[int, int]]:
     return found
 
 
-def gather_pages(memory: list[tuple[int, int]]) -> None:
-    """Let the kernel keep this process's memory in pages of 2 MiB, where it can (Linux 6.1).
+def gather_pages(memory: list[tuple[int, int]]) -> Iterator[None]:
+    """Let the kernel keep this process's memory in pages of 2 MiB, where it can (Linux 6.1), one at each step.
 
     A fork copies the table of pages and an exit takes it apart: 60,000 small ones were three quarters of their time.
     """
@@ -556,6 +558,7 @@ def gather_pages(memory: list[tuple[int, int]]) -> None:
     for start, end in memory:
         for address in range(-(-start // size) * size, end // size * size, size):
             libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), collapse)
+            yield
 
 
 class Walls(Protocol):
@@ -598,7 +601,7 @@ def parent(control: socket.socket, prison: Prison) -> None:
     seed_everything()
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
-    gather_pages(memory)
+    gathering = gather_pages(memory)  # half a second in all: with each child a part, so that nobody waits for it
     control.sendall(b'{"ready": true}')
     for request, descriptors in requests(control):
         if request["op"] == "end":
@@ -619,3 +622,4 @@ def parent(control: socket.socket, prison: Prison) -> None:
         os.close(descriptors[0])
         socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [walls.place])
         walls.close()
+        list(itertools.islice(gathering, GATHERED))

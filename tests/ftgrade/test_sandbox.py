@@ -180,7 +180,7 @@ def test_a_wall_that_cannot_be_built_is_our_fault_and_runs_no_code():
 
 def test_walls_that_cannot_be_made_cost_one_child_and_not_the_next():
     with contextlib.closing(Sandbox(BACKENDS["namespaces"], LIMITS | {"megabytes": -1})) as sandbox:
-        with pytest.raises(OurFault, match="forked no child: .*fsconfig"), sandbox.worker():
+        with pytest.raises(OurFault, match=r"forked no child: .*fsconfig"), sandbox.worker():
             pass
         sandbox.limits = LIMITS
         with sandbox.worker() as worker:
