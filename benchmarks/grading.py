@@ -48,7 +48,6 @@ from nbgrader.api import Gradebook
 from tqdm import tqdm
 
 SEED = 7
-WORKERS = os.cpu_count() or 1
 CLASS = 48
 COMPARE = """
 def same(right, mine, rtol=1e-5, atol=1e-8, dtype=False):
@@ -332,7 +331,7 @@ def tree_seconds(sandbox: Sandbox) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def our_seconds(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
+def our_seconds(catalog: Catalog, stem: str, count: int, workers: int) -> tuple[float, float]:
     """Return our CPU seconds for each further submission: to grade it, and to write its page.
 
     To grade it is reading, walls, cells, calls, judging, the stored report, the gradebook and autograded/.
@@ -349,7 +348,7 @@ def our_seconds(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
             hand_in(root, stem, f"{group}-{student}", text)
         with book.ledgers([stem]) as ledgers, timed(Ledger, "show") as pages:
             start = time.process_time() + tree_seconds(grader.sandbox)
-            for report in grade_class(grader, [stem], WORKERS):
+            for report in grade_class(grader, [stem], workers):
                 ledgers.book(report)
             taken = time.process_time() + tree_seconds(grader.sandbox) - start
         shown.append(sum(pages) / count)
@@ -387,7 +386,7 @@ def private_bytes(catalog: Catalog, stem: str) -> int:
     return int(text.partition("Private_Dirty:")[2].split()[0]) * 1024
 
 
-def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
+def floor_seconds(catalog: Catalog, stem: str, count: int, workers: int) -> float:
     """Return the CPU seconds of a bare child that runs the cells and makes the hidden calls.
 
     As many run at once as there are workers of ours: neighbours on one processor slow each other down.
@@ -407,7 +406,7 @@ def floor_seconds(catalog: Catalog, stem: str, count: int) -> float:
     path = root / "work.json"
     path.write_text(json.dumps(work))
     command = [sys.executable, str(Path(__file__).with_name("floor.py")), str(path)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(WORKERS)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(workers)]
     return mean(float(process.communicate()[0]) for process in running)
 
 
@@ -444,6 +443,7 @@ def measure() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stems", nargs="*", default=["p03"])
     parser.add_argument("--submissions", type=int, default=6)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of ours; stock grades one at a time")
     parser.add_argument("--class-of", type=int, default=0)
     parser.add_argument("--otter", metavar="PROGRAM", help="otter-grader's program, in an environment that has torch")
     arguments = parser.parse_args()
@@ -454,8 +454,8 @@ def measure() -> None:
         stem = catalog.stem(name)
         count = 2 + arguments.submissions
         stock, stock_page, given = stock_seconds(catalog, stem, 2, count)
-        ours, our_page = our_seconds(catalog, stem, CLASS)
-        floor, private = floor_seconds(catalog, stem, CLASS), private_bytes(catalog, stem) / 2**20
+        ours, our_page = our_seconds(catalog, stem, CLASS, arguments.workers)
+        floor, private = floor_seconds(catalog, stem, CLASS, arguments.workers), private_bytes(catalog, stem) / 2**20
         tqdm.write(
             f"{stem[:3]:<8} {stock:<8.3f} {ours:<8.4f} {stock / ours:<11.1f} {floor:<8.4f} {ours / floor:<11.2f} "
             f"{stock_page:<12.3f} {our_page:<7.4f} {private:.1f} MiB"
