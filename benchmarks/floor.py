@@ -62,7 +62,7 @@ def main() -> None:
     list(worker.gather_pages(memory))
     before = cpu_seconds()
     for work in submissions:
-        pid = os.fork()
+        pid = worker.fork()
         if pid == 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             done_inside(work)

@@ -194,8 +194,9 @@ class Ledger:
         asked = {"assignment": self.assignment_id, "notebook_id": self.notebook_id, "student": student}
         there = connection.execute(THERE, asked).first()
         standing = self.read(connection, student)[student] if there else Standing()
-        booked = Standing(handed_in=there.timestamp, extension=there.extension) if there else Standing()
-        standing.handed_in, standing.extension = self.terms(student, booked)
+        if there:
+            standing.handed_in, standing.extension = there.timestamp, there.extension
+        standing.handed_in, standing.extension = self.terms(student, standing)
         grades: dict[str, dict[str, Any]] = {}
         comments: dict[str, dict[str, Any]] = {}
         for cell in document["cells"]:
@@ -203,7 +204,7 @@ class Ledger:
             name = mark.get("grade_id")
             unwritten = name in self.answers and is_unwritten(cell)
             if name in self.graded:
-                score = score_of(cell) if name not in self.answers else 0.0 if unwritten else None
+                score = 0.0 if unwritten else None if name in self.answers else score_of(cell)
                 by_hand = score is None or standing.manual.get(name) is not None
                 waits = by_hand or document["metadata"]["ftgrade"]["state"] == "ours"
                 grades[self.graded[name][0]] = {"auto_score": score, "needs_manual_grade": waits}

@@ -39,8 +39,8 @@ import torch
 MAX_FRAME_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 MAX_TEXT = 4_000
-GATHERED = 2  # large pages made with each child
 MAX_PICTURES, MAX_PICTURE_BYTES = 4, 200_000  # of one cell
+GATHERED = 2  # large pages made with each child
 NUMPY_DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 )
@@ -101,12 +101,7 @@ def parsed(text: bytes) -> Any:
 
 def read_exactly(receive: Callable[[int], bytes], length: int) -> bytes:
     """Return exactly `length` bytes, or raise EOFError."""
-    whole = receive(min(length, 2**20)) if length else b""
-    if len(whole) == length:
-        return whole  # as nearly always
-    if not whole:
-        raise EOFError("the other end closed the channel")
-    parts, length = [whole], length - len(whole)
+    parts: list[bytes] = []
     while length:
         part = receive(min(length, 2**20))
         if not part:

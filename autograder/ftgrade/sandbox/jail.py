@@ -343,8 +343,10 @@ class Prison:
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # new credentials had cleared it
 
     def cell(self, limits: dict[str, int]) -> "Cell":
-        """Return the walls of one child, made before the fork as far as they can be: a page that it touches costs it
-        more than the work that is done there."""
+        """Return the walls of one child, made before the fork as far as they can be.
+
+        Each page that a child touches is copied for it, which costs more than most of the work that is done there.
+        """
         folder, alone = HOME, "namespaces" in self.layers
         if alone:
             place = tmpfs(limits["megabytes"], limits["entries"])
