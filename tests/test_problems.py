@@ -2,13 +2,15 @@
 
 import ast
 import json
+import random
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from ftgrade import build
+from ftgrade import build, worker
 from ftgrade.catalog import Catalog, home
 from ftgrade.channel import Value
 from ftgrade.grade import Grader
@@ -149,6 +151,23 @@ def test_a_personal_number_differs_from_student_to_student_and_from_mistake_to_m
     assert len(set(answers)) >= 15
     wrong = [str(judged.answer(3, judged.asked(mistake))) for mistake in judged.problem.mistakes]
     assert any(answer != answers[3] for answer in wrong), "no mistake changes this number: ask for another"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_an_answer_depends_on_its_call_alone(stem: str):
+    """Two threads ask in an order of their own, twice; a builder that kept a generator gave others' numbers."""
+    calls = [
+        call.request
+        for position, check in enumerate(judging(stem).problem.checks)
+        for case in cases(check, position, 5)
+        for call in calls_of(case)
+    ]
+    namespace = vars(CATALOG.solution(stem))
+    alone = [json.dumps(worker.call(request, namespace)) for request in calls]
+    asked = [number for turn in range(4) for number in random.Random(turn).sample(range(len(calls)), len(calls))]
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.map(lambda number: json.dumps(worker.call(calls[number], namespace)), asked)
+        assert [number for number, answer in zip(asked, answers, strict=True) if answer != alone[number]] == []
 
 
 # --------------------------------------------------------------------------------------------------- demo submissions

@@ -364,7 +364,7 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     try:
         seed_everything()
         if request["build"]:
-            made, observe = builder(request["build"])(*arguments)
+            made, observe = built(request["build"])(*arguments)
             value = (function(*made, **keywords), observe())
         else:
             value = function(*arguments, **keywords)
@@ -383,12 +383,17 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     return reply
 
 
-@functools.cache
-def builder(source: str) -> Callable[..., Any]:
-    """Return what the one function of a source returns; the source is the grader's, never a student's."""
+def built(source: str) -> Callable[..., Any]:
+    """Return what the one function of a builder's source returns, made anew: two calls share no random generator."""
     namespace: dict[str, Any] = {}
-    execute(source, namespace)
+    exec(builder_code(source), namespace)  # noqa: S102
     return next(value for value in namespace.values() if isinstance(value, types.FunctionType))()
+
+
+@functools.cache
+def builder_code(source: str) -> types.CodeType:
+    """Return the code of a builder; the source is the grader's, never a student's."""
+    return compile(source, "<builder>", "exec")
 
 
 def same_json(before: Any, after: Any) -> bool:
