@@ -1,5 +1,6 @@
 """Outcomes and the reference to verdicts: whether a case holds, and which known mistake the answers coincide with."""
 
+import ast
 import functools
 import math
 import time
@@ -8,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -314,12 +316,43 @@ def likeliest(check: Check, suspected: list[Mistake], explained: Counter[str]) -
 
 
 def with_mistake(catalog: Catalog, stem: str, mistake: Mistake) -> types.ModuleType:
-    """Return the reference with one function replaced, so that its other functions call the wrong one too."""
+    """Return the reference with one function changed, so that its other functions call the wrong one too."""
     module = catalog.solution(stem)
     if not hasattr(module, mistake.replaces):
         raise AuthorFault(f"the mistake {mistake.name!r} replaces {mistake.replaces!r}, which {stem} doesn't define")
-    setattr(module, mistake.replaces, mistake.function)
+    if mistake.function is None:
+        text = edited(function_text(catalog.leaves(stem).solution, mistake.replaces), mistake)
+        exec(compile(text, f"<{mistake.name}>", "exec"), vars(module))  # noqa: S102
+    else:
+        setattr(module, mistake.replaces, mistake.function)
     return module
+
+
+def function_text(path: Path, name: str) -> str:
+    """Return the source of one function of a file, without its docstring."""
+    text = path.read_text("utf-8")
+    node = next(one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef) and one.name == name)
+    lines = text.splitlines(keepends=True)
+    if ast.get_docstring(node) is not None:
+        first = node.body[0]
+        for number in range(first.lineno - 1, first.end_lineno or first.lineno):
+            lines[number] = "\n"
+    return "".join(lines[node.lineno - 1 : node.end_lineno])
+
+
+def edited(text: str, mistake: Mistake) -> str:
+    """Return a function's source with a mistake's edits.
+
+    >>> edited("lambda x: 2 * x", Mistake("halved", "f", "", "", edits=(("2 * x", "x"),)))
+    'lambda x: x'
+    """
+    for was, now in mistake.edits:
+        if (times := text.count(was)) != 1:
+            raise AuthorFault(
+                f"{mistake.name!r} edits {was!r}, which stands {times} times in {mistake.replaces}, not once"
+            )
+        text = text.replace(was, now)
+    return text
 
 
 def compare(

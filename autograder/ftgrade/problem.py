@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -243,13 +243,18 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A wrong formula that people really write: it stands in for one function of the reference."""
+    """A wrong formula that people really write: the reference with one function edited, or with another in its place.
+
+    `edits` are texts of the function, each with what stands there instead. A mistake that no edit of the reference can
+    tell, since it has another structure, is a `function` of its own.
+    """
 
     name: str
     replaces: str
     says: str
     next_step: str
-    function: Callable[..., Any]
+    function: Callable[..., Any] | None = None
+    edits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +323,13 @@ class Problem:
             return cases
 
         return register
+
+    def slip(self, name: str, of: str, edits: Mapping[str, str], *, says: str, next_step: str) -> None:
+        """Register an edit of the reference as a mistake: in the function `of`, each text becomes another.
+
+        A text that doesn't stand exactly once in the function is an AuthorFault, raised where the mistake is made.
+        """
+        self.mistakes.append(Mistake(name, of, says, next_step, edits=tuple(edits.items())))
 
     def mistake(
         self, *, replaces: str, says: str, next_step: str, name: str = ""

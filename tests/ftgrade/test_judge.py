@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ftgrade.catalog import home
 from ftgrade.channel import Lost, Raised, Value
-from ftgrade.judge import KEPT_BYTES, KEPT_VERDICTS, Posed, compare, verdict
-from ftgrade.problem import Case, Check, Close, Difference, Refusal, Relation, call, finite, integer, no_cases
+from ftgrade.errors import AuthorFault
+from ftgrade.judge import KEPT_BYTES, KEPT_VERDICTS, Posed, compare, verdict, with_mistake
+from ftgrade.problem import Case, Check, Close, Difference, Problem, Refusal, Relation, call, finite, integer, no_cases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,3 +171,22 @@ def test_a_relation_looks_at_the_students_own_answers():
     assert compare(case, integer, None, (Value(3), Value(3)))[0] == "pass"
     assert compare(case, integer, None, (Value(3), Value(4)))[0] == "wrong"
     assert compare(case, integer, None, (Value(3), Raised(("KeyError",), "")))[0] == "error"
+
+
+def slipped(edits: dict[str, str]) -> Any:
+    """Return the reference of problem 3 with an edited count."""
+    problem = Problem("any", 1, 1, 1)
+    problem.slip("edit", "lora_param_count", edits, says="", next_step="")
+    return with_mistake(home(), "p03_lora_parameters", problem.mistakes[0])
+
+
+def test_a_slip_is_the_reference_with_one_text_changed():
+    right, wrong = home().solution("p03_lora_parameters"), slipped({"d_out * r + r * d_in": "d_out * r * d_in"})
+    assert right.lora_param_count(4, 3, 2) == 14
+    assert wrong.lora_param_count(4, 3, 2) == 24
+
+
+@pytest.mark.parametrize("text", ["no such text", "d_in", "parameters"])
+def test_a_slip_whose_text_does_not_stand_once_in_the_code_is_the_authors_fault(text: str):
+    with pytest.raises(AuthorFault, match="not once"):
+        slipped({text: "x"})
