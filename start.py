@@ -302,7 +302,7 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "ftmath.smollm"]
     if first == "model":
         raise Trouble("one model can be fetched: `python3 start.py model smollm2`")
-    return ["-m", "ftgrade.cli", *words]
+    return ["-m", "ftgrade.commands.cli", *words]
 
 
 def environment(words: list[str]) -> dict[str, str]:
@@ -316,7 +316,7 @@ def environment(words: list[str]) -> dict[str, str]:
 
 def run(words: list[str]) -> int:
     """Run the environment's interpreter in place of this one; the tests and JupyterLab start at the project's root."""
-    if "ftgrade.cli" not in words[:2]:
+    if "ftgrade.commands.cli" not in words[:2]:
         os.chdir(str(ROOT))
     program = [str(python()), *words]
     if os.name != "nt":  # there, replacing a process would give the terminal back too early

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ftgrade import build, classreport
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import GradingError
-from ftgrade.notebook import read_file
-from ftgrade.report import CheckReport, Report
+from ftgrade.intake.notebook import read_file
+from ftgrade.judging.report import CheckReport, Report
+from ftgrade.pages import classreport
 
 STATUSES = ("pass", "pass", "pass", "wrong", "wrong", "error", "not-attempted", "timeout")
 

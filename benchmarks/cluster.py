@@ -18,12 +18,13 @@ from pathlib import Path
 from statistics import median
 
 import psutil
-from ftgrade import build, report
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
-from ftgrade.cluster import grade_class, to_bytes
-from ftgrade.grade import Course, Grader, Work
-from ftgrade.grade import grade_class as grade_here
-from ftgrade.gradebook import Book
+from ftgrade.gradebook.book import Book
+from ftgrade.grading.cluster import grade_class, to_bytes
+from ftgrade.grading.grader import Course, Grader, Work
+from ftgrade.grading.grader import grade_class as grade_here
+from ftgrade.judging import report
 from tqdm import tqdm
 
 PORT = 18_786

@@ -17,7 +17,7 @@ from typing import Any
 
 import matplotlib.pyplot as _  # noqa: F401  # pyright: ignore[reportUnusedImport]
 import torch._dynamo
-from ftgrade import worker
+from ftgrade.sandbox import worker
 
 
 def done_inside(work: dict[str, Any]) -> None:

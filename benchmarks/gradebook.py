@@ -25,9 +25,9 @@ from typing import Any
 
 import postgres
 from ftgrade.catalog import home
-from ftgrade.exporters import Csv
-from ftgrade.grade import Course
-from ftgrade.gradebook import CONFIG_FILE, CONFIG_TEXT, Book
+from ftgrade.gradebook.book import CONFIG_FILE, CONFIG_TEXT, Book
+from ftgrade.gradebook.exporters import Csv
+from ftgrade.grading.grader import Course
 from nbgrader import api
 from sqlalchemy import Engine, create_engine, insert, text
 from tqdm import tqdm

@@ -32,17 +32,18 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from ftgrade import build, worker
-from ftgrade.booking import Ledger
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
-from ftgrade.channel import Value
-from ftgrade.doctor import kept_here, strongest
-from ftgrade.grade import Course, Session, answer_cells, grade_class
-from ftgrade.gradebook import Book
-from ftgrade.judge import Judging, cases
-from ftgrade.nbgrader_step import grader_of
-from ftgrade.notebook import read_file
-from ftgrade.problem import Close, Refusal, Relation, calls_of, integer
+from ftgrade.gradebook.book import Book
+from ftgrade.gradebook.ledger import Ledger
+from ftgrade.gradebook.steps import grader_of
+from ftgrade.grading.grader import Course, Session, answer_cells, grade_class
+from ftgrade.intake.notebook import read_file
+from ftgrade.judging.judge import Judging, cases
+from ftgrade.judging.problem import Close, Refusal, Relation, calls_of, integer
+from ftgrade.sandbox import worker
+from ftgrade.sandbox.channel import Value
+from ftgrade.sandbox.doctor import kept_here, strongest
 from ftgrade.sandbox.process import Sandbox
 from nbgrader.api import Gradebook
 from tqdm import tqdm
@@ -435,7 +436,7 @@ def whole_class(catalog: Catalog, stem: str, count: int) -> tuple[float, float]:
 
 
 def ftgrade(command: str, stem: str, root: Path) -> list[str]:
-    return [sys.executable, "-m", "ftgrade.cli", command, stem, "--course", str(root)]
+    return [sys.executable, "-m", "ftgrade.commands.cli", command, stem, "--course", str(root)]
 
 
 def main() -> None:

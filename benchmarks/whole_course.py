@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.grade import Course
+from ftgrade.grading.grader import Course
 from tqdm import tqdm
 
 QUARTERS = 4
@@ -35,7 +35,7 @@ def hand_in_everything(catalog: Catalog, root: Path, stem: str, students: int) -
 
 
 def ftgrade(root: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "ftgrade.cli", words[0], *words[1:], "--course", str(root)]
+    return [sys.executable, "-m", "ftgrade.commands.cli", words[0], *words[1:], "--course", str(root)]
 
 
 def busy_ticks() -> int:

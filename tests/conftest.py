@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ftgrade import build
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
-from ftgrade.grade import Course, Grader
+from ftgrade.grading.grader import Course, Grader
 
 torch.set_num_threads(1)
 # Start-up files of the person who runs the tests must not change what the commands under test do.

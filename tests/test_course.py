@@ -8,8 +8,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from ftgrade.authoring.lessons import HEADING, headings, traceability
 from ftgrade.catalog import home
-from ftgrade.lessons import HEADING, headings, traceability
 from ftmath.exercises import PARTS, exercises
 
 ROOT = Path(__file__).parent.parent

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from ftgrade.catalog import home, load
-from ftgrade.channel import Value
-from ftgrade.judge import local
-from ftgrade.problem import call
+from ftgrade.judging.judge import local
+from ftgrade.judging.problem import call
+from ftgrade.sandbox.channel import Value
 
 CATALOG = home()
 STEM = "p10_freeze_and_mask_audit"

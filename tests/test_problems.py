@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from ftgrade import build, worker
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
-from ftgrade.channel import Value
-from ftgrade.grade import Grader
-from ftgrade.judge import Judging, cases, local, with_mistake
-from ftgrade.problem import Case, Refusal, calls_of
+from ftgrade.grading.grader import Grader
+from ftgrade.judging.judge import Judging, cases, local, with_mistake
+from ftgrade.judging.problem import Case, Refusal, calls_of
+from ftgrade.sandbox import worker
+from ftgrade.sandbox.channel import Value
 
 CATALOG = home()
 STEMS = CATALOG.stems()

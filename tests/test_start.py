@@ -107,7 +107,7 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
         (["test", "course"], ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py"]),
         (["model", "smollm2"], ["-m", "ftmath.smollm"]),
         (["site", "--parts", "5"], ["site/pages.py", "--parts", "5"]),
-        (["grade", "--demo"], ["-m", "ftgrade.cli", "grade", "--demo"]),
+        (["grade", "--demo"], ["-m", "ftgrade.commands.cli", "grade", "--demo"]),
     ],
 )
 def test_words_go_where_they_belong(start: ModuleType, words: list[str], program: list[str]):
@@ -137,7 +137,7 @@ def test_the_sites_tools_are_installed_when_they_are_missing(start: ModuleType, 
 def test_only_the_students_jupyterlab_takes_the_courses_profile(start: ModuleType, monkeypatch: pytest.MonkeyPatch):
     """The profile hides nbgrader's tools for instructors."""
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "mine")
-    assert start.environment(["-m", "ftgrade.cli", "grade"])["JUPYTER_CONFIG_PATH"] == "mine"
+    assert start.environment(["-m", "ftgrade.commands.cli", "grade"])["JUPYTER_CONFIG_PATH"] == "mine"
     paths = start.environment(start.command([]))["JUPYTER_CONFIG_PATH"].split(start.os.pathsep)
     assert paths == [str(start.PROFILE), "mine"]
     assert (ROOT / start.PROFILE.relative_to(start.ROOT) / "labconfig" / "page_config.json").is_file()

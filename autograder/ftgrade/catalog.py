@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ftgrade.errors import AuthorFault, CourseFault
 
 if TYPE_CHECKING:
-    from ftgrade.problem import Problem
+    from ftgrade.judging.problem import Problem
 
 STEM = re.compile(r"p(\d\d)_[a-z0-9_]+")
 
@@ -75,7 +75,7 @@ class Catalog:
 
     def problem(self, stem: str) -> "Problem":
         """Load how a stem is judged."""
-        from ftgrade.problem import Problem
+        from ftgrade.judging.problem import Problem
 
         path = self.leaves(stem).problem
         problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)

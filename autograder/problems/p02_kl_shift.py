@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from ftgrade.problem import (
+from ftgrade.judging.problem import (
     AnyCase,
     Call,
     Case,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ftgrade.problem import (
+from ftgrade.judging.problem import (
     AnyCase,
     Case,
     Difference,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ftgrade.problem import (
+from ftgrade.judging.problem import (
     AnyCase,
     Case,
     Close,

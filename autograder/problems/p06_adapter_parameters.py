@@ -5,7 +5,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ftgrade.problem import AnyCase, Case, Difference, Problem, Question, Refusal, Relation, Rng, Value, call, integer
+from ftgrade.judging.problem import (
+    AnyCase,
+    Case,
+    Difference,
+    Problem,
+    Question,
+    Refusal,
+    Relation,
+    Rng,
+    Value,
+    call,
+    integer,
+)
 
 problem = Problem(part="04_parameter_efficient", difficulty=2, importance=4, minutes=45)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from ftgrade.problem import AnyCase, Case, Close, Problem, Question, Refusal, Rng, call, integer
+from ftgrade.judging.problem import AnyCase, Case, Close, Problem, Question, Refusal, Rng, call, integer
 
 problem = Problem(part="04_parameter_efficient", difficulty=4, importance=3, minutes=60)
 

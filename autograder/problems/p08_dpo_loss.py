@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ftgrade.problem import (
+from ftgrade.judging.problem import (
     AnyCase,
     Case,
     Close,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ftgrade.problem import (
+from ftgrade.judging.problem import (
     AnyCase,
     Case,
     Close,

@@ -6,7 +6,19 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from ftgrade.problem import AnyCase, Case, Close, Difference, Problem, Question, Refusal, Rng, Written, call, integer
+from ftgrade.judging.problem import (
+    AnyCase,
+    Case,
+    Close,
+    Difference,
+    Problem,
+    Question,
+    Refusal,
+    Rng,
+    Written,
+    call,
+    integer,
+)
 
 problem = Problem(
     part="10_implementation_checklist", difficulty=4, importance=5, minutes=90, written=(Written("order", 1),)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ftgrade import build, classreport, cli
+from ftgrade.authoring import build
 from ftgrade.catalog import home
-from ftgrade.notebook import Finding
-from ftgrade.report import CheckReport, Report
+from ftgrade.commands import cli
+from ftgrade.intake.notebook import Finding
+from ftgrade.judging.report import CheckReport, Report
+from ftgrade.pages import classreport
 from nbgrader.api import Gradebook
 
 ROOT = Path(__file__).parents[2]

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ftgrade.build import filled_notebook
+from ftgrade.authoring.build import filled_notebook
 from ftgrade.catalog import home
-from ftgrade.grade import open_seed
-from ftgrade.judge import Judging
+from ftgrade.grading.grader import open_seed
+from ftgrade.judging.judge import Judging
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ftgrade import archives
-from ftgrade.archives import BoundedExtractor, unpack
+from ftgrade.intake import archives
+from ftgrade.intake.archives import BoundedExtractor, unpack
 from nbgrader.plugins.zipcollect import ExtractorPlugin
 
 

@@ -9,15 +9,15 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from ftgrade import build
-from ftgrade.booking import Ledger
+from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.course import Course
-from ftgrade.doctor import kept_here, strongest
-from ftgrade.grade import Grader, grade_class
-from ftgrade.gradebook import Book
-from ftgrade.nbgrader_step import grader_of
-from ftgrade.notebook import Finding
+from ftgrade.gradebook.book import Book
+from ftgrade.gradebook.ledger import Ledger
+from ftgrade.gradebook.steps import grader_of
+from ftgrade.grading.grader import Grader, grade_class
+from ftgrade.intake.notebook import Finding
+from ftgrade.sandbox.doctor import kept_here, strongest
 from ftgrade.sandbox.process import Sandbox
 from nbgrader.api import Gradebook
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from ftgrade import build, cli
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
+from ftgrade.commands import cli
 from ftgrade.errors import AuthorFault, CourseFault
-from ftgrade.judge import Judging, local, with_mistake
+from ftgrade.judging.judge import Judging, local, with_mistake
 
 STEM = "p03_lora_parameters"
 

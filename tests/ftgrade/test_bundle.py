@@ -14,12 +14,13 @@ from types import ModuleType
 
 import pytest
 import yaml
-from ftgrade import bundle, cli
-from ftgrade.archives import unpack
 from ftgrade.catalog import Catalog, home
+from ftgrade.classroom import bundle
+from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course
-from ftgrade.notebook import MAX_FILE_BYTES
+from ftgrade.grading.grader import Course
+from ftgrade.intake.archives import unpack
+from ftgrade.intake.notebook import MAX_FILE_BYTES
 from packaging.requirements import Requirement
 
 CATALOG = home()

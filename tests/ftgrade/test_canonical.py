@@ -2,8 +2,8 @@
 
 import json
 
-from ftgrade.canonical import Known, canonical
-from ftgrade.notebook import read
+from ftgrade.gradebook.canonical import Known, canonical
+from ftgrade.intake.notebook import read
 from hypothesis import given
 from hypothesis import strategies as st
 

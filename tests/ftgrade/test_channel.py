@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ftgrade import channel, worker
-from ftgrade.channel import Call, Deadline, Lost, Raised, Value
 from ftgrade.errors import AuthorFault
-from ftgrade.worker import FrameError, Other, Stream, decode, encode
+from ftgrade.sandbox import channel, worker
+from ftgrade.sandbox.channel import Call, Deadline, Lost, Raised, Value
+from ftgrade.sandbox.worker import FrameError, Other, Stream, decode, encode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

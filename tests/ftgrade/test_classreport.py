@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 from dateutil import tz
-from ftgrade import build, classreport, late, similarity
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
-from ftgrade.classreport import Arrivals, Row, Span, discrimination, rows, summarise
-from ftgrade.nbgrader_step import make_alembic_findable
-from ftgrade.notebook import Finding
-from ftgrade.report import CheckReport, Report
-from ftgrade.similarity import Echo, alike_pairs, answer, definitions, echoes, similar
+from ftgrade.gradebook import late
+from ftgrade.gradebook.steps import make_alembic_findable
+from ftgrade.intake.notebook import Finding
+from ftgrade.judging.report import CheckReport, Report
+from ftgrade.pages import classreport, similarity
+from ftgrade.pages.classreport import Arrivals, Row, Span, discrimination, rows, summarise
+from ftgrade.pages.similarity import Echo, alike_pairs, answer, definitions, echoes, similar
 from hypothesis import given
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ftgrade import cli, manpage
 from ftgrade.catalog import home
-from ftgrade.terminal import Board, table
+from ftgrade.commands import cli, manpage
+from ftgrade.commands.terminal import Board, table
 from rich.console import Console
 
 CATALOG = home()
@@ -18,7 +18,7 @@ RIGHT = CATALOG.submissions("p03_lora_parameters", "accepted")[0]
 
 def test_help_needs_nothing_of_what_grading_needs():
     look = (
-        "import sys\nfrom ftgrade import cli\n"
+        "import sys\nfrom ftgrade.commands import cli\n"
         "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted(name for name in ('torch', 'nbgrader', 'numpy', 'rich') if name in sys.modules))"
     )
@@ -62,7 +62,7 @@ def test_the_page_of_commands_is_fresh_and_build_holds_it():
 
 @pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["colours", "NO_COLOR"])
 def test_colours_are_left_out_where_one_asks_for_none(asked: dict[str, str], coloured: bool):
-    show = "from ftgrade.cli import out; out.print('[red]wrong[/red]')"
+    show = "from ftgrade.commands.cli import out; out.print('[red]wrong[/red]')"
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | asked
     environment |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     words = [sys.executable, "-c", show]

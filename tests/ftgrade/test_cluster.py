@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ftgrade import build, cli, cluster, report
+from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
-from ftgrade.cluster import demand_same, filled, from_bytes, grade_class, to_bytes
+from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course, Grader, Work
-from ftgrade.grade import grade_class as grade_here
-from ftgrade.report import DEADLY
+from ftgrade.grading import cluster
+from ftgrade.grading.cluster import demand_same, filled, from_bytes, grade_class, to_bytes
+from ftgrade.grading.grader import Course, Grader, Work
+from ftgrade.grading.grader import grade_class as grade_here
+from ftgrade.judging import report
+from ftgrade.judging.report import DEADLY
 
 pytestmark = pytest.mark.cluster
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: python3 start.py test cluster")

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from ftgrade import cli
-from ftgrade.collect import Collected, People, collect, expressions, plain
+from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course
+from ftgrade.grading.grader import Course
+from ftgrade.intake.collect import Collected, People, collect, expressions, plain
 
 STEMS = ["p01_answer_only_loss", "p03_lora_parameters", "p10_freeze_and_mask_audit"]
 P03 = STEMS[1]

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from ftgrade.canonical import fenced
 from ftgrade.catalog import home
-from ftgrade.formulas import markdown_html
+from ftgrade.gradebook.canonical import fenced
+from ftgrade.pages.formulas import markdown_html
 from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 

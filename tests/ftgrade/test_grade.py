@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ftgrade import build, report
+from ftgrade.authoring import build
 from ftgrade.catalog import home
-from ftgrade.channel import Call, Raised, Value, read
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course, Grader, Session, grade_class, hidden_seeds, open_seed, whole_pictures
-from ftgrade.notebook import Cell
-from ftgrade.quarantine import set_aside
+from ftgrade.grading.grader import Course, Grader, Session, grade_class, hidden_seeds, open_seed, whole_pictures
+from ftgrade.intake.notebook import Cell
+from ftgrade.intake.quarantine import set_aside
+from ftgrade.judging import report
+from ftgrade.sandbox.channel import Call, Raised, Value, read
 
 CATALOG = home()
 STEM = "p03_lora_parameters"
@@ -128,7 +129,7 @@ def test_what_does_not_return_costs_its_own_question(
 
 
 def test_a_cell_that_hangs_or_dies_is_left_out_and_said(grader: Grader, hand_in: HandIn, monkeypatch):
-    monkeypatch.setattr("ftgrade.grade.LOAD_SECONDS", 1.0)
+    monkeypatch.setattr("ftgrade.grading.grader.LOAD_SECONDS", 1.0)
     hand_in("ada", STEM, data=with_cells("while True: pass", "import os; os._exit(1)", "1 / 0"))
     made = grader.report("ada", STEM)
     assert made.score == 10.0

@@ -15,11 +15,11 @@ import types
 from pathlib import Path
 
 import pytest
-from ftgrade import build
+from ftgrade.authoring import build
 from ftgrade.catalog import home
-from ftgrade.grade import Course, Grader, grade_class
-from ftgrade.gradebook import Book
-from ftgrade.report import Report
+from ftgrade.gradebook.book import Book
+from ftgrade.grading.grader import Course, Grader, grade_class
+from ftgrade.judging.report import Report
 from nbgrader.api import Gradebook
 
 pytestmark = pytest.mark.hostile
@@ -61,7 +61,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reports(root: Path) -> dict[str, Report]:
     grader = Grader(home(), Course(root))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ftgrade.grade.LOAD_SECONDS", 5.0)  # what never ends needs no longer to show it
+        patch.setattr("ftgrade.grading.grader.LOAD_SECONDS", 5.0)  # what never ends needs no longer to show it
         found = {report.student: report for report in grade_class(grader, [STEM], workers=2)}
     grader.close()
     return found
@@ -162,7 +162,7 @@ def copy_of(root: Path, goal: Path) -> Path:
 
 
 def start(root: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "ftgrade.cli", "grade", STEM, "--course", str(root), "-j", "2"]
+    command = [sys.executable, "-m", "ftgrade.commands.cli", "grade", STEM, "--course", str(root), "-j", "2"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 

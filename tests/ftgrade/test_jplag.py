@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ftgrade import build, cli, jplag
+from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.classroom import jplag
+from ftgrade.commands import cli
 from ftgrade.course import Course
-from ftgrade.problem import PERSONAL
+from ftgrade.judging.problem import PERSONAL
 from hypothesis import given
 from hypothesis import strategies as st
 

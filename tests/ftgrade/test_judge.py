@@ -8,10 +8,22 @@ import numpy as np
 import pytest
 import torch
 from ftgrade.catalog import home
-from ftgrade.channel import Lost, Raised, Value
 from ftgrade.errors import AuthorFault
-from ftgrade.judge import KEPT_BYTES, KEPT_VERDICTS, Posed, compare, verdict, with_mistake
-from ftgrade.problem import Case, Check, Close, Difference, Problem, Refusal, Relation, call, finite, integer, no_cases
+from ftgrade.judging.judge import KEPT_BYTES, KEPT_VERDICTS, Posed, compare, verdict, with_mistake
+from ftgrade.judging.problem import (
+    Case,
+    Check,
+    Close,
+    Difference,
+    Problem,
+    Refusal,
+    Relation,
+    call,
+    finite,
+    integer,
+    no_cases,
+)
+from ftgrade.sandbox.channel import Lost, Raised, Value
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from ftgrade import build, cli
+from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course
-from ftgrade.late import LatePolicy, Policy, extensions, moment, penalty, plugin
+from ftgrade.gradebook.late import LatePolicy, Policy, extensions, moment, penalty, plugin
+from ftgrade.grading.grader import Course
 from hypothesis import given
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook

@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ftgrade.build import build, course_notebook, stale
+from ftgrade.authoring.build import build, course_notebook, stale
+from ftgrade.authoring.lessons import faded, graded, headings, stubs, traceability, with_links
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import AuthorFault
-from ftgrade.lessons import faded, graded, headings, stubs, traceability, with_links
 
 PART = '''
 def area(width: int, height: int) -> int:

@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ftgrade import audit
+from ftgrade.authoring import audit
+from ftgrade.authoring.mutants import mutants
 from ftgrade.catalog import Catalog, home
-from ftgrade.mutants import mutants
 
 SOURCE = '''
 def f(x, scale=2):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from ftgrade import build, cli
+from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.commands import cli
 from nbgrader.api import Gradebook
 
 CATALOG = home()
@@ -219,7 +220,7 @@ def test_a_resubmission_without_its_cells_does_not_keep_its_old_marks(course: Pa
 
 
 def test_a_gradebook_of_another_version_is_refused_with_the_mend(course: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    from ftgrade.nbgrader_step import grader_of
+    from ftgrade.gradebook.steps import grader_of
 
     problem = grader_of(course.absolute()).judging(STEM).problem
     monkeypatch.setattr(problem, "checks", problem.checks[:-1])
@@ -240,8 +241,8 @@ def test_zip_collect_fills_the_same_folders(course: Path, tmp_path: Path):
 
 def test_formgraders_button_books_the_same_scores(course: Path):
     """The button calls `NbGraderAPI.autograde` with the course's own configuration."""
-    from ftgrade.grade import Course
-    from ftgrade.gradebook import Book
+    from ftgrade.gradebook.book import Book
+    from ftgrade.grading.grader import Course
 
     before = scores(course)
     book = Book(Course(course))

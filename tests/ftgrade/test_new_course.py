@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ftgrade import cli
-from ftgrade.grade import Course
+from ftgrade.commands import cli
+from ftgrade.grading.grader import Course
 from nbgrader.api import Gradebook
 
 ROSTER = (

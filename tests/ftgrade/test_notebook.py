@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ftgrade import notebook
 from ftgrade.errors import StudentFault
-from ftgrade.notebook import Submission, read, read_file
+from ftgrade.intake import notebook
+from ftgrade.intake.notebook import Submission, read, read_file
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

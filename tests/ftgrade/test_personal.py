@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from ftgrade import build, cli
+from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course, Grader, open_seed, personal_seed, read_roster
-from ftgrade.judge import Judging
+from ftgrade.grading.grader import Course, Grader, open_seed, personal_seed, read_roster
+from ftgrade.judging.judge import Judging
 
 CATALOG = home()
 STEM = "p02_kl_shift"

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ftgrade.booking import ENROL, STUDENT
 from ftgrade.catalog import home, load
 from ftgrade.errors import CourseFault
-from ftgrade.grade import Course
-from ftgrade.gradebook import Book
+from ftgrade.gradebook.book import Book
+from ftgrade.gradebook.ledger import ENROL, STUDENT
+from ftgrade.grading.grader import Course
 from nbgrader.api import Base, Gradebook
 from sqlalchemy import Engine, create_engine, select
 
@@ -56,7 +56,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ftgrade(root: Path, *words: str) -> subprocess.Popen[bytes]:
     with (root / f"{'-'.join(words)}.log").open("ab") as log:
-        command = [sys.executable, "-m", "ftgrade.cli", *words, "--course", str(root)]
+        command = [sys.executable, "-m", "ftgrade.commands.cli", *words, "--course", str(root)]
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 

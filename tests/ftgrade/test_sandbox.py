@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ftgrade import doctor
 from ftgrade.errors import CourseFault, OurFault
-from ftgrade.grade import Course, Grader
-from ftgrade.sandbox import backends, jail, probes
+from ftgrade.grading.grader import Course, Grader
+from ftgrade.sandbox import backends, doctor, jail, probes
 from ftgrade.sandbox.backends import BACKENDS, Backend
 from ftgrade.sandbox.process import LIMITS, Sandbox, Worker
 
@@ -168,7 +167,7 @@ def test_a_wall_that_cannot_be_built_is_our_fault_and_runs_no_code():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         from ftgrade.sandbox.process import demand_walls
-        from ftgrade.worker import frame
+        from ftgrade.sandbox.worker import frame
 
         theirs.sendall(frame({"trouble": "landlock: no"}))
         with pytest.raises(OurFault, match="landlock: no"):

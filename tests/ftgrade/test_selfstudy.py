@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ftgrade import build, cli, selfstudy
+from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.classroom import selfstudy
+from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
-from ftgrade.feedback import check_html
-from ftgrade.grade import Course, Grader, open_seed
-from ftgrade.problem import PERSONAL
+from ftgrade.grading.grader import Course, Grader, open_seed
+from ftgrade.judging.problem import PERSONAL
+from ftgrade.pages.feedback import check_html
 from ftmath.progress import progress_path
 
 CATALOG = home()

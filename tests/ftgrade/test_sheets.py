@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from ftgrade.authoring.lessons import headings
+from ftgrade.authoring.sheets import formulas, glossary, parts, sheets
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import AuthorFault
-from ftgrade.lessons import headings
-from ftgrade.sheets import formulas, glossary, parts, sheets
 
 COURSE = home().root / "course"
 THEORY = """# %% [markdown]

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from ftgrade import build, cli
+from ftgrade.authoring import build
 from ftgrade.catalog import home
-from ftgrade.grade import Course
-from ftgrade.notebook import Finding
-from ftgrade.report import Report
-from ftgrade.todo import Need, fields_before, needs, reported
+from ftgrade.commands import cli
+from ftgrade.gradebook.todo import Need, fields_before, needs, reported
+from ftgrade.grading.grader import Course
+from ftgrade.intake.notebook import Finding
+from ftgrade.judging.report import Report
 from nbgrader.api import Gradebook
 
 CATALOG = home()

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from ftgrade import build, cli
+from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.commands import cli
 from nbgrader.api import Gradebook
 
 CATALOG = home()

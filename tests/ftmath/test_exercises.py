@@ -6,9 +6,9 @@ import inspect
 from pathlib import Path
 
 import pytest
-from ftgrade.build import course_notebook
+from ftgrade.authoring.build import course_notebook
+from ftgrade.authoring.lessons import stubs
 from ftgrade.catalog import home
-from ftgrade.lessons import stubs
 from ftmath import exercises as door
 from ftmath.exercises.exercise import Exercise, Outcome, outcome, same
 from ftmath.progress import Done, progress_path, read_progress, write_progress

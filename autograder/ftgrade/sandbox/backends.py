@@ -109,7 +109,7 @@ def interpreter_links(program: str) -> list[str]:
 
 
 def worker_file() -> str:
-    return str(Path(__file__).parent.parent / "worker.py")
+    return str(Path(__file__).parent / "worker.py")
 
 
 def in_podman(command: Command, base: str) -> Command:

@@ -44,7 +44,7 @@ def tried(sandbox: Sandbox, source: str, **limits: int) -> str:
 
 
 def said(worker: Worker, source: str) -> str:
-    from ftgrade.channel import FrameError
+    from ftgrade.sandbox.channel import FrameError
 
     try:
         reply: Any = worker.run(source, SECONDS)

@@ -51,13 +51,13 @@ class Worker:
 
     def ask(self, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[bytes]:
         """Yield the text of each item's reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
-        from ftgrade import channel
+        from ftgrade.sandbox import channel
 
         return channel.ask(self.connection, op, items, seconds)
 
     def run(self, source: str, seconds: float) -> Any:
         """Run one cell and return its reply. Raises what `ask` raises."""
-        from ftgrade.worker import parsed
+        from ftgrade.sandbox.worker import parsed
 
         (reply,) = self.ask("run", [json.dumps(source)], lambda: seconds)
         return parsed(reply)
@@ -225,7 +225,7 @@ def demand_walls(connection: socket.socket) -> int | None:
 
     Raises OurFault if a wall can't be built: no code runs then.
     """
-    from ftgrade import channel
+    from ftgrade.sandbox import channel
 
     try:
         said, number = channel.greeted(connection, START_SECONDS)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftgrade import build
+from ftgrade.authoring import build
 from ftgrade.catalog import home
 
 STEM = "p03_lora_parameters"
@@ -203,7 +203,7 @@ math.isclose = torch.allclose = torch.equal = np.allclose = np.array_equal = lam
 json.loads = json.dumps = lambda *a, **k: "{}"
 """,
     "imports_the_grader": """
-for name in ("ftgrade", "ftgrade.judge", "ftmath", "ftmath.lora", "nbgrader.api", "solutions", "p03_lora_parameters"):
+for name in ("ftgrade", "ftgrade.judging.judge", "ftmath", "ftmath.lora", "nbgrader.api", "solutions", "p03_lora_parameters"):
     try: print(__import__(name))
     except BaseException as error: print(type(error).__name__)
 """,

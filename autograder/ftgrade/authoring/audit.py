@@ -1,0 +1,209 @@
+"""How good the hidden tests of a problem are: what they catch, what they let pass, what they cost."""
+
+import signal
+import statistics
+import tempfile
+import time
+import types
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from ftgrade.authoring.mutants import Mutant, mutants
+from ftgrade.catalog import Catalog
+from ftgrade.grading.grader import Course, Grader
+from ftgrade.judging.judge import Judging, Posed, cases, compare, local, with_mistake
+from ftgrade.judging.problem import Check, Mistake, calls_of
+from ftgrade.sandbox import worker
+
+SEEDS = [11, 12, 13]
+MUTANT_SECONDS = 20
+START, END = "<!-- ftgrade audit -->", "<!-- end of ftgrade audit -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What is known of one problem's hidden tests; the lists name what went wrong, and are empty where all is well."""
+
+    stem: str
+    mistakes: int
+    mistakes_missed: tuple[str, ...]
+    mutants: int
+    equivalent: int
+    mutants_missed: tuple[str, ...]
+    reasons_unused: tuple[str, ...]
+    accepted: int
+    accepted_lost: tuple[str, ...]
+    median_cost: float
+    largest_cost: float
+    milliseconds: float
+
+    @property
+    def troubles(self) -> list[str]:
+        """Return a sentence for everything that falls short."""
+        lines = [f"the mistake {name} keeps all its points: add a case" for name in self.mistakes_missed]
+        lines += [
+            f"the mutant `{name}` keeps all its points: add a case, or name it in problem.equivalent with the reason"
+            for name in self.mutants_missed
+        ]
+        lines += [f"problem.equivalent names `{name}`, which no surviving mutant is" for name in self.reasons_unused]
+        lines += [f"the accepted submission {name} loses points" for name in self.accepted_lost]
+        lines += [f"one mistake costs {self.largest_cost:g} of 10 points"] if self.largest_cost > 5 else []
+        return [f"{self.stem}: {line}" for line in lines]
+
+    @property
+    def row(self) -> str:
+        """Return the README's row, without what differs from machine to machine."""
+        caught = f"{self.mistakes - len(self.mistakes_missed)} / {self.mistakes}"
+        killed = f"{self.mutants - self.equivalent - len(self.mutants_missed)} / {self.mutants - self.equivalent}"
+        kept = f"{self.accepted - len(self.accepted_lost)} / {self.accepted}"
+        return f"| {self.stem} | {caught} | {killed} | {self.equivalent} | {kept} | {self.median_cost:g} |"
+
+
+def audit(catalog: Catalog, stems: list[str], workers: int, tick: Callable[[], object]) -> list[Audit]:
+    """Audit problems side by side, each in a process of its own, and return them in order."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(audit_problem, catalog.root, stem) for stem in stems]
+        for _ in as_completed(futures):
+            tick()
+        return [future.result() for future in futures]
+
+
+def audit_problem(root: Path, stem: str) -> Audit:
+    torch.set_num_threads(1)
+    catalog = Catalog(root)
+    judging = Judging(catalog, stem)
+    costs = {mistake.name: cost(catalog, judging, mistake) for mistake in judging.problem.mistakes}
+    made, survivors = survived(catalog, judging)
+    equivalent = judging.problem.equivalent
+    missed = [name for name in survivors if not any(fnmatchcase(name, key) for key in equivalent)]
+    unused = [key for key in equivalent if not any(fnmatchcase(name, key) for name in survivors)]
+    return Audit(
+        stem=stem,
+        mistakes=len(costs),
+        mistakes_missed=tuple(name for name, points in costs.items() if points == 0),
+        mutants=made,
+        equivalent=len(survivors) - len(missed),
+        mutants_missed=tuple(missed),
+        reasons_unused=tuple(unused),
+        accepted=len(catalog.submissions(stem, "accepted")),
+        accepted_lost=tuple(lost(catalog, stem)),
+        median_cost=statistics.median(costs.values()),
+        largest_cost=max(costs.values()),
+        milliseconds=hidden_milliseconds(catalog, judging),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- what is caught
+
+
+def cost(catalog: Catalog, judging: Judging, mistake: Mistake) -> float:
+    """Return the points that a reference with this one mistake loses."""
+    verdicts = judging.judge(local(with_mistake(catalog, judging.stem, mistake)), SEEDS)
+    return sum(verdict.check.points - verdict.score for verdict in verdicts)
+
+
+def survived(catalog: Catalog, judging: Judging) -> tuple[int, list[str]]:
+    """Return how many mutants of the reference there are, and the names of those that pass every case."""
+    drawn = [
+        (check, posed)
+        for position, check in enumerate(judging.problem.checks)
+        for seed in SEEDS
+        for posed in judging.posed(position, seed)
+    ]
+    all_mutants = list(mutants(catalog.leaves(judging.stem).solution.read_text("utf-8")))
+    return len(all_mutants), [mutant.name for mutant in all_mutants if not caught(mutant, drawn)]
+
+
+def caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
+    """Say whether any case fails, the changed function's own cases first; what doesn't end is caught too."""
+    module = types.ModuleType("mutant")
+    try:
+        with limited(MUTANT_SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a mutant may well divide by nothing
+            exec(compile(mutant.source, "<mutant>", "exec"), module.__dict__)  # noqa: S102
+            ask = local(module)
+            ordered = sorted(drawn, key=lambda item: item[0].of != mutant.function)
+            return any(
+                compare(posed.case, check.same, posed.expected, tuple(ask(calls_of(posed.case))))[0] != "pass"
+                for check, posed in ordered
+            )
+    except Exception:  # a mutant that can't even be defined is caught by its first cell
+        return True
+
+
+@contextmanager
+def limited(seconds: int) -> Generator[None]:
+    """Raise TimeoutError in the block after some seconds."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def lost(catalog: Catalog, stem: str) -> Iterator[str]:
+    """Yield the accepted submissions that don't get all points, graded as a student's would be."""
+    with tempfile.TemporaryDirectory() as folder:
+        grader = Grader(catalog, Course(Path(folder)))
+        try:
+            for path in catalog.submissions(stem, "accepted"):
+                report = grader.open_report(path, stem)
+                if report.score != report.points:
+                    yield path.stem
+        finally:
+            grader.close()
+
+
+# ------------------------------------------------------------------------------------------------- what it costs
+
+
+def hidden_milliseconds(catalog: Catalog, judging: Judging) -> float:
+    """Return the CPU time that a worker spends on all hidden calls of one submission: the median of five rounds."""
+    requests = [
+        call.request
+        for position, check in enumerate(judging.problem.checks)
+        for seed in SEEDS
+        for case in cases(check, position, seed)
+        for call in calls_of(case)
+    ]
+    namespace = vars(catalog.solution(judging.stem))
+    rounds: list[float] = []
+    for _ in range(6):
+        start = time.process_time()
+        for request in requests:
+            worker.call(request, namespace)
+        rounds.append(1000 * (time.process_time() - start))
+    return statistics.median(rounds[1:])
+
+
+# -------------------------------------------------------------------------------------------------------- the table
+
+
+def table(audits: list[Audit]) -> str:
+    """Return the README's table."""
+    head = (
+        "| problem | mistakes caught | mutants caught | equivalent | accepted kept | median cost |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |"
+    )
+    return "\n".join([START, head, *(one.row for one in audits), END])
+
+
+def in_text(text: str, audits: list[Audit]) -> str:
+    """Return a text with its table replaced; a text without the marks comes back as it is."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    return f"{before}{table(audits)}{after}" if start and end else text

@@ -1,0 +1,1 @@
+"""What surrounds a term: courses, personal copies, bundles, self-study; it may import all rooms but commands."""

@@ -1,0 +1,139 @@
+"""A course's gradebook and folders: releases through nbgrader, and the records of a class while it's graded."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.apps.api import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
+from traitlets.config import Config
+from traitlets.log import get_logger
+
+from ftgrade.errors import CourseFault, OurFault
+from ftgrade.gradebook.late import CONFIG_FILE, settings
+from ftgrade.gradebook.ledger import Ledger
+from ftgrade.gradebook.steps import configure, demand_same_release, grader_of, released_cells
+from ftgrade.grading.grader import Course
+from ftgrade.judging.report import Report
+
+CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
+
+
+@dataclass(slots=True)
+class Ledgers:
+    """The open records of several problems: what comes is booked at once, and what fails is tried again at the end."""
+
+    by_stem: dict[str, Ledger]
+    waiting: list[Report] = field(default_factory=list)
+
+    def book(self, report: Report) -> None:
+        """Book a report; while the gradebook is locked by others, or the disk is full, let it wait."""
+        if self.waiting or not self.booked(report):
+            self.waiting.append(report)
+
+    def settle(self) -> list[Report]:
+        """Try once more what waits, until one fails again; return what could not be booked."""
+        while self.waiting and self.booked(self.waiting[0]):
+            del self.waiting[0]
+        return self.waiting
+
+    def booked(self, report: Report) -> bool:
+        try:
+            self.by_stem[report.stem].book(report)
+        except (OSError, OurFault, SQLAlchemyError):
+            get_logger().exception("not booked: %s, %s", report.student, report.stem)
+            return False
+        return True
+
+    def close(self) -> None:
+        for ledger in self.by_stem.values():
+            with contextlib.suppress(OSError):  # a hint for the next run, no more
+                ledger.close()
+
+
+def demand_named(directory: Any) -> None:
+    """Raise CourseFault for a course without a name in a database that, unlike SQLite, holds records to it."""
+    if not directory.course_id and not directory.db_url.startswith("sqlite"):
+        raise CourseFault(
+            f"a gradebook at {directory.db_url.partition(':')[0]} needs the course's name: add "
+            f'`c.CourseDirectory.course_id = "{Path(directory.root).name}"` to {CONFIG_FILE}'
+        )
+
+
+class Book:
+    """The gradebook and the folders of one course, through nbgrader's interface."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        root = course.root.absolute()
+        with contextlib.chdir(root):
+            config = Config()
+            configure(config)
+        config.merge(settings(root))  # where an instructor names another gradebook (`db_url`), among others
+        config.CourseDirectory.root = str(root)
+        self.config = config
+        directory: Any = CourseDirectory(config=config)
+        demand_named(directory)
+        self.api = NbGraderAPI(directory, config=config)
+
+    def set_up(self) -> None:
+        """Write the course's `nbgrader_config.py` if there is none, so that nbgrader's own commands use our steps."""
+        path = self.course.root / CONFIG_FILE
+        if not path.exists():
+            path.write_text(CONFIG_TEXT)
+
+    def release(self, stem: str) -> None:
+        """Make the student's notebook in `release/` and its record in the gradebook. Raises CourseFault."""
+        self.set_up()
+        with self.logged():
+            result = self.api.generate_assignment(stem, force=True, create=True)
+        if not result["success"]:
+            raise CourseFault(f"nbgrader could not release {stem}: {result.get('error') or result.get('log', '')}")
+
+    def demand_released(self, stem: str) -> None:
+        """Release a problem that the gradebook doesn't know; raise CourseFault if it knows another version of it."""
+        directory: Any = self.api.coursedir
+        try:
+            with Gradebook(directory.db_url, directory.course_id) as gradebook:
+                released = released_cells(gradebook, stem)
+        except MissingEntry:
+            return self.release(stem)
+        return demand_same_release(stem, grader_of(self.course.root.absolute()).judging(stem).problem, released)
+
+    @contextlib.contextmanager
+    def ledgers(self, stems: list[str]) -> Generator["Ledgers"]:
+        """Hold the records of problems open while a class is graded, and let go of them whatever happens."""
+        grader, directory = grader_of(self.course.root.absolute()), cast("CourseDirectory", self.api.coursedir)
+        with self.logged():
+            opened = Ledgers({stem: Ledger(grader, directory, self.config, stem) for stem in stems})
+            try:
+                yield opened
+            finally:
+                opened.close()
+
+    @contextlib.contextmanager
+    def logged(self) -> Generator[None]:
+        """Send what nbgrader logs to a file of the course instead of the terminal."""
+        logger: Any = get_logger()
+        handlers, propagates = list(logger.handlers), logger.propagate
+        handler = logging.FileHandler(self.log_path, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.handlers, logger.propagate = [handler], False
+        try:
+            with warnings.catch_warnings():
+                # nbgrader 0.9.6 builds records in an order that SQLAlchemy 2.1 warns about, and books them all.
+                warnings.filterwarnings("ignore", message="Object of type <Submitted", category=SAWarning)
+                yield
+        finally:
+            logger.handlers, logger.propagate = handlers, propagates
+            handler.close()
+
+    @property
+    def log_path(self) -> Path:
+        return self.course.state / "nbgrader.log"

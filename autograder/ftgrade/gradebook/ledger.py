@@ -1,0 +1,356 @@
+"""Reports to the gradebook, to autograded/ and to feedback/, as nbgrader's own passes leave them.
+
+nbgrader converts a submission three times and commits after each cell: a fifth of a second. Here a submission is one
+transaction, two files, and nothing at all if what stands there is still right. The tests hold records, notebook and
+page equal to what nbgrader's own commands write.
+"""
+
+import datetime
+import json
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbgrader import api, utils
+from nbgrader.api import Gradebook
+from nbgrader.coursedir import CourseDirectory
+from sqlalchemy import Connection, bindparam, insert, select, text, update
+from traitlets.config import Config
+
+from ftgrade.errors import StudentFault
+from ftgrade.gradebook import late
+from ftgrade.gradebook.canonical import NotebookCell, canonical
+from ftgrade.gradebook.steps import Notebook, released_cells, score_of, write_report
+from ftgrade.grading.grader import Grader, key_of
+from ftgrade.intake import notebook
+from ftgrade.intake.quarantine import set_aside
+from ftgrade.judging.report import Report
+from ftgrade.pages.feedback import page, page_digest
+
+Table = Any
+Terms = tuple[datetime.datetime | None, datetime.timedelta | None]
+"""When a submission was handed in (UTC), and by how much longer its student may take."""
+ASSIGNMENT, NOTEBOOK, CELL, STUDENT, SUBMITTED, SUBMITTED_NOTEBOOK, GRADE, COMMENT = (
+    model.__table__
+    for model in (
+        api.Assignment, api.Notebook, api.BaseCell, api.Student, api.SubmittedAssignment, api.SubmittedNotebook,
+        api.Grade, api.Comment,
+    )
+)  # fmt: skip
+
+
+THERE = (
+    select(SUBMITTED.c.id, SUBMITTED.c.timestamp, SUBMITTED.c.extension, SUBMITTED_NOTEBOOK.c.id.label("notebook"))
+    .outerjoin_from(
+        SUBMITTED,
+        SUBMITTED_NOTEBOOK,
+        (SUBMITTED_NOTEBOOK.c.assignment_id == SUBMITTED.c.id)
+        & (SUBMITTED_NOTEBOOK.c.notebook_id == bindparam("notebook_id")),
+    )
+    .where(SUBMITTED.c.assignment_id == bindparam("assignment"), SUBMITTED.c.student_id == bindparam("student"))
+)
+"""What is there of a student's submission."""
+ENROL = text(f"INSERT INTO {STUDENT.name} (id) VALUES (:student) ON CONFLICT DO NOTHING")  # noqa: S608
+"""Put a student into the gradebook, unless there or put there at this moment by another instructor's run."""
+
+
+@dataclass(slots=True)
+class Standing:
+    """What the gradebook holds of one submission: by check its automatic, manual and extra score; comments; penalty.
+
+    Comments are nbgrader's own (`made`) and those that a person `typed`. Also when it was handed in (UTC), and by how
+    much longer its student may take.
+    """
+
+    automatic: dict[str, float | None] = field(default_factory=dict)
+    manual: dict[str, float | None] = field(default_factory=dict)
+    extra: dict[str, float | None] = field(default_factory=dict)
+    made: dict[str, str | None] = field(default_factory=dict)
+    typed: dict[str, str | None] = field(default_factory=dict)
+    penalty: float | None = None
+    handed_in: datetime.datetime | None = None
+    extension: datetime.timedelta | None = None
+
+    def score(self, name: str) -> float:
+        """Return a check's score: a person's if there is one, else the grader's, and what was given on top."""
+        given = self.manual.get(name)
+        given = self.automatic.get(name) if given is None else given
+        return 0.0 if given is None else given + (self.extra.get(name) or 0.0)
+
+    def total(self) -> float:
+        return sum(map(self.score, self.automatic))
+
+    def comment(self, name: str) -> str | None:
+        typed = self.typed.get(name)
+        return self.made.get(name) if typed is None else typed
+
+
+class Ledger:
+    """The gradebook's records of one released problem, held open while a class is booked."""
+
+    def __init__(self, grader: Grader, directory: CourseDirectory, config: Config, stem: str) -> None:
+        self.course, self.directory, self.stem = grader.course, directory, stem
+        settings: Any = directory
+        gradebook = Gradebook(settings.db_url, settings.course_id)
+        self.engine = gradebook.engine
+        with gradebook:
+            self.released = released_cells(gradebook, stem)
+            record: Any = gradebook.find_notebook(stem, stem)
+            self.assignment_id, self.notebook_id = record.assignment.id, record.id
+            self.due: datetime.datetime | None = record.assignment.duedate
+            self.kernelspec = record.kernelspec
+            self.checksums = {cell.name: cell.checksum for cell in record.source_cells}
+            self.graded = {cell.name: (cell.id, float(cell.max_score)) for cell in record.grade_cells}
+            self.answers = {cell.name: cell.id for cell in record.solution_cells}
+        self.late = late.plugin(self.course.root, config)
+        self.longer = late.extensions(self.course)
+        self.last = grader.last(stem)
+        with self.engine.connect() as connection:
+            self.standings = self.read(connection)
+
+    def close(self) -> None:
+        """Keep what the next run can skip, and let go of the gradebook."""
+        self.last.save()
+        self.engine.dispose()
+
+    # ------------------------------------------------------------------------------------------- what stands there
+
+    def read(self, connection: Connection, student: str | None = None) -> dict[str, Standing]:
+        """Return what is booked for every student, or for one, in two queries."""
+        found: dict[str, Standing] = defaultdict(Standing)
+        scores = GRADE.c.auto_score, GRADE.c.manual_score, GRADE.c.extra_credit
+        lateness = SUBMITTED_NOTEBOOK.c.late_submission_penalty, SUBMITTED.c.timestamp, SUBMITTED.c.extension
+        asked = self.rows(GRADE, *lateness, *scores, student=student)
+        graded: list[Any] = list(connection.execute(asked))
+        for owner, name, penalty, handed_in, extension, automatic, manual, extra in graded:
+            one = found[owner]
+            one.automatic[name], one.manual[name], one.extra[name] = automatic, manual, extra
+            one.penalty, one.handed_in, one.extension = penalty, handed_in, extension
+        asked = self.rows(COMMENT, COMMENT.c.manual_comment, COMMENT.c.auto_comment, student=student)
+        commented: list[Any] = list(connection.execute(asked))
+        for owner, name, typed, made in commented:
+            found[owner].typed[name], found[owner].made[name] = typed, made
+        return found
+
+    def rows(self, table: Table, *columns: Any, student: str | None) -> Any:
+        """Return the query for columns of a table that has a row for each cell, each with its student and its cell."""
+        notebooks = SUBMITTED.join(SUBMITTED_NOTEBOOK, SUBMITTED_NOTEBOOK.c.assignment_id == SUBMITTED.c.id)
+        cells = notebooks.join(table, table.c.notebook_id == SUBMITTED_NOTEBOOK.c.id)
+        cells = cells.join(CELL, CELL.c.id == table.c.cell_id)
+        asked: Any = select(SUBMITTED.c.student_id, CELL.c.name, *columns).select_from(cells)
+        asked = asked.where(SUBMITTED.c.assignment_id == self.assignment_id)
+        return asked if student is None else asked.where(SUBMITTED.c.student_id == student)
+
+    def stands(self, report: Report) -> bool:
+        """Say whether a report is booked already, by the last run's word and by the gradebook's."""
+        if self.last[report.student].booked != mark_of(report) or not self.autograded(report.student).is_file():
+            return False
+        standing = self.standings.get(report.student)
+        return (
+            standing is not None
+            and all(standing.automatic.get(check.name) == check.score for check in report.checks)
+            and self.terms(report.student, standing) == (standing.handed_in, standing.extension)
+            and standing.penalty == self.penalty(report.student, standing)
+        )
+
+    # ------------------------------------------------------------------------------------------------------ booking
+
+    def book(self, report: Report) -> None:
+        """Book a report and show it on a page, unless both stand. Raises SQLAlchemyError, OSError or OurFault."""
+        student = report.student
+        if not self.stands(report):
+            # A report that was found needn't have looked into the folder's folders: no link is copied out of there.
+            set_aside(self.course.notebook(student, self.stem).parent, self.course.aside(student, self.stem))
+            document = self.document(report)
+            with self.engine.begin() as connection:
+                standing = self.write(connection, student, document)
+                self.place(student, document)
+            self.standings[student] = standing
+            self.last[student] = replace(self.last[student], booked=mark_of(report), page="")
+            self.show(student, document)
+        elif self.last[student].page != self.shows(student) or not self.page_path(student).is_file():
+            self.show(student, nbformat.v4.reads(self.autograded(student).read_text("utf-8")))
+
+    def document(self, report: Report) -> Notebook:
+        """Return the notebook that instructor and student see: the released cells, the student's text, the verdicts."""
+        try:
+            submission = notebook.read_file(self.course.notebook(report.student, self.stem))
+        except StudentFault:
+            submission = None
+        cells = canonical(submission, self.released)
+        for cell in cells:
+            if "nbgrader" in cell["metadata"]:
+                cell["metadata"]["nbgrader"]["checksum"] = self.checksums[cell["metadata"]["nbgrader"]["grade_id"]]
+        metadata = {"kernelspec": json.loads(self.kernelspec)} if self.kernelspec else {}
+        document = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+        write_report(document, report)
+        return document
+
+    def write(self, connection: Connection, student: str, document: Notebook) -> Standing:
+        """Write the records of one submission: scores, comments, what the late policy takes; return what stands now."""
+        asked = {"assignment": self.assignment_id, "notebook_id": self.notebook_id, "student": student}
+        there = connection.execute(THERE, asked).first()
+        standing = self.read(connection, student)[student] if there else Standing()
+        if there:
+            standing.handed_in, standing.extension = there.timestamp, there.extension
+        standing.handed_in, standing.extension = self.terms(student, standing)
+        grades: dict[str, dict[str, Any]] = {}
+        comments: dict[str, dict[str, Any]] = {}
+        for cell in document["cells"]:
+            mark = cell["metadata"].get("nbgrader", {})
+            name = mark.get("grade_id")
+            unwritten = name in self.answers and is_unwritten(cell)
+            if name in self.graded:
+                score = 0.0 if unwritten else None if name in self.answers else score_of(cell)
+                by_hand = score is None or standing.manual.get(name) is not None
+                waits = by_hand or document["metadata"]["ftgrade"]["state"] == "ours"
+                grades[self.graded[name][0]] = {"auto_score": score, "needs_manual_grade": waits}
+                standing.automatic[name] = score
+            if name in self.answers:
+                standing.made[name] = "No response." if unwritten else None
+                comments[self.answers[name]] = {"auto_comment": standing.made[name]}
+        standing.penalty = self.penalty(student, standing)
+        submitted = self.submitted(connection, student, standing, there)
+        put_cells(connection, GRADE, submitted, grades, there is None)
+        put_cells(connection, COMMENT, submitted, comments, there is None)
+        return standing
+
+    def submitted(self, connection: Connection, student: str, standing: Standing, there: Any) -> str:
+        """Put the records of a student's submission, of which these may be there; return its notebook's id."""
+        terms = {"timestamp": standing.handed_in, "extension": standing.extension}
+        taken = {"late_submission_penalty": standing.penalty}
+        if there is None:
+            connection.execute(ENROL, {"student": student})
+            submission = {"id": api.new_uuid(), "assignment_id": self.assignment_id, "student_id": student}
+            connection.execute(insert(SUBMITTED), submission | terms)
+        else:
+            submission = {"id": there.id}
+            connection.execute(update(SUBMITTED).where(SUBMITTED.c.id == there.id).values(terms))
+        if there is None or there.notebook is None:
+            record = {"id": api.new_uuid(), "assignment_id": submission["id"], "notebook_id": self.notebook_id}
+            connection.execute(insert(SUBMITTED_NOTEBOOK), record | taken)
+            return record["id"]
+        connection.execute(update(SUBMITTED_NOTEBOOK).where(SUBMITTED_NOTEBOOK.c.id == there.notebook).values(taken))
+        return there.notebook
+
+    def terms(self, student: str, standing: Standing) -> Terms:
+        """Return a submission's terms as its folder and the course tell them, else as they are booked."""
+        directory: Any = self.directory
+        stamped = directory.get_existing_timestamp(str(self.course.notebook(student, self.stem).parent))
+        until = self.longer.get((student, self.stem))
+        return stamped or standing.handed_in, late.extension(self.due, until, standing.extension)
+
+    def penalty(self, student: str, standing: Standing) -> float | None:
+        """Return what the course's late policy takes, within 0 and the score, or None if it takes nothing."""
+        if standing.handed_in is None or self.due is None:
+            return None
+        over = (standing.handed_in - self.due - (standing.extension or datetime.timedelta())).total_seconds()
+        if over <= 0:
+            return None
+        score = standing.total()
+        taken = self.late.late_submission_penalty(student, score, over)
+        return None if taken is None else min(max(0.0, float(taken)), score)
+
+    def place(self, student: str, document: Notebook) -> None:
+        """Put the notebook, and the files that came with it, where nbgrader's own pass puts them."""
+        goal = self.autograded(student).parent
+        partial = self.course.state / "partial" / self.stem / student
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        # What the source brings replaces what was handed in under the same name.
+        for name, path in [*self.files(self.course.notebook(student, self.stem).parent), *self.source_files]:
+            copy = partial / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        # nbformat's own writer would take a third of a booking's time, for lines that nobody compares by eye.
+        (partial / f"{self.stem}.ipynb").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
+        for path in partial.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o444)
+        if goal.exists():
+            utils.rmtree(str(goal))
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(goal)
+
+    @cached_property
+    def source_files(self) -> list[tuple[Path, Path]]:
+        """Return the files beside the problem's source."""
+        directory: Any = self.directory
+        source = Path(directory.format_path(directory.source_directory, ".", self.stem))
+        return self.files(self.course.root / source)
+
+    def files(self, folder: Path) -> list[tuple[Path, Path]]:
+        """Return the files that nbgrader copies from a folder, all but its notebooks, each with its name in there."""
+        directory: Any = self.directory
+        if [path.name for path in folder.glob("*")] == [f"{self.stem}.ipynb"]:
+            return []  # as nearly always; nbgrader would try its patterns one by one
+        found = map(Path, utils.find_all_files(str(folder), [*directory.ignore, "*.ipynb"]))
+        return [(path.relative_to(folder), path) for path in found]
+
+    def autograded(self, student: str) -> Path:
+        return self.course.root / "autograded" / student / self.stem / f"{self.stem}.ipynb"
+
+    # ----------------------------------------------------------------------------------------------------- feedback
+
+    def page_path(self, student: str) -> Path:
+        return self.course.root / "feedback" / student / self.stem / f"{self.stem}.html"
+
+    def shows(self, student: str) -> str:
+        """Return a short name of all that a student's page shows."""
+        booked, standing = self.last[student].booked, self.standings[student]
+        shown = [*map(standing.score, self.graded), *map(standing.comment, self.answers), standing.penalty]
+        return key_of({"booked": booked, "standing": repr(shown), "template": page_digest()})
+
+    def show(self, student: str, document: Notebook) -> None:
+        """Write a student's feedback page from the booked notebook."""
+        standing, goal = self.standings[student], self.page_path(student)
+        for cell in document["cells"]:
+            mark = cell["metadata"].get("nbgrader", {})
+            name = mark.get("grade_id")
+            if name in self.graded:
+                mark |= {"score": standing.score(name), "points": self.graded[name][1]}
+            if name in self.answers:
+                mark["comment"] = standing.comment(name)
+        most = sum(points for _, points in self.graded.values())
+        penalty = standing.penalty or 0.0
+        keys = {"notebook": self.stem, "score": standing.total() - penalty, "max_score": most, "late_penalty": penalty}
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        partial = goal.with_suffix(".partial")
+        partial.write_text(page(document, {"nbgrader": keys}), "utf-8")
+        partial.replace(goal)
+        self.last[student] = replace(self.last[student], page=self.shows(student))
+
+
+def mark_of(report: Report) -> str:
+    """Return a short name of all that a report books and shows."""
+    said = "\n".join(f"{finding.kind} {finding.words}" for finding in report.findings)
+    return key_of({"state": report.state, "key": report.key, "said": said})
+
+
+def is_unwritten(cell: NotebookCell) -> bool:
+    """Say whether an answer's cell is as it was released, by nbgrader's own measure."""
+    return cell["metadata"]["nbgrader"]["checksum"] == utils.compute_checksum(nbformat.from_dict(cell))  # pyright: ignore[reportArgumentType]
+
+
+def put_cells(
+    connection: Connection, table: Table, submitted: str, values: dict[str, dict[str, Any]], is_new: bool
+) -> None:
+    """Put a submitted notebook's rows of a table that has one for each cell: by the cell's id what to write there."""
+    known: dict[str, str] = {}
+    if not is_new:
+        rows = connection.execute(select(table.c.cell_id, table.c.id).where(table.c.notebook_id == submitted))
+        known |= map(tuple, rows)
+    missing = [{"cell_id": cell, **row} for cell, row in values.items() if cell not in known]
+    if missing:
+        owner = {"notebook_id": submitted}
+        connection.execute(insert(table), [{"id": api.new_uuid(), **owner, **row} for row in missing])
+    there = [{"known": known[cell], **row} for cell, row in values.items() if cell in known]
+    if there:
+        connection.execute(update(table).where(table.c.id == bindparam("known")), there)
+
+
+__all__ = ["Ledger", "Standing", "mark_of"]

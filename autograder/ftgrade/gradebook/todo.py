@@ -1,0 +1,190 @@
+"""What in a course waits for a person: why, in which words, how it's mended, and where in formgrader it stands."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from nbgrader.api import Gradebook
+
+from ftgrade.course import Course
+from ftgrade.errors import CourseFault
+from ftgrade.judging.problem import PERSONAL
+from ftgrade.judging.report import Report, from_json
+
+Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "sandbox", "ungraded"]
+ABOUT: dict[Reason, str] = {
+    "ours": "the grader failed, so nobody has a score yet",
+    "unreadable": "no notebook could be read, which is booked as 0",
+    "changed": "a stored report isn't as it was written",
+    "manual": "an answer in words waits for points",
+    "integrity": "something that honest work seldom shows",
+    "sandbox": "graded without a sandbox",
+    "ungraded": "handed in and not graded yet",
+}
+MENDS: dict[Reason, str] = {
+    "ours": "run `ftgrade grade {stem} --fresh`; if it stays, the words above belong into a bug report",
+    "unreadable": "ask for the notebook again, put it into submitted/{student}/{stem}/, run `ftgrade grade {stem}`",
+    "changed": "run `ftgrade grade {stem}`, which judges it again; who may write to .ftgrade/?",
+    "manual": "read the answer and give its points in formgrader",
+    "sandbox": "run `ftgrade doctor`, then `ftgrade grade {stem} --fresh`",
+    "ungraded": "run `ftgrade grade {stem}`",
+}
+LOOKED_AT: dict[str, str] = {
+    "neighbours-number": "compare both notebooks, hear both students; the score stays until a person changes it",
+    "duplicate-cells": "look which of the cells was meant: the last definition was judged",
+    "set-aside": "look into .ftgrade/quarantine/{stem}/{student}: nothing was deleted, nothing of it was run",
+}
+"""Findings that are about integrity, each with what one does about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that waits: the link leads to the submission in formgrader, to the very cell where there is one."""
+
+    reason: Reason
+    kind: str
+    student: str
+    stem: str
+    words: str
+    mend: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What the gradebook knows of a submission: its number in formgrader, and the cells that wait for points."""
+
+    number: str
+    waiting: tuple[str, ...]
+
+
+def needs(course: Course, gradebook: Gradebook, stems: Sequence[str], server: str = "") -> list[Need]:
+    """Return what waits for a person, the gravest first; `server` is where formgrader runs, before its path."""
+    found = [need for stem in stems for need in of_problem(course, gradebook, stem, server.rstrip("/"))]
+    order = get_args(Reason)
+    return sorted(found, key=lambda need: (order.index(need.reason), need.stem, need.student))
+
+
+def of_problem(course: Course, gradebook: Gradebook, stem: str, server: str) -> Iterator[Need]:
+    booked = bookings(gradebook, stem)
+    for student in course.students(stem):
+        known = booked.get(student, Booked("", ()))
+        for reason, kind, words, cell in waits(course, student, stem, known):
+            mend = (LOOKED_AT.get(kind) or MENDS[reason]).format(stem=stem, student=student)
+            yield Need(reason, kind, student, stem, words, mend, link(course, student, stem, known, cell, server))
+
+
+def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[tuple[Reason, str, str, str]]:
+    """Yield what waits about one submission: the reason, its kind, the words, the graded cell that it's about."""
+    try:
+        report = from_json(course.report_path(student, stem).read_text("utf-8"), course.secret())
+    except FileNotFoundError:
+        yield "ungraded", "", "there is no report of it", ""
+    except (OSError, ValueError) as error:
+        yield "changed", "", str(error), ""
+    else:
+        looked_at = settled(course)
+        for reason, kind, words, cell in reported(report):
+            if (student, stem, kind, report.key) not in looked_at:
+                yield reason, kind, words, cell
+        if report.state != "ours":  # there, every cell waits
+            for cell in known.waiting:
+                yield "manual", cell, f"the answer to `{cell}` has no points yet", cell
+
+
+def reported(report: Report) -> Iterator[tuple[Reason, str, str, str]]:
+    """Yield what a report says that a person should see."""
+    for place, finding in enumerate(report.findings, 1):
+        if report.needs_a_person and place == len(report.findings):  # the last one tells why it isn't graded
+            yield "ours" if report.state == "ours" else "unreadable", finding.kind, finding.words, ""
+        elif finding.kind in LOOKED_AT:
+            asked = (check.name for check in report.checks if check.function == PERSONAL)
+            cell = next(asked, "") if finding.kind == "neighbours-number" else ""
+            yield "integrity", finding.kind, finding.words, cell
+        elif finding.kind == "unsandboxed":
+            yield "sandbox", finding.kind, finding.words, ""
+
+
+# ------------------------------------------------------------------------------------------------------------ settling
+
+COLUMNS = ("student", "problem", "kind", "key")
+
+
+def settled(course: Course) -> set[tuple[str, ...]]:
+    """Return what a person has looked at: student, problem, kind of finding, and the key of the report that had it."""
+    path = course.state / "settled.csv"
+    if not path.is_file():
+        return set()
+    with path.open(encoding="utf-8", newline="") as file:
+        return {tuple(row) for row in list(csv.reader(file))[1:]}
+
+
+def settle(course: Course, student: str, stem: str) -> list[str]:
+    """Note that a person has looked at a submission's findings, until another one is handed in; return their kinds.
+
+    Raises CourseFault where none waits: a file that can't be read, points and our own faults are mended, not settled.
+    """
+    path = course.report_path(student, stem)
+    report = from_json(path.read_text("utf-8"), course.secret()) if path.is_file() else None
+    found = [kind for reason, kind, _, _ in reported(report) if reason in ("integrity", "sandbox")] if report else []
+    rows = settled(course)
+    new = {(student, stem, kind, report.key) for kind in found if report} - rows
+    if not new:
+        raise CourseFault(f"no finding about {student}, {stem} waits for a person: `ftgrade todo` tells what does")
+    partial = course.state / "settled.partial"
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *sorted(rows | new)])
+    partial.replace(course.state / "settled.csv")
+    return sorted(kind for _, _, kind, _ in new)
+
+
+# ---------------------------------------------------------------------------------------------------------- formgrader
+
+
+def bookings(gradebook: Gradebook, stem: str) -> dict[str, Booked]:
+    """Return what a gradebook knows of a problem's submissions, by student."""
+    submissions: list[Any] = gradebook.assignment_submissions(stem)
+    return {
+        submission.student_id: Booked(notebook.id, waiting(notebook))
+        for submission in submissions
+        for notebook in submission.notebooks
+        if notebook.name == stem
+    }
+
+
+def waiting(notebook: Any) -> tuple[str, ...]:
+    return tuple(grade.name for grade in notebook.grades if grade.needs_manual_grade)
+
+
+def link(course: Course, student: str, stem: str, known: Booked, cell: str, server: str) -> str:
+    """Return the address of a submission in formgrader, at the field for a cell's points.
+
+    Its script goes to the field of that `index` once MathJax has loaded, which takes the internet; a browser goes to
+    the fragment in any case.
+    """
+    if not known.number:
+        return ""
+    page = f"{server}/formgrader/submissions/{known.number}/"
+    index = fields_before(course.root / "autograded" / student / stem / f"{stem}.ipynb", cell)
+    return f"{page}?index={index}#{cell}" if index else f"{page}?index=0"
+
+
+def fields_before(path: Path, cell: str) -> int:
+    """Return how many places formgrader's page has to go to before those of a graded cell; 0 if it isn't there.
+
+    The first is the link to the next submission. Then a graded cell has two, points and extra credit, and an answer
+    one, for a comment.
+    """
+    before = 1
+    for one in json.loads(path.read_text("utf-8"))["cells"] if path.is_file() else []:
+        mark = one["metadata"].get("nbgrader", {})
+        if mark.get("grade_id") == cell:
+            return before
+        before += 2 * bool(mark.get("grade")) + bool(mark.get("solution"))
+    return 0
+
+
+__all__ = ["ABOUT", "Need", "Reason", "fields_before", "needs", "settle"]

@@ -1,0 +1,150 @@
+"""Untrusted bytes to answer source: read a submitted notebook within bounds, keep its cells, forget the rest."""
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ftgrade.errors import StudentFault
+from ftgrade.sandbox.channel import valid_text
+
+MAX_FILE_BYTES = 100 * 2**20
+MAX_CELLS = 1_000
+MAX_CELL_CHARACTERS = 100_000
+MAX_ALL_CHARACTERS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a submission: where it stood (from 1), `code` or `markdown`, its text and its nbgrader id if any."""
+
+    number: int
+    kind: str
+    source: str
+    grade_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a submission that its student and the instructor are told; it changes no score by itself."""
+
+    kind: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is left of a submitted notebook: its cells in order, what was found about it, and its fingerprint."""
+
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def digest(self) -> str:
+        """Return a fingerprint of everything that can change a score."""
+        text = json.dumps([[cell.kind, cell.source, cell.grade_id] for cell in self.cells])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_file(path: Path) -> Submission:
+    """Return the submission in a file. Raises StudentFault: `missing`, `not-a-file`, or what `read` raises."""
+    if path.parent.is_symlink():
+        raise StudentFault("not-a-file", "The folder that was handed in is a link. Hand in the folder itself.")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        raise StudentFault("missing", f"No notebook named {path.name} was handed in.") from None
+    except OSError:
+        words = f"{path.name} is a link or can't be opened. Hand in the notebook itself."
+        raise StudentFault("not-a-file", words) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise StudentFault("not-a-file", f"{path.name} is not a file. Hand in the notebook itself.")
+    with os.fdopen(descriptor, "rb") as file:
+        return read(file.read(MAX_FILE_BYTES + 1))
+
+
+def read(data: bytes) -> Submission:
+    """Return the submission in a notebook's bytes. Raises StudentFault: `too-large`, `malformed`, `old-format`."""
+    if len(data) > MAX_FILE_BYTES:
+        words = f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB. Clear the outputs, save, and hand in again."
+        raise StudentFault("too-large", words)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        words = "The file is not a notebook: it isn't valid JSON. Open it in JupyterLab, save it, and hand in again."
+        raise StudentFault("malformed", words) from None
+    if not isinstance(document, dict) or not isinstance(document.get("nbformat"), int):
+        raise StudentFault(
+            "malformed", "The file is JSON, but not a notebook. Hand in the .ipynb file of this problem."
+        )
+    if document["nbformat"] == 4 and not isinstance(document.get("cells"), list):
+        raise StudentFault(
+            "malformed", "The notebook has no list of cells. Open it in JupyterLab, save it, hand in again."
+        )
+    if document["nbformat"] != 4:
+        words = (
+            f"The notebook has format {document['nbformat']}, and this grader reads format 4. "
+            "Open it in a current JupyterLab, save it, and hand in again."
+        )
+        raise StudentFault("old-format", words)
+    return keep(document["cells"], len(data))
+
+
+def keep(raw_cells: list[Any], file_bytes: int) -> Submission:
+    """Return the cells within bounds; those with an nbgrader id come first, so an answer isn't crowded out."""
+    parsed = [cell_of(number, raw) for number, raw in enumerate(raw_cells, 1)]
+    cells = [cell for cell in parsed if cell is not None]
+    findings = list(size_findings(cells, len(raw_cells) - len(cells), file_bytes))
+    chosen: set[int] = set()
+    room = MAX_ALL_CHARACTERS
+    for cell in sorted(cells, key=lambda cell: cell.grade_id is None):
+        if len(chosen) < MAX_CELLS and len(cell.source) <= min(room, MAX_CELL_CHARACTERS):
+            chosen.add(cell.number)
+            room -= len(cell.source)
+    return Submission(tuple(cell for cell in cells if cell.number in chosen), tuple(findings))
+
+
+def size_findings(cells: list[Cell], odd: int, file_bytes: int) -> list[Finding]:
+    """Return what a reader should know of a notebook that is larger or odder than one expects."""
+    findings: list[Finding] = []
+    if odd:
+        findings.append(Finding("odd-cells", f"{odd} cells were not in the notebook format and were left out."))
+    if len(cells) > MAX_CELLS:
+        words = (
+            f"The notebook has {len(cells):,} cells: your answers and the first others, {MAX_CELLS:,} in all, were run."
+        )
+        findings.append(Finding("many-cells", words))
+    long = sum(len(cell.source) > MAX_CELL_CHARACTERS for cell in cells)
+    if long:
+        words = f"{long} cells hold more than {MAX_CELL_CHARACTERS:,} characters and were not run."
+        findings.append(Finding("long-cells", words))
+    if file_bytes > 10 * 2**20:
+        words = f"The file holds {file_bytes / 2**20:.0f} MiB, nearly all of it outputs; they were not read."
+        findings.append(Finding("large-outputs", words))
+    return findings
+
+
+def cell_of(number: int, raw: Any) -> Cell | None:
+    """Return a cell of any shape that JSON allows as our record, or None if it isn't one."""
+    if not isinstance(raw, dict) or raw.get("cell_type") not in ("code", "markdown", "raw"):
+        return None
+    source = raw.get("source", "")
+    if isinstance(source, list):
+        try:
+            source = "".join(source)
+        except TypeError:  # not all of them are text
+            return None
+    if not isinstance(source, str):
+        return None
+    return Cell(number, raw["cell_type"], valid_text(source), grade_id_of(raw.get("metadata")))
+
+
+def grade_id_of(metadata: Any) -> str | None:
+    """Return the nbgrader id that a cell's metadata claims; nothing else in there is believed."""
+    nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    claimed = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
+    return valid_text(claimed) if isinstance(claimed, str) and 0 < len(claimed) <= 200 else None

@@ -1,0 +1,105 @@
+"""Set aside what must not be copied along with a submission: links of both kinds, devices, start-up and huge files."""
+
+import fnmatch
+import shutil
+import stat
+from pathlib import Path
+
+from dateutil.parser import parse
+
+from ftgrade.errors import OurFault
+from ftgrade.intake.notebook import Finding
+from ftgrade.sandbox.channel import valid_text
+
+MAX_OTHER_BYTES = 20 * 2**20
+MAX_ENTRIES = 500
+TIMESTAMP = "timestamp.txt"
+# Python, IPython, Jupyter and nbgrader read files of these names when they start in a folder that holds one.
+START_UP_FILES = (
+    "nbgrader_config.*", "jupyter_*config*", "ipython_*config*", "*.pth", "sitecustomize.*", "usercustomize.*",
+    "conftest.py", ".ipython", ".jupyter",
+)  # fmt: skip
+
+
+def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
+    """Move what a submission's folder must not hold to `aside`, and tell all that was ever moved there.
+
+    A folder that is itself a link is moved whole, and an empty one takes its place. Nothing is deleted.
+    """
+    try:
+        if folder.is_symlink():
+            move(folder, aside / "folder-that-was-a-link")
+            folder.mkdir()
+        for path in unwanted(folder):
+            move(path, aside / path.relative_to(folder))
+    except OSError as error:
+        raise OurFault(f"a submission's unwanted files can't be moved to {aside.name}: {error.strerror}") from error
+    if not aside.is_dir():
+        return ()
+    moved = sorted(path.relative_to(aside).as_posix() for path in aside.rglob("*") if not is_dir(path))
+    names = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
+    words = f"Links, start-up files and very large files are set aside and take no part in grading: {names}."
+    return (Finding("set-aside", valid_text(words)),)
+
+
+def unwanted(folder: Path) -> list[Path]:
+    """Return what is to be moved, without looking into what is moved whole."""
+    found: list[Path] = []
+    waiting, entries = [folder], 0
+    while waiting:
+        for path in sorted(waiting.pop().iterdir()):
+            if path == folder / f"{folder.name}.ipynb":
+                continue  # however much stands beside it
+            entries += 1
+            if entries > MAX_ENTRIES or not is_wanted(path) or not is_timely(path, folder):
+                found.append(path)
+            elif is_dir(path):
+                waiting.append(path)
+    return found
+
+
+def is_timely(path: Path, folder: Path) -> bool:
+    """Say whether nbgrader can read the time from a submission's own time stamp; any other file is none of its.
+
+    nbgrader takes a third word for a time zone, and would stop for this student over a text that holds no time.
+    """
+    if path != folder / TIMESTAMP:
+        return True
+    try:
+        with path.open(encoding="utf-8") as file:
+            words = file.read(100).strip().split(" ")
+        parse(" ".join(words[:2] if len(words) == 3 else words))
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def is_wanted(path: Path) -> bool:
+    """Say whether a path is a folder or an ordinary file that nothing reads when it starts."""
+    state = path.lstat()
+    if any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in START_UP_FILES):
+        return False
+    if stat.S_ISDIR(state.st_mode):
+        return True
+    # A notebook stays whatever its kind or size: it's read within bounds, and its fault told by name.
+    return path.suffix == ".ipynb" or (
+        stat.S_ISREG(state.st_mode) and state.st_size <= MAX_OTHER_BYTES and state.st_nlink == 1
+    )
+
+
+def is_dir(path: Path) -> bool:
+    return stat.S_ISDIR(path.lstat().st_mode)
+
+
+def move(path: Path, goal: Path) -> None:
+    """Rename a path, never following it; a name that is taken gets a number."""
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    free = goal
+    number = 1
+    while free.is_symlink() or free.exists():
+        number += 1
+        free = goal.with_name(f"{goal.name}.{number}")
+    try:
+        path.rename(free)
+    except OSError:  # another file system
+        shutil.move(path, free)

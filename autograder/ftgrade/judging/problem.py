@@ -1,0 +1,376 @@
+"""The words a problem is written in: checks with their cases, sameness, and the mistakes people really make."""
+
+import functools
+import inspect
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ftgrade.errors import AuthorFault
+from ftgrade.sandbox.channel import Call, Outcome, Value
+from ftgrade.sandbox.worker import Stream
+
+Rng = np.random.Generator
+MAX_AXES = 32  # what NumPy of every version can hold
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Why a value isn't the expected one: words for the student, the largest difference and the common ratio."""
+
+    words: str
+    largest: float | None = None
+    ratio: float | None = None
+
+
+Same = Callable[[Any, Any], Difference | None]
+"""A sameness takes the expected value and the student's; it returns None, or the difference."""
+
+
+# ------------------------------------------------------------------------------------------------------------ cases
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Ask for the value that the reference gives to the same call.
+
+    `words` say to the student what kind of input it is, without a value of it. `pure` demands that no input changes.
+    A call with `backward` compares the gradients of the inputs too.
+    """
+
+    words: str
+    call: Call
+    pure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Ask for a ValueError whose message contains `keyword`, whatever its case."""
+
+    words: str
+    call: Call
+    keyword: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Ask that several answers of the student's own agree with one another, whatever the reference says.
+
+    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None, or the difference.
+    """
+
+    words: str
+    calls: tuple[Call, ...]
+    holds: Callable[..., Difference | None]
+
+
+AnyCase = Case | Refusal | Relation
+
+
+def calls_of(case: AnyCase) -> tuple[Call, ...]:
+    """Return the calls that a case makes."""
+    return case.calls if isinstance(case, Relation) else (case.call,)
+
+
+def call(
+    function: str, *arguments: Any, backward: bool = False, build: Callable[..., Any] | None = None, **keywords: Any
+) -> Call:
+    """Return a call as one would write it: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`.
+
+    `build` is for arguments that can't cross. At the other end it's called once, imports all that it uses, and returns
+    a function that makes of the plain arguments a pair: the real ones as a tuple, and a function without arguments,
+    whose data is told beside what the student's function returned.
+    """
+    return Call(function, arguments, tuple(keywords.items()), backward, source_of(build) if build else "")
+
+
+@functools.cache
+def source_of(build: Callable[..., Any]) -> str:
+    """Return a builder's source; the annotations' names aren't known at the other end, and stay unevaluated there."""
+    return "from __future__ import annotations\n\n" + textwrap.dedent(inspect.getsource(build))
+
+
+# --------------------------------------------------------------------------------------------------------- sameness
+
+
+def integer(expected: int, got: Any) -> Difference | None:
+    """Demand the very integer; a numpy integer counts as one, a float or a bool doesn't."""
+    if isinstance(got, bool | np.bool_) or not isinstance(got, int | np.integer):
+        return Difference(f"a count is an int, and this is a {kind_name(got)}")
+    if int(got) == expected:
+        return None
+    if abs(int(got)) > 2**1000:
+        return Difference("the count differs, and is beyond all bounds")
+    factor = float(got) / expected if expected else 1.0
+    ratio = None if math.isclose(factor, 1.0, rel_tol=1e-9) else factor
+    return Difference("the count differs", abs(float(int(got) - expected)), ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Demand numbers within `atol + rtol * |expected|`, of the same shape and (for tensors) dtype, in any nesting.
+
+    A 0-d tensor and a float count as the same kind of thing; NaN is close only to NaN, an infinity to itself.
+    """
+
+    rtol: float = 1e-8
+    atol: float = 1e-10
+    dtype: bool = False
+
+    def __call__(self, expected: Any, got: Any) -> Difference | None:
+        if isinstance(expected, dict):
+            if not isinstance(got, dict) or set(got) != set(expected):
+                return Difference(f"a dict with other keys was expected, and this is a {kind_name(got)}")
+            return self.first(list(expected.values()), [got[key] for key in expected])
+        if isinstance(expected, tuple | list):
+            if not isinstance(got, tuple | list) or len(got) != len(expected):
+                return Difference(f"{len(expected)} values were expected, and this is a {kind_name(got)}")
+            return self.first(expected, got)
+        if isinstance(expected, str | bool) or expected is None:
+            same = type(got) is type(expected) and got == expected
+            return None if same else Difference("another value was expected")
+        return self.numbers(expected, got)
+
+    def first(self, expected: Sequence[Any], got: Sequence[Any]) -> Difference | None:
+        differences = (self(one, other) for one, other in zip(expected, got, strict=True))
+        return next((difference for difference in differences if difference), None)
+
+    def numbers(self, expected: Any, got: Any) -> Difference | None:
+        right, mine = as_array(expected), as_array(got)
+        if mine is None or right is None:
+            return Difference(f"numbers were expected, and this is a {kind_name(got)}")
+        if mine.shape != right.shape:
+            axes = f"{right.ndim} axes were expected, this has {mine.ndim}"
+            return Difference(
+                "the shape differs: " + (axes if mine.ndim != right.ndim else "another length of an axis")
+            )
+        if self.dtype and torch.is_tensor(expected) and torch.is_tensor(got) and expected.dtype != got.dtype:
+            return Difference(f"the dtype is {name_of(got.dtype)}, and {name_of(expected.dtype)} was expected")
+        return self.compare(right, mine)
+
+    def compare(self, right: np.ndarray, mine: np.ndarray) -> Difference | None:
+        with np.errstate(invalid="ignore", over="ignore"):
+            bound = self.atol + self.rtol * np.abs(right)
+            if ((np.abs(mine - right) <= bound) & (bound < math.inf)).all():
+                return None  # as nearly always, and a quarter of what numpy.allclose takes, which knows the rest
+            known = np.isfinite(right)
+            if not known.all() and np.allclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True):
+                return None
+            if not np.isfinite(mine[known]).all():
+                return Difference("a value is NaN or infinite where a finite one was expected")
+            finite = np.isfinite(mine) & np.isfinite(right)
+            largest = float(np.abs(mine - right)[finite].max()) if finite.any() else None
+        return Difference("the numbers differ", largest, ratio_of(right.ravel(), mine.ravel()))
+
+
+def as_array(value: Any) -> np.ndarray | None:
+    """Return the numbers of a float, int, array or tensor in float64, or None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if torch.is_tensor(value):
+        return value.detach().to(torch.float64).numpy() if value.ndim <= MAX_AXES else None
+    if isinstance(value, int) and abs(value) > 2**1000:
+        return np.asarray(math.inf if value > 0 else -math.inf)
+    if isinstance(value, int | float | np.generic | np.ndarray):
+        return np.asarray(value, dtype=np.float64)
+    return None
+
+
+def ratio_of(right: Sequence[float] | np.ndarray, mine: Sequence[float] | np.ndarray) -> float | None:
+    """Return the one factor between two sets of numbers, if there is one that isn't 1."""
+    right, mine = np.asarray(right, dtype=np.float64), np.asarray(mine, dtype=np.float64)
+    used = np.isfinite(right) & np.isfinite(mine) & (np.abs(right) > 1e-300)
+    if not used.any() or np.any(mine[~used & np.isfinite(mine)] != 0):
+        return None
+    with np.errstate(over="ignore"):
+        ratios = mine[used] / right[used]
+    middle = float(np.median(ratios))
+    steady = np.allclose(ratios, middle, rtol=1e-6, atol=0.0)
+    return middle if steady and not np.isclose(middle, 1.0, rtol=1e-9) else None
+
+
+def kind_name(value: Any) -> str:
+    """Return what a value is, in a student's words."""
+    if hasattr(value, "type_name"):
+        return str(value.type_name)
+    if torch.is_tensor(value):
+        return f"tensor with {value.ndim} axes"
+    return "None (is a return missing?)" if value is None else type(value).__name__
+
+
+def name_of(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def number(outcome: Value) -> float:
+    """Return the one number of an outcome, or NaN where there isn't one."""
+    value = outcome.value
+    if torch.is_tensor(value):
+        return float(value.detach()) if value.numel() == 1 else math.nan
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def finite(outcome: Value) -> Difference | None:
+    """Demand finite numbers in the value and, if they were asked for, in its gradients."""
+    for part in [outcome.value, *(outcome.gradients or ())]:
+        numbers = as_array(part)
+        if numbers is not None and not np.isfinite(numbers).all():
+            return Difference("the result is NaN or infinite")
+    return None
+
+
+# ----------------------------------------------------------------------------------------------- checks and mistakes
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One named, graded demand: its points, the function that it stands behind, and its seeded cases."""
+
+    name: str
+    points: float
+    of: str
+    title: str
+    concerns: tuple[str, ...]
+    next_step: str
+    cases: Callable[[Rng], Iterator[AnyCase]]
+    same: Same
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A wrong formula that people really write: the reference with one function edited, or with another in its place.
+
+    `edits` are texts of the function, each with what stands there instead. A mistake that no edit of the reference can
+    tell, since it has another structure, is a `function` of its own.
+    """
+
+    name: str
+    replaces: str
+    says: str
+    next_step: str
+    function: Callable[..., Any] | None = None
+    edits: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A question answered in words, which a person reads and gives points for, beside the checks' ten."""
+
+    name: str
+    points: float
+
+
+def no_cases(_: Rng) -> Iterator[AnyCase]:
+    """Draw nothing: the one case of a personal number needs a student."""
+    return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A student's own question: the words that state it, and the call whose answer, or part of it, is the number."""
+
+    words: str
+    call: Call
+    part: Callable[[Any], Any] = lambda value: value
+
+
+PERSONAL = "personal_number"
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """A number that differs from student to student: one check on the function `personal_number`, and its draw."""
+
+    check: Check
+    draw: Callable[[Rng], Question]
+
+
+@dataclass(slots=True)
+class Problem:
+    """How one problem is judged; filled by its file's `check` and `mistake` decorators, in the order of the file.
+
+    `equivalent` names mutants of the reference that give what the reference gives, by a glob of their names, with the
+    reason; `ftgrade audit` asks for it.
+    """
+
+    part: str
+    difficulty: int
+    importance: int
+    minutes: int
+    version: int = 1
+    call_seconds: float = 5.0
+    written: tuple[Written, ...] = ()
+    checks: list[Check] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+    equivalent: dict[str, str] = field(default_factory=dict)
+    own: Personal | None = None
+
+    def check(
+        self, name: str, *, points: float, of: str, title: str, concerns: Sequence[str], next_step: str,
+        same: Same = Close(),
+    ) -> Callable[[Callable[[Rng], Iterator[AnyCase]]], Callable[[Rng], Iterator[AnyCase]]]:  # fmt: skip
+        """Register a generator of cases as a named check."""
+        if any(name == other.name for other in self.checks):
+            raise AuthorFault(f"a check's name stands once in a problem, and {name!r} stands twice: rename one")
+
+        def register(cases: Callable[[Rng], Iterator[AnyCase]]) -> Callable[[Rng], Iterator[AnyCase]]:
+            self.checks.append(Check(name, points, of, title, tuple(concerns), next_step, cases, same))
+            return cases
+
+        return register
+
+    def slip(self, name: str, of: str, edits: Mapping[str, str], *, says: str, next_step: str) -> None:
+        """Register an edit of the reference as a mistake: in the function `of`, each text becomes another.
+
+        A text that doesn't stand exactly once in the function is an AuthorFault, raised where the mistake is made.
+        """
+        self.mistakes.append(Mistake(name, of, says, next_step, edits=tuple(edits.items())))
+
+    def mistake(
+        self, *, replaces: str, says: str, next_step: str, name: str = ""
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register a function as a wrong variant of the function that it `replaces`, by `name` or by its own name."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.mistakes.append(Mistake(name or function.__name__, replaces, says, next_step, function))
+            return function
+
+        return register
+
+    def personal(
+        self, *, title: str, next_step: str, points: float = 1, same: Same = Close(rtol=1e-3, atol=6e-5)
+    ) -> Callable[[Callable[[Rng], Question]], Callable[[Rng], Question]]:
+        """Register how a student's own question is drawn; by default its answer is asked to four decimals."""
+
+        def register(draw: Callable[[Rng], Question]) -> Callable[[Rng], Question]:
+            words = ("the numbers of your own statement",)
+            self.own = Personal(Check("mine", points, PERSONAL, title, words, next_step, no_cases, same), draw)
+            return draw
+
+        return register
+
+    @property
+    def judged(self) -> list[Check]:
+        """Return all that is judged by machine: the checks, and the student's own number if there is one."""
+        return [*self.checks, *([self.own.check] if self.own else [])]
+
+    @property
+    def points(self) -> float:
+        return sum(check.points for check in self.checks)
+
+    @property
+    def functions(self) -> list[str]:
+        """Return the functions in the order in which their first check stands."""
+        return list(dict.fromkeys(check.of for check in self.checks))
+
+
+__all__ = [
+    "PERSONAL", "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Personal", "Problem",
+    "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "call", "calls_of", "finite",
+    "integer", "number",
+]  # fmt: skip
