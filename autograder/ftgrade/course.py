@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ftgrade.errors import CourseFault
 
+CONFIG_FILE = "nbgrader_config.py"
+
 
 @dataclass(frozen=True, slots=True)
 class Course:
@@ -108,4 +110,12 @@ def read_roster(path: Path) -> list[str]:
     return students
 
 
-__all__ = ["Course", "read_roster"]
+def demand_unused(folder: Path) -> None:
+    """Raise CourseFault unless a folder is empty or can be made."""
+    if folder.exists() and not folder.is_dir():
+        raise CourseFault(f"{folder} is a file: name a folder that doesn't exist yet, or an empty one")
+    if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):
+        raise CourseFault(f"{folder} is in use, it holds {', '.join(found[:3])}: name a new folder, or an empty one")
+
+
+__all__ = ["CONFIG_FILE", "Course", "demand_unused", "read_roster"]

@@ -18,7 +18,8 @@ import torch
 
 from ftgrade.authoring.mutants import Mutant, mutants
 from ftgrade.catalog import Catalog
-from ftgrade.grading.grader import Course, Grader
+from ftgrade.course import Course
+from ftgrade.grading.grader import Grader
 from ftgrade.judging.judge import Judging, Posed, cases, compare, local, with_mistake
 from ftgrade.judging.problem import Check, Mistake, calls_of
 from ftgrade.sandbox import worker

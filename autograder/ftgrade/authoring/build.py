@@ -18,9 +18,9 @@ from ftgrade.authoring.lessons import lesson_cells
 from ftgrade.authoring.sheets import sheets
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault, StudentFault
-from ftgrade.grading.grader import open_seed
 from ftgrade.intake.notebook import read_file
 from ftgrade.judging.problem import PERSONAL, Check, Problem, Written
+from ftgrade.judging.seeds import open_seed
 
 KERNEL = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},

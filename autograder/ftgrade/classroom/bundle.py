@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ftgrade.catalog import Catalog
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.grading.grader import Course
 from ftgrade.pages.feedback import TEMPLATES
 
 FOLDER = "fine-tuning-math"

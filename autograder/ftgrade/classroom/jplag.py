@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from ftgrade.classroom.newcourse import demand_unused
-from ftgrade.course import Course
+from ftgrade.course import Course, demand_unused
 from ftgrade.errors import CourseFault, StudentFault
 from ftgrade.intake.notebook import read_file
 from ftgrade.pages.similarity import MAGIC, parsed

@@ -7,9 +7,9 @@ from typing import Any
 
 from nbgrader.api import Gradebook
 
+from ftgrade.course import Course, demand_unused, read_roster
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.book import Book
-from ftgrade.grading.grader import Course, read_roster
 
 FIELDS = ("first_name", "last_name", "email", "lms_user_id")
 SECRET_DIGITS = 64
@@ -33,14 +33,6 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> list[s
     book.set_up()
     enrol(book, people)
     return list(people)
-
-
-def demand_unused(folder: Path) -> None:
-    """Raise CourseFault unless a folder is empty or can be made."""
-    if folder.exists() and not folder.is_dir():
-        raise CourseFault(f"{folder} is a file: name a folder that doesn't exist yet, or an empty one")
-    if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):
-        raise CourseFault(f"{folder} is in use, it holds {', '.join(found[:3])}: name a new folder, or an empty one")
 
 
 def read_secret(path: Path) -> bytes:

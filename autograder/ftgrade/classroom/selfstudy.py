@@ -16,12 +16,14 @@ from markupsafe import Markup
 
 from ftgrade.authoring.build import problem_notebook
 from ftgrade.catalog import Catalog
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault, StudentFault
 from ftgrade.gradebook.canonical import Known, canonical
-from ftgrade.grading.grader import Course, Grader, open_seed
+from ftgrade.grading.grader import Grader
 from ftgrade.intake import notebook
 from ftgrade.judging.problem import PERSONAL
 from ftgrade.judging.report import STATUS_WORDS, CheckReport, Report
+from ftgrade.judging.seeds import open_seed
 from ftgrade.pages.classreport import fingerprint
 from ftgrade.pages.feedback import TEMPLATES, environment
 from ftgrade.pages.similarity import answer, defined
@@ -142,7 +144,7 @@ def answer_in(catalog: Catalog, stem: str, path: Path) -> str:
 
 def fingerprint_of(catalog: Catalog, stem: str, submission: notebook.Submission) -> str:
     """Return a name for a notebook's answers that layout, comments and choice of names don't change."""
-    own = defined(submission)
+    own = defined(submission.cells)
     parts = [answer(function, own) for function in (*catalog.problem(stem).functions, PERSONAL)]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -181,7 +183,7 @@ def graded(catalog: Catalog, path: Path, stem: str, day: str) -> tuple[Report, s
     # Without a sandbox it's one's own code on one's own machine.
     grader = Grader(catalog, Course(Path()), allow_unsandboxed=True)
     try:
-        return grader.open_report(path, stem, day), "" if grader.unsandboxed else grader.sandbox.backend.name
+        return grader.open_report(path, stem, day), grader.sandbox_name
     finally:
         grader.close()
 
@@ -322,21 +324,17 @@ def feedback_page(catalog: Catalog, done: Checked) -> str:
     """Return the page: the cells as they were handed out, with the learner's answers and the verdicts under them."""
     import nbformat
 
-    from ftgrade.gradebook import steps as nbgrader_step
+    from ftgrade.gradebook import cells as cells_of
 
     report = done.report
-    try:
-        submission = notebook.read_file(done.path)
-    except StudentFault:
-        submission = None
-    cells: Any = {"cells": canonical(submission, handed_out(catalog, report.stem)), "metadata": {}}
+    cells: Any = {"cells": canonical(report.cells, handed_out(catalog, report.stem)), "metadata": {}}
     document: Any = nbformat.from_dict(cells)
-    places = nbgrader_step.graded_cells(document)
+    places = cells_of.graded_cells(document)
     for one in report.checks:
         places[one.name].metadata.nbgrader.score = one.score
-        nbgrader_step.write_check(places[one.name], one)
-    nbgrader_step.write_notes(document, report.notes)
-    told = nbgrader_step.told(report)
+        cells_of.write_check(places[one.name], one)
+    cells_of.write_notes(document, report.notes)
+    told = cells_of.told(report)
     told["findings"].insert(0, f"A self-check on the numbers of {done.day}; each day has its own.")
     document.metadata["ftgrade"] = told
     total = {"notebook": report.stem, "score": report.score, "max_score": report.points, "late_penalty": 0}

@@ -22,15 +22,15 @@ from ftgrade.commands import manpage
 from ftgrade.errors import CourseFault, GradingError
 
 if TYPE_CHECKING:
-    from nbgrader.api import Gradebook
-
+    from ftgrade.classroom.marking import Marked
     from ftgrade.commands.terminal import Board
+    from ftgrade.course import Course
     from ftgrade.gradebook.todo import Need
-    from ftgrade.grading.grader import Course
     from ftgrade.judging.report import Report
-    from ftgrade.pages.classreport import Arrivals
-    from ftgrade.pages.similarity import Echo
     from ftgrade.sandbox.doctor import Finding
+
+    TakenOff = dict[tuple[str, str], float]
+    """What lateness takes off, by student and problem."""
 
 FINE, SOME_NEED_A_PERSON, COULD_NOT, STOPPED = 0, 1, 2, 130
 EXIT_CODES = """exit codes:
@@ -428,8 +428,8 @@ def run_new_course(arguments: argparse.Namespace) -> int:
 
 
 def run_release(arguments: argparse.Namespace) -> int:
+    from ftgrade.course import Course
     from ftgrade.gradebook.book import Book
-    from ftgrade.grading.grader import Course
 
     catalog = home()
     demand_built(catalog)
@@ -452,7 +452,8 @@ def run_release(arguments: argparse.Namespace) -> int:
 def release_personally(catalog: Catalog, course: "Course", stems: list[str], roster: Path) -> None:
     """Keep the roster, and write for each of its students a release with questions of their own."""
     from ftgrade.authoring import build
-    from ftgrade.grading.grader import open_seed, personal_seed, read_roster
+    from ftgrade.course import read_roster
+    from ftgrade.judging.seeds import open_seed, personal_seed
 
     known, students = course.roster(), read_roster(roster)
     if gone := [student for student in known if student not in students]:
@@ -492,18 +493,8 @@ def run_grade(arguments: argparse.Namespace) -> int:
         demand_built(catalog)
         course = demo.lay_down(catalog)
         out.print(f"A made-up class of {len(demo.STUDENTS)} students is laid down in {course}", soft_wrap=True)
-    if arguments.allow_unsandboxed:
-        from ftgrade.sandbox.doctor import ALLOW
-
-        os.environ[ALLOW] = "1"
-    stems = chosen(catalog, arguments.stems)
-    reports, failed = grade(catalog, course, stems, arguments.workers, arguments.fresh, arguments.scheduler)
-    if not reports:
-        raise CourseFault(f"nothing was handed in: put notebooks at {course}/submitted/STUDENT/STEM/STEM.ipynb")
-    from ftgrade.gradebook import late
-
-    with opened(course) as gradebook:
-        taken_off = late.penalties(gradebook, list(dict.fromkeys(report.stem for report in reports)))
+    done, taken_off = marked(catalog, course, arguments)
+    reports, failed = done.reports, done.failed
     show(reports, course, taken_off)
     troubled = [report for report in reports if report.needs_a_person]
     ours = sum(report.state == "ours" for report in reports)
@@ -521,75 +512,30 @@ def run_grade(arguments: argparse.Namespace) -> int:
     return SOME_NEED_A_PERSON if ours or failed or expected else FINE
 
 
-def grade(
-    catalog: Catalog, root: Path, stems: list[str], workers: int, fresh: bool, scheduler: str | None = None
-) -> "tuple[list[Report], list[str]]":
-    """Judge, book and describe what was handed in; return the reports and what could not be booked."""
+def marked(catalog: Catalog, root: Path, arguments: argparse.Namespace) -> "tuple[Marked, TakenOff]":
+    """Grade a class; return what was done and what lateness takes off. Raises CourseFault."""
     from ftgrade.course import Course
-    from ftgrade.sandbox.doctor import kept_here, strongest
-    from ftgrade.sandbox.process import Sandbox
+    from ftgrade.sandbox.program import Nursery
 
-    course = Course(root)
-    stems = [stem for stem in stems if course.students(stem)]
+    course = Course(root.absolute())
+    stems = [stem for stem in chosen(catalog, arguments.stems) if course.students(stem)]
     if not stems:
-        return [], []
-    sandbox = None if scheduler else Sandbox(strongest(kept_here()))
-    if sandbox is not None:
-        sandbox.begin()  # it imports torch on one core while we do on another
-    # jsonschema would build a grammar of web addresses, in over a second, for a check that no notebook needs.
-    sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
-    from ftgrade.gradebook.book import Book
-    from ftgrade.gradebook.steps import grader_of
-    from ftgrade.grading import cluster
-    from ftgrade.grading.grader import grade_class
-    from ftgrade.pages import classreport
-
-    grader = grader_of(root.absolute())
-    grader.made = sandbox
-    book = Book(course)
-    for stem in stems:
-        book.demand_released(stem)
-    by_stem: dict[str, list[Report]] = defaultdict(list)
-    totals = {stem: len(course.students(stem)) for stem in stems}
-    with contextlib.closing(grader), progress(totals) as bars:
-        grading = bars.add_task("grading", total=sum(totals.values()))
-        with book.ledgers(stems) as ledgers:
-            there = cluster.grade_class(grader, stems, scheduler, fresh) if scheduler else None
-            for report in there or grade_class(grader, stems, workers, fresh):
-                by_stem[report.stem].append(report)
-                bars.saw(report.stem, report.score, report.needs_a_person)
-                ledgers.book(report)
-                bars.advance(grading)
-            failed = [f"{report.student}, {report.stem}" for report in ledgers.settle()]
-        summaries: list[classreport.ProblemSummary] = []
-        comparing = bars.add_task("comparing", total=len(stems))
-        for stem in stems:
-            by_stem[stem].sort(key=lambda report: report.student)
-            echoes = compared(catalog, course, by_stem[stem])
-            came = arrivals(root, stem)
-            summaries.append(classreport.summarise(stem, catalog.title(stem), by_stem[stem], echoes, came))
-            bars.advance(comparing)
-    classreport.write(root / "class_report.html", root.absolute().name, summaries)
-    return [report for stem in stems for report in by_stem[stem]], failed
-
-
-def compared(catalog: Catalog, course: "Course", reports: "list[Report]") -> "list[Echo]":
-    """Return the answers to one problem that are alike."""
-    from ftgrade.pages import classreport
-
-    notebooks = {report.student: course.notebook(report.student, report.stem) for report in reports}
-    return classreport.compared(reports, notebooks, catalog.leaves(reports[0].stem).notebook)
-
-
-def arrivals(root: Path, stem: str) -> "Arrivals":
-    """Return when one problem was handed in and due, as the gradebook tells, in the course's time zone."""
+        raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
+    nursery = None if arguments.scheduler else Nursery()  # it imports torch on one core while we do on another
+    from ftgrade.classroom.marking import mark
     from ftgrade.gradebook import late
-    from ftgrade.pages import classreport
+    from ftgrade.gradebook.book import opened
+    from ftgrade.grading.grader import Grader
+    from ftgrade.judging.judges import Judges
+    from ftgrade.sandbox.doctor import kept_here, strongest
 
-    zone = late.timezone_of(root)
-    with opened(root) as gradebook:
-        due = late.deadline(gradebook, stem, {}).due
-        return classreport.Arrivals(late.handed_in(gradebook, stem, zone), due and late.zoned(due, zone))
+    allowed = arguments.allow_unsandboxed
+    judges = Judges(catalog, lambda: strongest(kept_here(), allowed), arguments.workers, nursery)
+    totals = {stem: len(course.students(stem)) for stem in stems}
+    with contextlib.closing(Grader(catalog, course, judges)) as grader, progress(totals) as board:
+        done = mark(grader, stems, board, fresh=arguments.fresh, scheduler=arguments.scheduler or "")
+    with opened(course.root) as gradebook:
+        return done, late.penalties(gradebook, stems)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
@@ -667,25 +613,12 @@ def run_diff(arguments: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------------------ an instructor's other days
 
 
-def opened(course: Path) -> "Gradebook":
-    """Return a course's gradebook, where its configuration puts it. Raises CourseFault for a folder that has none."""
-    from nbgrader.api import Gradebook
-    from nbgrader.coursedir import CourseDirectory
-
-    from ftgrade.gradebook import late
-
-    config = late.settings(course)
-    config.CourseDirectory.root = str(course.absolute())
-    directory: Any = CourseDirectory(config=config)
-    if directory.db_url.startswith("sqlite") and not Path(directory.db_url.partition(":///")[2]).is_file():
-        raise CourseFault(f"{course} holds no gradebook.db: name a course's folder, or make one: `ftgrade new-course`")
-    return Gradebook(directory.db_url, directory.course_id)
-
-
 def run_due(arguments: argparse.Namespace) -> int:
+    from ftgrade import moments
     from ftgrade.commands.terminal import table
     from ftgrade.course import Course
     from ftgrade.gradebook import late
+    from ftgrade.gradebook.book import opened
 
     catalog, course = home(), Course(arguments.course)
     zone = late.timezone_of(course.root)
@@ -694,13 +627,13 @@ def run_due(arguments: argparse.Namespace) -> int:
     stems = chosen(catalog, [arguments.stem] if arguments.stem else [])
     with opened(course.root) as gradebook:
         if arguments.time or arguments.none:
-            late.set_due(gradebook, course, stems[0], late.moment(arguments.time, zone) if arguments.time else None)
+            late.set_due(gradebook, course, stems[0], moments.moment(arguments.time, zone) if arguments.time else None)
         found = late.deadlines(gradebook, course, stems)
     rows = [
         (
             one.stem[:3],
-            late.local(one.due, zone) if one.due else "–",
-            "\n".join(f"{student}: {late.local(until, zone)}" for student, until in one.extended),
+            moments.local(one.due, zone) if one.due else "–",
+            "\n".join(f"{student}: {moments.local(until, zone)}" for student, until in one.extended),
             f"{one.late} of {one.booked}" if one.due else "",
         )
         for one in found
@@ -716,30 +649,34 @@ def run_due(arguments: argparse.Namespace) -> int:
 
 
 def run_extend(arguments: argparse.Namespace) -> int:
+    from ftgrade import moments
     from ftgrade.course import Course
     from ftgrade.gradebook import late
+    from ftgrade.gradebook.book import opened
 
     course, stem = Course(arguments.course), home().stem(arguments.stem)
     zone = late.timezone_of(course.root)
-    until = None if arguments.none else late.moment(arguments.until, zone)
+    until = None if arguments.none else moments.moment(arguments.until, zone)
     with opened(course.root) as gradebook:
         late.extend(gradebook, course, arguments.student, stem, until)
-    words = f"has time until {late.local(until, zone)}" if until else "has no extension any more"
+    words = f"has time until {moments.local(until, zone)}" if until else "has no extension any more"
     out.print(f"{arguments.student} {words} for {stem}; the next `ftgrade grade` books it.", soft_wrap=True)
     say(arguments, {"student": arguments.student, "problem": stem, "until": until and f"{until.isoformat()}+00:00"})
     return FINE
 
 
 def run_collect(arguments: argparse.Namespace) -> int:
+    from ftgrade import moments
     from ftgrade.commands.terminal import table
     from ftgrade.course import Course
     from ftgrade.gradebook import late
+    from ftgrade.gradebook.book import opened
     from ftgrade.intake import collect
 
     catalog, course = home(), Course(arguments.course)
     zone = late.timezone_of(course.root)
     only = catalog.stem(arguments.stem) if arguments.stem else None
-    at = late.moment(arguments.at, zone) if arguments.at else None
+    at = moments.moment(arguments.at, zone) if arguments.at else None
     with opened(course.root) as gradebook:
         known = collect.people(gradebook, course)
     found = collect.collect(arguments.source, course, known, catalog.stems(), arguments.pattern, only, at, zone)
@@ -749,7 +686,7 @@ def run_collect(arguments: argparse.Namespace) -> int:
             one.student,
             one.stem[:3],
             one.outcome,
-            late.local(one.time, zone) if one.time else "late, says its name" if one.marked_late else "–",
+            moments.local(one.time, zone) if one.time else "late, says its name" if one.marked_late else "–",
             one.source,
         )
         for one in found.taken
@@ -781,6 +718,7 @@ def run_jplag(arguments: argparse.Namespace) -> int:
 def run_todo(arguments: argparse.Namespace) -> int:
     from ftgrade.course import Course
     from ftgrade.gradebook import todo
+    from ftgrade.gradebook.book import opened
 
     course, catalog = Course(arguments.course), home()
     if arguments.settle:
@@ -824,7 +762,7 @@ def progress(totals: dict[str, int] | None = None) -> "Board":
     return Board(totals)
 
 
-def show(reports: "list[Report]", course: Path, taken_off: dict[tuple[str, str], float]) -> None:
+def show(reports: "list[Report]", course: Path, taken_off: "TakenOff") -> None:
     """Print a row a student, what lateness takes off, and where everything is."""
     from ftgrade.commands.terminal import table
 

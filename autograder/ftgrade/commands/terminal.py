@@ -11,6 +11,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -49,12 +50,22 @@ class Board(Progress):
     def __init__(self, totals: dict[str, int] | None = None) -> None:
         self.totals = totals or {}
         self.seen: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+        self.comparing: TaskID | None = None
         columns = TextColumn("{task.description:>9}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn()
         super().__init__(*columns, TextColumn("left"), TimeRemainingColumn(), console=console(True))
+        if self.totals:
+            self.grading = self.add_task("grading", total=sum(self.totals.values()))
 
     def saw(self, stem: str, score: float, needs_a_person: bool) -> None:
         """Count one report in its problem's row."""
         self.seen[stem].append((score, needs_a_person))
+        self.advance(self.grading)
+
+    def compared(self, stem: str) -> None:
+        """Count one problem whose answers were compared."""
+        if self.comparing is None:
+            self.comparing = self.add_task("comparing", total=len(self.totals))
+        self.advance(self.comparing)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.totals:

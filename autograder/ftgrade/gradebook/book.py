@@ -15,11 +15,13 @@ from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from traitlets.config import Config
 from traitlets.log import get_logger
 
+from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault, OurFault
-from ftgrade.gradebook.late import CONFIG_FILE, settings
-from ftgrade.gradebook.ledger import Ledger
-from ftgrade.gradebook.steps import configure, demand_same_release, grader_of, released_cells
-from ftgrade.grading.grader import Course
+from ftgrade.gradebook.cells import demand_same_release, released_cells
+from ftgrade.gradebook.late import settings
+from ftgrade.gradebook.ledger import Ledger, PageMaker
+from ftgrade.gradebook.steps import configure
+from ftgrade.grading.grader import Grader
 from ftgrade.judging.report import Report
 
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
@@ -96,7 +98,7 @@ class Book:
         if not result["success"]:
             raise CourseFault(f"nbgrader could not release {stem}: {result.get('error') or result.get('log', '')}")
 
-    def demand_released(self, stem: str) -> None:
+    def demand_released(self, grader: Grader, stem: str) -> None:
         """Release a problem that the gradebook doesn't know; raise CourseFault if it knows another version of it."""
         directory: Any = self.api.coursedir
         try:
@@ -104,14 +106,14 @@ class Book:
                 released = released_cells(gradebook, stem)
         except MissingEntry:
             return self.release(stem)
-        return demand_same_release(stem, grader_of(self.course.root.absolute()).judging(stem).problem, released)
+        return demand_same_release(stem, grader.problem(stem), released)
 
     @contextlib.contextmanager
-    def ledgers(self, stems: list[str]) -> Generator["Ledgers"]:
+    def ledgers(self, grader: Grader, stems: list[str], pages: PageMaker) -> Generator["Ledgers"]:
         """Hold the records of problems open while a class is graded, and let go of them whatever happens."""
-        grader, directory = grader_of(self.course.root.absolute()), cast("CourseDirectory", self.api.coursedir)
+        directory = cast("CourseDirectory", self.api.coursedir)
         with self.logged():
-            opened = Ledgers({stem: Ledger(grader, directory, self.config, stem) for stem in stems})
+            opened = Ledgers({stem: Ledger(grader, directory, self.config, stem, pages) for stem in stems})
             try:
                 yield opened
             finally:
@@ -137,3 +139,13 @@ class Book:
     @property
     def log_path(self) -> Path:
         return self.course.state / "nbgrader.log"
+
+
+def opened(course: Path) -> Gradebook:
+    """Return a course's gradebook, where its configuration puts it. Raises CourseFault for a folder that has none."""
+    config = settings(course)
+    config.CourseDirectory.root = str(course.absolute())
+    directory: Any = CourseDirectory(config=config)
+    if directory.db_url.startswith("sqlite") and not Path(directory.db_url.partition(":///")[2]).is_file():
+        raise CourseFault(f"{course} holds no gradebook.db: name a course's folder, or make one: `ftgrade new-course`")
+    return Gradebook(directory.db_url, directory.course_id)

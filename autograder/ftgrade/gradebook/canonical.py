@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftgrade.intake.notebook import Cell, Submission
+from ftgrade.intake.notebook import Cell
 
 NotebookCell = dict[str, Any]
 
@@ -21,22 +21,23 @@ class Known:
     solution: bool
     locked: bool
     points: float | None
+    checksum: str = ""
 
     @property
     def is_answer(self) -> bool:
         return self.solution and not self.locked
 
 
-def canonical(submission: Submission | None, released: Sequence[Known]) -> list[NotebookCell]:
+def canonical(handed_in: Sequence[Cell], released: Sequence[Known]) -> list[NotebookCell]:
     """Return every released cell once, in order, with the student's last text in the answers and all else ours.
 
     The student's own cells follow the released cell that they followed; markdown is shown as the text it is, so that
-    none of it is run by a browser. Tags, attachments, outputs and all other metadata are left behind. Without a
-    submission the released notebook itself comes back.
+    none of it is run by a browser. Tags, attachments, outputs and all other metadata are left behind. Without any
+    cells of a student the released notebook itself comes back.
     """
     known = {cell.grade_id: cell for cell in released}
-    written = last_answers(submission, known)
-    free = free_cells(submission, known, written)
+    written = last_answers(handed_in, known)
+    free = free_cells(handed_in, known, written)
     cells: list[NotebookCell] = list(placed(free.get("", [])))
     for cell in released:
         mine = written.get(cell.grade_id)
@@ -47,23 +48,20 @@ def canonical(submission: Submission | None, released: Sequence[Known]) -> list[
     return cells
 
 
-def last_answers(submission: Submission | None, known: dict[str, Known]) -> dict[str, Cell]:
+def last_answers(handed_in: Sequence[Cell], known: dict[str, Known]) -> dict[str, Cell]:
     """Return the last cell that the student wrote for each answer."""
-    cells = submission.cells if submission else ()
     return {
         cell.grade_id: cell
-        for cell in cells
+        for cell in handed_in
         if cell.grade_id in known and known[cell.grade_id].is_answer and cell.kind == known[cell.grade_id].kind
     }
 
 
-def free_cells(
-    submission: Submission | None, known: dict[str, Known], written: dict[str, Cell]
-) -> dict[str, list[Cell]]:
+def free_cells(handed_in: Sequence[Cell], known: dict[str, Known], written: dict[str, Cell]) -> dict[str, list[Cell]]:
     """Return the student's own cells by the released cell that precedes them, and superseded answers among them."""
     free: dict[str, list[Cell]] = {}
     before = ""
-    for cell in submission.cells if submission else ():
+    for cell in handed_in:
         if cell.grade_id in known and (not known[cell.grade_id].is_answer or written.get(cell.grade_id) is cell):
             before = cell.grade_id
         else:

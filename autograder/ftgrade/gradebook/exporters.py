@@ -20,8 +20,8 @@ from nbgrader.api import Gradebook
 from nbgrader.plugins import ExportPlugin
 from traitlets import Dict, Enum, Unicode
 
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.grading.grader import Course
 
 Cell = str | float | None
 # Where a cell starts, also for a reader that separates at other characters than we do (a German Excel at semicolons).

@@ -19,24 +19,23 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dateutil import tz
 from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.coursedir import CourseDirectory
 from nbgrader.plugins import BasePlugin, LateSubmissionPlugin
 from nbgrader.preprocessors import AssignLatePenalties
 from traitlets import Float, TraitError, Type, validate
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from ftgrade.course import Course
+from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault
-from ftgrade.gradebook.steps import course_directory
+from ftgrade.moments import moment, zoned
 
-CONFIG_FILE = "nbgrader_config.py"
 DAY_SECONDS = 86_400
 COLUMNS = ("student", "problem", "until")
 
@@ -109,6 +108,11 @@ class LatePenalties(AssignLatePenalties):
         return super().preprocess(nb, resources)
 
 
+def course_directory(preprocessor: Any) -> CourseDirectory:
+    """Return the course of the converter that a preprocessor works for."""
+    return preprocessor.parent.parent.coursedir
+
+
 def plugin(root: Path, config: Config | None = None) -> Any:
     """Return the plugin that a course's configuration asks for. Raises CourseFault for a setting that it can't have."""
     both = settings(root)
@@ -142,51 +146,9 @@ def loaded(path: Path, _changed: int) -> Config:
 # --------------------------------------------------------------------------------------------------------------- times
 
 
-def moment(text: str, zone: str) -> datetime:
-    """Return a date and time in UTC, without its zone, as nbgrader stores it. Raises CourseFault.
-
-    A text without an offset is in the course's zone (`c.NbGraderAPI.timezone`), as in formgrader.
-
-    >>> moment("2026-12-01T18:00", "Europe/Berlin"), moment("2026-12-01 18:00-05:00", "UTC")
-    (datetime.datetime(2026, 12, 1, 17, 0), datetime.datetime(2026, 12, 1, 23, 0))
-    """
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise CourseFault(f"{text!r} is no date and time such as 2026-12-01T18:00") from None
-    if len(text) <= len("2026-12-01"):
-        raise CourseFault(f"{text!r} is a whole day: say the hour too, {text}T18:00")
-    if found.tzinfo is None:
-        found = found.replace(tzinfo=zone_of(zone))
-        if not tz.datetime_exists(found):
-            raise CourseFault(f"{text!r} doesn't exist in {zone}: clocks are put forward then")
-    return found.astimezone(UTC).replace(tzinfo=None)
-
-
-def zone_of(name: str) -> Any:
-    zone = tz.gettz(name) if name else tz.UTC
-    if zone is None:
-        raise CourseFault(f"{CONFIG_FILE}: c.NbGraderAPI.timezone = {name!r} is no time zone such as Europe/Berlin")
-    return zone
-
-
 def timezone_of(root: Path) -> str:
     """Return the name of the course's time zone, nbgrader's `c.NbGraderAPI.timezone`."""
     return str(settings(root).NbGraderAPI.get("timezone", "UTC"))
-
-
-def local(time: datetime, zone: str) -> str:
-    """Return a stored time as people read it.
-
-    >>> local(datetime(2026, 12, 1, 17, 0), "Europe/Berlin")
-    '2026-12-01 18:00 CET'
-    """
-    return zoned(time, zone).strftime("%Y-%m-%d %H:%M %Z")
-
-
-def zoned(time: datetime, zone: str) -> datetime:
-    """Return a stored time in the course's zone. Raises OverflowError at the ends of the calendar."""
-    return time.replace(tzinfo=UTC).astimezone(zone_of(zone))
 
 
 # ---------------------------------------------------------------------------------------------------------- extensions
@@ -325,7 +287,22 @@ def demand_known(gradebook: Gradebook, course: Course, student: str) -> None:
 
 
 __all__ = [
-    "Deadline", "LatePenalties", "LatePolicy", "Policy", "deadlines", "demand_known", "extend", "extension",
-    "extensions", "grant", "handed_in", "local", "moment", "penalties", "penalty", "plugin", "set_due", "settings",
-    "timezone_of", "zoned",
+    "Deadline",
+    "LatePenalties",
+    "LatePolicy",
+    "Policy",
+    "course_directory",
+    "deadlines",
+    "demand_known",
+    "extend",
+    "extension",
+    "extensions",
+    "grant",
+    "handed_in",
+    "penalties",
+    "penalty",
+    "plugin",
+    "set_due",
+    "settings",
+    "timezone_of",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import datetime
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +22,12 @@ from nbgrader.coursedir import CourseDirectory
 from sqlalchemy import Connection, bindparam, insert, select, text, update
 from traitlets.config import Config
 
-from ftgrade.errors import StudentFault
 from ftgrade.gradebook import late
-from ftgrade.gradebook.canonical import NotebookCell, canonical
-from ftgrade.gradebook.steps import Notebook, released_cells, score_of, write_report
+from ftgrade.gradebook.canonical import NotebookCell
+from ftgrade.gradebook.cells import Notebook, document_of, released_cells, score_of
 from ftgrade.grading.grader import Grader, key_of
-from ftgrade.intake import notebook
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.report import Report
-from ftgrade.pages.feedback import page, page_digest
 
 Table = Any
 Terms = tuple[datetime.datetime | None, datetime.timedelta | None]
@@ -89,11 +87,19 @@ class Standing:
         return self.made.get(name) if typed is None else typed
 
 
+@dataclass(frozen=True, slots=True)
+class PageMaker:
+    """How a feedback page is made of a booked notebook, and a name for that which changes with it."""
+
+    render: Callable[[Notebook, dict[str, Any]], str]
+    digest: str
+
+
 class Ledger:
     """The gradebook's records of one released problem, held open while a class is booked."""
 
-    def __init__(self, grader: Grader, directory: CourseDirectory, config: Config, stem: str) -> None:
-        self.course, self.directory, self.stem = grader.course, directory, stem
+    def __init__(self, grader: Grader, directory: CourseDirectory, config: Config, stem: str, pages: PageMaker) -> None:
+        self.course, self.directory, self.stem, self.pages = grader.course, directory, stem, pages
         settings: Any = directory
         gradebook = Gradebook(settings.db_url, settings.course_id)
         self.engine = gradebook.engine
@@ -103,7 +109,6 @@ class Ledger:
             self.assignment_id, self.notebook_id = record.assignment.id, record.id
             self.due: datetime.datetime | None = record.assignment.duedate
             self.kernelspec = record.kernelspec
-            self.checksums = {cell.name: cell.checksum for cell in record.source_cells}
             self.graded = {cell.name: (cell.id, float(cell.max_score)) for cell in record.grade_cells}
             self.answers = {cell.name: cell.id for cell in record.solution_cells}
         self.late = late.plugin(self.course.root, config)
@@ -165,7 +170,7 @@ class Ledger:
         if not self.stands(report):
             # A report that was found needn't have looked into the folder's folders: no link is copied out of there.
             set_aside(self.course.notebook(student, self.stem).parent, self.course.aside(student, self.stem))
-            document = self.document(report)
+            document = document_of(report, self.released, self.kernelspec)
             with self.engine.begin() as connection:
                 standing = self.write(connection, student, document)
                 self.place(student, document)
@@ -174,21 +179,6 @@ class Ledger:
             self.show(student, document)
         elif self.last[student].page != self.shows(student) or not self.page_path(student).is_file():
             self.show(student, nbformat.v4.reads(self.autograded(student).read_text("utf-8")))
-
-    def document(self, report: Report) -> Notebook:
-        """Return the notebook that instructor and student see: the released cells, the student's text, the verdicts."""
-        try:
-            submission = notebook.read_file(self.course.notebook(report.student, self.stem))
-        except StudentFault:
-            submission = None
-        cells = canonical(submission, self.released)
-        for cell in cells:
-            if "nbgrader" in cell["metadata"]:
-                cell["metadata"]["nbgrader"]["checksum"] = self.checksums[cell["metadata"]["nbgrader"]["grade_id"]]
-        metadata = {"kernelspec": json.loads(self.kernelspec)} if self.kernelspec else {}
-        document = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
-        write_report(document, report)
-        return document
 
     def write(self, connection: Connection, student: str, document: Notebook) -> Standing:
         """Write the records of one submission: scores, comments, what the late policy takes; return what stands now."""
@@ -303,7 +293,7 @@ class Ledger:
         """Return a short name of all that a student's page shows."""
         booked, standing = self.last[student].booked, self.standings[student]
         shown = [*map(standing.score, self.graded), *map(standing.comment, self.answers), standing.penalty]
-        return key_of({"booked": booked, "standing": repr(shown), "template": page_digest()})
+        return key_of({"booked": booked, "standing": repr(shown), "template": self.pages.digest})
 
     def show(self, student: str, document: Notebook) -> None:
         """Write a student's feedback page from the booked notebook."""
@@ -320,7 +310,7 @@ class Ledger:
         keys = {"notebook": self.stem, "score": standing.total() - penalty, "max_score": most, "late_penalty": penalty}
         goal.parent.mkdir(parents=True, exist_ok=True)
         partial = goal.with_suffix(".partial")
-        partial.write_text(page(document, {"nbgrader": keys}), "utf-8")
+        partial.write_text(self.pages.render(document, {"nbgrader": keys}), "utf-8")
         partial.replace(goal)
         self.last[student] = replace(self.last[student], page=self.shows(student))
 
@@ -353,4 +343,4 @@ def put_cells(
         connection.execute(update(table).where(table.c.id == bindparam("known")), there)
 
 
-__all__ = ["Ledger", "Standing", "mark_of"]
+__all__ = ["Ledger", "PageMaker", "Standing", "mark_of"]

@@ -16,20 +16,23 @@ from typing import Any
 import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbgrader.api import Gradebook
-from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import Execute, SaveAutoGrades
 from nbgrader.server_extensions import formgrader
 
-from ftgrade.catalog import Catalog, home
-from ftgrade.errors import CourseFault, GradingError, StudentFault
-from ftgrade.gradebook.canonical import Known, canonical
-from ftgrade.grading.grader import Course, Grader
-from ftgrade.intake import notebook, quarantine
-from ftgrade.judging.problem import Problem
-from ftgrade.judging.report import CellNote, CheckReport, Report, booked
-from ftgrade.pages.feedback import TEMPLATES, check_html
+from ftgrade.catalog import home
+from ftgrade.course import Course
+from ftgrade.gradebook.cells import (
+    Notebook,
+    demand_same_release,
+    document_of,
+    graded_cells,
+    released_cells,
+    score_output,
+)
+from ftgrade.gradebook.late import course_directory
+from ftgrade.grading.grader import Grader
+from ftgrade.intake import quarantine
 
-Notebook = Any
 Resources = Any
 
 
@@ -61,7 +64,8 @@ def configure(c: Any) -> None:
         "nbgrader.preprocessors.CheckCellMetadata",
     ]
     # The second folder holds formgrader's own page, which is looked up by the same setting.
-    c.HTMLExporter.extra_template_basedirs = [str(TEMPLATES), str(Path(formgrader.__file__).parent / "templates")]
+    templates = Path(__file__).parents[1] / "pages" / "templates"
+    c.HTMLExporter.extra_template_basedirs = [str(templates), str(Path(formgrader.__file__).parent / "templates")]
     c.HTMLExporter.filters = {"markdown2html": "ftgrade.pages.formulas.markdown_html"}
 
 
@@ -86,69 +90,37 @@ def grader_of(root: Path) -> Grader:
     return grader
 
 
-def released_cells(gradebook: Gradebook, stem: str) -> list[Known]:
-    """Return the cells of a released problem as the gradebook holds them, in the order of its notebook."""
-    record = gradebook.find_notebook(stem, stem)
-    points = {cell.name: float(cell.max_score) for cell in record.grade_cells}
-    answers = {cell.name for cell in record.solution_cells}
-    known = [
-        Known(
-            cell.name, cell.cell_type, cell.source, cell.name in points, cell.name in answers, bool(cell.locked),
-            points.get(cell.name),
-        )
-        for cell in record.source_cells
-    ]  # fmt: skip
-    order = {name: position for position, name in enumerate(order_of(stem))}
-    return sorted(known, key=lambda cell: order.get(cell.grade_id, len(order)))
-
-
-def order_of(stem: str) -> list[str]:
-    """Return the ids of a built notebook's cells, in order."""
-    built = nbformat.read(home().leaves(stem).notebook, as_version=4)
-    return [cell.metadata.nbgrader.grade_id for cell in built.cells if "nbgrader" in cell.metadata]
-
-
-def demand_same_release(stem: str, problem: Problem, released: list[Known]) -> None:
-    """Raise CourseFault unless the gradebook's checks are the problem's."""
-    booked_checks = {cell.grade_id: cell.points for cell in released if cell.grade}
-    if booked_checks != {graded.name: graded.points for graded in (*problem.judged, *problem.written)}:
-        raise CourseFault(
-            f"the gradebook holds other checks of {stem} than autograder/problems/{stem}.py: release it again with "
-            f"`ftgrade release {stem}`"
-        )
-
-
 class SubmissionExporter(NotebookExporter):
-    """Read an untrusted notebook within bounds and hand on the canonical one; our own files are read as usual."""
+    """Judge an untrusted notebook, and hand on the canonical one; our own files are read as usual."""
 
     def from_filename(self, filename: str, resources: Any = None, **kw: Any) -> tuple[Notebook, Resources]:  # pyright: ignore[reportIncompatibleMethodOverride]
         converter: Any = self.parent
         if not converter._sanitizing:
             return super().from_filename(filename, resources, **kw)
         path = Path(filename)
-        try:
-            submission = notebook.read_file(path)
-        except StudentFault:
-            submission = None
-        with Gradebook(converter.coursedir.db_url, converter.coursedir.course_id) as gradebook:
-            cells = canonical(submission, released_cells(gradebook, resources["nbgrader"]["notebook"]))
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
-        document: Any = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-        canonical_notebook: Any = nbformat.from_dict(document)
-        return self.from_notebook_node(canonical_notebook, resources=resources, **kw)
+        keys = resources["nbgrader"]
+        document = judged(converter.coursedir, keys["notebook"], keys["student"])
+        return self.from_notebook_node(nbformat.from_dict(document), resources=resources, **kw)  # pyright: ignore[reportArgumentType]
 
 
 class OracleExecute(Execute):
-    """Write the verdict of our grader under each graded cell, where nbgrader would execute the notebook."""
+    """Put the judged notebook where nbgrader would execute one: what is booked is what was judged."""
 
     def preprocess(self, nb: Notebook, resources: Resources = None, km: Any = None) -> tuple[Notebook, Resources]:
-        directory = course_directory(self)
-        stem, student = resources["nbgrader"]["notebook"], resources["nbgrader"]["student"]
-        grader = grader_of(Path(directory.root).absolute())
-        with Gradebook(directory.db_url, directory.course_id) as gradebook:
-            demand_same_release(stem, grader.judging(stem).problem, released_cells(gradebook, stem))
-        write_report(nb, grader.report(student, stem))
+        document = judged(course_directory(self), resources["nbgrader"]["notebook"], resources["nbgrader"]["student"])
+        nb.cells = nbformat.from_dict(document["cells"])  # pyright: ignore[reportArgumentType]
+        nb.metadata["ftgrade"] = document["metadata"]["ftgrade"]
         return nb, resources
+
+
+def judged(directory: Any, stem: str, student: str) -> Notebook:
+    """Return the notebook of a submission with its verdicts. Raises CourseFault if another problem was released."""
+    grader = grader_of(Path(directory.root).absolute())
+    with Gradebook(directory.db_url, directory.course_id) as gradebook:
+        released = released_cells(gradebook, stem)
+    demand_same_release(stem, grader.problem(stem), released)
+    return document_of(grader.report(student, stem), released)
 
 
 class OracleSaveGrades(SaveAutoGrades):
@@ -173,73 +145,3 @@ class OracleSaveGrades(SaveAutoGrades):
                     grade.needs_manual_grade = True
                 gradebook.db.commit()
         return nb, resources
-
-
-def course_directory(preprocessor: Any) -> CourseDirectory:
-    """Return the course of the converter that a preprocessor works for."""
-    return preprocessor.parent.parent.coursedir
-
-
-def graded_cells(nb: Notebook) -> dict[str, Any]:
-    """Return the code cells that carry points, by name."""
-    marks = ((cell, cell["metadata"].get("nbgrader")) for cell in nb["cells"] if cell["cell_type"] == "code")
-    return {mark["grade_id"]: cell for cell, mark in marks if mark and mark["grade"]}
-
-
-def score_output(score: float, html: str) -> Any:
-    """Return the one output that nbgrader reads a score from, with the words that people read."""
-    return output("execute_result", data={"text/plain": repr(score), "text/html": html}, execution_count=None)
-
-
-def score_of(cell: Any) -> float:
-    """Return the score that `score_output` put into a graded cell."""
-    return float(cell["outputs"][0]["data"]["text/plain"])
-
-
-def output(kind: str, **fields: Any) -> Any:
-    """Return an output of a cell; nbformat's own makers validate each one, which was most of a booking's time."""
-    metadata = {} if kind == "stream" else {"metadata": {}}
-    return nbformat.from_dict({"output_type": kind, **metadata, **fields})  # pyright: ignore[reportArgumentType]
-
-
-def write_report(nb: Notebook, report: Report) -> None:
-    """Write a report's verdicts and notes under the cells of a canonical notebook."""
-    checks = {check.name: check for check in report.checks}
-    for name, cell in graded_cells(nb).items():
-        if name in checks:
-            write_check(cell, checks[name])
-        else:
-            cell["outputs"] = [score_output(0.0, "")]
-    write_notes(nb, report.notes)
-    nb["metadata"]["ftgrade"] = told(report)
-
-
-def write_check(cell: Any, check: CheckReport) -> None:
-    score = booked(check.score, cell["metadata"]["nbgrader"]["points"])
-    cell["outputs"] = [score_output(score, check_html(check))]
-
-
-def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
-    """Put what the student's own cells printed and drew, or how they failed, under those cells."""
-    by_number = {note.number: note for note in notes}
-    for cell in nb["cells"]:
-        note = by_number.get(cell["metadata"].get("ftgrade", {}).get("number"))
-        if note is not None and cell["cell_type"] == "code":
-            text = "\n".join(part for part in (note.printed.rstrip("\n"), note.error) if part)
-            cell["outputs"] = [output("stream", name="stdout", text=text)] if text else []
-            cell["outputs"] += [output("display_data", data={"image/png": one}) for one in note.pictures]
-
-
-def told(report: Report) -> dict[str, Any]:
-    """Return what the feedback page says about the submission as a whole."""
-    findings = [finding.words for finding in report.findings]
-    return {"title": title_of(home(), report.stem), "state": report.state, "findings": findings}
-
-
-@cache
-def title_of(catalog: Catalog, stem: str) -> str:
-    """Return a problem's title, or its stem if nobody gave it one."""
-    try:
-        return catalog.title(stem)
-    except GradingError:
-        return stem

@@ -11,8 +11,9 @@ from nbgrader.api import Gradebook
 
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.grading.reports import Reports
 from ftgrade.judging.problem import PERSONAL
-from ftgrade.judging.report import Report, from_json
+from ftgrade.judging.report import Report
 
 Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "sandbox", "ungraded"]
 ABOUT: dict[Reason, str] = {
@@ -80,7 +81,7 @@ def of_problem(course: Course, gradebook: Gradebook, stem: str, server: str) -> 
 def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[tuple[Reason, str, str, str]]:
     """Yield what waits about one submission: the reason, its kind, the words, the graded cell that it's about."""
     try:
-        report = from_json(course.report_path(student, stem).read_text("utf-8"), course.secret())
+        report = Reports(course).load(student, stem)
     except FileNotFoundError:
         yield "ungraded", "", "there is no report of it", ""
     except (OSError, ValueError) as error:
@@ -127,8 +128,7 @@ def settle(course: Course, student: str, stem: str) -> list[str]:
 
     Raises CourseFault where none waits: a file that can't be read, points and our own faults are mended, not settled.
     """
-    path = course.report_path(student, stem)
-    report = from_json(path.read_text("utf-8"), course.secret()) if path.is_file() else None
+    report = Reports(course).get(student, stem)
     found = [kind for reason, kind, _, _ in reported(report) if reason in ("integrity", "sandbox")] if report else []
     rows = settled(course)
     new = {(student, stem, kind, report.key) for kind in found if report} - rows

@@ -1,11 +1,11 @@
 """Two reports of one submission side by side: what a regrade changed, and what made it judge again."""
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ftgrade.grading.grader import BEFORE, Course
-from ftgrade.judging.report import Report, from_json
+from ftgrade.course import Course
+from ftgrade.grading.reports import Reports
+from ftgrade.judging.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,9 @@ class Change:
 
 def changes(course: Course, stems: list[str]) -> Iterator[Change]:
     """Yield what the last regrade of each submission changed; nothing for one that was graded once."""
-    secret = course.secret()
     for stem in stems:
-        for path in sorted(course.report_path("x", stem).parent.glob(f"*{BEFORE}")):
-            with contextlib.suppress(OSError, ValueError):
-                before = from_json(path.read_text("utf-8"), secret)
-                now = from_json(path.with_suffix(".json").read_text("utf-8"), secret)
-                yield change(before, now)
+        for before, now in Reports(course).regraded(stem):
+            yield change(before, now)
 
 
 def change(before: Report, now: Report) -> Change:

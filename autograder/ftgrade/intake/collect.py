@@ -23,9 +23,9 @@ from nbgrader.utils import parse_utc
 
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.gradebook.late import moment
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
 from ftgrade.intake.notebook import MAX_FILE_BYTES
+from ftgrade.moments import moment
 
 PATTERNS = {
     "plain": (

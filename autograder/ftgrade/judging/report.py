@@ -8,12 +8,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ftgrade.intake.notebook import Finding
+from ftgrade.intake.notebook import Cell, Finding
 from ftgrade.judging.judge import CheckVerdict, Verdict
 from ftgrade.judging.problem import calls_of
 from ftgrade.sandbox.channel import Value
 
-SCHEMA = 2
+SCHEMA = 3
 DEADLY = "ended-its-grader"
 """The finding on a submission that isn't judged again: judging it ended the process that judged, more than once."""
 
@@ -69,6 +69,7 @@ class Report:
 
     `state` is `graded`, `unreadable` (the student's file) or `ours` (the grader or the problem failed: a person looks).
     `key` names what was graded and by what, which `graded_by` tells part by part; an equal key means an equal score.
+    `cells` are the submission's cells as they were judged: what is booked, shown and compared is read from here.
     """
 
     stem: str
@@ -81,6 +82,7 @@ class Report:
     findings: tuple[Finding, ...] = ()
     notes: tuple[CellNote, ...] = ()
     graded_by: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
+    cells: tuple[Cell, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -93,12 +95,27 @@ class Report:
 
     @property
     def stands(self) -> bool:
-        """Say whether it's used again while its key is the same: it was graded, or trying again would do harm."""
-        return self.state == "graded" or any(finding.kind == DEADLY for finding in self.findings)
+        """Say whether it's used again while its key is the same: judging again would say the same, or do harm."""
+        return self.state in ("graded", "unreadable") or any(finding.kind == DEADLY for finding in self.findings)
 
     @property
     def needs_a_person(self) -> bool:
         return self.state != "graded"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge says of one submission, to be filled into the report that the grader keeps.
+
+    `state` is one of a report's, or `crowded` (it met a limit on the wall, and is to be judged once more alone), or
+    `fault`: the problem can't be loaded here, and no report is kept.
+    """
+
+    state: str
+    checks: tuple[CheckReport, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[CellNote, ...] = ()
+    cells: tuple[Cell, ...] = ()
 
 
 def describe(verdict: CheckVerdict) -> CheckReport:
@@ -158,8 +175,12 @@ def to_json(report: Report, secret: bytes = b"") -> str:
     return text_of({**body, "seal": seal(body, secret)})
 
 
-def text_of(body: dict[str, Any]) -> str:
-    return json.dumps(body, sort_keys=True, ensure_ascii=False, default=fields) + "\n"
+def text_of(body: Any) -> str:
+    """Return a record or its fields as JSON; equal ones have equal text."""
+    return (
+        json.dumps(body if isinstance(body, dict) else fields(body), sort_keys=True, ensure_ascii=False, default=fields)
+        + "\n"
+    )
 
 
 def fields(record: Any) -> dict[str, Any]:
@@ -181,9 +202,22 @@ def from_json(text: str, secret: bytes = b"") -> Report:
     if not hmac.compare_digest(str(data.pop("seal", "")), seal(data, secret)):
         raise ValueError("this report was changed after it was written, or written with another secret")
     try:
-        data["checks"] = tuple(CheckReport(**check) for check in data["checks"])
-        data["findings"] = tuple(Finding(**finding) for finding in data["findings"])
-        data["notes"] = tuple(CellNote(**note | {"pictures": tuple(note["pictures"])}) for note in data["notes"])
-        return Report(**data)
+        return Report(**data | records(data))
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not a report: {error}") from None
+
+
+def judgement_of(text: bytes) -> Judgement:
+    """Return the judgement that `text_of` wrote."""
+    data = json.loads(text)
+    return Judgement(**data | records(data))
+
+
+def records(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the records in a report's JSON form."""
+    return {
+        "checks": tuple(CheckReport(**check) for check in data["checks"]),
+        "findings": tuple(Finding(**finding) for finding in data["findings"]),
+        "notes": tuple(CellNote(**note | {"pictures": tuple(note["pictures"])}) for note in data["notes"]),
+        "cells": tuple(Cell(**cell) for cell in data["cells"]),
+    }

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from ftgrade.intake.notebook import Cell
 from ftgrade.judging.report import DEADLY, STATUS_WORDS, CheckReport, Report
 from ftgrade.pages import similarity
 from ftgrade.pages.feedback import TEMPLATES, environment
@@ -242,10 +243,10 @@ def summarise(
     )  # fmt: skip
 
 
-def compared(reports: Sequence[Report], notebooks: Mapping[str, Path], given: Path | None = None) -> list[Echo]:
+def compared(reports: Sequence[Report], given: Iterable[Cell] = ()) -> list[Echo]:
     """Return the answers of a problem's students that are alike, for the functions that its checks ask for."""
     functions = dict.fromkeys(check.function for report in reports for check in report.checks)
-    return similarity.similar(notebooks, list(functions), given)
+    return similarity.similar({report.student: report.cells for report in reports}, list(functions), given)
 
 
 def check_counts(graded: Sequence[Report]) -> tuple[CheckCount, ...]:

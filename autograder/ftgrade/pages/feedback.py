@@ -1,17 +1,15 @@
-"""A report's words as HTML: for the graded cell of a notebook, for the feedback page, for the class report."""
+"""The feedback page of a submission, and the environment of our own pages."""
 
 import hashlib
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
-from ftgrade.judging.report import STATUS_WORDS, CheckReport
+from ftgrade.gradebook.ledger import PageMaker
 
 TEMPLATES = Path(__file__).parent / "templates"
-KEPT_CHECKS = 1_024  # a class has few ways to be right, and not many to be wrong
 
 
 @cache
@@ -33,8 +31,6 @@ def page_digest() -> str:
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
-@lru_cache(KEPT_CHECKS)
-def check_html(check: CheckReport) -> Markup:
-    """Return one check's verdict as a block that stands under its graded cell."""
-    template = environment().get_template("check.html.j2")
-    return Markup(template.render(check=check, status=STATUS_WORDS[check.status]))  # noqa: S704  (the template escapes)
+def page_maker() -> PageMaker:
+    """Return how feedback pages are made, for the ledger that writes one when it books."""
+    return PageMaker(page, page_digest())

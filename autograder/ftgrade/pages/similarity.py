@@ -12,13 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 
-from ftgrade.errors import StudentFault
-from ftgrade.intake.notebook import Submission, read_file
+from ftgrade.intake.notebook import Cell
 
 LONG_ENOUGH = 80  # parts; a formula in one line with its signature has 30 to 60, and many rightly write it the same
 ALIKE = 0.9
@@ -146,19 +144,11 @@ def literal(value: object) -> str:
     return f"{type(value).__name__} {hex(value) if isinstance(value, int) else repr(value):.200}"
 
 
-def written(path: Path) -> dict[str, Definition]:
-    """Return all that a notebook file defines; nothing for a file that can't be read."""
-    try:
-        return defined(read_file(path))
-    except StudentFault:
-        return {}
-
-
-def defined(submission: Submission) -> dict[str, Definition]:
+def defined(cells: Iterable[Cell]) -> dict[str, Definition]:
     """Return all that a notebook's code cells define, the last of each name."""
     found: dict[str, Definition] = {}
     room = MAX_PARSED_ALL
-    for cell in submission.cells:
+    for cell in cells:
         if cell.kind == "code" and "def " in cell.source and len(cell.source) <= min(room, MAX_PARSED):
             room -= len(cell.source)
             found.update(definitions(cell.source))
@@ -186,15 +176,17 @@ def answer(function: str, own: Mapping[str, Definition]) -> tuple[str, ...]:
 # ----------------------------------------------------------------------------------------------------------- comparing
 
 
-def similar(notebooks: Mapping[str, Path], functions: Sequence[str], given: Path | None = None) -> list[Echo]:
+def similar(
+    notebooks: Mapping[str, Iterable[Cell]], functions: Sequence[str], given: Iterable[Cell] = ()
+) -> list[Echo]:
     """Return the answers of a class that are alike, long enough and rare, the most alike first.
 
     What the notebook `given` to all defines takes no part.
     """
-    handed_out = set(written(given).values()) if given else set[Definition]()
+    handed_out = set(defined(given).values())
     answers: dict[str, dict[str, tuple[str, ...]]] = {function: {} for function in functions}
-    for student, path in notebooks.items():
-        own = {name: one for name, one in written(path).items() if one not in handed_out}
+    for student, cells in notebooks.items():
+        own = {name: one for name, one in defined(cells).items() if one not in handed_out}
         for function in functions:
             if parts := answer(function, own):
                 answers[function][student] = parts

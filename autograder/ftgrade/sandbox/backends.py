@@ -16,6 +16,11 @@ HIDDEN = ("ftgrade", "ftmath", "nbgrader")
 Command = Sequence[str]
 
 
+def unwrapped(command: Command, base: str) -> Command:
+    """Return the command as it is: the parent builds its walls itself."""
+    return command
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One way to confine: the layers that the parent builds by itself, and what its command is wrapped in.
@@ -28,7 +33,7 @@ class Backend:
     about: str
     layers: tuple[str, ...]
     lacks: Callable[[], str]
-    wrap: Callable[[Command, str], Command] = lambda command, base: command
+    wrap: Callable[[Command, str], Command] = unwrapped
     base: str = ""
     tested: bool = True
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import math
 import select
 import socket
 import struct
@@ -84,20 +85,46 @@ Answer = Outcome | bytes
 """An outcome, or the text of a reply that nobody has read yet."""
 
 
+class Crowded(Exception):
+    """A reply took too long on the wall and not of processor time: a neighbour's load may be the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What each reply may take: seconds of processor time of the process that answers, and seconds on the wall.
+
+    `processor` tells the time that it has used. Without it the wall alone counts, and meeting it is a TimeoutError
+    instead of Crowded. `processor_end` and `wall_end` are the last moments for all replies together.
+    """
+
+    seconds: float
+    wall_seconds: float
+    processor: Callable[[], float] | None = None
+    processor_end: float = math.inf
+    wall_end: float = math.inf
+
+
+SLICE = 0.25  # seconds between two looks at the clocks while nothing comes
+
+
 class Deadline:
     """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too.
 
     It takes what is there at once: `rest` is what came beyond what was asked for.
     """
 
-    def __init__(self, channel: socket.socket, seconds: float) -> None:
-        self.channel = channel
+    def __init__(self, channel: socket.socket, allowance: Allowance) -> None:
+        self.channel, self.allowance = channel, allowance
         self.rest = b""
-        self.allow(seconds)
+        channel.settimeout(min(SLICE, allowance.wall_seconds, allowance.seconds))
+        self.allow()
 
-    def allow(self, seconds: float) -> None:
+    def allow(self) -> None:
         """Begin to count anew."""
-        self.end = time.monotonic() + seconds
+        given = self.allowance
+        self.end = min(time.monotonic() + given.wall_seconds, given.wall_end)
+        if given.processor is not None:
+            self.processor_end = min(given.processor() + given.seconds, given.processor_end)
 
     def receive(self, length: int) -> bytes:
         data = self.rest or self.arrived()
@@ -105,23 +132,30 @@ class Deadline:
         return data[:length]
 
     def arrived(self) -> bytes:
-        left = self.end - time.monotonic()
-        if left <= 0:
+        while True:
+            self.demand_time()
+            try:
+                return self.channel.recv(2**16)
+            except TimeoutError:
+                continue
+
+    def demand_time(self) -> None:
+        """Raise TimeoutError, or Crowded, if there is none left."""
+        processor = self.allowance.processor
+        if time.monotonic() >= self.end:
+            raise TimeoutError if processor is None else Crowded
+        if processor is not None and processor() >= self.processor_end:
             raise TimeoutError
-        limit = self.channel.gettimeout()
-        if limit is None or limit > 1.1 * left:  # to set it is a system call too
-            self.channel.settimeout(left)
-        return self.channel.recv(2**16)
 
 
-def ask(channel: socket.socket, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[bytes]:
-    """Send items (JSON), and yield the text of each one's reply as it comes; each may take `seconds()` from the last.
+def ask(channel: socket.socket, op: str, items: Sequence[str], allowance: Allowance) -> Iterator[bytes]:
+    """Send items (JSON), and yield the text of each one's reply as it comes, within the allowance for each.
 
-    Raises TimeoutError, EOFError (the other end died), FrameError, or AuthorFault if so much can't be sent. A reply
-    begins with the question that it answers: one that came before it was asked, twice, or for another is refused.
+    Raises TimeoutError, Crowded, EOFError (the other end died), FrameError, or AuthorFault if so much can't be sent. A
+    reply begins with the question that it answers: one that came before it was asked, twice, or for another is refused.
     """
-    limit, number = seconds(), next(NUMBERS)
-    deadline = Deadline(channel, limit)
+    number = next(NUMBERS)
+    deadline = Deadline(channel, allowance)
     try:
         question = framed(f'{{"op": "{op}", "number": {number}, "each": [{", ".join(items)}]}}'.encode())
     except FrameError as error:
@@ -131,11 +165,9 @@ def ask(channel: socket.socket, op: str, items: Sequence[str], seconds: Callable
     try:
         if select.select([channel], [], [], 0)[0] and channel.recv(1, socket.MSG_PEEK):
             raise FrameError("bytes came that nobody asked for")
-        if channel.gettimeout() != limit:
-            channel.settimeout(limit)
-        channel.sendall(question)
+        send(channel, question, deadline)
         for place in range(len(items)):
-            deadline.allow(seconds())
+            deadline.allow()
             answered, head = read_body(deadline.receive), f"[{number}, {place}, ".encode()
             if not (answered.startswith(head) and answered.endswith(b"]")):
                 raise FrameError("the reply answers another question")
@@ -146,19 +178,35 @@ def ask(channel: socket.socket, op: str, items: Sequence[str], seconds: Callable
         raise EOFError("the other end closed the channel") from None
 
 
+def send(channel: socket.socket, data: bytes, deadline: Deadline) -> None:
+    """Send all of it, while there is time."""
+    view = memoryview(data)
+    while view:
+        deadline.demand_time()
+        try:
+            view = view[channel.send(view) :]
+        except TimeoutError:
+            continue
+
+
 def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
     """Return the frame with which the other end begins, and who sent it as this machine's kernel numbers processes.
 
     Raises what `ask` raises.
     """
     sender: list[int] = []
-    deadline = Deadline(channel, seconds)
-    channel.settimeout(seconds)
+    deadline = Deadline(channel, Allowance(seconds, seconds))
 
     def receive(length: int) -> bytes:
         if sender or not hasattr(socket, "SO_PASSCRED"):
             return deadline.receive(length)
-        data, extra, _, _ = channel.recvmsg(length, socket.CMSG_SPACE(12))
+        while True:
+            deadline.demand_time()
+            try:
+                data, extra, _, _ = channel.recvmsg(length, socket.CMSG_SPACE(12))
+                break
+            except TimeoutError:
+                continue
         sender.extend(struct.unpack("iII", body)[0] for _, kind, body in extra if kind == socket.SCM_CREDENTIALS)
         return data
 

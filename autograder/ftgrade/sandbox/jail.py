@@ -408,4 +408,5 @@ if __name__ == "__main__":
     sys.argv = [worker]
     prison = Prison([layer for layer in layers.split(",") if layer], base, paths[:cut], paths[cut + 1 :])
     program_of = runpy.run_path(worker, run_name="worker")
+    program_of["warm"]()
     program_of["parent"](socket.socket(fileno=int(control)), prison)

@@ -1,30 +1,30 @@
-"""The worker's parent and its children, from the grader's side: start, fork, ask, look after, bury."""
+"""The processes of the sandbox from the grader's side: start, fork, ask, look after, bury."""
 
 import contextlib
 import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ftgrade.errors import OurFault
-from ftgrade.sandbox import jail
-from ftgrade.sandbox.backends import BACKENDS, Backend, hidden, readable, readable_one_by_one, worker_file
+from ftgrade.sandbox import channel, jail
+from ftgrade.sandbox.backends import BACKENDS, Backend, worker_file
+from ftgrade.sandbox.channel import Allowance
+from ftgrade.sandbox.program import START_SECONDS, Program, prison_of, sandbox_environment, told
+from ftgrade.sandbox.worker import parsed
 
-# The channel needs torch, which takes a second to import: the parent process is better started before than after.
-START_SECONDS = 120.0
 LIMITS = {
     "RLIMIT_AS": 6 * 2**30,  # address space, of which torch alone maps over a gigabyte
     "RLIMIT_CORE": 0,
-    "RLIMIT_CPU": 60,  # seconds, for a whole submission
+    "RLIMIT_CPU": 75,  # seconds, for a whole submission; the grader stops it at 60
     "RLIMIT_FSIZE": 16 * 2**20,
     "RLIMIT_NOFILE": 64,
     "RLIMIT_NPROC": 64,  # processes and threads; counted apart for each child where it has a user namespace
@@ -49,18 +49,23 @@ class Worker:
         if self.children >= 0:
             os.close(self.children)
 
-    def ask(self, op: str, items: Sequence[str], seconds: Callable[[], float]) -> Iterator[bytes]:
-        """Yield the text of each item's reply. Raises TimeoutError, EOFError (it died) or worker.FrameError."""
-        from ftgrade.sandbox import channel
-
-        return channel.ask(self.connection, op, items, seconds)
+    def ask(self, op: str, items: Sequence[str], allowance: Allowance) -> Iterator[bytes]:
+        """Yield the text of each item's reply. Raises what `channel.ask` raises."""
+        return channel.ask(self.connection, op, items, allowance)
 
     def run(self, source: str, seconds: float) -> Any:
-        """Run one cell and return its reply. Raises what `ask` raises."""
-        from ftgrade.sandbox.worker import parsed
-
-        (reply,) = self.ask("run", [json.dumps(source)], lambda: seconds)
+        """Run one cell, for at most these seconds, and return its reply. Raises what `ask` raises."""
+        (reply,) = self.ask("run", [json.dumps(source)], Allowance(seconds, seconds))
         return parsed(reply)
+
+    def processor_seconds(self) -> float:
+        """Return the processor time that the child's first process has used; 0 where the system doesn't tell."""
+        if sys.platform != "linux":
+            return 0.0
+        try:
+            return time.clock_gettime((~self.pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+        except OSError:
+            return 0.0  # it has ended, which its next reply tells
 
     def settle(self) -> None:
         """Take what is there now, threads and processes that cells started, as what is there between calls."""
@@ -105,14 +110,16 @@ def wipe(folder: int) -> None:
 
 @dataclass(slots=True)
 class Sandbox:
-    """The parent process from which every submission's child is forked; make it once, use it from many threads."""
+    """The parent process from which every submission's child is forked; make it once, use it from one thread.
+
+    It's started at first use, unless the `control` socket of one that was forked elsewhere is given.
+    """
 
     backend: Backend = BACKENDS["none"]
     limits: dict[str, int] = field(default_factory=lambda: dict(LIMITS))
-    process: subprocess.Popen[bytes] | None = None
     control: socket.socket | None = None
+    program: Program | None = None
     base: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
     def worker(self) -> Generator[Worker]:
@@ -144,78 +151,43 @@ class Sandbox:
 
     def tell(self, request: dict[str, Any], descriptor: int | None = None) -> tuple[dict[str, Any], int | None]:
         """Ask the parent process, which runs no student code; return what it says, with a descriptor if it sent one."""
-        with self.lock:
-            control = self.control or self.start()
-            try:
-                descriptors = [] if descriptor is None else [descriptor]
-                socket.send_fds(control, [json.dumps(request).encode()], descriptors)
-                return read_control(control)
-            except (OSError, ValueError) as error:
-                self.close()
-                raise OurFault(f"the sandbox's parent process stopped answering: {error}") from error
-
-    def begin(self) -> None:
-        """Start the parent process meanwhile: who first needs it waits for it, and starts it anew if it failed."""
-
-        def start() -> None:
-            with contextlib.suppress(OurFault, OSError), self.lock:
-                self.control = self.control or self.start()
-
-        threading.Thread(target=start, daemon=True).start()
+        control = self.control or self.start()
+        try:
+            return told(control, request, [] if descriptor is None else [descriptor])
+        except (OSError, ValueError) as error:
+            self.close()
+            raise OurFault(f"the sandbox's parent process stopped answering: {error}") from error
 
     def start(self) -> socket.socket:
         """Start the parent process and wait until it has imported what it hands on and shut itself in."""
         self.base = self.backend.base or tempfile.mkdtemp(prefix="ftgrade-")
-        ours, theirs = socket.socketpair()
-        with theirs:
-            words = self.backend.wrap(self.command(theirs.fileno()), self.base)
-            self.process = subprocess.Popen(  # noqa: S603
-                words,
-                pass_fds=[theirs.fileno()],
-                env=clean_environment() | {"MPLCONFIGDIR": self.base},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-        ours.settimeout(START_SECONDS)
-        self.control = ours
+        self.program = Program(
+            lambda number: self.backend.wrap(self.command(number), self.base), sandbox_environment(self.base)
+        )
         try:
-            read_control(ours)
+            self.program.wait()
         except OSError as error:
-            said = self.last_words()
             self.close()
-            raise OurFault(f"the sandbox {self.backend.name!r} did not start: {said or error}") from error
-        return ours
+            raise OurFault(f"the sandbox {self.backend.name!r} did not start: {error}") from error
+        self.control = self.program.control
+        return self.control
 
     def command(self, control: int) -> list[str]:
         """Return how the parent is started, before its backend wraps it."""
-        shown = readable() if "namespaces" in self.backend.layers else readable_one_by_one()
+        prison = prison_of(self.backend, self.base)
         return [
             sys.executable, "-I", "-S", str(jail.__file__), sysconfig.get_path("purelib"), worker_file(),
-            str(control), ",".join(self.backend.layers), self.base, *shown, "--", *hidden(),
+            str(control), ",".join(prison["layers"]), self.base, *prison["readable"], "--", *prison["hidden"],
         ]  # fmt: skip
-
-    def last_words(self) -> str:
-        """Return the last line that a parent which didn't start wrote to its stderr."""
-        process, lines = self.process, list[str]()
-        if process is not None and process.stderr is not None:
-            process.kill()
-            with contextlib.suppress(ValueError):  # closed meanwhile by who needs no sandbox any more
-                lines = process.stderr.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:300] if lines else ""
 
     def close(self) -> None:
         """End the parent process; its children end with it."""
-        control, process, base = self.control, self.process, self.base
-        self.control, self.process, self.base = None, None, ""
+        control, program, base = self.control, self.program, self.base
+        self.control, self.program, self.base = None, None, ""
         if control is not None:
             control.close()
-        if process is not None:
-            process.kill()
-            process.wait()
-            if process.stderr is not None:
-                process.stderr.close()
+        if program is not None:
+            program.close()
         if base and not self.backend.base:
             shutil.rmtree(base, ignore_errors=True)
 
@@ -225,8 +197,6 @@ def demand_walls(connection: socket.socket) -> int | None:
 
     Raises OurFault if a wall can't be built: no code runs then.
     """
-    from ftgrade.sandbox import channel
-
     try:
         said, number = channel.greeted(connection, START_SECONDS)
     except (EOFError, channel.FrameError, TimeoutError) as error:
@@ -234,22 +204,3 @@ def demand_walls(connection: socket.socket) -> int | None:
     if said != {"ready": True}:
         raise OurFault(f"a wall of the sandbox can't be built: {said}")
     return number
-
-
-def read_control(control: socket.socket) -> tuple[dict[str, Any], int | None]:
-    data, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
-    if not data:
-        raise ConnectionResetError("it closed the control socket")
-    return json.loads(data), descriptors[0] if descriptors else None
-
-
-def clean_environment() -> dict[str, str]:
-    """Return what the worker may know of the machine: where programs are, and that one thread is enough."""
-    return {
-        "PATH": os.defpath,
-        "LANG": "C.UTF-8",
-        "PYTHONHASHSEED": "0",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MPLBACKEND": "Agg",
-    }

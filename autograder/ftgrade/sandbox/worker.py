@@ -579,12 +579,11 @@ class Prison(Protocol):
     def cell(self, limits: dict[str, int]) -> Walls: ...
 
 
-def parent(control: socket.socket, prison: Prison) -> None:
-    """Import what children share, enter the prison, then fork a child for each submission and bury it when told."""
-    import gc
+def warm() -> None:
+    """Import what children share, once: the first optimizer step imports `torch._dynamo`, which takes over a second.
 
-    # The first optimizer step imports the first (over a second), the transformer reads magics, and a child has neither
-    # the time nor the files to look for fonts. All once, here.
+    The transformer reads magics, and a child has neither the time nor the files to look for fonts.
+    """
     with contextlib.suppress(ImportError):
         import matplotlib.pyplot as _  # noqa: F401
     import torch._dynamo  # pyright: ignore[reportUnusedImport]
@@ -592,6 +591,12 @@ def parent(control: socket.socket, prison: Prison) -> None:
 
     torch.set_num_threads(1)  # a parent that ran a parallel region leaves children that hang
     warm_up()
+
+
+def parent(control: socket.socket, prison: Prison) -> None:
+    """Enter the prison, then fork a child for each submission and bury it when told."""
+    import gc
+
     sys.meta_path.insert(0, Gate())
     memory = memory_in_use()  # within the prison nobody tells
     prison.enter()

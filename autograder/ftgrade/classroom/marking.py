@@ -1,0 +1,85 @@
+"""A class from what was handed in to gradebook, pages and class report: what `ftgrade grade` does."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ftgrade.catalog import Catalog
+from ftgrade.course import Course
+from ftgrade.errors import StudentFault
+from ftgrade.gradebook import late
+from ftgrade.gradebook.book import Book, opened
+from ftgrade.grading.grader import Grader
+from ftgrade.grading.run import grade_class
+from ftgrade.intake.notebook import Cell, read_file
+from ftgrade.judging.report import Report
+from ftgrade.moments import zoned
+from ftgrade.pages import classreport
+from ftgrade.pages.feedback import page_maker
+
+
+class Progress(Protocol):
+    """What is told of a run while it lasts."""
+
+    def saw(self, stem: str, score: float, needs_a_person: bool) -> None: ...
+
+    def compared(self, stem: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What a run did: the reports, by problem and student, and what could not be booked."""
+
+    reports: list[Report]
+    failed: list[str]
+
+
+def mark(
+    grader: Grader, stems: Sequence[str], progress: Progress, *, fresh: bool = False, scheduler: str = ""
+) -> Marked:
+    """Judge, book and describe what was handed in to these problems. Raises CourseFault."""
+    book, by_stem = Book(grader.course), defaultdict[str, list[Report]](list)
+    for stem in stems:
+        book.demand_released(grader, stem)
+    with book.ledgers(grader, list(stems), page_maker()) as ledgers:
+        for report in grade_class(grader, list(stems), fresh=fresh, scheduler=scheduler):
+            by_stem[report.stem].append(report)
+            ledgers.book(report)
+            progress.saw(report.stem, report.score, report.needs_a_person)
+        failed = [f"{report.student}, {report.stem}" for report in ledgers.settle()]
+    for stem in stems:
+        by_stem[stem].sort(key=lambda report: report.student)
+    write_class_report(grader, by_stem, progress)
+    return Marked([report for stem in stems for report in by_stem[stem]], failed)
+
+
+def write_class_report(grader: Grader, by_stem: dict[str, list[Report]], progress: Progress) -> None:
+    root = grader.course.root
+    summaries: list[classreport.ProblemSummary] = []
+    for stem, reports in by_stem.items():
+        echoes = classreport.compared(reports, given(grader.catalog, stem))
+        title, came = grader.catalog.title(stem), arrivals(root, stem)
+        summaries.append(classreport.summarise(stem, title, reports, echoes, came))
+        progress.compared(stem)
+    classreport.write(root / "class_report.html", root.absolute().name, summaries)
+
+
+def given(catalog: Catalog, stem: str) -> tuple[Cell, ...]:
+    """Return the cells that everybody was given, which are nobody's own work."""
+    try:
+        return read_file(catalog.leaves(stem).notebook).cells
+    except StudentFault:
+        return ()
+
+
+def arrivals(root: Path, stem: str) -> classreport.Arrivals:
+    """Return when one problem was handed in and due, as the gradebook tells, in the course's time zone."""
+    zone = late.timezone_of(root)
+    with opened(root) as gradebook:
+        due = late.deadline(gradebook, stem, {}).due
+        return classreport.Arrivals(late.handed_in(gradebook, stem, zone), due and zoned(due, zone))
+
+
+__all__ = ["Course", "Marked", "mark"]

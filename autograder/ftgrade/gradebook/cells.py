@@ -1,0 +1,147 @@
+"""What stands in the cells of a graded notebook: the released ones, the student's text, and the verdicts under them."""
+
+import json
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import nbformat
+from markupsafe import Markup
+from nbgrader.api import Gradebook
+
+from ftgrade.catalog import Catalog, home
+from ftgrade.errors import CourseFault, GradingError
+from ftgrade.gradebook.canonical import Known, canonical
+from ftgrade.judging.problem import Problem
+from ftgrade.judging.report import STATUS_WORDS, CellNote, CheckReport, Report, booked
+
+Notebook = Any
+KEPT_CHECKS = 1_024  # a class has few ways to be right, and not many to be wrong
+
+
+def released_cells(gradebook: Gradebook, stem: str) -> list[Known]:
+    """Return the cells of a released problem as the gradebook holds them, in the order of its notebook."""
+    record = gradebook.find_notebook(stem, stem)
+    points = {cell.name: float(cell.max_score) for cell in record.grade_cells}
+    answers = {cell.name for cell in record.solution_cells}
+    known = [
+        Known(
+            cell.name, cell.cell_type, cell.source, cell.name in points, cell.name in answers, bool(cell.locked),
+            points.get(cell.name), cell.checksum or "",
+        )
+        for cell in record.source_cells
+    ]  # fmt: skip
+    order = {name: position for position, name in enumerate(order_of(stem))}
+    return sorted(known, key=lambda cell: order.get(cell.grade_id, len(order)))
+
+
+def order_of(stem: str) -> list[str]:
+    """Return the ids of a built notebook's cells, in order."""
+    built = nbformat.read(home().leaves(stem).notebook, as_version=4)
+    return [cell.metadata.nbgrader.grade_id for cell in built.cells if "nbgrader" in cell.metadata]
+
+
+def demand_same_release(stem: str, problem: Problem, released: list[Known]) -> None:
+    """Raise CourseFault unless the gradebook's checks are the problem's."""
+    booked_checks = {cell.grade_id: cell.points for cell in released if cell.grade}
+    if booked_checks != {graded.name: graded.points for graded in (*problem.judged, *problem.written)}:
+        raise CourseFault(
+            f"the gradebook holds other checks of {stem} than autograder/problems/{stem}.py: release it again with "
+            f"`ftgrade release {stem}`"
+        )
+
+
+def document_of(report: Report, released: list[Known], kernelspec: str | None = None) -> Notebook:
+    """Return the notebook that instructor and student see: the released cells, the student's text, the verdicts.
+
+    All of it comes from the report: what is shown is what was judged, whatever became of the file since.
+    """
+    cells = canonical(report.cells, released)
+    checksums = {cell.grade_id: cell.checksum for cell in released}
+    for cell in cells:
+        if "nbgrader" in cell["metadata"]:
+            cell["metadata"]["nbgrader"]["checksum"] = checksums[cell["metadata"]["nbgrader"]["grade_id"]]
+    metadata = {"kernelspec": json.loads(kernelspec)} if kernelspec else {}
+    document = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    write_report(document, report)
+    return document
+
+
+def graded_cells(nb: Notebook) -> dict[str, Any]:
+    """Return the code cells that carry points, by name."""
+    marks = ((cell, cell["metadata"].get("nbgrader")) for cell in nb["cells"] if cell["cell_type"] == "code")
+    return {mark["grade_id"]: cell for cell, mark in marks if mark and mark["grade"]}
+
+
+def score_output(score: float, html: str) -> Any:
+    """Return the one output that nbgrader reads a score from, with the words that people read."""
+    return output("execute_result", data={"text/plain": repr(score), "text/html": html}, execution_count=None)
+
+
+def score_of(cell: Any) -> float:
+    """Return the score that `score_output` put into a graded cell."""
+    return float(cell["outputs"][0]["data"]["text/plain"])
+
+
+def output(kind: str, **fields: Any) -> Any:
+    """Return an output of a cell; nbformat's own makers validate each one, which was most of a booking's time."""
+    metadata = {} if kind == "stream" else {"metadata": {}}
+    return nbformat.from_dict({"output_type": kind, **metadata, **fields})  # pyright: ignore[reportArgumentType]
+
+
+def write_report(nb: Notebook, report: Report) -> None:
+    """Write a report's verdicts and notes under the cells of a canonical notebook."""
+    checks = {check.name: check for check in report.checks}
+    for name, cell in graded_cells(nb).items():
+        if name in checks:
+            write_check(cell, checks[name])
+        else:
+            cell["outputs"] = [score_output(0.0, "")]
+    write_notes(nb, report.notes)
+    nb["metadata"]["ftgrade"] = told(report)
+
+
+def write_check(cell: Any, check: CheckReport) -> None:
+    score = booked(check.score, cell["metadata"]["nbgrader"]["points"])
+    cell["outputs"] = [score_output(score, check_html(check))]
+
+
+def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
+    """Put what the student's own cells printed and drew, or how they failed, under those cells."""
+    by_number = {note.number: note for note in notes}
+    for cell in nb["cells"]:
+        note = by_number.get(cell["metadata"].get("ftgrade", {}).get("number"))
+        if note is not None and cell["cell_type"] == "code":
+            text = "\n".join(part for part in (note.printed.rstrip("\n"), note.error) if part)
+            cell["outputs"] = [output("stream", name="stdout", text=text)] if text else []
+            cell["outputs"] += [output("display_data", data={"image/png": one}) for one in note.pictures]
+
+
+def told(report: Report) -> dict[str, Any]:
+    """Return what the feedback page says about the submission as a whole."""
+    findings = [finding.words for finding in report.findings]
+    return {"title": title_of(home(), report.stem), "state": report.state, "findings": findings}
+
+
+@cache
+def title_of(catalog: Catalog, stem: str) -> str:
+    """Return a problem's title, or its stem if nobody gave it one."""
+    try:
+        return catalog.title(stem)
+    except GradingError:
+        return stem
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the environment of a check's block: everything is escaped, and a missing name is an error."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+
+
+@lru_cache(KEPT_CHECKS)
+def check_html(check: CheckReport) -> Markup:
+    """Return one check's verdict as a block that stands under its graded cell."""
+    template = environment().get_template("check.html.j2")
+    return Markup(template.render(check=check, status=STATUS_WORDS[check.status]))  # noqa: S704  (the template escapes)

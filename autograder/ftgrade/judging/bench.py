@@ -1,0 +1,208 @@
+"""A judge: the process in which one submission after another becomes a judgement, with an oracle of its own.
+
+Theory of operation. The grader hands over a question, which names the problem and the seeds, and the bytes that were
+handed in. The judge reads the notebook, runs it in its own sandbox, asks, compares, and puts it all in words. It has
+one thread, so nothing that it keeps (the reference's answers, what each mistake answers) is touched by two at once;
+and it has limits of memory and processor time, beyond which it dies with this submission alone. What it keeps changes
+how soon an answer comes, never which.
+"""
+
+import functools
+import gc
+import hashlib
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+import struct
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ftgrade.catalog import Catalog
+from ftgrade.errors import AuthorFault, CourseFault, GradingError, StudentFault
+from ftgrade.intake import notebook
+from ftgrade.intake.notebook import Cell, Finding, Submission
+from ftgrade.judging import report
+from ftgrade.judging.judge import CheckVerdict, Judging
+from ftgrade.judging.report import Judgement
+from ftgrade.judging.session import Limits, Session
+from ftgrade.sandbox.backends import BACKENDS
+from ftgrade.sandbox.channel import Crowded
+from ftgrade.sandbox.process import Sandbox
+from ftgrade.sandbox.program import read_control
+from ftgrade.sandbox.worker import framed, parsed, read_exactly
+
+OUT_OF_MEMORY = 86  # the exit status of a judge whose submission takes more than it may
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How a submission is to be judged: nothing in it tells whose it is.
+
+    `judged_by` is what the grader's side would judge with; a judge that has anything else refuses. `alone` says that
+    nothing else of ours runs meanwhile.
+    """
+
+    stem: str
+    seeds: list[int]
+    personal: int
+    judged_by: dict[str, str]
+    limits: Limits = field(default_factory=Limits)
+    alone: bool = False
+
+
+class Bench:
+    """Judge submissions: problems loaded once, one sandbox."""
+
+    def __init__(self, catalog: Catalog, sandbox: Sandbox) -> None:
+        self.catalog = catalog
+        self.sandbox = sandbox
+        self.judging = functools.cache(functools.partial(Judging, catalog))
+        self.statements: dict[str, list[int]] = {}
+
+    def judge(self, question: Question, data: bytes) -> Judgement:
+        """Return the judgement on what was handed in, whatever happens; a lack of memory ends the process."""
+        try:
+            judging = self.judging(question.stem)
+            demand_same(judged_by(judging), question.judged_by)
+            return self.judged(judging, question, notebook.read(data))
+        except StudentFault as fault:
+            return Judgement("unreadable", findings=(Finding(fault.kind, fault.words),))
+        except Crowded:
+            return Judgement("crowded")
+        except GradingError as error:
+            return Judgement("fault", findings=(Finding(type(error).__name__, str(error)),))
+
+    def judged(self, judging: Judging, question: Question, submission: Submission) -> Judgement:
+        """Return the judgement on a submission; a fault of the problem or of ours is told as such, and scores 0."""
+        cells, odd = answer_cells(submission, {check.name for check in judging.problem.judged})
+        findings = [*submission.findings, *odd]
+        with Session(self.sandbox, cells, question.limits, alone=question.alone) as session:
+            try:
+                session.loaded()
+                verdicts = judging.judge(session.ask, question.seeds)
+                if judging.problem.own:
+                    verdicts.append(judging.own(session.ask, question.personal))
+                    findings += neighbours(
+                        judging, question.personal, verdicts[-1], self.statements.get(question.stem, [])
+                    )
+                checks = tuple(report.describe(verdict) for verdict in verdicts)
+            except (Crowded, MemoryError):
+                raise
+            except Exception as error:  # whatever it is, this student waits and the class goes on
+                words = f"The grader could not finish: {type(error).__name__}: {error}"
+                return Judgement("ours", findings=(*findings, Finding("ours", words)), cells=submission.cells)
+        findings += [Finding("cell-left-out", f"Cell {number}: {words}") for number, words in session.skipped.items()]
+        return Judgement("graded", checks, tuple(findings), tuple(session.notes), submission.cells)
+
+
+def judged_by(judging: Judging) -> dict[str, str]:
+    """Return what judges a problem here, by what it is; a score made by something else may differ."""
+    return {"problem": judging.digest, "engine": code_digest(), "environment": environment()}
+
+
+def demand_same(here: dict[str, str], there: dict[str, str]) -> None:
+    """Raise CourseFault unless a judge has the problem, the engine and the libraries that the report will name."""
+    for name, mine in here.items():
+        if there[name] != mine:
+            raise CourseFault(
+                f"a judge has another {name} than this machine, {mine} instead of {there[name]}: "
+                "install the same checkout and the same versions there, and start it again"
+            )
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return a fingerprint of the engine's own judging code."""
+    package = Path(__file__).parents[1]
+    files = [package / "sandbox" / "worker.py", package / "sandbox" / "channel.py"]
+    files += [path for room in ("intake", "judging") for path in sorted((package / room).glob("*.py"))]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def environment() -> str:
+    return f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
+
+
+def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], list[Finding]]:
+    """Return the code cells to run, in order, without the graded check cells, and what was odd about them."""
+    code = [cell for cell in submission.cells if cell.kind == "code" and cell.grade_id not in graded]
+    claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
+    twice = sorted({name for name in claimed if claimed.count(name) > 1})
+    words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
+    return code, [Finding("duplicate-cells", words)] if twice else []
+
+
+def neighbours(judging: Judging, personal: int, verdict: CheckVerdict, statements: list[int]) -> list[Finding]:
+    """Return a finding if a wrong personal number is the right one of another statement of this course."""
+    if verdict.worst is None or verdict.worst.status != "wrong":
+        return []
+    outcome = verdict.worst.outcomes[0]
+    if not any(judging.gives(outcome, seed) for seed in statements if seed != personal):
+        return []
+    return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
+
+
+# ------------------------------------------------------------------------------------------------------ the process
+
+
+def serve(channel: socket.socket, control: socket.socket | None) -> None:
+    """Judge what the grader sends until it hangs up; `control` leads to the sandbox's parent, if it was forked."""
+    hello, _ = receive(channel)
+    limit_memory(hello["megabytes"])
+    if control is not None:
+        read_control(control)
+    bench = Bench(Catalog(Path(hello["root"])), Sandbox(BACKENDS[hello["backend"]], control=control))
+    gc.freeze()
+    channel.sendall(framed(b'{"ready": true}'))
+    while True:
+        try:
+            message, data = receive(channel)
+        except (EOFError, ConnectionError):
+            return
+        if message["op"] == "statements":
+            bench.statements[message["stem"]] = json.loads(data)
+            continue
+        question = Question(**message["question"] | {"limits": Limits(**message["question"]["limits"])})
+        channel.sendall(framed(report.text_of(bounded(bench, question, data)).encode()))
+
+
+def bounded(bench: Bench, question: Question, data: bytes) -> Judgement:
+    """Judge within the limits of the process: beyond them it ends, and the grader's side says what that means."""
+    signal.setitimer(signal.ITIMER_PROF, question.limits.judge_seconds)
+    try:
+        return bench.judge(question, data)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def limit_memory(megabytes: int) -> None:
+    """Let this process have no more memory of its own than this."""
+    if sys.platform == "linux":  # elsewhere the limit on data doesn't count what matters
+        resource.setrlimit(resource.RLIMIT_DATA, (megabytes * 2**20, megabytes * 2**20))
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
+    """Return the next message and the bytes that lie in the file that came with it. Raises EOFError."""
+    head, descriptors, _, _ = socket.recv_fds(channel, 4, 1)
+    if not head:
+        raise EOFError
+    head += read_exactly(channel.recv, 4 - len(head)) if len(head) < 4 else b""
+    message = parsed(read_exactly(channel.recv, struct.unpack(">I", head)[0]))
+    if not descriptors:
+        return message, b""
+    with os.fdopen(descriptors[0], "rb") as file:
+        file.seek(0)
+        return message, file.read()
+
+
+__all__ = ["OUT_OF_MEMORY", "AuthorFault", "Bench", "Question", "code_digest", "environment", "judged_by", "serve"]

@@ -1,0 +1,268 @@
+"""Judges from the grader's side: processes that are started, asked, watched, and replaced when they die.
+
+The grader's own process reads nothing of what was handed in: bytes go to a judge, and a judgement comes back. A judge
+that dies, or that takes too long, costs the submission that it was at another try, alone, and no other submission
+anything; one that a judge dies of twice is set aside for a person.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from ftgrade.catalog import Catalog
+from ftgrade.errors import OurFault
+from ftgrade.intake.notebook import Finding
+from ftgrade.judging.bench import OUT_OF_MEMORY, Question
+from ftgrade.judging.report import DEADLY, Judgement, Report, judgement_of
+from ftgrade.judging.session import Limits
+from ftgrade.sandbox.backends import Backend
+from ftgrade.sandbox.program import START_SECONDS, Forked, Nursery
+from ftgrade.sandbox.worker import framed, read_body
+
+WAITING = 2
+"""How many submissions a judge holds: the one that it's at, and the next, so that it never waits for the grader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A submission that is to be judged: the report to fill, the question, what was handed in, and the statements.
+
+    `statements` (JSON) are the personal seeds of the course, among which a neighbour's number is looked for.
+    """
+
+    blank: Report
+    question: Question
+    data: bytes
+    statements: bytes = b"[]"
+
+
+class Died(Exception):
+    """A judge ended before it answered; the text says how."""
+
+
+class Judge:
+    """One judge: the process, the submissions that it holds, and which statements it knows."""
+
+    def __init__(self, nursery: Nursery, catalog: Catalog, backend: Backend, megabytes: int) -> None:
+        """Start it; it isn't waited for. Raises OurFault."""
+        self.nursery = nursery
+        self.forked: Forked = nursery.fork("ftgrade.judging.bench", backend)
+        self.waiting: deque[Work] = deque()
+        self.known: dict[str, bytes] = {}
+        self.ready = False
+        self.begun = time.monotonic()
+        self.tell(
+            {"op": "hello", "root": str(catalog.root.absolute()), "backend": backend.name, "megabytes": megabytes}
+        )
+
+    def demand_ready(self) -> None:
+        """Wait until it has its sandbox and what it judges with. Raises OurFault."""
+        if self.ready:
+            return
+        self.forked.channel.settimeout(START_SECONDS)
+        try:
+            read_body(self.forked.channel.recv)
+        except (EOFError, OSError) as error:
+            raise OurFault(f"a judge did not start: {self.nursery.last_words() or error}") from error
+        self.forked.channel.settimeout(None)
+        self.ready = True
+
+    def send(self, work: Work) -> None:
+        """Give it a submission. Raises Died."""
+        if not self.waiting:
+            self.begun = time.monotonic()
+        self.waiting.append(work)
+        stem = work.question.stem
+        if self.known.get(stem) != work.statements:
+            self.tell({"op": "statements", "stem": stem}, work.statements)
+            self.known[stem] = work.statements
+        self.tell({"op": "judge", "question": dataclasses.asdict(work.question)}, work.data)
+
+    def tell(self, message: dict[str, object], data: bytes = b"") -> None:
+        """Send a message with a file of data: it is small, so that this never waits for a judge that is at work."""
+        try:
+            with spooled(data) as file:
+                socket.send_fds(self.forked.channel, [framed(json.dumps(message).encode())], [file.fileno()])
+        except OSError as error:
+            raise Died(str(error)) from error
+
+    def receive(self) -> tuple[Work, Judgement]:
+        """Return the judgement on the submission that it has held longest. Raises Died."""
+        try:
+            judgement = judgement_of(read_body(self.forked.channel.recv))
+        except (EOFError, OSError) as error:
+            raise Died(str(error)) from error
+        self.begun = time.monotonic()
+        return self.waiting.popleft(), judgement
+
+    def left(self) -> float:
+        """Return how many seconds on the wall it has left for the submission that it's at."""
+        limit = self.waiting[0].question.limits.judge_wall_seconds
+        return max(0.0, self.begun + limit - time.monotonic())
+
+    def end(self) -> str:
+        """End it, and say how it ended."""
+        status = self.nursery.end(self.forked)
+        if status == OUT_OF_MEMORY:
+            return "took more memory than judging may take"
+        if status == -signal.SIGPROF:
+            return "took more processor time than judging may take"
+        if status == -signal.SIGKILL:
+            return "took longer than judging may take"
+        return f"ended the process that judged (status {status})"
+
+
+class Judges:
+    """The judges of one grader; they are started when there is something to judge."""
+
+    def __init__(
+        self, catalog: Catalog, backend: Callable[[], Backend], count: int = 1, nursery: Nursery | None = None
+    ) -> None:
+        """A nursery that was started before may be given, which saves the time that its imports take."""
+        self.catalog = catalog
+        self.backend = functools.cache(backend)
+        self.count = count
+        self.nursery = nursery
+        self.judges: list[Judge] = []
+
+    def judge(self, work: Work) -> Judgement:
+        """Return the judgement on one submission."""
+        (found,) = self.each([work])
+        assert not isinstance(found, Report)
+        return found[1]
+
+    def each(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+        """Yield each submission with its judgement, as they are finished; a report needs none and passes through.
+
+        What a judge died of, and what met a limit on the wall, is tried once more at the end, alone.
+        """
+        coming, more = iter(found), True
+        again: deque[Work] = deque()
+        suspects: list[Work] = []
+        while more or again or self.busy():
+            if (more or again) and self.has_room():
+                one = again.popleft() if again else next(coming, None)
+                if one is None:
+                    more = False
+                elif isinstance(one, Report):
+                    yield one
+                elif (fault := self.sent(one, again, suspects)) is not None:
+                    yield one, fault
+                continue
+            for judge in self.answering():
+                try:
+                    work, judgement = judge.receive()
+                except Died:
+                    self.bury(judge, again, suspects)
+                    continue
+                if judgement.state == "crowded":
+                    suspects.append(work)
+                else:
+                    yield work, judgement
+        for work in suspects:
+            yield work, self.alone(work)
+
+    def busy(self) -> list[Judge]:
+        return [judge for judge in self.judges if judge.waiting]
+
+    def has_room(self) -> bool:
+        return len(self.judges) < self.count or any(len(judge.waiting) < WAITING for judge in self.judges)
+
+    def sent(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judgement | None:
+        """Give a submission to the judge that holds fewest; return a judgement only if none can be started."""
+        try:
+            judge = self.freest()
+        except OurFault as fault:
+            return self.failed(fault)
+        try:
+            judge.send(work)
+        except Died:
+            self.bury(judge, again, suspects)
+        return None
+
+    def failed(self, fault: OurFault) -> Judgement:
+        """Return the judgement where no judge can be started; the next submission tries with a new nursery."""
+        self.close()
+        return Judgement("ours", findings=(Finding("ours", str(fault)),))
+
+    def freest(self) -> Judge:
+        """Return the judge that holds fewest submissions, ready for one; all are started at once. Raises OurFault."""
+        self.nursery = self.nursery or Nursery()
+        while len(self.judges) < self.count:
+            self.judges.append(Judge(self.nursery, self.catalog, self.backend(), Limits().judge_megabytes))
+        judge = min(self.judges, key=lambda judge: len(judge.waiting))
+        judge.demand_ready()
+        return judge
+
+    def answering(self) -> list[Judge]:
+        """Wait for judges, and return those that answer; one that is out of time is killed, and answers with that."""
+        busy = {judge.forked.channel: judge for judge in self.busy()}
+        ready, _, _ = select.select(list(busy), [], [], min(judge.left() for judge in busy.values()))
+        for judge in busy.values():
+            if judge.left() == 0.0 and judge.forked.channel not in ready:
+                os.kill(judge.forked.pid, signal.SIGKILL)
+                ready.append(judge.forked.channel)
+        return [busy[channel] for channel in ready]
+
+    def bury(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> str:
+        """Take leave of a judge that died: what it was at is suspect, what waited is sent again; say how it ended."""
+        self.judges.remove(judge)
+        if judge.waiting:
+            suspects.append(judge.waiting.popleft())
+        again.extend(judge.waiting)
+        return judge.end()
+
+    def alone(self, work: Work) -> Judgement:
+        """Return the judgement on a suspect, while nothing else is judged: what happens now is its own doing."""
+        question = dataclasses.replace(work.question, alone=True)
+        work = dataclasses.replace(work, question=question)
+        try:
+            judge = self.freest()
+        except OurFault as fault:
+            return self.failed(fault)
+        try:
+            judge.send(work)
+            self.answering()
+            return judge.receive()[1]
+        except Died:
+            return deadly(self.bury(judge, deque(), []))
+
+    def close(self) -> None:
+        """End them all, and what they are forked from; the next submission starts others."""
+        for judge in self.judges:
+            judge.forked.channel.close()
+        self.judges.clear()
+        if self.nursery is not None:
+            self.nursery.close()
+            self.nursery = None
+
+
+def deadly(how: str) -> Judgement:
+    """Return the judgement on a submission that is judged no more, because its judge died of it twice."""
+    words = (
+        f"Judging this submission {how}, twice. It is set aside until a person has looked at it; "
+        "`ftgrade grade --fresh` tries again."
+    )
+    return Judgement("ours", findings=(Finding(DEADLY, words),))
+
+
+def spooled(data: bytes) -> IO[bytes]:
+    """Return a file in memory, where the system has such, that holds these bytes."""
+    if sys.platform == "linux":
+        made = os.fdopen(os.memfd_create("submission"), "w+b")
+    else:
+        made = tempfile.TemporaryFile()  # noqa: SIM115
+    made.write(data)
+    made.flush()
+    return made

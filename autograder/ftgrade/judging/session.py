@@ -1,0 +1,203 @@
+"""One submission's process: its cells run in it, it answers calls, and it is replaced after a crash."""
+
+import base64
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from ftgrade.intake.notebook import Cell, Finding, Submission
+from ftgrade.judging.report import CellNote
+from ftgrade.sandbox import channel
+from ftgrade.sandbox.channel import Allowance, Answer, Call, Crowded, Lost
+from ftgrade.sandbox.process import Sandbox, Worker
+from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parsed
+
+MAX_NOTE_CHARACTERS = 2_000
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one submission may take: processor seconds, and `patience` times as many on the wall.
+
+    A submission that meets the wall, which a neighbour's load may bring near, is judged once more alone. The judge's
+    own part (reading, comparing, describing) has limits too; `judge_wall_seconds` bounds all that is done for one.
+    """
+
+    cell_seconds: float = 10.0
+    call_seconds: float = 5.0
+    submission_seconds: float = 60.0
+    patience: float = 3.0
+    judge_seconds: float = 60.0
+    judge_megabytes: int = 3_000
+    judge_wall_seconds: float = 400.0
+
+
+class Session:
+    """One submission's worker: runs its cells, answers calls, and is replaced after a crash.
+
+    A function that once failed to return is not called again, so that a crash or an endless loop costs one question.
+    """
+
+    def __init__(self, sandbox: Sandbox, cells: list[Cell], limits: Limits, *, alone: bool = False) -> None:
+        """`alone` says that nothing else of ours runs meanwhile: who meets the wall now is late by themselves."""
+        self.sandbox = sandbox
+        self.cells = cells
+        self.limits = limits
+        self.alone = alone
+        self.spent = 0.0  # processor seconds of the processes that are gone
+        self.end = time.monotonic() + limits.patience * limits.submission_seconds
+        self.lost: dict[str, Lost] = {}
+        self.skipped: dict[int, str] = {}
+        self.notes: list[CellNote] = []
+        self.stack = contextlib.ExitStack()
+        self.worker: Worker | None = None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def allowance(self, worker: Worker, seconds: float) -> Allowance:
+        """Return what each step may take of these seconds, given what is left of the submission's time."""
+        left = self.limits.submission_seconds - self.spent
+        return Allowance(seconds, self.limits.patience * seconds, worker.processor_seconds, left, self.end)
+
+    def is_late(self) -> bool:
+        """Say whether the submission's time is used up. Raises Crowded if that is so on the wall alone."""
+        used = self.spent + (self.worker.processor_seconds() if self.worker else 0.0)
+        if used >= self.limits.submission_seconds:
+            return True
+        if time.monotonic() < self.end:
+            return False
+        if not self.alone:
+            raise Crowded
+        return True
+
+    @contextlib.contextmanager
+    def at_the_wall(self) -> Generator[None]:
+        """Let a step that met the wall be late where nothing else ran; elsewhere the submission is tried again."""
+        try:
+            yield
+        except Crowded:
+            if not self.alone:
+                raise
+            raise TimeoutError from None
+
+    def loaded(self) -> Worker:
+        """Return a worker in which every cell has run, leaving out cells that hang or kill it."""
+        while self.worker is None:
+            worker = self.stack.enter_context(self.sandbox.worker())
+            self.notes = []
+            stuck = self.load(worker)
+            if stuck is None:
+                worker.settle()
+                self.worker = worker
+            else:
+                self.spent += worker.processor_seconds()
+                self.stack.close()
+                self.skipped[stuck[0].number] = stuck[1]
+        return self.worker
+
+    def load(self, worker: Worker) -> tuple[Cell, str] | None:
+        """Run the cells in order; return the first that didn't come back, with the reason."""
+        self.notes += [CellNote(number, error=words) for number, words in self.skipped.items()]
+        waiting = [cell for cell in self.cells if cell.number not in self.skipped]
+        seconds = self.limits.cell_seconds
+        replies = worker.ask("run", [json.dumps(cell.source) for cell in waiting], self.allowance(worker, seconds))
+        for cell in waiting:
+            try:
+                with self.at_the_wall():
+                    self.notes += note(cell, parsed(next(replies)))
+            except TimeoutError:
+                return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
+            except (EOFError, FrameError, BrokenPipeError):
+                return cell, "The cell ended the whole process and was left out."
+        self.notes.sort(key=lambda said: said.number)
+        return None
+
+    def ask(self, calls: Sequence[Call]) -> list[Answer]:
+        """Return the answers to calls, in order; what follows a lost one is asked of a fresh worker."""
+        found: list[Answer] = []
+        while len(found) < len(calls):
+            found += self.answered(calls[len(found) :])
+        return found
+
+    def answered(self, calls: Sequence[Call]) -> list[Answer]:
+        """Return the answers to the first of these calls, to one at least."""
+        if calls[0].function in self.lost:
+            return [self.lost[calls[0].function]]
+        if self.is_late():
+            return [Lost("timeout", "the submission's time was used up")]
+        together = list(itertools.takewhile(lambda call: call.function not in self.lost, calls))
+        found: list[Answer] = []
+        try:
+            worker = self.loaded()
+            asked = worker.ask(
+                "call", [call.text for call in together], self.allowance(worker, self.limits.call_seconds)
+            )
+            with self.at_the_wall():
+                found.extend(asked)
+            if not worker.is_settled():
+                self.drop()  # what these calls left running would see the next ones' inputs
+            return found
+        except TimeoutError:
+            lost = Lost("timeout", "the call ran too long")
+        except FrameError:
+            lost = Lost("protocol", "the reply was no frame")
+        except (EOFError, BrokenPipeError):
+            lost = Lost("killed", "the process ended")
+        return [*found, self.lose(together[len(found)], lost)]
+
+    def drop(self) -> None:
+        """End the worker; the next call gets a fresh one, in which the cells run again."""
+        if self.worker is not None:
+            self.spent += self.worker.processor_seconds()
+        self.stack.close()
+        self.worker = None
+
+    def lose(self, call: Call, outcome: Lost) -> Lost:
+        """Drop the worker and remember that this function doesn't come back."""
+        self.drop()
+        self.lost[call.function] = Lost("not-run", "the function had failed to return before")
+        return outcome
+
+
+def note(cell: Cell, reply: object) -> Iterator[CellNote]:
+    """Yield what a cell's reply tells its student, if it tells anything."""
+    if not isinstance(reply, dict):
+        return
+    printed, error = channel.valid_text(str(reply.get("printed", ""))[:MAX_NOTE_CHARACTERS]), ""
+    if isinstance(reply.get("error"), dict):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            failure = channel.raised(reply["error"])
+            line = f" (line {failure.line})" if failure.line else ""
+            error = f"{failure.names[0] if failure.names else 'Error'}{line}: {failure.message[:300]}"
+    pictures = tuple(whole_pictures(reply.get("pictures")))
+    if printed or error or pictures:
+        yield CellNote(cell.number, printed, error, pictures)
+
+
+def whole_pictures(claimed: object) -> Iterator[str]:
+    """Yield what a reply calls pictures, as far as it looks like PNG within bounds; anyone may have forged it."""
+    for text in claimed[:MAX_PICTURES] if isinstance(claimed, list) else []:
+        with contextlib.suppress(ValueError, TypeError):
+            data = base64.b64decode(text, validate=True)
+            if data.startswith(PNG) and len(data) <= MAX_PICTURE_BYTES:
+                yield base64.b64encode(data).decode()
+
+
+def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], list[Finding]]:
+    """Return the code cells to run, in order, without the graded check cells, and what was odd about them."""
+    code = [cell for cell in submission.cells if cell.kind == "code" and cell.grade_id not in graded]
+    findings = list(submission.findings)
+    claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
+    twice = sorted({name for name in claimed if claimed.count(name) > 1})
+    if twice:
+        words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
+        findings.append(Finding("duplicate-cells", words))
+    return code, findings

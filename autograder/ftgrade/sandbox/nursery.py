@@ -1,0 +1,101 @@
+"""The process that has imported torch for all others: judges, and the parents of their sandboxes, are forked from it.
+
+Theory of operation. The grader starts this program once, in a clean environment. It imports what `worker.py` shares
+with its children and then waits. For each judge that the grader asks for it forks twice. The first fork is to become
+the judge; before it imports anything of the engine it forks the parent of its own sandbox, which shuts itself in. So
+nothing that judges is ever in the memory that student code runs in, torch is imported once, and a judge and its
+sandbox end together: each sees the end of the socket between them.
+
+This file imports nothing of ours; what a judge runs, and where that is found, the grader says.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def main(site: str, worker: str, jail: str, control: str) -> None:
+    sys.path.append(site)
+    ours = socket.socket(fileno=int(control))
+    code = runpy.run_path(worker, run_name="worker")
+    walls = runpy.run_path(jail, run_name="jail")
+    code["warm"]()
+    on_linux(PR_SET_CHILD_SUBREAPER, 1)  # elsewhere the system buries orphans
+    ours.sendall(b'{"ready": true}')
+    ended: dict[int, int] = {}
+    for request, descriptors in code["requests"](ours):
+        if request["op"] == "end":
+            reply = {"status": end(request["pid"], ended)}
+        else:
+            pid = os.fork()
+            if pid == 0:
+                become_judge(ours, socket.socket(fileno=descriptors[0]), request, code, walls)
+            os.close(descriptors[0])
+            ended.pop(pid, None)  # the number of a process that was buried long ago
+            reply = {"pid": pid}
+        bury_orphans(ended)
+        ours.sendall(json.dumps(reply).encode())
+
+
+def become_judge(
+    grader: socket.socket, channel: socket.socket, request: dict[str, Any], code: dict[str, Any], walls: dict[str, Any]
+) -> None:
+    """Fork the sandbox's parent if it's to be forked from here, then run what the grader named; never return."""
+    status = 1
+    try:
+        grader.close()
+        on_linux(PR_SET_PDEATHSIG, signal.SIGKILL)
+        control = None
+        if request["prison"] is not None:
+            control, theirs = socket.socketpair()
+            if os.fork() == 0:
+                channel.close()
+                control.close()
+                code["parent"](theirs, walls["Prison"](**request["prison"]))
+                os._exit(0)
+            theirs.close()
+        sys.path[:0] = request["path"]
+        os.environ.update(request["environment"])
+        importlib.import_module(request["module"]).serve(channel, control)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def on_linux(option: int, value: int) -> None:
+    """Set an option of this process that only Linux knows."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def end(pid: int, ended: dict[int, int]) -> int:
+    """Kill a judge unless it has ended, and return how it ended: a negative signal, or its exit status."""
+    if pid not in ended:
+        os.kill(pid, signal.SIGKILL)
+        ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return ended.pop(pid)
+
+
+def bury_orphans(ended: dict[int, int]) -> None:
+    """Take note of judges that ended by themselves, and bury what they left."""
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[found[0]] = os.waitstatus_to_exitcode(found[1])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
