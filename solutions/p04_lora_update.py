@@ -57,8 +57,10 @@ def lora_forward(
     >>> lora_forward(x, W, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [1.0]]), alpha=3.0).tolist()
     [1.0, 4.0]
     """
+    scale = alpha / A.shape[0]
     # Two thin products instead of one thick one: r (d_in + d_out) multiplications a token, not d_in d_out.
-    return F.linear(x, W, bias) + (alpha / A.shape[0]) * F.linear(F.linear(x, A), B)
+    update = scale * F.linear(F.linear(x, A), B)
+    return F.linear(x, W, bias) + update
 
 
 def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -76,7 +78,8 @@ def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> to
     True
     """
     wide = torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)
-    return (W.to(wide) + lora_delta(A.to(wide), B.to(wide), alpha)).to(W.dtype)
+    merged = W.to(wide) + lora_delta(A.to(wide), B.to(wide), alpha)
+    return merged.to(W.dtype)
 
 
 def first_step_grads(

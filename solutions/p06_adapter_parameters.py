@@ -38,7 +38,8 @@ def adapter_model_params(
     >>> adapter_model_params(8, 3, 5) - adapter_model_params(8, 3, 4) == 2 * adapter_params(8, 3)
     True
     """
-    return whole(n_layers, "n_layers") * per_layer * adapter_params(d, m, bias) + n_trained_layernorms * 2 * d
+    n_layers = whole(n_layers, "n_layers")
+    return n_layers * per_layer * adapter_params(d, m, bias) + n_trained_layernorms * 2 * d
 
 
 def largest_bottleneck(d: int, n_layers: int, budget: int, per_layer: int = 2, bias: bool = True) -> int:
@@ -91,8 +92,9 @@ def adapter_forward(
             "shape: h (..., d), W_down (m, d), b_down (m,), W_up (d, m), b_up (d,) must fit together; got "
             f"{tuple(h.shape)}, {tuple(W_down.shape)}, {tuple(b_down.shape)}, {tuple(W_up.shape)}, {tuple(b_up.shape)}"
         )
-    z = F.linear(h, W_down, b_down)
-    return h + F.linear(F.relu(z) if activation == "relu" else F.gelu(z), W_up, b_up)
+    activate = F.relu if activation == "relu" else F.gelu
+    z = activate(F.linear(h, W_down, b_down))
+    return h + F.linear(z, W_up, b_up)
 
 
 def adapter_jacobian(h: torch.Tensor, W_down: torch.Tensor, b_down: torch.Tensor, W_up: torch.Tensor) -> torch.Tensor:

@@ -76,9 +76,10 @@ def prefix_attention(
     >>> prefix_attention(q, k, k + 4, pk, pk).flatten().tolist()
     [1.0, 1.0]
     """
-    k, v, pk, pv = grouped(q, k, v, pk, pv)
-    keys, values = torch.cat([pk, k], dim=-2), torch.cat([pv, v], dim=-2)
-    return weights(q, keys, pk.shape[-2], causal).softmax(-1) @ values
+    share, m = heads_per_key(q, k, v, pk, pv), pk.shape[-2]
+    keys, values = prefixed(k, pk, share), prefixed(v, pv, share)
+    scores = masked_scores(q, keys, m, causal)
+    return scores.softmax(-1) @ values
 
 
 def prefix_gate(q: torch.Tensor, k: torch.Tensor, pk: torch.Tensor, causal: bool = True) -> torch.Tensor:
@@ -91,12 +92,12 @@ def prefix_gate(q: torch.Tensor, k: torch.Tensor, pk: torch.Tensor, causal: bool
     >>> prefix_gate(q, k, pk).item()
     0.75
     """
-    m = pk.shape[-2]
-    k, _, pk, _ = grouped(q, k, k, pk, pk)
-    return weights(q, torch.cat([pk, k], dim=-2), m, causal).softmax(-1)[..., :m].sum(-1)
+    share, m = heads_per_key(q, k, k, pk, pk), pk.shape[-2]
+    attention = masked_scores(q, prefixed(k, pk, share), m, causal).softmax(-1)
+    return attention[..., :m].sum(-1)
 
 
-def weights(q: torch.Tensor, keys: torch.Tensor, m: int, causal: bool) -> torch.Tensor:
+def masked_scores(q: torch.Tensor, keys: torch.Tensor, m: int, causal: bool) -> torch.Tensor:
     """Return the scores of prefix and sequence, -inf where a query may not look: (batch, heads, time, m + time)."""
     scores = q @ keys.transpose(-1, -2) / math.sqrt(q.shape[-1])
     if not causal:
@@ -108,10 +109,15 @@ def weights(q: torch.Tensor, keys: torch.Tensor, m: int, causal: bool) -> torch.
     return scores.masked_fill(hidden, -math.inf)
 
 
-def grouped(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pk: torch.Tensor, pv: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return keys and values with a head for each query head, and prefixes with the batch's axis; check the sizes."""
+def prefixed(part: torch.Tensor, prefix: torch.Tensor, share: int) -> torch.Tensor:
+    """Return the prefix and the sequence's keys or values behind it: (batch, heads, m + time, head_dim)."""
+    both = torch.cat([prefix.expand(len(part), -1, -1, -1), part], dim=-2)
+    # repeat_interleave, not repeat: neighbours share a key-value head.
+    return both.repeat_interleave(share, dim=1)
+
+
+def heads_per_key(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pk: torch.Tensor, pv: torch.Tensor) -> int:
+    """Return how many query heads share a key-value head, or raise ValueError if the sizes don't fit."""
     (batch, heads, time, dim), kv_heads = q.shape, k.shape[1]
     if pk.shape != pv.shape or {k.shape, v.shape} != {(batch, kv_heads, time, dim)}:
         raise ValueError("shape: q (B, H, T, d), k and v (B, Hkv, T, d), pk and pv (Hkv, m, d) must fit together")
@@ -119,8 +125,4 @@ def grouped(
         raise ValueError(f"shape: the prefix must be ({kv_heads}, m, {dim}), got {tuple(pk.shape)}")
     if heads % kv_heads:
         raise ValueError(f"the number of heads must be a multiple of the key-value heads, got {heads} and {kv_heads}")
-    share = heads // kv_heads
-    # repeat_interleave, not repeat: neighbours share a key-value head.
-    k, v = k.repeat_interleave(share, dim=1), v.repeat_interleave(share, dim=1)
-    pk, pv = (part.repeat_interleave(share, dim=0).expand(batch, -1, -1, -1) for part in (pk, pv))
-    return k, v, pk, pv
+    return heads // kv_heads

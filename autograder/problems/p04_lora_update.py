@@ -1,11 +1,9 @@
 """How the LoRA update is judged: rectangular, where shapes help, and square, where they hide every transposition."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from ftgrade.judging.problem import (
     AnyCase,
     Case,
@@ -163,261 +161,171 @@ def mine(rng: Rng) -> Question:
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
-Delta = Callable[[Tensor, Tensor, float, bool], Tensor]
-Forward = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
-Merged = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-Gradients = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-
-
-def scale(A: Tensor, alpha: float, rslora: bool = False) -> float:
-    return alpha / math.sqrt(A.shape[0]) if rslora else alpha / A.shape[0]
-
-
-def delta_mistake(name: str, formula: Delta, says: str, next_step: str) -> None:
-    def function(A: Tensor, B: Tensor, alpha: float, rslora: bool = False) -> Tensor:
-        return formula(A, B, alpha, rslora)
-
-    problem.mistake(name=name, replaces="lora_delta", says=says, next_step=next_step)(function)
-
-
 SCALE = "The scale is alpha / r, or alpha / sqrt(r) for rsLoRA."
 ORDER = "B has the weight's rows and A its columns."
 
-delta_mistake(
-    "delta_ab_order", lambda A, B, a, rs: scale(A, a, rs) * (A @ B if A.shape[1] == B.shape[0] else B @ A),
-    "Your factors are multiplied in the other order, which only a square layer allows.", ORDER,
+problem.slip(
+    "delta_ab_order", "lora_delta", {"B @ A": "A @ B"},
+    says="Your factors are multiplied in the other order, which only a square layer allows.", next_step=ORDER,
 )  # fmt: skip
-delta_mistake(
-    "delta_transposed_if_square", lambda A, B, a, rs: scale(A, a, rs) * (
-        A.T @ B.T if A.shape[1] == B.shape[0] else B @ A
-    ),
-    "Your update is transposed for a square layer.", ORDER,
+problem.slip(
+    "delta_transposed_if_square", "lora_delta", {"B @ A": "A.T @ B.T if A.shape[1] == B.shape[0] else B @ A"},
+    says="Your update is transposed for a square layer.", next_step=ORDER,
 )  # fmt: skip
-delta_mistake(
-    "delta_transposed", lambda A, B, a, rs: scale(A, a, rs) * (B @ A).T,
-    "Your update is transposed.", ORDER,
+problem.slip(
+    "delta_transposed", "lora_delta", {"(B @ A)": "(B @ A).T"}, says="Your update is transposed.", next_step=ORDER
+)
+for name, edits, says in (
+    ("scale_missing", {"scale * (B @ A)": "B @ A"}, "Your update has no scale."),
+    ("scale_is_alpha", {"scale * (B @ A)": "alpha * (B @ A)"}, "Your update isn't divided by the rank."),
+    ("scale_turned_over", {"scale * (B @ A)": "(B @ A) / scale"}, "Your scale is r / alpha."),
+    ("scale_twice", {"scale * (B @ A)": "scale**2 * (B @ A)"}, "Your scale is applied twice."),
+    ("rslora_always", {" if rslora else alpha / rank": ""}, "Your scale is rsLoRA's, asked for or not."),
+    ("rslora_never", {"alpha / math.sqrt(rank) if rslora else ": ""}, "Your scale is alpha / r, also for rsLoRA."),
+):
+    problem.slip(name, "lora_delta", edits, says=says, next_step=SCALE)
+problem.slip(
+    "rslora_rank_squared", "lora_delta", {"math.sqrt(rank)": "rank**2"},
+    says="Your rsLoRA scale divides by the rank squared.", next_step="It divides by the rank's square root.",
 )  # fmt: skip
-delta_mistake("scale_missing", lambda A, B, a, rs: B @ A, "Your update has no scale.", SCALE)
-delta_mistake("scale_is_alpha", lambda A, B, a, rs: a * (B @ A), "Your update isn't divided by the rank.", SCALE)
-delta_mistake(
-    "scale_turned_over", lambda A, B, a, rs: (B @ A) / scale(A, a, rs), "Your scale is r / alpha.", SCALE,
+problem.slip(
+    "integer_scale", "lora_delta", {"else alpha / rank": "else alpha // rank"},
+    says="Your scale is rounded down to a whole number.", next_step="Use `/`: alpha is a float.",
 )  # fmt: skip
-delta_mistake(
-    "scale_twice", lambda A, B, a, rs: scale(A, a, rs) ** 2 * (B @ A), "Your scale is applied twice.", SCALE,
+problem.slip(
+    "rank_from_d_in", "lora_delta", {"A.shape[0]": "A.shape[1]"},
+    says="Your rank is A's number of columns, which is d_in.", next_step="A has shape (r, d_in).",
 )  # fmt: skip
-delta_mistake(
-    "rslora_always", lambda A, B, a, rs: scale(A, a, True) * (B @ A),
-    "Your scale is rsLoRA's, asked for or not.", SCALE,
-)  # fmt: skip
-delta_mistake(
-    "rslora_never", lambda A, B, a, rs: scale(A, a) * (B @ A), "Your scale is alpha / r, also for rsLoRA.", SCALE,
-)  # fmt: skip
-delta_mistake(
-    "rslora_rank_squared", lambda A, B, a, rs: (a / A.shape[0] ** 2 if rs else scale(A, a)) * (B @ A),
-    "Your rsLoRA scale divides by the rank squared.", "It divides by the rank's square root.",
-)  # fmt: skip
-delta_mistake(
-    "integer_scale", lambda A, B, a, rs: (scale(A, a, True) if rs else a // A.shape[0]) * (B @ A),
-    "Your scale is rounded down to a whole number.", "Use `/`: alpha is a float.",
-)  # fmt: skip
-delta_mistake(
-    "rank_from_d_in", lambda A, B, a, rs: scale(A.T, a, rs) * (B @ A),
-    "Your rank is A's number of columns, which is d_in.", "A has shape (r, d_in).",
-)  # fmt: skip
-delta_mistake(
-    "rank_from_d_out", lambda A, B, a, rs: scale(B, a, rs) * (B @ A),
-    "Your rank is B's number of rows, which is d_out.", "B has shape (d_out, r).",
+problem.slip(
+    "rank_from_d_out", "lora_delta", {"A.shape[0]": "B.shape[0]"},
+    says="Your rank is B's number of rows, which is d_out.", next_step="B has shape (d_out, r).",
 )  # fmt: skip
 
-
-def forward_mistake(name: str, formula: Forward, says: str, next_step: str, bias_factor: float = 1.0) -> None:
-    """Register a wrong layer; the formula gives the output without its bias, or of the whole if it ignores it."""
-
-    def function(x: Tensor, W: Tensor, A: Tensor, B: Tensor, alpha: float, bias: Tensor | None = None) -> Tensor:
-        y = formula(x, W, A, B, alpha)
-        return y if bias is None else y + bias_factor * bias
-
-    problem.mistake(name=name, replaces="lora_forward", says=says, next_step=next_step)(function)
-
-
-def thin(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    return F.linear(F.linear(x, A), B)
-
-
-forward_mistake(
-    "forward_scale_missing", lambda x, W, A, B, a: F.linear(x, W) + thin(x, A, B),
-    "Your adapted part has no scale.", "It is alpha / r.",
+problem.slip(
+    "forward_scale_missing", "lora_forward", {"scale * F": "F"},
+    says="Your adapted part has no scale.", next_step="It is alpha / r.",
 )  # fmt: skip
-forward_mistake(
-    "forward_scale_is_alpha", lambda x, W, A, B, a: F.linear(x, W) + a * thin(x, A, B),
-    "Your adapted part isn't divided by the rank.", "The scale is alpha / r.",
+problem.slip(
+    "forward_scale_is_alpha", "lora_forward", {"alpha / A.shape[0]": "alpha"},
+    says="Your adapted part isn't divided by the rank.", next_step="The scale is alpha / r.",
 )  # fmt: skip
-forward_mistake(
-    "forward_scales_base", lambda x, W, A, B, a: scale(A, a) * (F.linear(x, W) + thin(x, A, B)),
-    "Your scale multiplies the base layer too.", "Only the update is scaled.",
+problem.slip(
+    "forward_scales_base", "lora_forward", {"F.linear(x, W, bias)": "scale * F.linear(x, W, bias)"},
+    says="Your scale multiplies the base layer too.", next_step="Only the update is scaled.",
 )  # fmt: skip
-forward_mistake(
-    "forward_without_base", lambda x, W, A, B, a: scale(A, a) * thin(x, A, B),
-    "Your output is the update's alone.", "Add what the frozen weight gives.",
+problem.slip(
+    "forward_without_base", "lora_forward", {"F.linear(x, W, bias) + update": "update"},
+    says="Your output is the update's alone.", next_step="Add what the frozen weight gives.",
 )  # fmt: skip
-forward_mistake(
-    "forward_transposed_if_square", lambda x, W, A, B, a: F.linear(x, W) + scale(A, a) * (
-        x @ A @ B if A.shape[0] == A.shape[1] else thin(x, A, B)
-    ),
-    "Your factors are used untransposed on a square layer: x @ A instead of x @ A.T.",
-    "For rows x the layer is x @ A.T @ B.T.",
+problem.slip(
+    "forward_transposed_if_square", "lora_forward",
+    {"F.linear(F.linear(x, A), B)": "(x @ A @ B if A.shape[0] == A.shape[1] else F.linear(F.linear(x, A), B))"},
+    says="Your factors are used untransposed on a square layer: x @ A instead of x @ A.T.",
+    next_step="For rows x the layer is x @ A.T @ B.T.",
 )  # fmt: skip
-forward_mistake(
-    "weight_transposed_if_square", lambda x, W, A, B, a: (
-        x @ W if W.shape[0] == W.shape[1] else F.linear(x, W)
-    ) + scale(A, a) * thin(x, A, B),
-    "Your base weight is used untransposed on a square layer.", "torch's layer is x @ W.T.",
+problem.slip(
+    "weight_transposed_if_square", "lora_forward", {"x, W, bias": "x, W.T if W.shape[0] == W.shape[1] else W, bias"},
+    says="Your base weight is used untransposed on a square layer.", next_step="torch's layer is x @ W.T.",
 )  # fmt: skip
-forward_mistake(
-    "bias_forgotten", lambda x, W, A, B, a: F.linear(x, W) + scale(A, a) * thin(x, A, B),
-    "Your output lacks the bias.", "Add it once.", 0.0,
+problem.slip(
+    "bias_forgotten", "lora_forward", {"x, W, bias": "x, W"}, says="Your output lacks the bias.",
+    next_step="Add it once.",
 )  # fmt: skip
-forward_mistake(
-    "bias_twice", lambda x, W, A, B, a: F.linear(x, W) + scale(A, a) * thin(x, A, B),
-    "Your bias is added twice.", "It belongs to the base layer alone.", 2.0,
+problem.slip(
+    "bias_twice", "lora_forward", {"+ update": "+ update + (0 if bias is None else bias)"},
+    says="Your bias is added twice.", next_step="It belongs to the base layer alone.",
 )  # fmt: skip
-forward_mistake(
-    "update_detached", lambda x, W, A, B, a: F.linear(x, W) + scale(A, a) * thin(x, A, B).detach(),
-    "Your update gets no gradient.", "A and B are what is trained.",
+problem.slip(
+    "update_detached", "lora_forward", {"+ update": "+ update.detach()"},
+    says="Your update gets no gradient.", next_step="A and B are what is trained.",
+)  # fmt: skip
+problem.slip(
+    "bias_scaled", "lora_forward", {"x, W, bias": "x, W, None if bias is None else scale * bias"},
+    says="Your bias is scaled with the update.", next_step="Add it unscaled.",
 )  # fmt: skip
 
-
-@problem.mistake(replaces="lora_forward", says="Your bias is scaled with the update.", next_step="Add it unscaled.")
-def bias_scaled(x: Tensor, W: Tensor, A: Tensor, B: Tensor, alpha: float, bias: Tensor | None = None) -> Tensor:
-    y = F.linear(x, W) + scale(A, alpha) * thin(x, A, B)
-    return y if bias is None else y + scale(A, alpha) * bias
-
-
-def merge_mistake(name: str, formula: Merged, says: str, next_step: str) -> None:
-    problem.mistake(name=name, replaces="merge", says=says, next_step=next_step)(formula)
-
-
-def wide_sum(W: Tensor, A: Tensor, B: Tensor, alpha: float, times: float = 1.0) -> Tensor:
-    """Return the sum in float32 at least."""
-    W = W.float() if W.dtype == torch.bfloat16 else W
-    return W + times * scale(A, alpha) * (B @ A).to(W.dtype)
-
-
-merge_mistake(
-    "merge_in_place", lambda W, A, B, a: W.copy_(wide_sum(W, A, B, a).to(W.dtype)),
-    "Your merge changes the weight that it was given.", "Return a new tensor.",
+problem.slip(
+    "merge_in_place", "merge", {"merged.to(W.dtype)": "W.copy_(merged)"},
+    says="Your merge changes the weight that it was given.", next_step="Return a new tensor.",
 )  # fmt: skip
-merge_mistake(
-    "merge_casts_delta_first", lambda W, A, B, a: W + (scale(A, a) * (B @ A)).to(W.dtype),
-    "Your update is rounded to the weight's dtype before it's added: it's rounded twice.",
-    "Add in float32, then round once.",
+problem.slip(
+    "merge_casts_delta_first", "merge", {", alpha)": ", alpha).to(W.dtype)"},
+    says="Your update is rounded to the weight's dtype before it's added, so the result is rounded twice.",
+    next_step="Add in float32, then round once.",
 )  # fmt: skip
-merge_mistake(
-    "merge_casts_factors_first", lambda W, A, B, a: W + scale(A, a) * (B.to(W.dtype) @ A.to(W.dtype)),
-    "Your factors are rounded to the weight's dtype before they're multiplied.", "Multiply and add in float32.",
+problem.slip(
+    "merge_casts_factors_first", "merge", {"A.to(wide), B.to(wide)": "A.to(W.dtype), B.to(W.dtype)"},
+    says="Your factors are rounded to the weight's dtype before they're multiplied.",
+    next_step="Multiply and add in float32.",
 )  # fmt: skip
-merge_mistake(
-    "merge_returns_float32", wide_sum, "Your merged weight has another dtype than the weight.", "Round back, once.",
+problem.slip(
+    "merge_returns_float32", "merge", {"merged.to(W.dtype)": "merged"},
+    says="Your merged weight has another dtype than the weight.", next_step="Round back, once.",
 )  # fmt: skip
-merge_mistake(
-    "merge_twice", lambda W, A, B, a: wide_sum(W, A, B, a, 2.0).to(W.dtype),
-    "Your merge adds the update twice.", "Merge once: a second merge is another model.",
+problem.slip(
+    "merge_twice", "merge", {"W.to(wide) +": "W.to(wide) + 2 *"},
+    says="Your merge adds the update twice.", next_step="Merge once: a second merge is another model.",
 )  # fmt: skip
-merge_mistake(
-    "merge_subtracts", lambda W, A, B, a: wide_sum(W, A, B, a, -1.0).to(W.dtype),
-    "Your merge subtracts the update, as unmerging does.", "Add it.",
+problem.slip(
+    "merge_subtracts", "merge", {"W.to(wide) +": "W.to(wide) -"},
+    says="Your merge subtracts the update, as unmerging does.", next_step="Add it.",
 )  # fmt: skip
-merge_mistake(
-    "merge_returns_delta", lambda W, A, B, a: (scale(A, a) * (B @ A)).to(W.dtype),
-    "Your merge returns the update alone.", "Add the weight.",
+problem.slip(
+    "merge_returns_delta", "merge", {"W.to(wide) + ": ""},
+    says="Your merge returns the update alone.", next_step="Add the weight.",
 )  # fmt: skip
-merge_mistake(
-    "merge_without_scale", lambda W, A, B, a: ((W.float() if W.dtype == torch.bfloat16 else W) + B @ A).to(W.dtype),
-    "Your merge leaves the scale out.", "It is alpha / r here as in the forward pass.",
+problem.slip(
+    "merge_without_scale", "merge", {"lora_delta(A.to(wide), B.to(wide), alpha)": "B.to(wide) @ A.to(wide)"},
+    says="Your merge leaves the scale out.", next_step="It is alpha / r here as in the forward pass.",
 )  # fmt: skip
-
-
-def gradient_mistake(name: str, formula: Gradients, says: str, next_step: str) -> None:
-    problem.mistake(name=name, replaces="first_step_grads", says=says, next_step=next_step)(formula)
-
 
 TRACE = "Write d tr(G^T s B A) for a change of B alone, then of A alone."
+WHOSE_B = "Which factor's gradient contains B?"
 
-gradient_mistake(
-    "grads_swapped", lambda G, A, B, a: (scale(A, a) * G @ A.T, scale(A, a) * B.T @ G),
-    "Your gradients come in the other order.", "Return A's first: it has A's shape.",
+problem.slip(
+    "grads_swapped", "first_step_grads", {"scale * B.T @ G, scale * G @ A.T": "scale * G @ A.T, scale * B.T @ G"},
+    says="Your gradients come in the other order.", next_step="Return A's first: it has A's shape.",
 )  # fmt: skip
-gradient_mistake(
-    "grad_scale_missing", lambda G, A, B, a: (B.T @ G, G @ A.T), "Your gradients lack the scale.", TRACE,
+problem.slip(
+    "grad_scale_missing", "first_step_grads", {"alpha / A.shape[0]": "1.0"},
+    says="Your gradients lack the scale.", next_step=TRACE,
 )  # fmt: skip
-gradient_mistake(
-    "grad_scale_squared", lambda G, A, B, a: (scale(A, a) ** 2 * B.T @ G, scale(A, a) ** 2 * G @ A.T),
-    "Your gradients have the scale squared.", TRACE,
+problem.slip(
+    "grad_scale_squared", "first_step_grads", {"alpha / A.shape[0]": "(alpha / A.shape[0]) ** 2"},
+    says="Your gradients have the scale squared.", next_step=TRACE,
 )  # fmt: skip
-gradient_mistake(
-    "grad_scale_is_alpha", lambda G, A, B, a: (a * B.T @ G, a * G @ A.T),
-    "Your scale isn't divided by the rank.", TRACE,
+problem.slip(
+    "grad_scale_is_alpha", "first_step_grads", {"alpha / A.shape[0]": "alpha"},
+    says="Your scale isn't divided by the rank.", next_step=TRACE,
 )  # fmt: skip
-gradient_mistake(
-    "db_only_with_b", lambda G, A, B, a: (scale(A, a) * B.T @ G, scale(A, a) * G @ A.T * bool(B.any())),
-    "Your gradient of B is 0 where B is 0; that is A's.", "Which factor's gradient contains B?",
+problem.slip(
+    "db_only_with_b", "first_step_grads", {"G @ A.T": "G @ A.T * B.any()"},
+    says="Your gradient of B is 0 where B is 0; only A's gradient is.", next_step=WHOSE_B,
 )  # fmt: skip
-gradient_mistake(
-    "da_never_zero", lambda G, A, B, a: (
-        scale(A, a) * (B if bool(B.any()) else torch.ones_like(B)).T @ G, scale(A, a) * G @ A.T
-    ),
-    "Your gradient of A isn't 0 where B is 0.", "Which factor's gradient contains B?",
+problem.slip(
+    "da_never_zero", "first_step_grads", {"B.T": "(B if B.any() else torch.ones_like(B)).T"},
+    says="Your gradient of A isn't 0 where B is 0.", next_step=WHOSE_B,
 )  # fmt: skip
-gradient_mistake(
-    "grad_sign", lambda G, A, B, a: (-scale(A, a) * B.T @ G, -scale(A, a) * G @ A.T),
-    "Your gradients have the other sign: that is the step, not the gradient.", TRACE,
+problem.slip(
+    "grad_sign", "first_step_grads", {"alpha / A.shape[0]": "-alpha / A.shape[0]"},
+    says="Your gradients have the other sign: that is the step, not the gradient.", next_step=TRACE,
 )  # fmt: skip
-gradient_mistake(
-    "grads_untransposed_if_square", lambda G, A, B, a: (
-        (scale(A, a) * B @ G, scale(A, a) * G @ A) if A.shape[0] == A.shape[1]
-        else (scale(A, a) * B.T @ G, scale(A, a) * G @ A.T)
-    ),
-    "Your factors aren't transposed on a square layer.", TRACE,
+problem.slip(
+    "grads_untransposed_if_square", "first_step_grads",
+    {"B.T": "(B if B.shape[0] == B.shape[1] else B.T)", "A.T": "(A if A.shape[0] == A.shape[1] else A.T)"},
+    says="Your factors aren't transposed on a square layer.", next_step=TRACE,
 )  # fmt: skip
 
-
-@problem.mistake(
-    replaces="check_lora_shapes",
-    says="Factors of two ranks are accepted.",
-    next_step="A's rows and B's columns are the same number.",
-)
-def no_rank_check(W: Tensor, A: Tensor, B: Tensor) -> int:
-    fits(W, A, B)
-    return A.shape[0]
-
-
-def fits(W: Tensor, A: Tensor, B: Tensor) -> None:
-    if {part.ndim for part in (W, A, B)} != {2}:
-        raise ValueError("all must be 2-D")
-    if A.shape[1] != W.shape[1]:
-        raise ValueError("A must fit W's columns")
-    if B.shape[0] != W.shape[0]:
-        raise ValueError("B must fit W's rows")
-
-
-@problem.mistake(
-    replaces="check_lora_shapes",
+problem.slip(
+    "no_rank_check", "check_lora_shapes", {"if A.shape[0] != B.shape[1]:": "if False:"},
+    says="Factors of two ranks are accepted.", next_step="A's rows and B's columns are the same number.",
+)  # fmt: skip
+problem.slip(
+    "no_axes_check", "check_lora_shapes", {"if W.ndim != 2 or A.ndim != 2 or B.ndim != 2:": "if False:"},
     says="Vectors and batches of matrices get past your check, or fail with another error.",
     next_step="Ask for two axes first.",
-)
-def no_axes_check(W: Tensor, A: Tensor, B: Tensor) -> int:
-    if {part.ndim for part in (W, A, B)} == {2}:
-        fits(W, A, B)
-        if A.shape[0] != B.shape[1]:
-            raise ValueError("rank")
-    return A.shape[0]
-
-
-@problem.mistake(
-    replaces="check_lora_shapes", says="Your result is d_in, not the rank.", next_step="A has shape (r, d_in).",
 )  # fmt: skip
-def returns_d_in(W: Tensor, A: Tensor, B: Tensor) -> int:
-    fits(W, A, B)
-    if A.shape[0] != B.shape[1]:
-        raise ValueError("rank")
-    return A.shape[1]
+problem.slip(
+    "returns_d_in", "check_lora_shapes", {"return A.shape[0]": "return A.shape[1]"},
+    says="Your result is d_in, not the rank.", next_step="A has shape (r, d_in).",
+)  # fmt: skip

@@ -1,7 +1,7 @@
 """How the truncated SVD is judged: by products, norms and errors, since factors are free up to rotation and sign."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -188,290 +188,169 @@ def mine(rng: Rng) -> Question:
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
-Factors = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, Tensor]]
-Energy = Callable[[Tensor, float], int]
+BALANCE = "Put the square root of each into both factors."
+PRODUCT = "U[:, :r] * root, root[:, None] * Vh[:r]"
 
-
-def demand(M: Tensor) -> None:
-    if M.ndim != 2:
-        raise ValueError("2-D")
-    if not bool(torch.isfinite(M).all()):
-        raise ValueError("finite")
-
-
-def demand_rank(M: Tensor, r: int, lowest: int) -> None:
-    demand(M)
-    if not lowest <= r <= min(M.shape):
-        raise ValueError("rank")
-
-
-def factor_mistake(name: str, formula: Factors, says: str, next_step: str) -> None:
-    """Register wrong factors; the formula takes U, the singular values, Vh and r."""
-
-    def function(M: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        demand_rank(M, r, 1)
-        U, S, Vh = torch.linalg.svd(M, full_matrices=False)
-        return formula(U, S, Vh, r)
-
-    problem.mistake(name=name, replaces="low_rank_factors", says=says, next_step=next_step)(function)
-
-
-REBUILD = "Rebuild M from U, S and Vh with all singular values, and compare."
-
-factor_mistake(
-    "values_left_out", lambda U, S, Vh, r: (U[:, :r], Vh[:r]), "Your factors leave the singular values out.", REBUILD,
+problem.slip(
+    "values_left_out", "low_rank_factors", {PRODUCT: "U[:, :r], Vh[:r]"},
+    says="Your factors leave the singular values out.",
+    next_step="Rebuild M from U, S and Vh with all singular values, and compare.",
 )  # fmt: skip
-factor_mistake(
-    "values_on_both", lambda U, S, Vh, r: (U[:, :r] * S[:r], S[:r, None] * Vh[:r]),
-    "Both of your factors hold the whole singular values: the product has them squared.",
-    "Share each value out: its square root on each side.",
+problem.slip(
+    "values_on_both", "low_rank_factors", {".sqrt()": ""},
+    says="Both of your factors hold the whole singular values: the product has them squared.",
+    next_step="Share each value out: its square root on each side.",
 )  # fmt: skip
-factor_mistake(
-    "root_on_one_side", lambda U, S, Vh, r: (U[:, :r] * S[:r].sqrt(), Vh[:r]),
-    "Only one of your factors holds the square root of the singular values.", "The product needs the root twice.",
+problem.slip(
+    "root_on_one_side", "low_rank_factors", {PRODUCT: "U[:, :r] * root, Vh[:r]"},
+    says="Only one of your factors holds the square root of the singular values.",
+    next_step="The product needs the root twice.",
 )  # fmt: skip
-factor_mistake(
-    "unbalanced_b", lambda U, S, Vh, r: (U[:, :r] * S[:r], Vh[:r]),
-    "Your product is right, and all singular values are in B.", "Put the square root of each into both factors.",
+problem.slip(
+    "unbalanced_b", "low_rank_factors", {PRODUCT: "U[:, :r] * S[:r], Vh[:r]"},
+    says="Your product is right, and all singular values are in B.", next_step=BALANCE,
 )  # fmt: skip
-factor_mistake(
-    "unbalanced_a", lambda U, S, Vh, r: (U[:, :r], S[:r, None] * Vh[:r]),
-    "Your product is right, and all singular values are in A.", "Put the square root of each into both factors.",
+problem.slip(
+    "unbalanced_a", "low_rank_factors", {PRODUCT: "U[:, :r], S[:r, None] * Vh[:r]"},
+    says="Your product is right, and all singular values are in A.", next_step=BALANCE,
 )  # fmt: skip
-factor_mistake(
-    "smallest_values", lambda U, S, Vh, r: (U[:, -r:] * S[-r:].sqrt(), S[-r:, None].sqrt() * Vh[-r:]),
-    "Your approximation keeps the smallest singular values.", "torch gives them in falling order.",
+problem.slip(
+    "smallest_values", "low_rank_factors", {"U[:, :r]": "U[:, -r:]", "S[:r]": "S[-r:]", "Vh[:r]": "Vh[-r:]"},
+    says="Your approximation keeps the smallest singular values.", next_step="torch gives them in falling order.",
 )  # fmt: skip
-factor_mistake(
-    "one_value_too_few", lambda U, S, Vh, r: (
-        U[:, :r] * S[:r].sqrt() * (torch.arange(r) < max(1, r - 1)), S[:r, None].sqrt() * Vh[:r]
-    ),
-    "Your approximation keeps one singular value too few.", "A slice `[:r]` holds r of them.",
+problem.slip(
+    "one_value_too_few", "low_rank_factors",
+    {"U[:, :r]": "U[:, : r - 1]", "S[:r]": "S[: r - 1]", "Vh[:r]": "Vh[: r - 1]"},
+    says="Your approximation keeps one singular value too few.", next_step="A slice `[:r]` holds r of them.",
 )  # fmt: skip
-factor_mistake(
-    "columns_of_vh", lambda U, S, Vh, r: (U[:, :r] * S[:r].sqrt(), S[:r, None].sqrt() * columns(Vh, r)),
-    "Your A is cut from columns of Vh.", "Vh is V transposed: its rows are the right singular vectors.",
+problem.slip(
+    "columns_of_vh", "low_rank_factors", {"Vh[:r]": "Vh[:, :r].T"}, says="Your A is cut from columns of Vh.",
+    next_step="Vh is V transposed: its rows are the right singular vectors.",
 )  # fmt: skip
-factor_mistake(
-    "rows_of_u", lambda U, S, Vh, r: (rows(U, r) * S[:r].sqrt(), S[:r, None].sqrt() * Vh[:r]),
-    "Your B is cut from rows of U.", "The columns of U are the left singular vectors.",
+problem.slip(
+    "rows_of_u", "low_rank_factors", {"U[:, :r]": "U[:r].T"}, says="Your B is cut from rows of U.",
+    next_step="The columns of U are the left singular vectors.",
 )  # fmt: skip
-
-
-def columns(Vh: Tensor, r: int) -> Tensor:
-    """Return the first columns of a square part of Vh as if they were rows."""
-    side = Vh.shape[0]
-    return torch.cat([Vh[:, :side].T, Vh[:, side:]], dim=1)[:r]
-
-
-def rows(U: Tensor, r: int) -> Tensor:
-    side = U.shape[1]
-    return torch.cat([U[:side].T, U[side:]], dim=0)[:, :r]
-
-
-def whole_factor_mistake(name: str, make: Callable[[Tensor, int], Tensor], says: str, next_step: str) -> None:
-    """Register factors of another approximation of M, balanced."""
-
-    def function(M: Tensor, r: int) -> tuple[Tensor, Tensor]:
-        demand_rank(M, r, 1)
-        U, S, Vh = torch.linalg.svd(make(M, r), full_matrices=False)
-        return U[:, :r] * S[:r].sqrt(), S[:r, None].sqrt() * Vh[:r]
-
-    problem.mistake(name=name, replaces="low_rank_factors", says=says, next_step=next_step)(function)
-
-
-def largest_entries(M: Tensor, r: int) -> Tensor:
-    least = M.abs().flatten().sort(descending=True).values[r - 1]
-    return M * (M.abs() >= least)
-
-
-whole_factor_mistake(
-    "first_columns", lambda M, r: M * (torch.arange(M.shape[1]) < r),
-    "Your approximation keeps the first columns of M.",
-    "Rank r means any r directions: the SVD finds the best.",
+problem.slip(
+    "first_columns", "low_rank_factors", {"matrix(M)": "matrix(M) * (torch.arange(M.shape[1]) < r)"},
+    says="Your approximation keeps the first columns of M.",
+    next_step="Rank r means any r directions: the SVD finds the best.",
 )  # fmt: skip
-whole_factor_mistake(
-    "largest_entries", largest_entries, "Your approximation keeps M's largest entries.",
-    "Few entries are sparse, not of low rank.",
+problem.slip(
+    "largest_entries", "low_rank_factors",
+    {"matrix(M)": "matrix(M) * (M.abs() >= M.abs().flatten().sort(descending=True).values[r - 1])"},
+    says="Your approximation keeps M's largest entries.", next_step="Few entries are sparse, not of low rank.",
 )  # fmt: skip
-whole_factor_mistake(
-    "centred", lambda M, r: M - M.mean(0), "Your matrix is centred first, as in a principal component analysis.",
-    "A weight update has no mean to take away.",
+problem.slip(
+    "centred", "low_rank_factors", {"matrix(M)": "matrix(M) - M.mean(0)"},
+    says="Your matrix is centred first, as in a principal component analysis.",
+    next_step="A weight update has no mean to take away.",
 )  # fmt: skip
-whole_factor_mistake(
-    "random_projection", lambda M, r: M @ project(M.shape[1], r),
-    "Your approximation projects onto directions that don't depend on M.", "Use M's own singular vectors.",
+problem.slip(
+    "random_projection", "low_rank_factors",
+    {"root = ": """Q, _ = torch.linalg.qr(torch.randn(M.shape[1], r, generator=torch.Generator().manual_seed(0)).to(M))
+    U, S, Vh = torch.linalg.svd(M @ Q @ Q.T, full_matrices=False)
+    root = """},
+    says="Your approximation projects onto directions that don't depend on M.",
+    next_step="Use M's own singular vectors.",
 )  # fmt: skip
-
-
-def project(side: int, r: int) -> Tensor:
-    Q, _ = torch.linalg.qr(torch.sin(torch.arange(1.0, 1 + side * r, dtype=torch.float64)).reshape(side, r))
-    return Q @ Q.T
-
-
-@problem.mistake(
-    replaces="low_rank_factors",
+problem.slip(
+    "rank_cut_in_silence", "low_rank_factors", {"not 1 <= r <= len(S)": "not 1 <= r"},
     says="A rank beyond the matrix is cut down in silence.",
     next_step="Refuse it by name: the caller believes in a rank that isn't there.",
-)
-def rank_cut_in_silence(M: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    demand(M)
-    if r < 1:
-        raise ValueError("rank")
-    U, S, Vh = torch.linalg.svd(M, full_matrices=False)
-    return U[:, :r] * S[:r].sqrt(), S[:r, None].sqrt() * Vh[:r]
-
-
-@problem.mistake(
-    replaces="low_rank_factors",
-    says="A NaN isn't refused by name.",
-    next_step="Ask torch.isfinite before you decompose.",
-)
-def nan_not_refused(M: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    demand_rank(M.nan_to_num(), r, 1)
-    U, S, Vh = torch.linalg.svd(M, full_matrices=False)
-    return U[:, :r] * S[:r].sqrt(), S[:r, None].sqrt() * Vh[:r]
-
-
-def error_mistake(name: str, formula: Callable[[Tensor, int, str], Tensor | float], says: str, next_step: str) -> None:
-    """Register a wrong error; the formula takes the singular values, r and the norm."""
-
-    def function(M: Tensor, r: int, norm: str = "fro") -> float:
-        demand_rank(M, r, 0)
-        if norm not in ("fro", "spectral"):
-            raise ValueError("norm")
-        return float(formula(torch.linalg.svdvals(M), r, norm))
-
-    problem.mistake(name=name, replaces="truncation_error", says=says, next_step=next_step)(function)
-
-
-def tail_norm(S: Tensor, r: int, norm: str) -> Tensor:
-    tail = torch.cat([S[r:], S.new_zeros(1)])
-    return tail.square().sum().sqrt() if norm == "fro" else tail[0]
-
+)  # fmt: skip
+problem.slip(
+    "nan_not_refused", "matrix", {"if not bool(torch.isfinite(M).all()):": "if False:"},
+    says="A NaN isn't refused by name.", next_step="Ask torch.isfinite before you decompose.",
+)  # fmt: skip
 
 DIAGONAL = "In the singular basis the rest is diagonal: write its entries down."
 
-error_mistake(
-    "error_squared", lambda S, r, norm: tail_norm(S, r, norm) ** 2, "Your error is squared.", "Take the root.",
+problem.slip(
+    "error_squared", "truncation_error", {".sqrt()": ""}, says="Your Frobenius error is squared.",
+    next_step="Take the root.",
 )  # fmt: skip
-error_mistake(
-    "error_sum_of_values", lambda S, r, norm: S[r:].sum() if norm == "fro" else tail_norm(S, r, norm),
-    "Your Frobenius error adds singular values, as the nuclear norm does.", "Add squares, then take the root.",
+problem.slip(
+    "error_sum_of_values", "truncation_error", {"tail.square().sum().sqrt()": "tail.sum()"},
+    says="Your Frobenius error adds singular values, as the nuclear norm does.",
+    next_step="Add squares, then take the root.",
 )  # fmt: skip
-error_mistake(
-    "spectral_of_everything", lambda S, r, norm: S[0] if norm == "spectral" else tail_norm(S, r, norm),
-    "Your spectral error is M's own norm.", DIAGONAL,
+problem.slip(
+    "spectral_of_everything", "truncation_error", {"S[r:]": 'S[r:] if norm == "fro" else S'},
+    says="Your spectral error is M's own norm.", next_step=DIAGONAL,
 )  # fmt: skip
-error_mistake(
-    "error_of_the_kept", lambda S, r, norm: S[:r].square().sum().sqrt() if norm == "fro" else S[0],
-    "Your error is the norm of what is kept.", DIAGONAL,
+problem.slip(
+    "error_of_the_kept", "truncation_error", {"S[r:]": "S[:r]"},
+    says="Your error is the norm of what is kept.", next_step=DIAGONAL,
 )  # fmt: skip
-error_mistake(
-    "spectral_one_too_early", lambda S, r, norm: S[max(0, r - 1)] if norm == "spectral" else tail_norm(S, r, norm),
-    "Your spectral error is the last kept singular value.", "It's the first that is left out.",
+problem.slip(
+    "spectral_one_too_early", "truncation_error", {"S[r:]": 'S[r:] if norm == "fro" else S[max(0, r - 1) :]'},
+    says="Your spectral error is the last kept singular value.", next_step="It's the first that is left out.",
 )  # fmt: skip
-error_mistake(
-    "error_ignores_norm", lambda S, r, norm: tail_norm(S, r, "fro"),
-    "Your error is Frobenius's in both norms.", DIAGONAL,
+problem.slip(
+    "error_ignores_norm", "truncation_error", {' if norm == "fro" else tail[0]': ""},
+    says="Your error is Frobenius's in both norms.", next_step=DIAGONAL,
 )  # fmt: skip
-error_mistake(
-    "error_relative", lambda S, r, norm: tail_norm(S, r, norm) / tail_norm(S, 0, norm),
-    "Your error is divided by M's norm.", "The absolute error is asked for.",
+problem.slip(
+    "error_relative", "truncation_error", {"S[r:]": 'S[r:] / (S.norm() if norm == "fro" else S[0])'},
+    says="Your error is divided by M's norm.", next_step="The absolute error is asked for.",
 )  # fmt: skip
-error_mistake(
-    "error_difference_of_norms", lambda S, r, norm: (
-        S.square().sum().sqrt() - S[:r].square().sum().sqrt() if norm == "fro" else tail_norm(S, r, norm)
-    ),
-    "Your error is a difference of two norms; it is the norm of a difference.", DIAGONAL,
-)  # fmt: skip
-
-
-def energy_mistake(name: str, formula: Energy, says: str, next_step: str) -> None:
-    """Register a wrong rank for a share; the formula takes the singular values and the share."""
-
-    def function(M: Tensor, energy: float) -> int:
-        demand(M)
-        if not 0 < energy <= 1:
-            raise ValueError("energy")
-        S = torch.linalg.svdvals(M).double()
-        if not bool(S.any()):
-            return 0
-        return formula(S, energy)
-
-    problem.mistake(name=name, replaces="rank_for_energy", says=says, next_step=next_step)(function)
-
-
-def first_reached(weights: Tensor, energy: float, slack: float = 1e-6) -> int:
-    share = weights.cumsum(0) / weights.sum()
-    return 1 + int((share < energy - slack).sum())
-
-
-energy_mistake(
-    "energy_counts_noise",
-    lambda S, e: 1 + int(((S**2).cumsum(0) / (S**2).sum() < e).sum()),
-    "Your rank depends on rounding: a share that is reached up to 1e-16 counts as missed.",
-    "Allow for rounding: 1e-12 of the whole in float64.",
-)  # fmt: skip
-energy_mistake(
-    "energy_of_values", lambda S, e: first_reached(S, e),
-    "Your shares are of the singular values, not of their squares.", "Energy is the squared Frobenius norm.",
-)  # fmt: skip
-energy_mistake(
-    "energy_rank_below", lambda S, e: max(0, first_reached(S**2, e) - 1),
-    "Your rank doesn't reach the share yet: it's one too small.", "Put your rank into the sum.",
-)  # fmt: skip
-energy_mistake(
-    "energy_rank_above", lambda S, e: first_reached(S**2, e) + 1,
-    "Your rank is one more than is needed.", "Is the share reached with one direction fewer?",
-)  # fmt: skip
-energy_mistake(
-    "energy_strictly_more", lambda S, e: min(len(S), 1 + int(((S**2).cumsum(0) / (S**2).sum() <= e + 1e-12).sum())),
-    "Your rank asks for more than the share.", "Reaching it is enough: at least, not more than.",
-)  # fmt: skip
-energy_mistake(
-    "energy_threshold_per_value", lambda S, e: int(((1 - e) * S[0] ** 2 <= S**2).sum()),
-    "Your rank counts values above a threshold.", "Add up shares until the target is reached.",
+problem.slip(
+    "error_difference_of_norms", "truncation_error", {"tail.square().sum().sqrt()": "S.norm() - S[:r].norm()"},
+    says="Your Frobenius error is a difference of two norms; it is the norm of a difference.", next_step=DIAGONAL,
 )  # fmt: skip
 
+FIRST = "int(enough.nonzero()[0])"
 
-@problem.mistake(
-    replaces="rank_for_energy",
-    says="The zero matrix needs rank 0, and your function divides by its energy.",
-    next_step="Handle the zero matrix first.",
-)
-def energy_of_zero(M: Tensor, energy: float) -> int:
-    demand(M)
-    if not 0 < energy <= 1:
-        raise ValueError("energy")
-    S = torch.linalg.svdvals(M).double() ** 2
-    return first_reached(S, energy) if bool(S.any()) else 1
-
-
-def effective_mistake(name: str, formula: Callable[[Tensor], Tensor | float], says: str, next_step: str) -> None:
-    def function(M: Tensor) -> float:
-        demand(M)
-        S = torch.linalg.svdvals(M).double()
-        return float(formula(S)) if bool(S.any()) else 0.0
-
-    problem.mistake(name=name, replaces="effective_rank", says=says, next_step=next_step)(function)
-
-
-effective_mistake(
-    "effective_counts", lambda S: float((1e-6 * S[0] < S).sum()), "Your number is the ordinary rank.",
-    "The effective rank weighs directions by their size.",
+problem.slip(
+    "energy_counts_noise", "rank_for_energy", {FIRST: "1 + int((square.cumsum(0) / total < energy).sum())"},
+    says="Your rank depends on rounding: a share that is reached up to 1e-16 counts as missed.",
+    next_step="Allow for rounding: 1e-12 of the whole in float64.",
 )  # fmt: skip
-effective_mistake(
-    "effective_of_values", lambda S: S.sum() / S[0], "Your ratio is of singular values, not of their squares.",
-    "Both norms are squared.",
+problem.slip(
+    "energy_of_values", "rank_for_energy", {".square()": ""},
+    says="Your shares are of the singular values, not of their squares.",
+    next_step="Energy is the squared Frobenius norm.",
 )  # fmt: skip
-effective_mistake(
-    "effective_root", lambda S: (S.square().sum()).sqrt() / S[0],
-    "Your ratio isn't squared.", "Both norms are squared.",
+problem.slip(
+    "energy_rank_below", "rank_for_energy", {FIRST: f"{FIRST} - 1"},
+    says="Your rank doesn't reach the share yet: it's one too small.", next_step="Put your rank into the sum.",
 )  # fmt: skip
-effective_mistake(
-    "effective_entropy", lambda S: torch.exp(-((S / S.sum()) * (S / S.sum()).log()).sum()),
-    "Your number is the entropy-based effective rank.", "Here it's the ratio of two squared norms.",
+problem.slip(
+    "energy_rank_above", "rank_for_energy", {FIRST: f"{FIRST} + 1"},
+    says="Your rank is one more than is needed.", next_step="Is the share reached with one direction fewer?",
+)  # fmt: skip
+problem.slip(
+    "energy_strictly_more", "rank_for_energy",
+    {"<= 1 - energy + tolerance": "< 1 - energy - tolerance", FIRST: f"{FIRST} if enough.any() else len(square)"},
+    says="Your rank asks for more than the share.", next_step="Reaching it is enough: at least, not more than.",
+)  # fmt: skip
+problem.slip(
+    "energy_threshold_per_value", "rank_for_energy", {FIRST: "int((square >= (1 - energy) * square[0]).sum())"},
+    says="Your rank counts values above a threshold.", next_step="Add up shares until the target is reached.",
+)  # fmt: skip
+problem.slip(
+    "energy_of_zero", "rank_for_energy", {"return 0": "return 1"},
+    says="Your function gives the zero matrix rank 1; it needs rank 0.",
+    next_step="Handle the zero matrix first: its shares are 0 / 0.",
+)  # fmt: skip
+
+problem.slip(
+    "effective_counts", "effective_rank", {"(S / S[0]).square()": "(S / S[0] > 1e-6)"},
+    says="Your number is the ordinary rank.", next_step="The effective rank weighs directions by their size.",
+)  # fmt: skip
+problem.slip(
+    "effective_of_values", "effective_rank", {".square()": ""},
+    says="Your ratio is of singular values, not of their squares.", next_step="Both norms are squared.",
+)  # fmt: skip
+problem.slip(
+    "effective_root", "effective_rank", {".sum()": ".sum().sqrt()"},
+    says="Your ratio isn't squared.", next_step="Both norms are squared.",
+)  # fmt: skip
+problem.slip(
+    "effective_entropy", "effective_rank", {"return float((S / S[0]).square().sum())": """p = S / S.sum()
+    return float(torch.exp(-(p * p.log()).sum()))"""},
+    says="Your number is the entropy-based effective rank.", next_step="Here it's the ratio of two squared norms.",
 )  # fmt: skip
 
 

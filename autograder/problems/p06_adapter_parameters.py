@@ -1,23 +1,9 @@
 """How adapters are judged."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from ftgrade.judging.problem import (
-    AnyCase,
-    Case,
-    Difference,
-    Problem,
-    Question,
-    Refusal,
-    Relation,
-    Rng,
-    Value,
-    call,
-    integer,
-)
+from ftgrade.judging.problem import AnyCase, Case, Difference, Problem, Question, Refusal, Relation, Rng, Value, call, integer
 
 problem = Problem(part="04_parameter_efficient", difficulty=2, importance=4, minutes=45)
 
@@ -162,288 +148,180 @@ def mine(rng: Rng) -> Question:
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
-Count = Callable[[int, int, bool], float]
-ModelCount = Callable[[int, int, int, int, bool, int], int]
-Bottleneck = Callable[[int, int, int, int, bool], int]
-Forward = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Any], Tensor]
-Jacobian = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def demand(d: float, m: float = 1, n_layers: float = 1) -> None:
-    for name, value in (("d must", d), ("bottleneck", m), ("n_layers", n_layers)):
-        if value < 1 or value != int(value):
-            raise ValueError(f"{name} be a whole number")
-
-
-def right(d: int, m: int, bias: bool) -> int:
-    return 2 * d * m + (d + m if bias else 0)
-
-
-def count_mistake(name: str, formula: Count, says: str, next_step: str) -> None:
-    def function(d: int, m: int, bias: bool = True) -> Any:
-        demand(d, m)
-        return formula(d, m, bias)
-
-    problem.mistake(name=name, replaces="adapter_params", says=says, next_step=next_step)(function)
-
-
 BIASES = "The map down gives m numbers, the map up gives d: each output has one bias."
 
-count_mistake(
-    "weights_only", lambda d, m, bias: 2 * d * m, "Your count holds no biases.", BIASES,
+problem.slip(
+    "weights_only", "adapter_params", {" + (m + d if bias else 0)": ""},
+    says="Your count holds no biases.", next_step=BIASES,
 )  # fmt: skip
-count_mistake(
-    "bias_always", lambda d, m, bias: right(d, m, True), "Your count holds biases also where there are none.",
-    "Use the argument `bias`.",
+problem.slip(
+    "bias_always", "adapter_params", {"m + d if bias else 0": "m + d"},
+    says="Your count holds biases also where there are none.", next_step="Use the argument `bias`.",
 )  # fmt: skip
-count_mistake(
-    "bias_down_only", lambda d, m, bias: 2 * d * m + (m if bias else 0), "Your count lacks the upper bias.", BIASES,
+for name, numbers, says in (
+    ("bias_down_only", "m", "Your count lacks the upper bias."),
+    ("bias_up_only", "d", "Your count lacks the lower bias."),
+    ("bias_2m", "2 * m", "Both of your biases have m numbers."),
+    ("bias_2d", "2 * d", "Both of your biases have d numbers."),
+):
+    problem.slip(name, "adapter_params", {"m + d if": f"{numbers} if"}, says=says, next_step=BIASES)
+for name, numbers, says, next_step in (
+    ("one_matrix", "d * m", "Your count holds one matrix only.", "An adapter goes down and up again."),
+    ("sum_not_product", "2 * (d + m)",
+        "Your count adds a matrix's sides; its entries are their product.", "A (m, d) matrix has m times d entries."),
+    ("square_core", "2 * d * m + m * m",
+        "Your count adds an m by m matrix between the two.", "Only an activation stands there."),
+    ("adds_layernorm", "2 * d * m + 2 * d",
+        "Your count adds a layer normalisation.", "It has an argument of its own, in the model's count."),
+    ("adds_frozen", "2 * d * m + d * d", "Your count adds a frozen weight.", "Count the adapter alone."),
+):  # fmt: skip
+    problem.slip(name, "adapter_params", {"2 * d * m": numbers}, says=says, next_step=next_step)
+problem.slip(
+    "reduction_factor", "adapter_params", {"whole(m,": "d // whole(m,"},
+    says="Your bottleneck is d divided by m.", next_step="m is the bottleneck itself, not a reduction factor.",
 )  # fmt: skip
-count_mistake(
-    "bias_up_only", lambda d, m, bias: 2 * d * m + (d if bias else 0), "Your count lacks the lower bias.", BIASES,
+problem.slip(
+    "returns_float", "adapter_params", {"2 * d * m": "2.0 * d * m"},
+    says="Your count is a float.", next_step="Stay in integers.",
 )  # fmt: skip
-count_mistake(
-    "bias_2m", lambda d, m, bias: 2 * d * m + (2 * m if bias else 0), "Both of your biases have m numbers.", BIASES,
-)  # fmt: skip
-count_mistake(
-    "bias_2d", lambda d, m, bias: 2 * d * m + (2 * d if bias else 0), "Both of your biases have d numbers.", BIASES,
-)  # fmt: skip
-count_mistake(
-    "one_matrix", lambda d, m, bias: d * m + (d + m if bias else 0), "Your count holds one matrix only.",
-    "An adapter goes down and up again.",
-)  # fmt: skip
-count_mistake(
-    "sum_not_product", lambda d, m, bias: 2 * (d + m) + (d + m if bias else 0),
-    "Your count adds a matrix's sides; its entries are their product.", "A (m, d) matrix has m times d entries.",
-)  # fmt: skip
-count_mistake(
-    "square_core", lambda d, m, bias: right(d, m, bias) + m * m, "Your count adds an m by m matrix between the two.",
-    "Only an activation stands there.",
-)  # fmt: skip
-count_mistake(
-    "adds_layernorm", lambda d, m, bias: right(d, m, bias) + 2 * d, "Your count adds a layer normalisation.",
-    "It has an argument of its own, in the model's count.",
-)  # fmt: skip
-count_mistake(
-    "adds_frozen", lambda d, m, bias: right(d, m, bias) + d * d, "Your count adds a frozen weight.",
-    "Count the adapter alone.",
-)  # fmt: skip
-count_mistake(
-    "reduction_factor", lambda d, m, bias: right(d, max(1, d // m), bias),
-    "Your bottleneck is d divided by m.", "m is the bottleneck itself, not a reduction factor.",
-)  # fmt: skip
-count_mistake(
-    "returns_float", lambda d, m, bias: float(right(d, m, bias)), "Your count is a float.", "Stay in integers.",
+problem.slip(
+    "zero_bottleneck_counted", "adapter_params", {"whole(m,": "m and whole(m,"},
+    says="A bottleneck of zero is counted.", next_step="Refuse it by name.",
 )  # fmt: skip
 
-
-@problem.mistake(
-    replaces="adapter_params", says="A bottleneck of zero is counted.", next_step="Refuse it by name.",
+problem.slip(
+    "per_layer_ignored", "adapter_model_params", {" * per_layer": ""},
+    says="Your count has one adapter a layer.", next_step="Houlsby's layers have two: use `per_layer`.",
 )  # fmt: skip
-def zero_bottleneck_counted(d: int, m: int, bias: bool = True) -> int:
-    demand(d, m or 1)
-    return right(d, m, bias)
-
-
-def model_mistake(name: str, formula: ModelCount, says: str, next_step: str) -> None:
-    """Register a wrong model's count; it takes d, m, layers, adapters a layer, bias, trained normalisations."""
-
-    def function(
-        d: int, m: int, n_layers: int, per_layer: int = 2, bias: bool = True, n_trained_layernorms: int = 0
-    ) -> int:
-        demand(d, m, n_layers)
-        return formula(d, m, n_layers, per_layer, bias, n_trained_layernorms)
-
-    problem.mistake(name=name, replaces="adapter_model_params", says=says, next_step=next_step)(function)
-
-
-model_mistake(
-    "per_layer_ignored", lambda d, m, n, k, b, ln: n * right(d, m, b) + 2 * d * ln,
-    "Your count has one adapter a layer.", "Houlsby's layers have two: use `per_layer`.",
+problem.slip(
+    "two_per_layer_always", "adapter_model_params", {" * per_layer": " * 2"},
+    says="Your count has two adapters a layer, whatever is asked.", next_step="Use `per_layer`.",
 )  # fmt: skip
-model_mistake(
-    "two_per_layer_always", lambda d, m, n, k, b, ln: 2 * n * right(d, m, b) + 2 * d * ln,
-    "Your count has two adapters a layer, whatever is asked.", "Use `per_layer`.",
+problem.slip(
+    "layers_forgotten", "adapter_model_params", {"n_layers * per_layer": "per_layer"},
+    says="Your count holds one layer.", next_step="Multiply by `n_layers`.",
 )  # fmt: skip
-model_mistake(
-    "layers_forgotten", lambda d, m, n, k, b, ln: k * right(d, m, b) + 2 * d * ln,
-    "Your count holds one layer.", "Multiply by `n_layers`.",
+problem.slip(
+    "layernorm_per_layer", "adapter_model_params", {" + n_trained": " + n_layers * n_trained"},
+    says="Your layer normalisations are multiplied by the number of layers.",
+    next_step="They're counted over the whole model.",
 )  # fmt: skip
-model_mistake(
-    "layernorm_per_layer", lambda d, m, n, k, b, ln: n * (k * right(d, m, b) + 2 * d * ln),
-    "Your layer normalisations are multiplied by the number of layers.", "They're counted over the whole model.",
+problem.slip(
+    "layernorm_gain_only", "adapter_model_params", {" * 2 * d": " * d"},
+    says="Your layer normalisations have a gain and no offset.", next_step="Each holds 2 d numbers.",
 )  # fmt: skip
-model_mistake(
-    "layernorm_gain_only", lambda d, m, n, k, b, ln: n * k * right(d, m, b) + d * ln,
-    "Your layer normalisations have a gain and no offset.", "Each holds 2 d numbers.",
+problem.slip(
+    "layernorms_ignored", "adapter_model_params", {" + n_trained_layernorms * 2 * d": ""},
+    says="Your count leaves the trained layer normalisations out.", next_step="Add 2 d for each.",
 )  # fmt: skip
-model_mistake(
-    "layernorms_ignored", lambda d, m, n, k, b, ln: n * k * right(d, m, b),
-    "Your count leaves the trained layer normalisations out.", "Add 2 d for each.",
-)  # fmt: skip
-model_mistake(
-    "bias_not_forwarded", lambda d, m, n, k, b, ln: n * k * right(d, m, True) + 2 * d * ln,
-    "Your model's adapters have biases, asked for or not.", "Hand `bias` on to the count of one adapter.",
+problem.slip(
+    "bias_not_forwarded", "adapter_model_params", {"(d, m, bias)": "(d, m)"},
+    says="Your model's adapters have biases, asked for or not.",
+    next_step="Hand `bias` on to the count of one adapter.",
 )  # fmt: skip
 
-
-def budget_mistake(name: str, formula: Bottleneck, says: str, next_step: str, refuses: bool = True) -> None:
-    def function(d: int, n_layers: int, budget: int, per_layer: int = 2, bias: bool = True) -> int:
-        demand(d, 1, n_layers)
-        if refuses and budget < n_layers * per_layer * right(d, 1, bias):
-            raise ValueError("budget")
-        return formula(d, n_layers, budget, per_layer, bias)
-
-    problem.mistake(name=name, replaces="largest_bottleneck", says=says, next_step=next_step)(function)
-
-
-def solved(d: int, n_layers: int, budget: int, per_layer: int, bias: bool) -> int:
-    fixed, each = (d, 2 * d + 1) if bias else (0, 2 * d)
-    return max(0, (budget // (n_layers * per_layer) - fixed) // each)
-
-
-budget_mistake(
-    "budget_not_used_up", lambda d, n, b, k, bias: solved(d, n, b - 1, k, bias),
-    "Your bottleneck leaves a budget unused that fits exactly.", "At most, not less than.",
+problem.slip(
+    "budget_not_used_up", "largest_bottleneck", {"budget // adapters": "(budget - 1) // adapters"},
+    says="Your bottleneck leaves a budget unused that fits exactly.", next_step="At most, not less than.",
 )  # fmt: skip
-budget_mistake(
-    "budget_ignores_bias_of_m", lambda d, n, b, k, bias: (b // (n * k) - (d if bias else 0)) // (2 * d),
-    "Your inequality forgets that each unit of the bottleneck brings a bias.", "Collect all terms with m.",
+problem.slip(
+    "budget_ignores_bias_of_m", "largest_bottleneck", {"2 * d + 1": "2 * d"},
+    says="Your inequality forgets that each unit of the bottleneck brings a bias.",
+    next_step="Collect all terms with m.",
 )  # fmt: skip
-budget_mistake(
-    "budget_ignores_biases", lambda d, n, b, k, bias: b // (n * k * 2 * d),
-    "Your inequality has no biases.", "Use the count of one adapter.",
+problem.slip(
+    "budget_ignores_biases", "largest_bottleneck", {"(d, 2 * d + 1) if bias else ": ""},
+    says="Your inequality has no biases.", next_step="Use the count of one adapter.",
 )  # fmt: skip
-budget_mistake(
-    "budget_for_one_layer", lambda d, n, b, k, bias: solved(d, 1, b, k, bias),
-    "Your budget is spent in one layer.", "Every layer has its adapters.",
+problem.slip(
+    "budget_for_one_layer", "largest_bottleneck", {"budget // adapters": "budget // per_layer"},
+    says="Your budget is spent in one layer.", next_step="Every layer has its adapters.",
 )  # fmt: skip
-budget_mistake(
-    "budget_for_one_adapter", lambda d, n, b, k, bias: solved(d, n, b, 1, bias),
-    "Your budget is for one adapter a layer.", "Use `per_layer`.",
+problem.slip(
+    "budget_for_one_adapter", "largest_bottleneck", {"budget // adapters": "budget // n_layers"},
+    says="Your budget is for one adapter a layer.", next_step="Use `per_layer`.",
 )  # fmt: skip
-budget_mistake(
-    "budget_exceeded", lambda d, n, b, k, bias: solved(d, n, b, k, bias) + 1,
-    "Your bottleneck doesn't fit: it's one too large.", "Put it into the count.",
+problem.slip(
+    "budget_exceeded", "largest_bottleneck", {"return m": "return m + 1"},
+    says="Your bottleneck doesn't fit: it's one too large.", next_step="Put it into the count.",
 )  # fmt: skip
-budget_mistake(
-    "budget_zero_allowed", solved,
-    "A budget that buys nothing gives a bottleneck of zero.", "Refuse it by name.", False,
+problem.slip(
+    "budget_zero_allowed", "largest_bottleneck", {"if m < 1:": "if m < 0:"},
+    says="A budget that buys nothing gives a bottleneck of zero.", next_step="Refuse it by name.",
 )  # fmt: skip
 
-
-def forward_mistake(name: str, formula: Forward, says: str, next_step: str) -> None:
-    """Register a wrong pass; it takes h, W_down, b_down, W_up, b_up and the activation as a function."""
-
-    def function(
-        h: Tensor, W_down: Tensor, b_down: Tensor, W_up: Tensor, b_up: Tensor, activation: str = "relu"
-    ) -> Tensor:
-        if activation not in ("relu", "gelu"):
-            raise ValueError("activation")
-        if W_up.shape != W_down.T.shape or h.shape[-1] != W_down.shape[1]:
-            raise ValueError("shape")
-        return formula(h, W_down, b_down, W_up, b_up, F.relu if activation == "relu" else F.gelu)
-
-    problem.mistake(name=name, replaces="adapter_forward", says=says, next_step=next_step)(function)
-
-
-def branch(h: Tensor, wd: Tensor, bd: Tensor, wu: Tensor, bu: Tensor, f: Any) -> Tensor:
-    return F.linear(f(F.linear(h, wd, bd)), wu, bu)
-
-
-def in_place(h: Tensor, *rest: Any) -> Tensor:
-    with torch.no_grad():
-        added = branch(h, *rest)
-        return h.add_(added) if not h.requires_grad else h + added
-
-
-def tanh_gelu(z: Tensor, f: Any) -> Tensor:
-    return F.gelu(z, approximate="tanh") if f is F.gelu else f(z)
-
-
-forward_mistake(
-    "no_residual", branch, "Your output lacks the residual.", "The adapter adds to the hidden state.",
+problem.slip(
+    "no_residual", "adapter_forward", {"return h + ": "return "},
+    says="Your output lacks the residual.", next_step="The adapter adds to the hidden state.",
 )  # fmt: skip
-forward_mistake(
-    "residual_activated", lambda h, wd, bd, wu, bu, f: f(h) + branch(h, wd, bd, wu, bu, f),
-    "Your residual goes through the activation.", "The hidden state itself is added.",
+problem.slip(
+    "residual_activated", "adapter_forward", {"return h + ": "return activate(h) + "},
+    says="Your residual goes through the activation.", next_step="The hidden state itself is added.",
 )  # fmt: skip
-forward_mistake(
-    "output_activated", lambda h, wd, bd, wu, bu, f: h + f(branch(h, wd, bd, wu, bu, f)),
-    "Your output has a second activation.", "There is one, in the bottleneck.",
+problem.slip(
+    "output_activated", "adapter_forward", {"F.linear(z, W_up, b_up)": "activate(F.linear(z, W_up, b_up))"},
+    says="Your output has a second activation.", next_step="There is one, in the bottleneck.",
 )  # fmt: skip
-forward_mistake(
-    "no_activation", lambda h, wd, bd, wu, bu, f: h + F.linear(F.linear(h, wd, bd), wu, bu),
-    "Your adapter is linear.", "Use the activation in the bottleneck.",
+problem.slip(
+    "no_activation", "adapter_forward", {"activate(F": "(F"},
+    says="Your adapter is linear.", next_step="Use the activation in the bottleneck.",
 )  # fmt: skip
-forward_mistake(
-    "down_transposed_if_square", lambda h, wd, bd, wu, bu, f: h + F.linear(
-        f((h @ wd if wd.shape[0] == wd.shape[1] else h @ wd.T) + bd), wu, bu
-    ),
-    "Your lower matrix is transposed where it's square.", "For rows h the map is h @ W_down.T.",
+problem.slip(
+    "down_transposed_if_square", "adapter_forward", {"(h, W_down, b": "(h, W_down.T if d == m else W_down, b"},
+    says="Your lower matrix is transposed where it's square.", next_step="For rows h the map is h @ W_down.T.",
 )  # fmt: skip
-forward_mistake(
-    "up_transposed_if_square", lambda h, wd, bd, wu, bu, f: h + F.linear(
-        f(F.linear(h, wd, bd)), wu.T if wd.shape[0] == wd.shape[1] else wu, bu
-    ),
-    "Your upper matrix is transposed where it's square.", "For rows z the map is z @ W_up.T.",
+problem.slip(
+    "up_transposed_if_square", "adapter_forward", {"(z, W_up, b": "(z, W_up.T if d == m else W_up, b"},
+    says="Your upper matrix is transposed where it's square.", next_step="For rows z the map is z @ W_up.T.",
 )  # fmt: skip
-forward_mistake(
-    "lower_bias_forgotten", lambda h, wd, bd, wu, bu, f: h + F.linear(f(F.linear(h, wd)), wu, bu),
-    "Your lower map has no bias.", "Add it before the activation.",
+problem.slip(
+    "lower_bias_forgotten", "adapter_forward", {"(h, W_down, b_down)": "(h, W_down)"},
+    says="Your lower map has no bias.", next_step="Add it before the activation.",
 )  # fmt: skip
-forward_mistake(
-    "upper_bias_forgotten", lambda h, wd, bd, wu, bu, f: h + F.linear(f(F.linear(h, wd, bd)), wu),
-    "Your upper map has no bias.", "Add it after the map up.",
+problem.slip(
+    "upper_bias_forgotten", "adapter_forward", {"(z, W_up, b_up)": "(z, W_up)"},
+    says="Your upper map has no bias.", next_step="Add it after the map up.",
 )  # fmt: skip
-forward_mistake(
-    "gelu_by_tanh", lambda h, wd, bd, wu, bu, f: h + F.linear(tanh_gelu(F.linear(h, wd, bd), f), wu, bu),
-    "Your GELU is the tanh approximation.", "Use the exact one, with the error function.",
+problem.slip(
+    "gelu_by_tanh", "adapter_forward", {"else F.gelu": 'else lambda z: F.gelu(z, approximate="tanh")'},
+    says="Your GELU is the tanh approximation.", next_step="Use the exact one, with the error function.",
 )  # fmt: skip
-forward_mistake(
-    "relu_always", lambda h, wd, bd, wu, bu, f: h + branch(h, wd, bd, wu, bu, F.relu),
-    "Your activation is relu, whatever is asked.", "Use the argument `activation`.",
+problem.slip(
+    "relu_always", "adapter_forward", {' if activation == "relu" else F.gelu': ""},
+    says="Your activation is relu, whatever is asked.", next_step="Use the argument `activation`.",
 )  # fmt: skip
-forward_mistake(
-    "changes_h", in_place, "Your adapter writes into the hidden state that it was given.", "Return a new tensor.",
+problem.slip(
+    "changes_h", "adapter_forward", {"h + F.linear(z, W_up, b_up)": "h.add_(F.linear(z, W_up, b_up))"},
+    says="Your adapter writes into the hidden state that it was given.", next_step="Return a new tensor.",
 )  # fmt: skip
 
-
-def jacobian_mistake(name: str, formula: Jacobian, says: str, next_step: str) -> None:
-    problem.mistake(name=name, replaces="adapter_jacobian", says=says, next_step=next_step)(formula)
-
-
-def gate(h: Tensor, W_down: Tensor, b_down: Tensor) -> Tensor:
-    return (W_down @ h + b_down > 0).to(h.dtype)
-
-
-def identity(h: Tensor) -> Tensor:
-    return torch.eye(len(h), dtype=h.dtype)
-
-
-jacobian_mistake(
-    "jacobian_no_identity", lambda h, wd, bd, wu: (wu * gate(h, wd, bd)) @ wd,
-    "Your Jacobian lacks the residual's identity.", "What does an input do that passes by the bottleneck?",
+problem.slip(
+    "jacobian_no_identity", "adapter_jacobian", {"torch.eye(len(h), dtype=h.dtype) + ": ""},
+    says="Your Jacobian lacks the residual's identity.",
+    next_step="What does an input do that passes by the bottleneck?",
 )  # fmt: skip
-jacobian_mistake(
-    "jacobian_no_gate", lambda h, wd, bd, wu: identity(h) + wu @ wd,
-    "Your Jacobian takes all gates to be open.", "relu's derivative is 1 where it's positive and 0 elsewhere.",
+problem.slip(
+    "jacobian_no_gate", "adapter_jacobian", {"(W_up * open_gates)": "W_up"},
+    says="Your Jacobian takes all gates to be open.",
+    next_step="relu's derivative is 1 where it's positive and 0 elsewhere.",
 )  # fmt: skip
-jacobian_mistake(
-    "gate_without_bias", lambda h, wd, bd, wu: identity(h) + (wu * gate(h, wd, torch.zeros_like(bd))) @ wd,
-    "Your gates are decided without the bias.", "A gate is open where the whole pre-activation is positive.",
+problem.slip(
+    "gate_without_bias", "adapter_jacobian", {"(h, W_down, b_down)": "(h, W_down)"},
+    says="Your gates are decided without the bias.",
+    next_step="A gate is open where the whole pre-activation is positive.",
 )  # fmt: skip
-jacobian_mistake(
-    "gate_inverted", lambda h, wd, bd, wu: identity(h) + (wu * (1 - gate(h, wd, bd))) @ wd,
-    "Your gates are the wrong way round.", "Open where the pre-activation is positive.",
+problem.slip(
+    "gate_inverted", "adapter_jacobian", {"> 0": "<= 0"},
+    says="Your gates are the wrong way round.", next_step="Open where the pre-activation is positive.",
 )  # fmt: skip
-jacobian_mistake(
-    "gate_is_the_activation", lambda h, wd, bd, wu: identity(h) + (wu * torch.relu(wd @ h + bd)) @ wd,
-    "Your gates hold relu itself instead of its derivative.", "relu's derivative is 0 or 1.",
+problem.slip(
+    "gate_is_the_activation", "adapter_jacobian",
+    {"(F.linear(h, W_down, b_down) > 0).to(h.dtype)": "F.relu(F.linear(h, W_down, b_down))"},
+    says="Your gates hold relu itself instead of its derivative.", next_step="relu's derivative is 0 or 1.",
 )  # fmt: skip
-jacobian_mistake(
-    "jacobian_transposed", lambda h, wd, bd, wu: (identity(h) + (wu * gate(h, wd, bd)) @ wd).T,
-    "Your Jacobian is transposed.", "A row for each output, a column for each input.",
+problem.slip(
+    "jacobian_transposed", "adapter_jacobian", {"(W_up * open_gates) @ W_down": "((W_up * open_gates) @ W_down).T"},
+    says="Your Jacobian is transposed.", next_step="A row for each output, a column for each input.",
 )  # fmt: skip
 
 

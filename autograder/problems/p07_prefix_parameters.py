@@ -1,7 +1,6 @@
 """How prefixes are judged: with grouped heads, so that every way of repeating and every wrong width shows."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -137,331 +136,170 @@ def mine(rng: Rng) -> Question:
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
-Count = Callable[[int, int, int, int], int]
-FromConfig = Callable[[dict[str, Any], int], int]
-Reparam = Callable[[int, int, int, int, int], int]
-Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, bool], Tensor]
-Gate = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
-
-
-def count_mistake(name: str, formula: Count, says: str, next_step: str) -> None:
-    """Register a wrong count; it takes layers, prefix length, key-value heads and head width."""
-
-    def function(n_layers: int, n_prefix: int, n_kv_heads: int, head_dim: int) -> int:
-        if n_layers < 1:
-            raise ValueError("n_layers")
-        if n_prefix < 0:
-            raise ValueError("n_prefix")
-        return formula(n_layers, n_prefix, n_kv_heads, head_dim)
-
-    problem.mistake(name=name, replaces="prefix_params", says=says, next_step=next_step)(function)
-
-
 ONE_LAYER = "Count one head of one layer, keys and values, then multiply."
 
-count_mistake("no_factor_2", lambda n, m, h, d: n * m * h * d, "Your count has keys or values, not both.", ONE_LAYER)
-count_mistake("three_projections", lambda n, m, h, d: 3 * n * m * h * d, "Your count has queries too.", ONE_LAYER)
-count_mistake("forgets_layers", lambda n, m, h, d: 2 * m * h * d, "Your count is for one layer.", ONE_LAYER)
-count_mistake(
-    "one_layer_more", lambda n, m, h, d: 2 * (n + 1) * m * h * d, "Your count has a layer too many.", ONE_LAYER
+for name, was, now, says in (
+    ("no_factor_2", "2 * ", "", "Your count has keys or values, not both."),
+    ("three_projections", "2 * ", "3 * ", "Your count has queries too."),
+    ("forgets_layers", " * n_layers", "", "Your count is for one layer."),
+    ("one_layer_more", " * n_layers", " * (n_layers + 1)", "Your count has a layer too many."),
+    ("forgets_heads", " * n_kv_heads", "", "Your count is for one head."),
+    ("heads_squared", " * n_kv_heads", " * n_kv_heads**2", "Your count has the heads twice."),
+    ("forgets_width", " * head_dim", "", "Your count has no head width."),
+    ("adds_input_prompt", " * head_dim", " * head_dim + n_prefix * n_kv_heads * head_dim",
+        "Your count adds vectors at the input; a prefix has none."),
+    ("counts_projections", " * head_dim", " * head_dim + 2 * n_layers * (n_kv_heads * head_dim) ** 2",
+        "Your count adds projections, which are frozen."),
+):  # fmt: skip
+    problem.slip(name, "prefix_params", {was: now}, says=says, next_step=ONE_LAYER)
+problem.slip(
+    "prefix_at_least_one", "prefix_params", {" * n_prefix": " * max(1, n_prefix)"},
+    says="A prefix of length 0 still has parameters in your count.", next_step="Nothing times anything is nothing.",
+)  # fmt: skip
+
+problem.slip(
+    "head_dim_ignored", "prefix_params_from_config", {'cfg.get("head_dim")': "None"},
+    says="Your head width is the quotient, also where the configuration names another.",
+    next_step="Look for `head_dim` first.",
+)  # fmt: skip
+problem.slip(
+    "head_dim_from_kv_heads", "prefix_params_from_config", {"// heads": "// kv_heads"},
+    says="Your head width divides the hidden size by the key-value heads.",
+    next_step="The query heads share the hidden size.",
+)  # fmt: skip
+problem.slip(
+    "query_heads_counted", "prefix_params_from_config", {"n_prefix, kv_heads": "n_prefix, heads"},
+    says="Your count has a prefix for each query head.", next_step="Only key-value heads have keys.",
+)  # fmt: skip
+problem.slip(
+    "hidden_size_as_width", "prefix_params_from_config", {"kv_heads, head_dim)": '1, cfg["hidden_size"])'},
+    says="Your count takes the hidden size for the width of all keys.",
+    next_step="With grouped heads the keys are narrower.",
+)  # fmt: skip
+problem.slip(
+    "none_breaks", "prefix_params_from_config",
+    {'heads if cfg.get("num_key_value_heads") is None else cfg["num_key_value_heads"]':
+        'cfg.get("num_key_value_heads", heads)'},
+    says="A `num_key_value_heads` that is None breaks your function.",
+    next_step="`cfg.get(key, default)` gives None where the key is there and None: choose the default then too.",
+)  # fmt: skip
+
+NETWORK = "Draw the network and write each layer's shape beside it."
+
+for name, edits, says in (
+    ("reparam_no_embedding", {"n_prefix * d_embed + ": ""}, "Your count lacks the embedding."),
+    ("reparam_no_biases", {" + hidden)": ")", " + out)": ")"}, "Your count has no biases."),
+    ("reparam_keys_only", {"2 * n_layers": "n_layers"}, "Your network makes keys only."),
+    ("reparam_one_layer", {" * n_layers": ""}, "Your network makes one layer's prefixes."),
+    ("reparam_times_length", {"(hidden * out": "n_prefix * (hidden * out"},
+        "Your last layer stands once for each prefix position; it's shared."),
+):  # fmt: skip
+    problem.slip(name, "reparam_params", edits, says=says, next_step=NETWORK)
+
+SCALE = "Divide by the square root of the head width."
+
+problem.slip(
+    "no_scale", "masked_scores", {" / math.sqrt(q.shape[-1])": ""}, says="Your scores aren't scaled.", next_step=SCALE
 )
-count_mistake("forgets_heads", lambda n, m, h, d: 2 * n * m * d, "Your count is for one head.", ONE_LAYER)
-count_mistake("heads_squared", lambda n, m, h, d: 2 * n * m * h * h * d, "Your count has the heads twice.", ONE_LAYER)
-count_mistake("forgets_width", lambda n, m, h, d: 2 * n * m * h, "Your count has no head width.", ONE_LAYER)
-count_mistake(
-    "adds_input_prompt", lambda n, m, h, d: 2 * n * m * h * d + m * h * d,
-    "Your count adds vectors at the input; a prefix has none.", ONE_LAYER,
+problem.slip(
+    "scale_by_d_model", "masked_scores", {"math.sqrt(q.shape[-1])": "math.sqrt(q.shape[1] * q.shape[-1])"},
+    says="Your scale uses the width of all heads.", next_step="It's the width of one head.",
 )  # fmt: skip
-count_mistake(
-    "counts_projections", lambda n, m, h, d: 2 * n * (m * h * d + (h * d) ** 2),
-    "Your count adds projections, which are frozen.", ONE_LAYER,
+problem.slip(
+    "scale_without_root", "masked_scores", {"math.sqrt(q.shape[-1])": "q.shape[-1]"},
+    says="Your scores are divided by the head width itself.", next_step="Divide by its square root.",
 )  # fmt: skip
-count_mistake(
-    "prefix_at_least_one", lambda n, m, h, d: 2 * n * max(1, m) * h * d,
-    "A prefix of length 0 still has parameters in your count.", "Nothing times anything is nothing.",
+problem.slip(
+    "prefix_causally_masked", "masked_scores",
+    {"torch.cat([later.new_zeros(time, m), later], dim=1)": "later.new_ones(time, m + time).triu(1)"},
+    says="Your causal mask runs over the prefix too.",
+    next_step="The prefix comes before all times, so no query may be kept from it.",
 )  # fmt: skip
-
-
-def config_mistake(name: str, formula: FromConfig, says: str, next_step: str) -> None:
-    def function(cfg: dict[str, Any], n_prefix: int) -> int:
-        if cfg.get("head_dim") is None and cfg["hidden_size"] % cfg["num_attention_heads"]:
-            raise ValueError("divisible")
-        return formula(cfg, n_prefix)
-
-    problem.mistake(name=name, replaces="prefix_params_from_config", says=says, next_step=next_step)(function)
-
-
-def kv_of(cfg: dict[str, Any]) -> int:
-    return cfg.get("num_key_value_heads") or cfg["num_attention_heads"]
-
-
-def width_of(cfg: dict[str, Any]) -> int:
-    return cfg.get("head_dim") or cfg["hidden_size"] // cfg["num_attention_heads"]
-
-
-def total(cfg: dict[str, Any], m: int, heads: int, width: int) -> int:
-    return 2 * cfg["num_hidden_layers"] * m * heads * width
-
-
-config_mistake(
-    "head_dim_ignored", lambda c, m: total(c, m, kv_of(c), c["hidden_size"] // c["num_attention_heads"]),
-    "Your head width is the quotient, also where the configuration names another.", "Look for `head_dim` first.",
+problem.slip(
+    "hides_the_present", "masked_scores", {".triu(1)": ".triu()"},
+    says="Your causal mask hides a query's own time.", next_step="A query sees the times up to and with its own.",
 )  # fmt: skip
-config_mistake(
-    "head_dim_from_kv_heads", lambda c, m: total(c, m, kv_of(c), c.get("head_dim") or c["hidden_size"] // kv_of(c)),
-    "Your head width divides the hidden size by the key-value heads.", "The query heads share the hidden size.",
+problem.slip(
+    "never_causal", "prefix_attention", {"m, causal)": "m, False)"},
+    says="Your queries see the future, causal or not.", next_step="Use the argument `causal`.",
 )  # fmt: skip
-config_mistake(
-    "query_heads_counted", lambda c, m: total(c, m, c["num_attention_heads"], width_of(c)),
-    "Your count has a prefix for each query head.", "Only key-value heads have keys.",
+problem.slip(
+    "always_causal", "prefix_attention", {"m, causal)": "m, True)"},
+    says="Your queries never see later times.", next_step="Use the argument `causal`.",
 )  # fmt: skip
-config_mistake(
-    "hidden_size_as_width", lambda c, m: 2 * c["num_hidden_layers"] * m * c["hidden_size"],
-    "Your count takes the hidden size for the width of all keys.", "With grouped heads the keys are narrower.",
+problem.slip(
+    "separate_softmaxes", "prefix_attention", {
+        "scores.softmax(-1) @ values": "scores[..., :m].softmax(-1) @ values[..., :m, :]"
+        " + scores[..., m:].softmax(-1) @ values[..., m:, :]",
+    },
+    says="Your prefix and your sequence have a softmax each: the weights add up to 2.",
+    next_step="One softmax over all positions.",
 )  # fmt: skip
-
-
-@problem.mistake(
-    replaces="prefix_params_from_config",
-    says="An optional key that is None, or missing, breaks your function.",
-    next_step="`cfg.get(...)` gives None in both cases: choose the default then.",
-)
-def none_breaks(cfg: dict[str, Any], n_prefix: int) -> int:
-    if cfg.get("head_dim") is None and cfg["hidden_size"] % cfg["num_attention_heads"]:
-        raise ValueError("divisible")
-    heads = cfg.get("num_key_value_heads", cfg["num_attention_heads"])
-    return total(cfg, n_prefix, heads * 1, width_of(cfg))
-
-
-def reparam_mistake(name: str, formula: Reparam, says: str) -> None:
-    step = "Draw the network and write each layer's shape beside it."
-    problem.mistake(name=name, replaces="reparam_params", says=says, next_step=step)(formula)
-
-
-reparam_mistake(
-    "reparam_no_embedding", lambda n, m, d, e, h: e * h + h + h * 2 * n * d + 2 * n * d,
-    "Your count lacks the embedding.",
+problem.slip(
+    "values_not_prefixed", "prefix_attention",
+    {"scores.softmax(-1) @ values": "scores.softmax(-1)[..., m:] @ values[..., m:, :]"},
+    says="Your prefix takes weight and gives no values.", next_step="Values of the prefix belong in the sum.",
 )  # fmt: skip
-reparam_mistake(
-    "reparam_no_biases", lambda n, m, d, e, h: m * e + e * h + h * 2 * n * d, "Your count has no biases.",
+problem.slip(
+    "prefix_ignored", "prefix_attention",
+    {"scores.softmax(-1) @ values": "scores[..., m:].softmax(-1) @ values[..., m:, :]"},
+    says="Your output ignores the prefix.", next_step="Put its keys before the sequence's.",
 )  # fmt: skip
-reparam_mistake(
-    "reparam_keys_only", lambda n, m, d, e, h: m * e + e * h + h + h * n * d + n * d, "Your network makes keys only.",
+problem.slip(
+    "repeats_instead_of_interleaving", "prefixed", {"repeat_interleave(share, dim=1)": "repeat(1, share, 1, 1)"},
+    says="Your query heads take turns with the key-value heads; neighbours should share.",
+    next_step="Head h uses key-value head h // g: repeat_interleave.",
 )  # fmt: skip
-reparam_mistake(
-    "reparam_one_layer", lambda n, m, d, e, h: m * e + e * h + h + h * 2 * d + 2 * d,
-    "Your network makes one layer's prefixes.",
-)  # fmt: skip
-reparam_mistake(
-    "reparam_times_length", lambda n, m, d, e, h: m * e + e * h + h + m * (h * 2 * n * d + 2 * n * d),
-    "Your last layer stands once for each prefix position; it's shared.",
+problem.slip(
+    "softmax_overflows", "prefix_attention", {"scores.softmax(-1)": "scores.exp() / scores.exp().sum(-1, True)"},
+    says="Your softmax exponentiates large scores as they are.",
+    next_step="Subtract the largest score first, or use torch.softmax.",
 )  # fmt: skip
 
-
-def sizes_fit(q: Tensor, k: Tensor, v: Tensor, pk: Tensor) -> None:
-    if pk.shape[0] != k.shape[1] or pk.shape[-1] != q.shape[-1] or k.shape != v.shape or k.shape[2] != q.shape[2]:
-        raise ValueError("shape")
-    if q.shape[1] % k.shape[1]:
-        raise ValueError("multiple")
-
-
-def heads_like(q: Tensor, part: Tensor, interleave: bool = True) -> Tensor:
-    """Return keys or values (B, Hkv, n, d), or a prefix (Hkv, m, d), with q's number of heads and its batch."""
-    part = part if part.ndim == 4 else part.expand(q.shape[0], -1, -1, -1)
-    share = q.shape[1] // part.shape[1]
-    return part.repeat_interleave(share, 1) if interleave else part.repeat(1, share, 1, 1)
-
-
-def scored(
-    q: Tensor, k: Tensor, pk: Tensor, causal: bool, *, scale: float | None = None, interleave: bool = True,
-    hide: Callable[[int, int], Tensor] | None = None,
-) -> Tensor:  # fmt: skip
-    """Return the scores over prefix and sequence; `hide` gives what a causal query may not see."""
-    keys = torch.cat([heads_like(q, pk, interleave), heads_like(q, k, interleave)], dim=-2)
-    scores = q @ keys.transpose(-1, -2) / (scale or math.sqrt(q.shape[-1]))
-    if not causal:
-        return scores
-    time, m = q.shape[-2], pk.shape[-2]
-    hidden = hide(time, m) if hide else whole_prefix(time, m)
-    return scores.masked_fill(hidden, -math.inf)
-
-
-def whole_prefix(time: int, m: int) -> Tensor:
-    later = torch.ones(time, time, dtype=torch.bool).triu(1)
-    return torch.cat([torch.zeros(time, m, dtype=torch.bool), later], dim=1)
-
-
-def attention_mistake(name: str, formula: Attention, says: str, next_step: str) -> None:
-    def function(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, causal: bool = True) -> Tensor:
-        sizes_fit(q, k, v, pk)
-        return formula(q, k, v, pk, pv, causal)
-
-    problem.mistake(name=name, replaces="prefix_attention", says=says, next_step=next_step)(function)
-
-
-def values_of(q: Tensor, v: Tensor, pv: Tensor, interleave: bool = True) -> Tensor:
-    return torch.cat([heads_like(q, pv, interleave), heads_like(q, v, interleave)], dim=-2)
-
-
-def separate(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, causal: bool) -> Tensor:
-    m = pk.shape[-2]
-    scores = scored(q, k, pk, causal)
-    to_sequence = scores[..., m:].softmax(-1) @ heads_like(q, v)
-    return to_sequence + (scores[..., :m].softmax(-1) @ heads_like(q, pv) if m else 0.0)
-
-
-def overflowing(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, causal: bool) -> Tensor:
-    e = scored(q, k, pk, causal).exp()
-    return e / e.sum(-1, keepdim=True) @ values_of(q, v, pv)
-
-
-def diagonal_of_all(time: int, m: int) -> Tensor:
-    return torch.ones(time, m + time, dtype=torch.bool).triu(1)
-
-
-def hides_now(time: int, m: int) -> Tensor:
-    later = torch.ones(time, time, dtype=torch.bool).triu(0)
-    later[0, 0] = False
-    return torch.cat([torch.zeros(time, m, dtype=torch.bool), later], dim=1)
-
-
-attention_mistake(
-    "no_scale", lambda q, k, v, pk, pv, c: scored(q, k, pk, c, scale=1.0).softmax(-1) @ values_of(q, v, pv),
-    "Your scores aren't scaled.", "Divide by the square root of the head width.",
+problem.slip(
+    "gate_inverted", "prefix_gate", {":m]": "m:]"},
+    says="Your gate is the sequence's share.", next_step="Sum the weights of the prefix.",
 )  # fmt: skip
-attention_mistake(
-    "scale_by_d_model", lambda q, k, v, pk, pv, c: scored(
-        q, k, pk, c, scale=math.sqrt(q.shape[1] * q.shape[-1])
-    ).softmax(-1) @ values_of(q, v, pv),
-    "Your scale uses the width of all heads.", "It's the width of one head.",
+problem.slip(
+    "gate_not_causal", "prefix_gate", {"m, causal)": "m, False)"},
+    says="Your denominator holds times that a causal query doesn't see.", next_step="Use the argument `causal`.",
 )  # fmt: skip
-attention_mistake(
-    "scale_without_root", lambda q, k, v, pk, pv, c: scored(
-        q, k, pk, c, scale=q.shape[-1]
-    ).softmax(-1) @ values_of(q, v, pv),
-    "Your scores are divided by the head width itself.", "Divide by its square root.",
+problem.slip(
+    "gate_always_causal", "prefix_gate", {"m, causal)": "m, True)"},
+    says="Your denominator leaves later times out, causal or not.", next_step="Use the argument `causal`.",
 )  # fmt: skip
-attention_mistake(
-    "prefix_causally_masked", lambda q, k, v, pk, pv, c: scored(
-        q, k, pk, c, hide=diagonal_of_all
-    ).softmax(-1) @ values_of(q, v, pv),
-    "Your causal mask runs over the prefix too.", "The prefix stands before all times: nobody's future.",
+problem.slip(
+    "gate_is_odds", "prefix_gate", {".sum(-1)": ".sum(-1) / attention[..., m:].sum(-1)"},
+    says="Your gate is the ratio of the prefix's part to the sequence's.", next_step="A share divides by the whole.",
 )  # fmt: skip
-attention_mistake(
-    "hides_the_present", lambda q, k, v, pk, pv, c: scored(
-        q, k, pk, c, hide=hides_now
-    ).softmax(-1) @ values_of(q, v, pv),
-    "Your causal mask hides a query's own time.", "A query sees the times up to and with its own.",
+problem.slip(
+    "gate_is_a_mean", "prefix_gate", {".sum(-1)": ".mean(-1)"},
+    says="Your gate is the mean weight of a prefix position.", next_step="Sum them.",
 )  # fmt: skip
-attention_mistake(
-    "never_causal", lambda q, k, v, pk, pv, c: scored(q, k, pk, False).softmax(-1) @ values_of(q, v, pv),
-    "Your queries see the future, causal or not.", "Use the argument `causal`.",
+problem.slip(
+    "gate_counts_positions", "prefix_gate",
+    {"attention[..., :m].sum(-1)": "torch.full_like(q[..., 0], m / attention.shape[-1])"},
+    says="Your gate is the prefix's share of positions, not of attention.", next_step="Use the softmax's weights.",
 )  # fmt: skip
-attention_mistake(
-    "always_causal", lambda q, k, v, pk, pv, c: scored(q, k, pk, True).softmax(-1) @ values_of(q, v, pv),
-    "Your queries never see later times.", "Use the argument `causal`.",
+problem.slip(
+    "gate_without_scale", "prefix_gate", {"masked_scores(q,": "masked_scores(q * math.sqrt(q.shape[-1]),"},
+    says="Your gate's scores aren't scaled.", next_step=SCALE,
 )  # fmt: skip
-attention_mistake(
-    "separate_softmaxes", separate, "Your prefix and your sequence have a softmax each: the weights add up to 2.",
-    "One softmax over all positions.",
-)  # fmt: skip
-attention_mistake(
-    "values_not_prefixed", lambda q, k, v, pk, pv, c: (
-        scored(q, k, pk, c).softmax(-1)[..., pk.shape[-2] :] @ heads_like(q, v)
-    ),
-    "Your prefix takes weight and gives no values.", "Values of the prefix belong in the sum.",
-)  # fmt: skip
-attention_mistake(
-    "prefix_ignored", lambda q, k, v, pk, pv, c: (
-        scored(q, k, pk, c)[..., pk.shape[-2] :].softmax(-1) @ heads_like(q, v)
-    ),
-    "Your output ignores the prefix.", "Put its keys before the sequence's.",
-)  # fmt: skip
-attention_mistake(
-    "repeats_instead_of_interleaving", lambda q, k, v, pk, pv, c: scored(
-        q, k, pk, c, interleave=False
-    ).softmax(-1) @ values_of(q, v, pv, interleave=False),
-    "Your query heads take turns with the key-value heads; neighbours should share.",
-    "Head h uses key-value head h // g: repeat_interleave.",
-)  # fmt: skip
-attention_mistake(
-    "softmax_overflows", overflowing, "Your softmax exponentiates large scores as they are.",
-    "Subtract the largest score first, or use torch.softmax.",
+problem.slip(
+    "gate_repeats_heads", "prefix_gate", {"prefixed(k, pk, share)": "prefixed(k, pk, 1).repeat(1, share, 1, 1)"},
+    says="Your gate's query heads take turns with the key-value heads.",
+    next_step="Neighbours share: repeat_interleave.",
 )  # fmt: skip
 
-
-def gate_mistake(name: str, formula: Gate, says: str, next_step: str) -> None:
-    def function(q: Tensor, k: Tensor, pk: Tensor, causal: bool = True) -> Tensor:
-        sizes_fit(q, k, k, pk)
-        return formula(q, k, pk, causal)
-
-    problem.mistake(name=name, replaces="prefix_gate", says=says, next_step=next_step)(function)
-
-
-def share(q: Tensor, k: Tensor, pk: Tensor, causal: bool, **choices: Any) -> Tensor:
-    return scored(q, k, pk, causal, **choices).softmax(-1)[..., : pk.shape[-2]].sum(-1)
-
-
-def odds(q: Tensor, k: Tensor, pk: Tensor, causal: bool) -> Tensor:
-    part = share(q, k, pk, causal)
-    return part / (1 - part)
-
-
-gate_mistake(
-    "gate_inverted", lambda q, k, pk, c: 1 - share(q, k, pk, c),
-    "Your gate is the sequence's share.", "Sum the weights of the prefix.",
+problem.slip(
+    "negative_prefix_counted", "prefix_params", {"if n_prefix < 0:": "if False:"},
+    says="A negative prefix length is counted.", next_step="Refuse it by name.",
 )  # fmt: skip
-gate_mistake(
-    "gate_not_causal", lambda q, k, pk, c: share(q, k, pk, False),
-    "Your denominator holds times that a causal query doesn't see.", "Use the argument `causal`.",
-)  # fmt: skip
-gate_mistake(
-    "gate_always_causal", lambda q, k, pk, c: share(q, k, pk, True),
-    "Your denominator leaves later times out, causal or not.", "Use the argument `causal`.",
-)  # fmt: skip
-gate_mistake(
-    "gate_is_odds", odds, "Your gate is the ratio of the prefix's part to the sequence's.",
-    "A share divides by the whole.",
-)  # fmt: skip
-gate_mistake(
-    "gate_is_a_mean", lambda q, k, pk, c: share(q, k, pk, c) / max(1, pk.shape[-2]),
-    "Your gate is the mean weight of a prefix position.", "Sum them.",
-)  # fmt: skip
-gate_mistake(
-    "gate_counts_positions", lambda q, k, pk, c: torch.full(
-        q.shape[:-1], pk.shape[-2] / (pk.shape[-2] + k.shape[-2]), dtype=q.dtype
-    ),
-    "Your gate is the prefix's share of positions, not of attention.", "Use the softmax's weights.",
-)  # fmt: skip
-gate_mistake(
-    "gate_without_scale", lambda q, k, pk, c: share(q, k, pk, c, scale=1.0),
-    "Your gate's scores aren't scaled.", "Divide by the square root of the head width.",
-)  # fmt: skip
-gate_mistake(
-    "gate_repeats_heads", lambda q, k, pk, c: share(q, k, pk, c, interleave=False),
-    "Your gate's query heads take turns with the key-value heads.", "Neighbours share: repeat_interleave.",
-)  # fmt: skip
-
-
-@problem.mistake(
-    replaces="prefix_params", says="A negative prefix length is counted.", next_step="Refuse it by name.",
-)  # fmt: skip
-def negative_prefix_counted(n_layers: int, n_prefix: int, n_kv_heads: int, head_dim: int) -> int:
-    if n_layers < 1:
-        raise ValueError("n_layers")
-    return 2 * n_layers * n_prefix * n_kv_heads * head_dim
-
-
-@problem.mistake(
-    replaces="prefix_attention",
+problem.slip(
+    "multiple_unchecked", "heads_per_key", {"if heads % kv_heads:": "if False:"},
     says="Heads that aren't a multiple of the key-value heads aren't refused by name.",
     next_step="Check the remainder before you repeat.",
-)
-def multiple_unchecked(q: Tensor, k: Tensor, v: Tensor, pk: Tensor, pv: Tensor, causal: bool = True) -> Tensor:
-    if q.shape[1] % k.shape[1]:
-        return q
-    sizes_fit(q, k, v, pk)
-    return scored(q, k, pk, causal).softmax(-1) @ values_of(q, v, pv)
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- mutants that are none
