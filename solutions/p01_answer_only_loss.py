@@ -37,7 +37,8 @@ def answer_only_loss(
     if reduction not in ("token_mean", "sequence_mean", "sum"):
         raise ValueError(f"reduction must be 'token_mean', 'sequence_mean' or 'sum', got {reduction!r}")
     target = targets(logits, input_ids, answer_mask)
-    nll = F.cross_entropy(selected(logits, target), input_ids[:, 1:][target].long(), reduction="none")
+    scores, tokens = wide(logits[:, :-1][target]), input_ids[:, 1:][target].long()
+    nll = F.cross_entropy(scores, tokens, reduction="none")
     if reduction == "sum":
         return nll.sum()
     if reduction == "token_mean":
@@ -64,7 +65,7 @@ def answer_only_grad(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
     True
     """
     target = targets(logits, input_ids, answer_mask)
-    probabilities = selected(logits, target).softmax(-1)
+    probabilities = wide(logits[:, :-1][target]).softmax(-1)
     onehot = F.one_hot(input_ids[:, 1:][target].long(), logits.shape[-1])
     grad = torch.zeros(logits.shape, dtype=probabilities.dtype, device=logits.device)
     # The token at t + 1 is predicted by the logits at t: that is where its gradient stands.
@@ -110,7 +111,6 @@ def targets(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask: torch.Te
     return target
 
 
-def selected(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the logits that predict a target, (targets, vocab), in float32 at least."""
-    chosen = logits[:, :-1][target]
-    return chosen.float() if chosen.dtype in (torch.float16, torch.bfloat16) else chosen
+def wide(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits in float32 at least."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -102,5 +102,9 @@ def demand_same_shape(one: torch.Tensor, other: torch.Tensor) -> None:
 
 def normalised(logits: torch.Tensor) -> torch.Tensor:
     """Return log-probabilities, in float32 at least."""
-    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return wide.log_softmax(-1)
+    return wide(logits).log_softmax(-1)
+
+
+def wide(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits in float32 at least."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ftgrade.judging.problem import (
     AnyCase,
     Call,
@@ -296,412 +295,278 @@ def listed(numbers: Sequence[float]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
-#
-# Each stands in for one function; the helpers keep the rest of the contract: a mistake is wrong in one way only.
 
-Aligned = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-WholeLoss = Callable[[Tensor, Tensor, Tensor, str], Tensor]
-Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
-REDUCTIONS = ("token_mean", "sequence_mean", "sum")
-
-
-def demand(logits: Tensor, ids: Tensor, mask: Tensor, reduction: str = "sum") -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError("reduction unknown")
-    if ids.shape != logits.shape[:2] or mask.shape != logits.shape[:2]:
-        raise ValueError("shape")
-    if not bool(((mask == 0) | (mask == 1)).all()):
-        raise ValueError("mask must hold 0 and 1")
-    if not bool(mask[:, 1:].any()):
-        raise ValueError("answer: nothing to learn")
-
-
-def single(values: Tensor) -> Tensor:
-    return values.float() if values.dtype == torch.bfloat16 else values
-
-
-def nll_of(logits: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each position's loss where the mask is true and 0 elsewhere, with the mask; all three are aligned."""
-    clean = torch.where(mask.unsqueeze(-1), logits, torch.zeros_like(logits))
-    inside = ids.where(mask, 0).clamp(0, logits.shape[-1] - 1)
-    nll = -clean.log_softmax(-1).gather(-1, inside.unsqueeze(-1)).squeeze(-1)
-    return torch.where(mask, nll, torch.zeros_like(nll)), mask
-
-
-def shifted(logits: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    return nll_of(logits[:, :-1], ids[:, 1:], mask[:, 1:])
-
-
-def reduce(nll: Tensor, mask: Tensor, reduction: str) -> Tensor:
-    if reduction == "sum":
-        return nll.sum()
-    if reduction == "token_mean":
-        return nll.sum() / mask.sum()
-    counts = mask.sum(1)
-    return (nll.sum(1)[counts > 0] / counts[counts > 0]).mean()
-
-
-def whole_mistake(name: str, function: WholeLoss, says: str, next_step: str) -> None:
-    """Register a wrong loss; it takes float32 logits at least, ids, the mask as bool, and the reduction."""
-
-    def replacement(logits: Tensor, input_ids: Tensor, answer_mask: Tensor, reduction: str = "token_mean") -> Tensor:
-        demand(logits, input_ids, answer_mask, reduction)
-        return function(single(logits), input_ids, answer_mask != 0, reduction)
-
-    replacement.__name__ = name
-    problem.mistake(replaces="answer_only_loss", says=says, next_step=next_step)(replacement)
-
-
-def aligned_mistake(name: str, align: Aligned, says: str, next_step: str) -> None:
-    """Register a loss that selects or compares the wrong things and reduces them rightly."""
-    whole_mistake(name, lambda z, ids, m, how: reduce(*align(z, ids, m), how), says, next_step)
-
-
-def by_rows(mean: Callable[[Tensor], Tensor], nll: Tensor, target: Tensor, how: str) -> Tensor:
-    """Return some mean of the batch's losses, or of each row's."""
-    if how == "sum":
-        return nll.sum()
-    rows = [mean(nll[row][target[row]]) for row in range(len(nll)) if bool(target[row].any())]
-    return torch.stack(rows).mean() if how == "sequence_mean" else mean(nll[target])
-
-
-def token_mean_mistake(name: str, mean: Callable[[Tensor, Tensor, Tensor], Tensor], says: str, next_step: str) -> None:
-    """Register a loss whose token mean alone is wrong; it takes the losses, the targets and the unshifted mask."""
-
-    def function(logits: Tensor, ids: Tensor, mask: Tensor, how: str) -> Tensor:
-        nll, target = shifted(logits, ids, mask)
-        return mean(nll, target, mask) if how == "token_mean" else reduce(nll, target, how)
-
-    whole_mistake(name, function, says, next_step)
-
-
+TARGETS = "target = targets(logits, input_ids, answer_mask)"
+LOGITS = "logits[:, :-1]"
+TOKENS = "input_ids[:, 1:]"
+NLL = 'F.cross_entropy(scores, tokens, reduction="none")'
 SHIFT = "The logits at t predict the token at t + 1: write both under each other for four tokens."
 COUNT = "Divide by the number of targets that you summed over."
 
-aligned_mistake(
-    "no_shift", nll_of, "Your logits are compared with the token at their own position.", SHIFT,
+problem.slip(
+    "no_shift", "answer_only_loss",
+    {TARGETS: f"{TARGETS}\n    target = answer_mask == 1", LOGITS: "logits", TOKENS: "input_ids.clamp(min=0)"},
+    says="Your logits are compared with the token at their own position.", next_step=SHIFT,
 )  # fmt: skip
-aligned_mistake(
-    "shifted_twice", lambda z, ids, m: nll_of(z[:, :-2], ids[:, 2:], m[:, 2:]),
-    "Your logits are compared with the token after the next one: the shift is made twice.", SHIFT,
+problem.slip(
+    "shifted_twice", "answer_only_loss",
+    {TARGETS: f"{TARGETS}[:, 1:]", LOGITS: "logits[:, :-2]", TOKENS: "input_ids[:, 2:]"},
+    says="Your logits are compared with the token after the next one: the shift is made twice.", next_step=SHIFT,
 )  # fmt: skip
-aligned_mistake(
-    "mask_not_shifted", lambda z, ids, m: nll_of(z[:, :-1], ids[:, 1:], m[:, :-1]),
-    "Your ids are shifted and your mask isn't.", "The mask marks tokens: shift it with the ids.",
+problem.slip(
+    "mask_not_shifted", "answer_only_loss", {TARGETS: f"{TARGETS}\n    target = answer_mask[:, :-1] == 1"},
+    says="Your ids are shifted and your mask isn't.", next_step="The mask marks tokens: shift it with the ids.",
 )  # fmt: skip
-aligned_mistake(
-    "shifted_backwards", lambda z, ids, m: nll_of(z[:, 1:], ids[:, :-1], m[:, :-1]),
-    "Your shift goes the other way: the logits are compared with the token before them.", SHIFT,
+problem.slip(
+    "shifted_backwards", "answer_only_loss",
+    {
+        TARGETS: f"{TARGETS}\n    target = answer_mask[:, :-1] == 1",
+        LOGITS: "logits[:, 1:]",
+        TOKENS: "input_ids[:, :-1]",
+    },
+    says="Your shift goes the other way: the logits are compared with the token before them.", next_step=SHIFT,
 )  # fmt: skip
-aligned_mistake(
-    "full_loss_ignores_mask", lambda z, ids, m: nll_of(z[:, :-1], ids[:, 1:], torch.ones_like(m[:, 1:])),
-    "Your loss is taken over all tokens: the mask isn't used.", "Prompt and padding aren't learned.",
+problem.slip(
+    "full_loss_ignores_mask", "answer_only_loss", {TARGETS: f"{TARGETS} | True"},
+    says="Your loss is taken over all tokens: the mask isn't used.", next_step="Prompt and padding aren't learned.",
 )  # fmt: skip
-aligned_mistake(
-    "mask_inverted", lambda z, ids, m: nll_of(z[:, :-1], ids[:, 1:], ~m[:, 1:]),
-    "Your loss is taken over what the mask leaves out.", "1 marks a token that is learned.",
+problem.slip(
+    "mask_inverted", "answer_only_loss", {"targets(logits": "~targets(logits"},
+    says="Your loss is taken over what the mask leaves out.", next_step="1 marks a token that is learned.",
 )  # fmt: skip
-
-
-def first_dropped(mask: Tensor) -> Tensor:
-    return torch.cat([mask[:, :1], mask[:, 1:] & (mask[:, 1:].cumsum(1) > 1)], 1)
-
-
-def last_dropped(mask: Tensor) -> Tensor:
-    rest = mask[:, 1:]
-    return torch.cat([mask[:, :1], rest & (rest.flip(1).cumsum(1).flip(1) > 1)], 1)
-
-
-def one_before(mask: Tensor) -> Tensor:
-    return mask | torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
-
-
-aligned_mistake(
-    "first_token_dropped", lambda z, ids, m: shifted(z, ids, first_dropped(m)),
-    "Your loss leaves out each answer's first token.", "The last prompt position predicts it.",
+problem.slip(
+    "first_token_dropped", "answer_only_loss",
+    {TARGETS: f"{TARGETS}\n    target = target & (target.cumsum(1) > 1)"},
+    says="Your loss leaves out each answer's first token.", next_step="The last prompt position predicts it.",
 )  # fmt: skip
-aligned_mistake(
-    "last_token_dropped", lambda z, ids, m: shifted(z, ids, last_dropped(m)),
-    "Your loss leaves out each answer's last token: the model never learns to stop.",
-    "The end-of-sequence token belongs to the answer, also where padding has the same id.",
+problem.slip(
+    "last_token_dropped", "answer_only_loss",
+    {TARGETS: f"{TARGETS}\n    target = target & (target.flip(1).cumsum(1).flip(1) > 1)"},
+    says="Your loss leaves out each answer's last token: the model never learns to stop.",
+    next_step="The end-of-sequence token belongs to the answer, also where padding has the same id.",
 )  # fmt: skip
-aligned_mistake(
-    "last_prompt_token_trained", lambda z, ids, m: shifted(z, ids, one_before(m)),
-    "Your loss takes in the token before each answer.", "Where does the mask begin?",
+problem.slip(
+    "last_prompt_token_trained", "answer_only_loss",
+    {TARGETS: f"{TARGETS}\n    target = target | F.pad(target[:, 1:], (0, 1))"},
+    says="Your loss takes in the token before each answer.", next_step="Where does the mask begin?",
 )  # fmt: skip
-aligned_mistake(
-    "softmax_over_time", lambda z, ids, m: (
-        torch.where(
-            m[:, 1:], -z[:, :-1].nan_to_num(0.0, 0.0, -1e4).log_softmax(1)
-            .gather(-1, ids[:, 1:].where(m[:, 1:], 0).unsqueeze(-1)).squeeze(-1), 0.0,
-        ), m[:, 1:],
-    ),
-    "Your softmax runs over time.", "Probabilities add up to 1 over the vocabulary, the last axis.",
+problem.slip(
+    "softmax_over_time", "answer_only_loss",
+    {f"wide({LOGITS}[target])": f"wide({LOGITS}).log_softmax(1)[target]", "cross_entropy": "nll_loss"},
+    says="Your softmax runs over time.", next_step="Probabilities add up to 1 over the vocabulary, the last axis.",
 )  # fmt: skip
-aligned_mistake(
-    "bits", lambda z, ids, m: (shifted(z, ids, m)[0] / math.log(2), m[:, 1:]),
-    "Your loss is in bits.", "Use the natural logarithm.",
-)  # fmt: skip
-aligned_mistake(
-    "zeroed_logits_add_ln_v", lambda z, ids, m: (
-        -torch.where(m[:, 1:].unsqueeze(-1), z[:, :-1], 0.0).log_softmax(-1)
-        .gather(-1, ids[:, 1:].where(m[:, 1:], 0).unsqueeze(-1)).squeeze(-1), m[:, 1:],
-    ),
-    "Your masked positions have zeroed logits and still count: each adds the logarithm of the vocabulary's size.",
-    "Mask the losses, not the logits.",
+problem.slip(
+    "bits", "answer_only_loss", {NLL: f"{NLL} / scores.new_tensor(2.0).log()"},
+    says="Your loss is in bits.", next_step="Use the natural logarithm.",
 )  # fmt: skip
 
+# What is computed at all positions and masked afterwards, (batch, time - 1), is reduced as the reference reduces.
+EVERYWHERE = {"nll.mean()": "nll.sum() / target.sum()", "index_add(0, row, nll)": "add(nll.sum(1))"}
 
-def by_probability(log: Callable[[Tensor], Tensor]) -> Aligned:
-    def align(logits: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        target = mask[:, 1:]
-        clean = torch.where(target.unsqueeze(-1), logits[:, :-1], torch.zeros_like(logits[:, :-1]))
-        p = clean.softmax(-1).gather(-1, ids[:, 1:].where(target, 0).unsqueeze(-1)).squeeze(-1)
-        return torch.where(target, -log(p), torch.zeros_like(p)), target
-
-    return align
-
-
-def overflowing(logits: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    target = mask[:, 1:]
-    clean = torch.where(target.unsqueeze(-1), logits[:, :-1], torch.zeros_like(logits[:, :-1]))
-    score = clean.gather(-1, ids[:, 1:].where(target, 0).unsqueeze(-1)).squeeze(-1)
-    return torch.where(target, clean.exp().sum(-1).log() - score, torch.zeros_like(score)), target
-
-
-aligned_mistake(
-    "naive_log_of_softmax", by_probability(torch.log),
-    "Your loss computes the softmax first: for large logits it's 0, and its logarithm infinite.",
-    "torch has the logarithm of the softmax as one function.",
-)  # fmt: skip
-aligned_mistake(
-    "naive_exp_overflow", overflowing,
-    "Your loss exponentiates the logits as they are: e to the 3,000 is infinite.",
-    "Subtract the largest logit first, or let torch.logsumexp do it.",
-)  # fmt: skip
-aligned_mistake(
-    "epsilon_in_log", by_probability(lambda p: torch.log(p + 1e-6)),
-    "Your logarithm has a small number added inside: it hides large losses and moves small ones.",
-    "The logarithm of the softmax needs no guard.",
-)  # fmt: skip
-aligned_mistake(
-    "clipped_probability", by_probability(lambda p: torch.log(p.clamp(min=1e-8))),
-    "Your probabilities are kept away from 0: a token that the model rules out costs no more than an unlikely one.",
-    "The logarithm of the softmax needs no clipping.",
-)  # fmt: skip
-token_mean_mistake(
-    "mean_over_all_positions", lambda nll, target, mask: nll.mean(),
-    "Your sum is divided by the number of all positions.", COUNT,
-)  # fmt: skip
-token_mean_mistake(
-    "divide_by_unshifted_mask", lambda nll, target, mask: nll.sum() / mask.sum(),
-    "Your sum is divided by the mask's total before the shift: a 1 in column 0 is counted and is no target.", COUNT,
-)  # fmt: skip
-token_mean_mistake(
-    "divide_by_rows", lambda nll, target, mask: nll.sum() / len(nll),
-    "Your sum is divided by the number of rows.", COUNT,
-)  # fmt: skip
-token_mean_mistake(
-    "sum_as_default", lambda nll, target, mask: nll.sum(), "Your token mean is a sum.", COUNT,
-)  # fmt: skip
-token_mean_mistake(
-    "sequence_mean_as_default", lambda nll, target, mask: reduce(nll, target, "sequence_mean"),
-    "Your token mean is a mean of the rows' means: short answers weigh too much.",
-    "Sum over the whole batch, divide once.",
-)  # fmt: skip
-token_mean_mistake(
-    "divide_by_one_more", lambda nll, target, mask: nll.sum() / (target.sum() + 1),
-    "Your denominator is one too large.", "Refuse a batch without targets instead of guarding the division.",
-)  # fmt: skip
-whole_mistake(
-    "perplexity", lambda z, ids, m, how: by_rows(lambda nll: nll.mean().exp(), *shifted(z, ids, m), how),
-    "Your result is the perplexity.", "Return its logarithm, the mean loss.",
-)  # fmt: skip
-whole_mistake(
-    "log_of_mean_probability",
-    lambda z, ids, m, how: by_rows(lambda nll: -(-nll).exp().mean().log(), *shifted(z, ids, m), how),
-    "Your loss is the logarithm of the mean probability.", "Take the logarithm of each token first.",
-)  # fmt: skip
-token_mean_mistake(
-    "negative_loss", lambda nll, target, mask: -nll.sum() / target.sum(),
-    "Your loss is the log-likelihood: the minus is missing.", "A loss falls when the model gets better.",
+problem.slip(
+    "zeroed_logits_add_ln_v", "answer_only_loss",
+    {
+        f"{LOGITS}[target]": f"{LOGITS}.masked_fill(~target[..., None], 0.0)",
+        f"{TOKENS}[target]": f"{TOKENS}.masked_fill(~target, 0)",
+        "(scores, tokens": "(scores.mT, tokens",
+        **EVERYWHERE,
+    },
+    says="Your masked positions have zeroed logits and still count: each adds the logarithm of the vocabulary's size.",
+    next_step="Mask the losses, not the logits.",
 )  # fmt: skip
 
-
-def counts_empty_rows(logits: Tensor, ids: Tensor, mask: Tensor, how: str) -> Tensor:
-    nll, target = shifted(logits, ids, mask)
-    return (nll.sum(1) / target.sum(1).clamp(min=1)).mean() if how == "sequence_mean" else reduce(nll, target, how)
-
-
-def token_mean_always(logits: Tensor, ids: Tensor, mask: Tensor, how: str) -> Tensor:
-    nll, target = shifted(logits, ids, mask)
-    return reduce(nll, target, "sum" if how == "sum" else "token_mean")
-
-
-def cut_off(logits: Tensor, ids: Tensor, mask: Tensor, how: str) -> Tensor:
-    return reduce(*shifted(logits, ids, mask), how).detach()
-
-
-def multiplies(logits: Tensor, ids: Tensor, mask: Tensor, how: str) -> Tensor:
-    target = mask[:, 1:]
-    picked = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:].clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return reduce(-picked * target, target, how)
-
-
-def takes_minus_100(logits: Tensor, ids: Tensor, mask: Tensor, how: str) -> Tensor:
-    target = mask[:, 1:]
-    picked = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
-    return reduce(torch.where(target, -picked, 0.0), target, how)
-
-
-whole_mistake(
-    "sequence_mean_counts_empty_rows", counts_empty_rows,
-    "Your sequence mean counts rows without targets as losses of 0.", "Average over the rows that have targets.",
+problem.slip(
+    "naive_log_of_softmax", "answer_only_loss",
+    {"cross_entropy(scores": "nll_loss(scores.softmax(-1).log()"},
+    says="Your loss computes the softmax first: for large logits it's 0, and its logarithm infinite.",
+    next_step="torch has the logarithm of the softmax as one function.",
 )  # fmt: skip
-whole_mistake(
-    "sequence_mean_ignored", token_mean_always,
-    "Your sequence mean is the token mean.", "Average within each row first.",
+problem.slip(
+    "naive_exp_overflow", "answer_only_loss",
+    {"cross_entropy(scores": "nll_loss(scores - scores.exp().sum(-1, keepdim=True).log()"},
+    says="Your loss exponentiates the logits as they are: e to the 3,000 is infinite.",
+    next_step="Subtract the largest logit first, or let torch.logsumexp do it.",
 )  # fmt: skip
-whole_mistake(
-    "flatten_then_shift", lambda z, ids, m, how: reduce(
-        *nll_of(z.reshape(1, -1, z.shape[-1])[:, :-1], ids.reshape(1, -1)[:, 1:], m.reshape(1, -1)[:, 1:]), how
-    ),
-    "Your batch is flattened before the shift: each row's last logits predict the next row's first token.",
-    "Shift within the rows first.",
+problem.slip(
+    "epsilon_in_log", "answer_only_loss",
+    {"cross_entropy(scores": "nll_loss((scores.softmax(-1) + 1e-6).log()"},
+    says="Your logarithm has a small number added inside: it hides large losses and moves small ones.",
+    next_step="The logarithm of the softmax needs no guard.",
 )  # fmt: skip
-whole_mistake(
-    "detached", cut_off, "Your loss is cut off from the graph: nothing can be trained on it.",
-    "Leave out `.item()`, `.detach()` and NumPy between the logits and the result.",
-)  # fmt: skip
-whole_mistake(
-    "nan_leaks", multiplies, "A NaN that predicts nothing gets into your loss: NaN times 0 is NaN.",
-    "Select by the mask instead of multiplying by it.",
-)  # fmt: skip
-whole_mistake(
-    "gathers_minus_100", takes_minus_100, "Your function looks up the id -100, which is no token.",
-    "Gather only at the targets, or put a valid id elsewhere first.",
+problem.slip(
+    "clipped_probability", "answer_only_loss",
+    {"cross_entropy(scores": "nll_loss(scores.softmax(-1).clamp(min=1e-8).log()"},
+    says="Your probabilities are kept away from 0: a token that's ruled out costs no more than an unlikely one.",
+    next_step="The logarithm of the softmax needs no clipping.",
 )  # fmt: skip
 
-
-def raw_mistake(says: str, next_step: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    return problem.mistake(replaces="answer_only_loss", says=says, next_step=next_step)
-
-
-@raw_mistake("Your loss is computed in the logits' half precision.", "Turn bfloat16 and float16 into float32 first.")
-def computes_in_half(logits: Tensor, input_ids: Tensor, answer_mask: Tensor, reduction: str = "token_mean") -> Tensor:
-    demand(logits, input_ids, answer_mask, reduction)
-    return reduce(*shifted(logits, input_ids, answer_mask != 0), reduction)
-
-
-@raw_mistake("Your function writes -100 into the caller's ids.", "Work on a copy.")
-def changes_ids(logits: Tensor, input_ids: Tensor, answer_mask: Tensor, reduction: str = "token_mean") -> Tensor:
-    demand(logits, input_ids, answer_mask, reduction)
-    result = reduce(*shifted(single(logits), input_ids, answer_mask != 0), reduction)
-    input_ids[answer_mask == 0] = -100
-    input_ids[:, 0] = -101
-    return result
-
-
-@raw_mistake("A batch without targets gives NaN, the mean of nothing.", "Refuse it by name: `answer`.")
-def empty_gives_nan(logits: Tensor, input_ids: Tensor, answer_mask: Tensor, reduction: str = "token_mean") -> Tensor:
-    if bool((answer_mask == 0).all()):
-        return torch.tensor(math.nan)
-    demand(logits, input_ids, answer_mask, reduction)
-    return reduce(*shifted(single(logits), input_ids, answer_mask != 0), reduction)
-
-
-@raw_mistake("A mask with other values than 0 and 1 is accepted in silence.", "Refuse it by name: `mask`.")
-def takes_any_mask(logits: Tensor, input_ids: Tensor, answer_mask: Tensor, reduction: str = "token_mean") -> Tensor:
-    demand(logits, input_ids, answer_mask != 0, reduction)
-    return reduce(*shifted(single(logits), input_ids, answer_mask != 0), reduction)
-
-
-@raw_mistake("An unknown reduction is taken for the token mean.", "Refuse it by name: `reduction`.")
-def takes_any_reduction(
-    logits: Tensor, input_ids: Tensor, answer_mask: Tensor, reduction: str = "token_mean"
-) -> Tensor:
-    known = reduction if reduction in REDUCTIONS else "token_mean"
-    demand(logits, input_ids, answer_mask, known)
-    return reduce(*shifted(single(logits), input_ids, answer_mask != 0), known)
-
-
-def gradient_mistake(name: str, formula: Gradient, says: str, next_step: str) -> None:
-    """Register a wrong gradient; it takes logits and ids without anything odd, and the mask as bool."""
-
-    def function(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-        demand(logits, input_ids, answer_mask)
-        mask = answer_mask != 0
-        vocab = logits.shape[-1]
-        return formula(logits.nan_to_num(0.0), input_ids.clamp(0, vocab - 1), mask)
-
-    function.__name__ = name
-    problem.mistake(replaces="answer_only_grad", says=says, next_step=next_step)(function)
-
-
-def placed(logits: Tensor, ids: Tensor, mask: Tensor, onehot: float = 1.0) -> Tensor:
-    """Return the unnormalised gradient of the summed loss, each token's at the position that predicts it."""
-    target = target_of(mask)
-    residual = logits[:, :-1].softmax(-1) - onehot * F.one_hot(ids[:, 1:], logits.shape[-1])
-    grad = torch.zeros_like(logits)
-    grad[:, :-1] = residual * target[:, 1:].unsqueeze(-1)
-    return grad
-
-
-def count_of(mask: Tensor) -> Tensor:
-    return mask[:, 1:].sum()
-
-
-gradient_mistake(
-    "grad_not_normalised", placed,
-    "Your gradient is that of the sum.", "The token mean divides by the number of targets.",
+problem.slip(
+    "mean_over_all_positions", "answer_only_loss", {"nll.mean()": "nll.sum() / target.numel()"},
+    says="Your sum is divided by the number of all positions.", next_step=COUNT,
 )  # fmt: skip
-gradient_mistake(
-    "grad_sign", lambda z, ids, m: -placed(z, ids, m) / count_of(m),
-    "Your gradient points the other way.", "A step against the gradient must raise the right token's logit.",
+problem.slip(
+    "divide_by_unshifted_mask", "answer_only_loss", {"nll.mean()": "nll.sum() / answer_mask.sum()"},
+    says="Your sum is divided by the mask's total before the shift: a 1 in column 0 is counted and is no target.",
+    next_step=COUNT,
 )  # fmt: skip
-gradient_mistake(
-    "grad_unshifted", lambda z, ids, m: placed(z, ids, m).roll(1, 1) / count_of(m),
-    "Your gradient stands at the token itself.", "It belongs to the logits one position earlier.",
+problem.slip(
+    "divide_by_rows", "answer_only_loss", {"nll.mean()": "nll.sum() / len(target)"},
+    says="Your sum is divided by the number of rows.", next_step=COUNT,
 )  # fmt: skip
-gradient_mistake(
-    "grad_without_target", lambda z, ids, m: placed(z, ids, m, onehot=0.0) / count_of(m),
-    "Your gradient is the softmax alone.", "Subtract the one-hot target.",
+problem.slip(
+    "sum_as_default", "answer_only_loss", {"nll.mean()": "nll.sum()"},
+    says="Your token mean is a sum.", next_step=COUNT,
 )  # fmt: skip
-gradient_mistake(
-    "grad_divides_by_mask_total", lambda z, ids, m: placed(z, ids, m) / m.sum(),
-    "Your gradient is divided by the mask's total before the shift.", COUNT,
+problem.slip(
+    "sequence_mean_as_default", "answer_only_loss",
+    {'    if reduction == "token_mean":\n        return nll.mean()\n': ""},
+    says="Your token mean is a mean of the rows' means: short answers weigh too much.",
+    next_step="Sum over the whole batch, divide once.",
 )  # fmt: skip
-gradient_mistake(
-    "grad_divides_by_positions", lambda z, ids, m: placed(z, ids, m) / m[:, 1:].numel(),
-    "Your gradient is divided by the number of all positions.", COUNT,
+problem.slip(
+    "divide_by_one_more", "answer_only_loss", {"nll.mean()": "nll.sum() / (len(nll) + 1)"},
+    says="Your denominator is one too large.",
+    next_step="Refuse a batch without targets instead of guarding the division.",
 )  # fmt: skip
-gradient_mistake(
-    "grad_not_masked", lambda z, ids, m: placed(z, ids, torch.ones_like(m)) / count_of(m),
-    "Your gradient reaches positions that predict no answer token.", "Multiply by the mask of targets.",
+problem.slip(
+    "perplexity", "answer_only_loss", {"nll.mean()": "nll.mean().exp()", "]).mean()": "]).exp().mean()"},
+    says="Your result is the perplexity.", next_step="Return its logarithm, the mean loss.",
+)  # fmt: skip
+problem.slip(
+    "log_of_mean_probability", "answer_only_loss",
+    {
+        "nll.mean()": "-(-nll).exp().mean().log()",
+        "row, nll)": "row, (-nll).exp())",
+        "(sums[counts > 0] / counts[counts > 0]).mean()": "-(sums[counts > 0] / counts[counts > 0]).log().mean()",
+    },
+    says="Your loss is the logarithm of the mean probability.", next_step="Take the logarithm of each token first.",
+)  # fmt: skip
+problem.slip(
+    "negative_loss", "answer_only_loss", {NLL: f"-{NLL}"},
+    says="Your loss is the log-likelihood: the minus is missing.",
+    next_step="A loss falls when the model gets better.",
 )  # fmt: skip
 
-
-def weights_mistake(name: str, formula: Callable[[list[int]], list[float]], says: str, next_step: str) -> None:
-    def function(token_counts: list[int]) -> list[float]:
-        if not sum(token_counts):
-            raise ValueError("count")
-        return formula(token_counts)
-
-    function.__name__ = name
-    problem.mistake(replaces="accumulation_weights", says=says, next_step=next_step)(function)
-
-
-weights_mistake(
-    "weights_all_equal", lambda counts: [1 / len(counts)] * len(counts),
-    "Your weights are equal: micro-batches with few targets weigh too much.", "Each target should weigh the same.",
+problem.slip(
+    "sequence_mean_counts_empty_rows", "answer_only_loss",
+    {"(sums[counts > 0] / counts[counts > 0])": "(sums / counts.clamp(min=1))"},
+    says="Your sequence mean counts rows without targets as losses of 0.",
+    next_step="Average over the rows that have targets.",
 )  # fmt: skip
-weights_mistake(
-    "weights_not_normalised", lambda counts: [float(count) for count in counts],
-    "Your weights don't add up to 1.", "Divide by the total.",
+problem.slip(
+    "sequence_mean_ignored", "answer_only_loss", {'reduction == "token_mean":': 'reduction != "sum":'},
+    says="Your sequence mean is the token mean.", next_step="Average within each row first.",
 )  # fmt: skip
-weights_mistake(
-    "weights_inverted", lambda counts: [sum(counts) / count if count else 0.0 for count in counts],
-    "Your weights are turned over.", "A micro-batch with more targets weighs more.",
+problem.slip(
+    "flatten_then_shift", "answer_only_loss",
+    {TARGETS: f"""{TARGETS}
+    logits, input_ids = logits.flatten(0, 1)[None], input_ids.flatten()[None]
+    target = answer_mask.flatten()[None, 1:] == 1"""},
+    says="Your batch is flattened before the shift: each row's last logits predict the next row's first token.",
+    next_step="Shift within the rows first.",
+)  # fmt: skip
+problem.slip(
+    "detached", "answer_only_loss", {NLL: f"{NLL}.detach()"},
+    says="Your loss is cut off from the graph: nothing can be trained on it.",
+    next_step="Leave out `.item()`, `.detach()` and NumPy between the logits and the result.",
+)  # fmt: skip
+problem.slip(
+    "nan_leaks", "answer_only_loss",
+    {
+        f"{LOGITS}[target]": LOGITS,
+        f"{TOKENS}[target].long()": f"{TOKENS}.clamp(min=0).long()",
+        NLL: 'target * F.cross_entropy(scores.mT, tokens, reduction="none")',
+        **EVERYWHERE,
+    },
+    says="A NaN that predicts nothing gets into your loss: NaN times 0 is NaN.",
+    next_step="Select by the mask instead of multiplying by it.",
+)  # fmt: skip
+problem.slip(
+    "gathers_minus_100", "answer_only_loss",
+    {
+        f"{LOGITS}[target]": f"{LOGITS}.masked_fill(~target[..., None], 0.0)",
+        f"{TOKENS}[target]": f"{TOKENS}[..., None]",
+        NLL: "-scores.log_softmax(-1).gather(-1, tokens)[target].squeeze(-1)",
+    },
+    says="Your function looks up the id -100, which is no token.",
+    next_step="Gather only at the targets, or put a valid id elsewhere first.",
+)  # fmt: skip
+problem.slip(
+    "computes_in_half", "answer_only_loss", {f"wide({LOGITS}[target])": f"{LOGITS}[target]"},
+    says="Your loss is computed in the logits' half precision.",
+    next_step="Turn bfloat16 and float16 into float32 first.",
+)  # fmt: skip
+problem.slip(
+    "changes_ids", "answer_only_loss", {TARGETS: f"{TARGETS}\n    {TOKENS}[~target] = -100"},
+    says="Your function writes -100 into the caller's ids.", next_step="Work on a copy.",
+)  # fmt: skip
+problem.slip(
+    "empty_gives_nan", "targets",
+    {'raise ValueError("answer: no row has a token to learn (column 0 is never one)")': "pass"},
+    says="A batch without targets gives NaN, the mean of nothing.", next_step="Refuse it by name: `answer`.",
+)  # fmt: skip
+problem.slip(
+    "takes_any_mask", "targets",
+    {'raise ValueError("mask: answer_mask must hold 0 and 1 only")': "answer_mask = answer_mask != 0"},
+    says="A mask with other values than 0 and 1 is accepted in silence.", next_step="Refuse it by name: `mask`.",
+)  # fmt: skip
+problem.slip(
+    "takes_any_reduction", "answer_only_loss",
+    {
+        """raise ValueError(f"reduction must be 'token_mean', 'sequence_mean' or 'sum', got {reduction!r}")""":
+        'reduction = "token_mean"'
+    },
+    says="An unknown reduction is taken for the token mean.", next_step="Refuse it by name: `reduction`.",
+)  # fmt: skip
+
+problem.slip(
+    "grad_not_normalised", "answer_only_grad", {" / target.sum()": ""},
+    says="Your gradient is that of the sum.", next_step="The token mean divides by the number of targets.",
+)  # fmt: skip
+problem.slip(
+    "grad_sign", "answer_only_grad", {"(probabilities - onehot)": "(onehot - probabilities)"},
+    says="Your gradient points the other way.",
+    next_step="A step against the gradient must raise the right token's logit.",
+)  # fmt: skip
+problem.slip(
+    "grad_unshifted", "answer_only_grad", {"grad[:, :-1]": "grad[:, 1:]"},
+    says="Your gradient stands at the token itself.", next_step="It belongs to the logits one position earlier.",
+)  # fmt: skip
+problem.slip(
+    "grad_without_target", "answer_only_grad", {"(probabilities - onehot)": "probabilities"},
+    says="Your gradient is the softmax alone.", next_step="Subtract the one-hot target.",
+)  # fmt: skip
+problem.slip(
+    "grad_divides_by_mask_total", "answer_only_grad", {"target.sum()": "answer_mask.sum()"},
+    says="Your gradient is divided by the mask's total before the shift.", next_step=COUNT,
+)  # fmt: skip
+problem.slip(
+    "grad_divides_by_positions", "answer_only_grad", {"target.sum()": "target.numel()"},
+    says="Your gradient is divided by the number of all positions.", next_step=COUNT,
+)  # fmt: skip
+problem.slip(
+    "grad_not_masked", "answer_only_grad",
+    {
+        TARGETS: f"{TARGETS}\n    count, target = target.sum(), target | True",
+        ".long()": ".clamp(min=0).long()",
+        "/ target.sum()": "/ count",
+    },
+    says="Your gradient reaches positions that predict no answer token.",
+    next_step="Write it only at the positions that predict a target.",
+)  # fmt: skip
+
+problem.slip(
+    "weights_all_equal", "accumulation_weights", {"count / total": "1 / len(token_counts)"},
+    says="Your weights are equal: micro-batches with few targets weigh too much.",
+    next_step="Each target should weigh the same.",
+)  # fmt: skip
+problem.slip(
+    "weights_not_normalised", "accumulation_weights", {"count / total": "count"},
+    says="Your weights don't add up to 1.", next_step="Divide by the total.",
+)  # fmt: skip
+problem.slip(
+    "weights_inverted", "accumulation_weights", {"count / total": "total / count if count else 0"},
+    says="Your weights are turned over.", next_step="A micro-batch with more targets weighs more.",
 )  # fmt: skip
 
 
@@ -709,5 +574,5 @@ weights_mistake(
 
 problem.equivalent.update({
     "answer_only_loss: 0 (#2) -> -1": "the row sums have one axis: -1 is 0",
-    "answer_only_grad: -1 -> 1": "the selected logits have two axes: -1 is 1",
+    "answer_only_grad: -1 (#2) -> 1": "the selected logits have two axes: -1 is 1",
 })  # fmt: skip

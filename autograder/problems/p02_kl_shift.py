@@ -202,265 +202,182 @@ def mine(rng: Rng) -> Question:
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
-Divergence = Callable[[Tensor, Tensor], Tensor]
-Shift = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype == torch.bfloat16 else logits
-
-
-def terms(p: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
-    return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p))
-
-
-def kl(base: Tensor, tuned: Tensor) -> Tensor:
-    log_p, log_q = wide(tuned).log_softmax(-1), wide(base).log_softmax(-1)
-    return terms(log_p.exp(), log_p, log_q).sum(-1).clamp(min=0)
-
-
-def token_mistake(name: str, formula: Divergence, says: str, next_step: str) -> None:
-    def function(base_logits: Tensor, tuned_logits: Tensor) -> Tensor:
-        if base_logits.shape != tuned_logits.shape:
-            raise ValueError("shape")
-        return formula(base_logits, tuned_logits)
-
-    problem.mistake(name=name, replaces="per_token_kl", says=says, next_step=next_step)(function)
-
-
-def by_probabilities(base: Tensor, tuned: Tensor) -> Tensor:
-    p, q = wide(tuned).softmax(-1), wide(base).softmax(-1)
-    return torch.where(p > 0, p * (p.log() - q.log()), torch.zeros_like(p)).sum(-1)
-
-
-def overflowing(base: Tensor, tuned: Tensor) -> Tensor:
-    p, q = wide(tuned).exp(), wide(base).exp()
-    p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
-    return torch.where(p > 0, p * (p / q).log(), torch.zeros_like(p)).sum(-1)
-
-
-def guarded(base: Tensor, tuned: Tensor) -> Tensor:
-    p, q = wide(tuned).softmax(-1), wide(base).softmax(-1)
-    return (p * ((p + 1e-8) / (q + 1e-8)).log()).sum(-1)
-
-
-def unguarded(base: Tensor, tuned: Tensor) -> Tensor:
-    log_p, log_q = wide(tuned).log_softmax(-1), wide(base).log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
-def in_half(base: Tensor, tuned: Tensor) -> Tensor:
-    log_p, log_q = tuned.log_softmax(-1), base.log_softmax(-1)
-    return terms(log_p.exp(), log_p, log_q).sum(-1).clamp(min=0)
-
-
-def mixture(base: Tensor, tuned: Tensor) -> Tensor:
-    middle = torch.logaddexp(wide(tuned).log_softmax(-1), wide(base).log_softmax(-1)) - math.log(2)
-    return (kl(middle, tuned) + kl(middle, base)) / 2
-
-
-def total_variation(base: Tensor, tuned: Tensor) -> Tensor:
-    return 0.5 * (wide(tuned).softmax(-1) - wide(base).softmax(-1)).abs().sum(-1)
-
-
-def unnormalised(base: Tensor, tuned: Tensor) -> Tensor:
-    p = wide(tuned).softmax(-1)
-    return terms(p, wide(tuned), wide(base)).sum(-1)
-
-
-def double_softmax(base: Tensor, tuned: Tensor) -> Tensor:
-    return kl(wide(base).softmax(-1), wide(tuned).softmax(-1))
-
-
+LOGS = "normalised(tuned_logits), normalised(base_logits)"
+TERMS = "torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p))"
+BOTH = """q = log_q.exp()
+    terms = terms + torch.where(q > 0, q * (log_q - log_p), torch.zeros_like(q))
+    return """
+MIDDLE = """sum(
+        0.5 * torch.where(one > -math.inf, one.exp() * (one - torch.logaddexp(log_p, log_q) + math.log(2)), 0.0)
+        for one in (log_p, log_q)
+    )"""
 DIRECTION = "The expectation is taken under the tuned model."
 
-token_mistake(
-    "log_of_softmax", by_probabilities, "Your softmax is computed before its logarithm: far logits give log 0.",
-    "torch has the logarithm of the softmax as one function.",
+problem.slip(
+    "log_of_softmax", "normalised", {"log_softmax(-1)": "softmax(-1).log()"},
+    says="Your softmax is computed before its logarithm: far logits give log 0.",
+    next_step="torch has the logarithm of the softmax as one function.",
 )  # fmt: skip
-token_mistake(
-    "exp_overflows", overflowing, "Your exponentials overflow for large logits.",
-    "torch has the logarithm of the softmax as one function.",
+problem.slip(
+    "exp_overflows", "normalised",
+    {"wide(logits).log_softmax(-1)": "(wide(logits).exp() / wide(logits).exp().sum(-1, keepdim=True)).log()"},
+    says="Your exponentials overflow for large logits.",
+    next_step="torch has the logarithm of the softmax as one function.",
 )  # fmt: skip
-token_mistake(
-    "nan_where_both_are_zero", unguarded,
-    "A token that both models rule out gives NaN: 0 times infinity minus infinity.",
-    "Where p is 0 the term is 0.",
+problem.slip(
+    "nan_where_both_are_zero", "per_token_kl", {TERMS: "p * (log_p - log_q)"},
+    says="A token that the tuned model rules out gives NaN: 0 times infinity.",
+    next_step="Where p is 0 the term is 0.",
 )  # fmt: skip
-token_mistake(
-    "computes_in_half", in_half, "Your divergence is computed in half precision.", "Turn bfloat16 into float32 first.",
+problem.slip(
+    "computes_in_half", "per_token_kl",
+    {LOGS: "tuned_logits.log_softmax(-1), base_logits.log_softmax(-1)"},
+    says="Your divergence is computed in half precision.", next_step="Turn bfloat16 and float16 into float32 first.",
 )  # fmt: skip
-token_mistake(
-    "epsilon_smoothing", guarded, "Your probabilities have a small number added: infinite divergences become finite.",
-    "Use log-probabilities; they need no guard.",
+problem.slip(
+    "epsilon_smoothing", "per_token_kl",
+    {"(log_p - log_q)": "((p + 1e-8) / (log_q.exp() + 1e-8)).log()"},
+    says="Your probabilities have a small number added: infinite divergences become finite.",
+    next_step="Use log-probabilities; they need no guard.",
 )  # fmt: skip
-token_mistake(
-    "reversed_direction", lambda b, t: kl(t, b),
-    "Your divergence is the other direction, KL(base || tuned).", DIRECTION,
+problem.slip(
+    "reversed_direction", "per_token_kl", {LOGS: "normalised(base_logits), normalised(tuned_logits)"},
+    says="Your divergence is the other direction, KL(base || tuned).", next_step=DIRECTION,
 )  # fmt: skip
-token_mistake("bits_not_nats", lambda b, t: kl(b, t) / math.log(2), "Your divergence is in bits.", "Use natural logs.")
-token_mistake(
-    "symmetrised", lambda b, t: (kl(b, t) + kl(t, b)) / 2, "Your divergence is the mean of both directions.", DIRECTION,
+problem.slip(
+    "bits_not_nats", "per_token_kl", {"clamp(min=0)": "clamp(min=0) / math.log(2)"},
+    says="Your divergence is in bits.", next_step="Use natural logs.",
 )  # fmt: skip
-token_mistake(
-    "jeffreys", lambda b, t: kl(b, t) + kl(t, b), "Your divergence is the sum of both directions.", DIRECTION,
+problem.slip(
+    "symmetrised", "per_token_kl", {"return terms": f"{BOTH}(0.5 * terms)"},
+    says="Your divergence is the mean of both directions.", next_step=DIRECTION,
 )  # fmt: skip
-token_mistake(
-    "jensen_shannon", mixture, "Your divergence is Jensen and Shannon's, through the mean of both.", DIRECTION,
+problem.slip(
+    "jeffreys", "per_token_kl", {"return terms": f"{BOTH}terms"},
+    says="Your divergence is the sum of both directions.", next_step=DIRECTION,
 )  # fmt: skip
-token_mistake(
-    "total_variation",
-    total_variation,
-    "Your number is the total variation distance.",
-    "It's the expectation of a log ratio.",
-)
-token_mistake(
-    "mean_over_vocabulary", lambda b, t: kl(b, t) / b.shape[-1], "Your divergence is a mean over the vocabulary.",
-    "It's a sum: the weights p add up to 1 already.",
+problem.slip(
+    "jensen_shannon", "per_token_kl", {TERMS: MIDDLE},
+    says="Your divergence is Jensen and Shannon's, through the mean of both.", next_step=DIRECTION,
 )  # fmt: skip
-token_mistake(
-    "unnormalised_logits", unnormalised, "Your logarithms are the logits themselves, which aren't normalised.",
-    "Take the log-softmax of both.",
+problem.slip(
+    "total_variation", "per_token_kl", {TERMS: "0.5 * (p - log_q.exp()).abs()"},
+    says="Your number is the total variation distance.", next_step="It's the expectation of a log ratio.",
 )  # fmt: skip
-token_mistake(
-    "double_softmax", double_softmax,
-    "Your softmax is applied twice.", "The log-softmax takes logits, not probabilities.",
+problem.slip(
+    "mean_over_vocabulary", "per_token_kl", {"terms.sum(-1)": "terms.mean(-1)"},
+    says="Your divergence is a mean over the vocabulary.",
+    next_step="It's a sum: the weights p add up to 1 already.",
 )  # fmt: skip
-token_mistake(
-    "sign_flipped", lambda b, t: -kl(b, t), "Your divergence is negative.", "It is never below 0: turn the ratio over.",
+problem.slip(
+    "unnormalised_logits", "per_token_kl", {"(log_p - log_q)": "(wide(tuned_logits) - wide(base_logits))"},
+    says="Your logarithms are the logits themselves, which aren't normalised.",
+    next_step="Take the log-softmax of both.",
 )  # fmt: skip
-token_mistake(
-    "at_the_mode_only", lambda b, t: (
-        (wide(t).log_softmax(-1) - wide(b).log_softmax(-1)).gather(-1, t.argmax(-1, keepdim=True)).squeeze(-1)
-    ),
-    "Your divergence looks at the likeliest token only.", "It's an expectation over all tokens.",
+problem.slip(
+    "double_softmax", "per_token_kl",
+    {LOGS: "normalised(normalised(tuned_logits).exp()), normalised(normalised(base_logits).exp())"},
+    says="Your softmax is applied twice.", next_step="The log-softmax takes logits, not probabilities.",
 )  # fmt: skip
-
-
-def shift_mistake(name: str, formula: Shift, says: str, next_step: str) -> None:
-    """Register a wrong mean; it takes both logits and the mask as bool."""
-
-    def function(base_logits: Tensor, tuned_logits: Tensor, mask: Tensor | None = None) -> Tensor:
-        chosen = torch.ones(base_logits.shape[:-1]) if mask is None else mask
-        if base_logits.shape != tuned_logits.shape or chosen.shape != base_logits.shape[:-1]:
-            raise ValueError("shape")
-        if not bool(chosen.any()):
-            raise ValueError("mask")
-        return formula(base_logits, tuned_logits, chosen != 0)
-
-    problem.mistake(name=name, replaces="kl_shift", says=says, next_step=next_step)(function)
-
-
-def clean(base: Tensor, tuned: Tensor, mask: Tensor) -> Tensor:
-    """Return each position's divergence, 0 outside the mask."""
-    return torch.where(mask, kl(base, tuned), 0.0)
-
-
-def of_the_mean(base: Tensor, tuned: Tensor, mask: Tensor) -> Tensor:
-    p, q = tuned[mask].softmax(-1).mean(0), base[mask].softmax(-1).mean(0)
-    return kl(q.log(), p.log())
-
-
-shift_mistake(
-    "sum_over_tokens", lambda b, t, m: clean(b, t, m).sum(), "Your shift is a sum over positions.", "It's their mean.",
+problem.slip(
+    "sign_flipped", "per_token_kl", {"return terms": "return -terms"},
+    says="Your divergence is negative.", next_step="It is never below 0: turn the ratio over.",
 )  # fmt: skip
-shift_mistake(
-    "divides_by_all", lambda b, t, m: clean(b, t, m).mean(), "Your sum is divided by the number of all positions.",
-    "Divide by the number that is selected.",
-)  # fmt: skip
-shift_mistake(
-    "divides_by_rows", lambda b, t, m: clean(b, t, m).sum() / len(m), "Your sum is divided by the number of rows.",
-    "Divide by the number of positions.",
-)  # fmt: skip
-shift_mistake(
-    "mean_of_row_means", lambda b, t, m: (
-        (clean(b, t, m).sum(-1) / m.sum(-1).clamp(min=1)).mean() if m.ndim > 1 else kl(b, t)[m].mean()
-    ),
-    "Your shift averages the rows' means: short rows weigh too much.", "One mean over all selected positions.",
-)  # fmt: skip
-shift_mistake(
-    "mask_ignored", lambda b, t, m: kl(b, t).mean(), "Your shift takes in every position.", "Use the mask.",
-)  # fmt: skip
-shift_mistake(
-    "nan_leaks", lambda b, t, m: (unguarded(b, t) * m).sum() / m.sum(),
-    "A NaN outside the mask gets in: NaN times 0 is NaN.",
-    "Select by the mask instead of multiplying.",
-)  # fmt: skip
-shift_mistake(
-    "kl_of_mean_distribution", of_the_mean, "Your shift averages the distributions first.",
-    "Average the divergences: positions that move in opposite ways don't cancel.",
+problem.slip(
+    "at_the_mode_only", "per_token_kl", {TERMS: "(log_p - log_q).gather(-1, p.argmax(-1, keepdim=True))"},
+    says="Your divergence looks at the likeliest token only.", next_step="It's an expectation over all tokens.",
 )  # fmt: skip
 
+SELECTED = "per_token_kl(base_logits[chosen], tuned_logits[chosen]).mean()"
 
-@problem.mistake(replaces="kl_shift", says="A mask that selects nothing gives NaN.", next_step="Refuse it by name.")
-def empty_mask_gives_nan(base_logits: Tensor, tuned_logits: Tensor, mask: Tensor | None = None) -> Tensor:
-    chosen = torch.ones(base_logits.shape[:-1]) if mask is None else mask
-    if base_logits.shape != tuned_logits.shape or chosen.shape != base_logits.shape[:-1]:
-        raise ValueError("shape")
-    return kl(base_logits[chosen != 0], tuned_logits[chosen != 0]).mean()
-
-
-def quadratic_mistake(name: str, formula: Divergence, says: str, next_step: str) -> None:
-    def function(base_logits: Tensor, delta: Tensor) -> Tensor:
-        if base_logits.shape != delta.shape:
-            raise ValueError("shape")
-        return formula(base_logits.softmax(-1), delta)
-
-    problem.mistake(name=name, replaces="kl_quadratic", says=says, next_step=next_step)(function)
-
-
-def variance(p: Tensor, delta: Tensor) -> Tensor:
-    return (p * (delta - (p * delta).sum(-1, keepdim=True)) ** 2).sum(-1)
-
+problem.slip(
+    "sum_over_tokens", "kl_shift",
+    {"tuned_logits).mean()": "tuned_logits).sum()", "[chosen]).mean()": "[chosen]).sum()"},
+    says="Your shift is a sum over positions.", next_step="It's their mean.",
+)  # fmt: skip
+problem.slip(
+    "divides_by_all", "kl_shift", {"[chosen]).mean()": "[chosen]).sum() / mask.numel()"},
+    says="Your sum is divided by the number of all positions.",
+    next_step="Divide by the number that is selected.",
+)  # fmt: skip
+problem.slip(
+    "divides_by_rows", "kl_shift", {"[chosen]).mean()": "[chosen]).sum() / len(mask)"},
+    says="Your sum is divided by the number of rows.", next_step="Divide by the number of positions.",
+)  # fmt: skip
+problem.slip(
+    "mean_of_row_means", "kl_shift",
+    {f"return {SELECTED}": """rows = zip(base_logits, tuned_logits, chosen, strict=True)
+    return torch.stack([per_token_kl(b[m], t[m]).mean() for b, t, m in rows if bool(m.any())]).mean()"""},
+    says="Your shift averages the rows' means: short rows weigh too much.",
+    next_step="One mean over all selected positions.",
+)  # fmt: skip
+problem.slip(
+    "mask_ignored", "kl_shift", {SELECTED: "per_token_kl(base_logits, tuned_logits).mean()"},
+    says="Your shift takes in every position.", next_step="Use the mask.",
+)  # fmt: skip
+problem.slip(
+    "nan_leaks", "kl_shift",
+    {f"return {SELECTED}": """log_p, log_q = normalised(tuned_logits), normalised(base_logits)
+    terms = torch.nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True)
+    return (terms.sum(-1) * chosen).sum() / chosen.sum()"""},
+    says="A NaN outside the mask gets in: NaN times 0 is NaN.",
+    next_step="Select by the mask instead of multiplying.",
+)  # fmt: skip
+problem.slip(
+    "kl_of_mean_distribution", "kl_shift",
+    {SELECTED: """per_token_kl(
+        normalised(base_logits[chosen]).exp().mean(0).log(), normalised(tuned_logits[chosen]).exp().mean(0).log()
+    )"""},
+    says="Your shift averages the distributions first.",
+    next_step="Average the divergences: positions that move in opposite ways don't cancel.",
+)  # fmt: skip
+problem.slip(
+    "empty_mask_gives_nan", "kl_shift", {'raise ValueError("mask: it selects no position")': "pass"},
+    says="A mask that selects nothing gives NaN.", next_step="Refuse it by name.",
+)  # fmt: skip
 
 VARIANCE = "Half the variance of the change, under the base."
 
-quadratic_mistake(
-    "quadratic_without_mean", lambda p, d: 0.5 * (p * d**2).sum(-1), "Your form is a second moment, not a variance.",
-    "A constant added to the change must change nothing.",
+problem.slip(
+    "quadratic_without_mean", "kl_quadratic", {"(delta - mean)": "delta"},
+    says="Your form is a second moment, not a variance.",
+    next_step="A constant added to the change must change nothing.",
 )  # fmt: skip
-quadratic_mistake(
-    "quadratic_unweighted", lambda p, d: 0.5 * d.var(-1, correction=0), "Your variance weighs all tokens alike.",
-    "Weigh by the base's probabilities.",
+problem.slip(
+    "quadratic_unweighted", "kl_quadratic", {"(p * (delta - mean) ** 2).sum(-1)": "delta.var(-1, correction=0)"},
+    says="Your variance weighs all tokens alike.", next_step="Weigh by the base's probabilities.",
 )  # fmt: skip
-quadratic_mistake("quadratic_without_half", variance, "Your form lacks the factor one half.", "Taylor's second term.")
-quadratic_mistake(
-    "quadratic_root", lambda p, d: 0.5 * variance(p, d).sqrt(), "Your form is a standard deviation.", VARIANCE
-)
-quadratic_mistake(
-    "quadratic_linear", lambda p, d: (p * d).sum(-1), "Your form is the first order.", "The first order vanishes."
-)
-quadratic_mistake(
-    "quadratic_of_squares", lambda p, d: 0.5 * (p**2 * (d - (p * d).sum(-1, keepdim=True)) ** 2).sum(-1),
-    "Your weights are squared probabilities.", VARIANCE,
+problem.slip(
+    "quadratic_without_half", "kl_quadratic", {"0.5 * ": ""},
+    says="Your form lacks the factor one half.", next_step="Taylor's second term.",
+)  # fmt: skip
+problem.slip(
+    "quadratic_root", "kl_quadratic", {"** 2).sum(-1)": "** 2).sum(-1).sqrt()"},
+    says="Your form is half a standard deviation.", next_step=VARIANCE,
+)  # fmt: skip
+problem.slip(
+    "quadratic_linear", "kl_quadratic", {"0.5 * (p * (delta - mean) ** 2).sum(-1)": "mean.squeeze(-1)"},
+    says="Your form is the first order.", next_step="The first order vanishes.",
+)  # fmt: skip
+problem.slip(
+    "quadratic_of_squares", "kl_quadratic", {"p * (delta": "p**2 * (delta"},
+    says="Your weights are squared probabilities.", next_step=VARIANCE,
 )  # fmt: skip
 
-
-def pinsker_mistake(name: str, formula: Callable[[float], float], says: str, next_step: str) -> None:
-    def function(kl: float) -> float:
-        if kl < 0:
-            raise ValueError("non-negative")
-        return formula(kl)
-
-    problem.mistake(name=name, replaces="pinsker_bound", says=says, next_step=next_step)(function)
-
-
-pinsker_mistake(
-    "pinsker_no_half",
-    lambda x: min(1.0, math.sqrt(x)), "Your bound lacks the half under the root.",
-    "Compare with the formula at a small divergence: by which factor do you differ?",
+problem.slip(
+    "pinsker_no_half", "pinsker_bound", {"kl / 2": "kl"},
+    says="Your bound lacks the half under the root.",
+    next_step="Compare with the formula at a small divergence: by which factor do you differ?",
 )  # fmt: skip
-pinsker_mistake(
-    "pinsker_uncapped", lambda x: math.sqrt(x / 2),
-    "Your bound exceeds 1.",
-    "No two probabilities differ by more than 1.",
+problem.slip(
+    "pinsker_uncapped", "pinsker_bound", {"min(1.0, math.sqrt(kl / 2))": "math.sqrt(kl / 2)"},
+    says="Your bound exceeds 1.", next_step="No two probabilities differ by more than 1.",
 )  # fmt: skip
-pinsker_mistake(
-    "pinsker_no_root", lambda x: min(1.0, x / 2), "Your bound lacks the root.",
-    "Near 0 the distance is larger than KL.",
+problem.slip(
+    "pinsker_no_root", "pinsker_bound", {"math.sqrt(kl / 2)": "kl / 2"},
+    says="Your bound lacks the root.", next_step="Near 0 the distance is larger than KL.",
 )  # fmt: skip
-pinsker_mistake(
-    "pinsker_for_l1", lambda x: min(1.0, math.sqrt(2 * x)),
-    "Your bound is for the sum of differences.",
-    "The distance is half of that sum.",
+problem.slip(
+    "pinsker_for_l1", "pinsker_bound", {"kl / 2": "2 * kl"},
+    says="Your bound is for the sum of differences.", next_step="The distance is half of that sum.",
 )  # fmt: skip

@@ -1,8 +1,7 @@
 """How counting LoRA parameters is judged."""
 
 import functools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -91,6 +90,8 @@ def be(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a square weight of even side", call("breakeven_rank", 2 * k, 2 * k))
     yield Case("a single row", call("breakeven_rank", 1, d_in))
     yield Case("a very large weight", call("breakeven_rank", 3 * 10**9 + d_out, 10**9 + 7))
+    k = 10**6 + d_in  # the quotient is k + 1e-12, which a float rounds to k
+    yield Case("very large sizes where one number is saved", call("breakeven_rank", k + 1, k * k + k + 1))
 
 
 def update(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
@@ -185,300 +186,150 @@ def mine(rng: Rng) -> Question:
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
-#
-# Each stands in for one function; `demand` keeps the error contract, so that a mistake is wrong in one way only.
-
-
-def demand(**numbers: Any) -> None:
-    for name, number in numbers.items():
-        if not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"{name.replace('r_', 'rank ')} must be a whole number of at least 1")
-
-
-Formula = Callable[[int, int, int], float]
-
-
-def counted(formula: Formula, d_out: int, d_in: int, r: int) -> Any:
-    demand(d_out=d_out, d_in=d_in, r_=r)
-    return formula(int(d_out), int(d_in), int(r))
-
-
-def lora_mistake(name: str, formula: Formula, says: str, next_step: str) -> None:
-    """Register a wrong formula for the count of one adapter."""
-
-    def function(d_out: int, d_in: int, r: int) -> Any:
-        return counted(formula, d_out, d_in, r)
-
-    function.__name__ = name
-    problem.mistake(replaces="lora_param_count", says=says, next_step=next_step)(function)
-
 
 SHAPES = "Write the shapes of A and B under each other and count the entries of each."
-lora_mistake(
-    "product_not_sum", lambda o, i, r: o * r * i,
-    "Your count multiplies the two factors' sizes; the two are stored side by side.", SHAPES,
-)  # fmt: skip
-lora_mistake(
-    "assumes_square_d_in", lambda o, i, r: 2 * r * i,
-    "Your count takes both sides of the weight to be d_in.", "Try a weight with more rows than columns.",
-)  # fmt: skip
-lora_mistake(
-    "assumes_square_d_out", lambda o, i, r: 2 * r * o,
-    "Your count takes both sides of the weight to be d_out.", "Try a weight with more rows than columns.",
-)  # fmt: skip
-lora_mistake(
-    "larger_side_twice", lambda o, i, r: 2 * r * max(o, i),
-    "Your count uses the larger side for both factors.", "One factor has d_out rows, the other d_in columns.",
-)  # fmt: skip
-lora_mistake(
-    "geometric_mean_side", lambda o, i, r: round(2 * r * math.sqrt(o * i)),
-    "Your count averages the two sides geometrically.", SHAPES,
-)  # fmt: skip
-lora_mistake("only_A", lambda o, i, r: r * i, "Your count holds only the factor A.", "The update needs two factors.")
-lora_mistake("only_B", lambda o, i, r: o * r, "Your count holds only the factor B.", "The update needs two factors.")
-lora_mistake(
-    "subtracts_gauge", lambda o, i, r: r * (o + i) - r * r,
-    "Your count subtracts r * r: that is the number of directions that move, not of numbers stored.",
-    "Keep that formula for the degrees of freedom.",
-)  # fmt: skip
-lora_mistake(
-    "adds_square_core", lambda o, i, r: r * (o + i) + r * r,
-    "Your count adds an r by r matrix between the factors; LoRA has none.", SHAPES,
-)  # fmt: skip
-lora_mistake(
-    "adds_bias", lambda o, i, r: r * (o + i) + o,
-    "Your count adds a bias; LoRA's factors have none.", "Read the conventions again: what is not adapted?",
-)  # fmt: skip
-lora_mistake(
-    "adds_alpha", lambda o, i, r: r * (o + i) + 1,
-    "Your count adds one for alpha, which is a constant.", "Which numbers does the optimizer change?",
-)  # fmt: skip
-lora_mistake(
-    "adds_frozen_weight", lambda o, i, r: r * (o + i) + o * i,
-    "Your count includes the frozen weight.", "Count only what LoRA adds.",
-)  # fmt: skip
-lora_mistake(
-    "full_matrix", lambda o, i, r: o * i,
-    "Your count is the size of the full update, which LoRA never stores.", SHAPES,
-)  # fmt: skip
-lora_mistake(
-    "clips_rank", lambda o, i, r: min(r, o, i) * (o + i),
-    "Your count clips the rank to the smaller side; what is stored is stored.",
-    "Build the two factors for a rank above both sides and count them.",
-)  # fmt: skip
-lora_mistake(
-    "returns_float", lambda o, i, r: float(r * (o + i)),
-    "Your count is a float.", "Use integer arithmetic throughout; `/` makes a float of two ints.",
-)  # fmt: skip
+TALL = "Try a weight with more rows than columns."
+FACTORS = "The update needs two factors."
 
+WRONG_COUNTS = [
+    ("product_not_sum", "d_out * r * d_in",
+     "Your count multiplies both sides by the rank; the two factors are stored side by side, so their sizes add up.",
+     SHAPES),
+    ("assumes_square_d_in", "2 * r * d_in", "Your count takes both sides of the weight to be d_in.", TALL),
+    ("assumes_square_d_out", "2 * r * d_out", "Your count takes both sides of the weight to be d_out.", TALL),
+    ("larger_side_twice", "2 * r * max(d_out, d_in)", "Your count uses the larger side for both factors.",
+     "One factor has d_out rows, the other d_in columns."),
+    ("geometric_mean_side", "round(2 * r * (d_out * d_in) ** 0.5)",
+     "Your count averages the two sides geometrically.", SHAPES),
+    ("only_A", "r * d_in", "Your count holds only the factor A.", FACTORS),
+    ("only_B", "d_out * r", "Your count holds only the factor B.", FACTORS),
+    ("subtracts_gauge", "d_out * r + r * d_in - r * r",
+     "Your count subtracts r * r: that is the number of directions that move, not of numbers stored.",
+     "Keep that formula for the degrees of freedom."),
+    ("adds_square_core", "d_out * r + r * r + r * d_in",
+     "Your count adds an r by r matrix between the factors; LoRA has none.", SHAPES),
+    ("adds_bias", "d_out * r + r * d_in + d_out", "Your count adds a bias; LoRA's factors have none.",
+     "Read the conventions again: what is not adapted?"),
+    ("adds_alpha", "d_out * r + r * d_in + 1", "Your count adds one for alpha, which is a constant.",
+     "Which numbers does the optimizer change?"),
+    ("adds_frozen_weight", "d_out * r + r * d_in + d_out * d_in", "Your count includes the frozen weight.",
+     "Count only what LoRA adds."),
+    ("full_matrix", "d_out * d_in", "Your count is the size of the full update, which LoRA never stores.", SHAPES),
+    ("clips_rank", "min(r, d_out, d_in) * (d_out + d_in)",
+     "Your count clips the rank to the smaller side; every stored number counts, useful or not.",
+     "Build the two factors for a rank above both sides and count them."),
+    ("returns_float", "float(d_out * r + r * d_in)", "Your count is a float.",
+     "Use integer arithmetic throughout; `/` makes a float of two ints."),
+]  # fmt: skip
+for name, now, says, next_step in WRONG_COUNTS:
+    problem.slip(name, "lora_param_count", {"d_out * r + r * d_in": now}, says=says, next_step=next_step)
 
-@problem.mistake(
-    replaces="lora_param_count",
+problem.slip(
+    "rank_zero_ok", "lora_param_count", {'whole(r, "rank")': '0 if r == 0 else whole(r, "rank")'},
     says="A rank of zero gets a count instead of an error.",
     next_step="An adapter of rank 0 is a set-up error: refuse it by name.",
-)
-def rank_zero_ok(d_out: int, d_in: int, r: int) -> int:
-    demand(d_out=d_out, d_in=d_in, r_=r or 1)
-    return int(r) * (int(d_out) + int(d_in))
-
-
-Shapes = Mapping[str, tuple[int, int]]
-ModelFormula = Callable[[Shapes, list[str], int, Any], int]
-
-
-def named(shapes: Shapes, targets: Iterable[str], n_layers: int, r: Any) -> list[str]:
-    """Return the targets as a list, after the checks that the contract asks for."""
-    names = list(targets)
-    demand(n_layers=n_layers)
-    if not names or any(name not in shapes for name in names):
-        raise ValueError("target unknown or missing")
-    for name in names:
-        demand(r_=rank(r, name), d_out=shapes[name][0], d_in=shapes[name][1])
-    return names
-
-
-def rank(r: Any, name: str) -> int:
-    if isinstance(r, dict) and name not in r:
-        raise ValueError("target")
-    return int(r[name]) if isinstance(r, dict) else r
-
-
-def model_mistake(name: str, formula: ModelFormula, says: str, next_step: str) -> None:
-    """Register a wrong formula for the model's count; it takes the block's shapes, the checked names, L and r."""
-
-    def function(shapes: Shapes, targets: Iterable[str], n_layers: int, r: Any) -> int:
-        return int(formula(shapes, named(shapes, targets, n_layers, r), n_layers, r))
-
-    function.__name__ = name
-    problem.mistake(replaces="lora_model_params", says=says, next_step=next_step)(function)
-
-
-model_mistake(
-    "one_layer_only", lambda s, names, n, r: sum(rank(r, t) * sum(s[t]) for t in names),
-    "Your count holds one block only.", "Every block has adapters of its own.",
-)  # fmt: skip
-model_mistake(
-    "gqa_ignored", lambda s, names, n, r: n * sum(2 * rank(r, t) * s[t][1] for t in names),
-    "Your count takes every weight to be as tall as it is wide.", "With grouped-query heads, k and v have fewer rows.",
-)  # fmt: skip
-model_mistake(
-    "first_shape_for_all", lambda s, names, n, r: n * sum(rank(r, t) * sum(s[names[0]]) for t in names),
-    "Your count uses the first target's shape for all of them.", "Look up each target's own shape.",
-)  # fmt: skip
-model_mistake(
-    "all_shapes_not_targets", lambda s, names, n, r: n * sum(rank(r, names[0]) * sum(s[t]) for t in s),
-    "Your count adapts every weight of the block.", "Loop over the targets.",
-)  # fmt: skip
-model_mistake(
-    "first_rank_for_all", lambda s, names, n, r: n * sum(rank(r, names[0]) * sum(s[t]) for t in names),
-    "Your count uses one target's rank for all of them.", "Look up each target's own rank.",
-)  # fmt: skip
-model_mistake(
-    "fused_counted_as_three", lambda s, names, n, r: n * sum(
-        rank(r, t) * (sum(s[t]) if s[t][0] != 3 * s[t][1] else 6 * s[t][1]) for t in names
-    ),
-    "Your count gives a fused projection three adapters.", "It is one weight, with one pair of factors.",
 )  # fmt: skip
 
-
-@problem.mistake(
-    replaces="lora_model_params",
+problem.slip(
+    "one_layer_only", "lora_model_params", {"n_layers * sum": "sum"},
+    says="Your count holds one block only.", next_step="Every block has adapters of its own.",
+)  # fmt: skip
+problem.slip(
+    "gqa_ignored", "lora_model_params", {"*shapes[name]": "shapes[name][1], shapes[name][1]"},
+    says="Your count takes every weight to be as tall as it is wide.",
+    next_step="With grouped-query heads, k and v have fewer rows.",
+)  # fmt: skip
+problem.slip(
+    "first_shape_for_all", "lora_model_params", {"*shapes[name]": "*shapes[names[0]]"},
+    says="Your count uses the first target's shape for all of them.", next_step="Look up each target's own shape.",
+)  # fmt: skip
+problem.slip(
+    "all_shapes_not_targets", "lora_model_params",
+    {"for name in names}": "for name in shapes}", "for name in names)": "for name in shapes)"},
+    says="Your count adapts every weight of the block.", next_step="Loop over the targets.",
+)  # fmt: skip
+problem.slip(
+    "first_rank_for_all", "lora_model_params", {"ranks[name]": "ranks[names[0]]"},
+    says="Your count uses one target's rank for all of them.", next_step="Look up each target's own rank.",
+)  # fmt: skip
+problem.slip(
+    "fused_counted_as_three", "lora_model_params",
+    {"sum(": """sum(
+        3 * lora_param_count(shapes[name][1], shapes[name][1], ranks[name])
+        if shapes[name][0] == 3 * shapes[name][1] else """},
+    says="Your count gives a fused projection three adapters.",
+    next_step="It is one weight, with one pair of factors.",
+)  # fmt: skip
+problem.slip(
+    "consumes_generator", "lora_model_params", {"list(targets)": "targets"},
     says="Your function walks through `targets` twice; a generator is empty the second time.",
     next_step="Make a list of the targets first.",
-)
-def consumes_generator(shapes: Shapes, targets: Iterable[str], n_layers: int, r: Any) -> int:
-    demand(n_layers=n_layers)
-    if not isinstance(targets, Iterator) and not list(targets):
-        raise ValueError("target missing")
-    for name in targets:
-        if name not in shapes:
-            raise ValueError("target unknown")
-        demand(r_=rank(r, name))
-    return int(n_layers) * sum(rank(r, name) * sum(shapes[name]) for name in targets)
-
-
-@problem.mistake(
-    replaces="lora_model_params",
+)  # fmt: skip
+problem.slip(
+    "silent_unknown_target", "lora_model_params", {"list(targets)": "[name for name in targets if name in shapes]"},
     says="A target that the model doesn't have is left out in silence.",
     next_step="A misspelt target must be an error, or a run trains less than its author thinks.",
-)
-def silent_unknown_target(shapes: Shapes, targets: Iterable[str], n_layers: int, r: Any) -> int:
-    names = list(targets)
-    known = [name for name in names if name in shapes]
-    return int(n_layers) * sum(rank(r, t) * sum(shapes[t]) for t in named(shapes, known if names else [], n_layers, r))
-
-
-@problem.mistake(
-    replaces="lora_model_params",
+)  # fmt: skip
+problem.slip(
+    "empty_targets_zero", "lora_model_params",
+    {'raise ValueError("target: name at least one weight to adapt, got none")': "return 0"},
     says="A model without any target gets the count 0 instead of an error.",
     next_step="Raise a ValueError that names the target when there is none.",
-)
-def empty_targets_zero(shapes: Shapes, targets: Iterable[str], n_layers: int, r: Any) -> int:
-    names = list(targets)
-    return int(n_layers) * sum(rank(r, t) * sum(shapes[t]) for t in named(shapes, names, n_layers, r)) if names else 0
+)  # fmt: skip
 
-
-@problem.mistake(
-    replaces="breakeven_rank",
+problem.slip(
+    "breakeven_not_strict", "breakeven_rank", {"d_in - 1": "d_in"},
     says="Your rank is one too large where the division is exact: there LoRA stores as much as the weight.",
     next_step="Put your rank into the strict inequality.",
-)
-def breakeven_not_strict(d_out: int, d_in: int) -> int:
-    demand(d_out=d_out, d_in=d_in)
-    return (int(d_out) * int(d_in)) // (int(d_out) + int(d_in))
-
-
-@problem.mistake(
-    replaces="breakeven_rank",
+)  # fmt: skip
+problem.slip(
+    "breakeven_half_side", "breakeven_rank",
+    {"(d_out * d_in - 1) // (d_out + d_in)": "(min(d_out, d_in) - 1) // 2"},
     says="Your rank is half the smaller side, which is right for square weights only.",
     next_step="Solve the inequality for r.",
-)
-def breakeven_half_side(d_out: int, d_in: int) -> int:
-    demand(d_out=d_out, d_in=d_in)
-    return (min(int(d_out), int(d_in)) - 1) // 2
-
-
-@problem.mistake(
-    replaces="breakeven_rank",
+)  # fmt: skip
+problem.slip(
+    "breakeven_in_floats", "breakeven_rank",
+    {"(d_out * d_in - 1) // (d_out + d_in)": "int(np.ceil(d_out * d_in / (d_out + d_in))) - 1"},
     says="Your division is made in floating point, which runs out of digits for large weights.",
     next_step="Stay in integers: `//` divides without rounding.",
-)
-def breakeven_in_floats(d_out: int, d_in: int) -> int:
-    demand(d_out=d_out, d_in=d_in)
-    return max(0, math.ceil(float(np.float32(d_out) * np.float32(d_in) / np.float32(d_out + d_in))) - 1)
+)  # fmt: skip
 
-
-@problem.mistake(
-    replaces="low_rank_dof",
-    says="Your number is the stored count; some of the stored numbers move nothing.",
+problem.slip(
+    "dof_no_gauge", "low_rank_dof", {"d_in - r": "d_in"},
+    says="Your number counts all stored numbers; some of them move nothing.",
     next_step="Which (r, r) matrices G leave (B G)(G^-1 A) equal to B A?",
-)
-def dof_no_gauge(d_out: int, d_in: int, r: int) -> int:
-    demand(d_out=d_out, d_in=d_in, r_=r)
-    return min(r, d_out, d_in) * (d_out + d_in)
-
-
-@problem.mistake(
-    replaces="low_rank_dof",
+)  # fmt: skip
+problem.slip(
+    "dof_not_clipped", "low_rank_dof", {"min(r, d_out, d_in)": "r"},
     says="Your formula goes on past full rank, where there is nothing more to reach.",
     next_step="A (d_out, d_in) matrix has rank min(d_out, d_in) at most.",
-)
-def dof_not_clipped(d_out: int, d_in: int, r: int) -> int:
-    demand(d_out=d_out, d_in=d_in, r_=r)
-    return r * (d_out + d_in - r)
-
-
-@problem.mistake(
-    replaces="low_rank_dof",
-    says="Your formula subtracts half of the numbers that move nothing, as if G had to be symmetric or orthogonal.",
+)  # fmt: skip
+problem.slip(
+    "dof_half_gauge", "low_rank_dof", {"r * (d_out + d_in - r)": "r * (d_out + d_in) - r * (r - 1) // 2"},
+    says="Your formula subtracts fewer than half of the numbers that move nothing, as if G had to be orthogonal.",
     next_step="Any invertible G will do: count its entries.",
-)
-def dof_half_gauge(d_out: int, d_in: int, r: int) -> int:
-    demand(d_out=d_out, d_in=d_in, r_=r)
-    r = min(r, d_out, d_in)
-    return r * (d_out + d_in) - r * (r - 1) // 2
+)  # fmt: skip
 
-
-@problem.mistake(
-    replaces="lora_training_bytes",
+problem.slip(
+    "mem_charges_base_16", "lora_training_bytes", {"n_base * base_bytes": "n_base * lora_bytes"},
     says="Your total gives the frozen base gradients and optimizer state too.",
     next_step="What does the optimizer keep for a parameter that it never changes?",
-)
-def mem_charges_base_16(n_base: int, n_lora: int, base_bytes_per_param: float, lora_bytes_per_param: int = 16) -> int:
-    return round((n_base + n_lora) * lora_bytes_per_param)
-
-
-@problem.mistake(
-    replaces="lora_training_bytes",
-    says="Your total is cut off instead of rounded.",
-    next_step="`int` cuts; `round` rounds.",
-)
-def mem_truncates(n_base: int, n_lora: int, base_bytes_per_param: float, lora_bytes_per_param: int = 16) -> int:
-    return int(n_base * base_bytes_per_param + n_lora * lora_bytes_per_param)
-
-
-@problem.mistake(
-    replaces="lora_training_bytes",
-    says="Your total rounds the bytes of one parameter before multiplying.",
-    next_step="Round once, at the end.",
-)
-def mem_rounds_each(n_base: int, n_lora: int, base_bytes_per_param: float, lora_bytes_per_param: int = 16) -> int:
-    return n_base * math.ceil(base_bytes_per_param) + n_lora * lora_bytes_per_param
-
-
-@problem.mistake(
-    replaces="lora_training_bytes",
-    says="Your total always takes 16 bytes for a trained parameter.",
-    next_step="Use the argument.",
-)
-def mem_ignores_optimizer(n_base: int, n_lora: int, base_bytes_per_param: float, lora_bytes_per_param: int = 16) -> int:
-    return round(n_base * base_bytes_per_param + n_lora * 16)
-
-
-@problem.mistake(
-    replaces="lora_training_bytes",
+)  # fmt: skip
+problem.slip(
+    "mem_truncates", "lora_training_bytes", {"round(": "int("},
+    says="Your total is cut off instead of rounded.", next_step="`int` cuts; `round` rounds.",
+)  # fmt: skip
+problem.slip(
+    "mem_rounds_each", "lora_training_bytes", {"n_base * base_bytes_per_param": "n_base * round(base_bytes_per_param)"},
+    says="Your total rounds the bytes of one parameter before multiplying.", next_step="Round once, at the end.",
+)  # fmt: skip
+problem.slip(
+    "mem_ignores_optimizer", "lora_training_bytes", {"n_lora * lora_bytes_per_param": "n_lora * 16"},
+    says="Your total always takes 16 bytes for a trained parameter.", next_step="Use the argument.",
+)  # fmt: skip
+problem.slip(
+    "mem_without_base", "lora_training_bytes", {"n_base * base_bytes_per_param + ": ""},
     says="Your total leaves the frozen base out; it isn't trained, but it's in memory.",
     next_step="The forward pass needs the base's weights.",
-)
-def mem_without_base(n_base: int, n_lora: int, base_bytes_per_param: float, lora_bytes_per_param: int = 16) -> int:
-    return n_lora * lora_bytes_per_param
+)  # fmt: skip
