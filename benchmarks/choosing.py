@@ -32,9 +32,9 @@ from ftmath.masks import model_loss
 from ftmath.memory import storage_bytes
 from ftmath.methods import METHODS, ask, fine_tune, quality, readable, step_bytes
 from ftmath.model import Decoder, generate
-from ftmath.prompts import SoftPrompt
+from ftmath.prefixes import SoftPrompt
 from ftmath.skills import NEB, mixture, retention
-from ftmath.train import train
+from ftmath.training import train
 from ftmath.weights import FOLDER, base_model
 from torch import nn
 from tqdm import tqdm

@@ -18,7 +18,7 @@ from ftmath.lora import add_lora
 from ftmath.masks import model_loss
 from ftmath.model import Decoder
 from ftmath.skills import SKILLS, accuracy, mixture, probes
-from ftmath.train import train
+from ftmath.training import train
 from ftmath.weights import FOLDER, base_model
 from ftmath.widgets.clinics import MASK_FAULTS, REFERENCE_FAULTS, as_record, treat_mask, treat_reference
 from tqdm.auto import tqdm

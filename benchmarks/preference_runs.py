@@ -21,19 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from ftmath.align import (
-    asked,
+    PolicySettings,
     fit_preferences,
     fit_reward_model,
     frozen_copy,
     improve_policy,
     judged,
-    manners,
     pair_logprobs,
-    polite_pairs,
-    polite_policy,
     roll_out,
-    sorting_rankings,
 )
+from ftmath.manners import measure_manners, polite_pairs, polite_policy, polite_requests, sorting_rankings
 from ftmath.model import Decoder
 from ftmath.preference import dpo_loss, ipo_loss
 from ftmath.skills import retention
@@ -89,7 +86,7 @@ def dpo_row(setting: Row, seed: int, steps: int = 40) -> Row:
         **setting, "seed": seed, "steps": steps, "pair_accuracy": rounded((margins > 0).double().mean()),
         "margin": rounded(margins.mean()), "chosen_moved": rounded((chosen - chosen_before).mean()),
         "rejected_moved": rounded((rejected - rejected_before).mean()),
-        "before": asdict(manners(reference, reference)), "after": asdict(manners(policy, reference)),
+        "before": asdict(measure_manners(reference, reference)), "after": asdict(measure_manners(policy, reference)),
         "base_kept": rounded(sum(kept.values()) / len(kept)),
         "curve": {
             name: rounded([getattr(step, name) for step in seen], 3) for name in ("margin", "chosen", "rejected")
@@ -100,13 +97,14 @@ def dpo_row(setting: Row, seed: int, steps: int = 40) -> Row:
 def policy_row(beta: float, seed: int, rounds: int = 32) -> Row:
     reference = start(seed)
     policy = frozen_copy(reference).requires_grad_(True)
-    questions, gold = dict(asked(48, 300 + seed)), list[bool]()
+    questions, gold = dict(polite_requests(48, 300 + seed)), list[bool]()
 
     def judge(prompt: str, answer: str) -> float:
         gold.append(answer == questions[prompt] + ", thanks!")
         return float(answer.count("thanks"))
 
-    seen = improve_policy(policy, reference, list(questions), judge, steps=rounds, rate=5e-5, beta=beta, seed=seed)
+    settings = PolicySettings(steps=rounds, rate=5e-5, beta=beta, seed=seed)
+    seen = improve_policy(policy, reference, list(questions), judge, settings)
     return {
         "beta": beta, "seed": seed, "rounds": rounds, "proxy": rounded([step.reward for step in seen]),
         "gold": rounded(np.array(gold).reshape(rounds, -1).mean(1)), "kl": rounded([step.kl for step in seen], 3),

@@ -1,29 +1,25 @@
 """The library behind the notebooks of Fine-Tuning Math.
 
-Names stand here that a notebook may import; each has a docstring with its source and an example that runs.
+A notebook may import every name of `__all__`; each function and class has a docstring with an example that runs.
 """
 
 import os
 
-# Before torch loads its threads. By default they spin for milliseconds while they wait: where other programs share the
-# cores, a step of the small model then takes 1,200 ms in place of 40; threads that never spin cost 80 ms instead of 28
-# on an idle machine. A short spin is good at both.
+# Set this before torch starts its threads. By default a waiting thread spins for milliseconds: where other programs
+# share the cores, a step of the small model then takes 1,200 ms instead of 40. On an idle machine, a step takes 80 ms
+# instead of 28 if threads never spin. A short spin is fast in both cases.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from ftmath.adapters import Bottleneck, add_houlsby, add_pfeiffer
 from ftmath.align import (
-    asked,
+    PolicySettings,
     fit_preferences,
     fit_reward_model,
     frozen_copy,
     improve_policy,
     judged,
-    manners,
     pair_logprobs,
-    polite_pairs,
-    polite_policy,
     roll_out,
-    sorting_rankings,
 )  # fmt: skip
 from ftmath.audit import (
     adapter_effect,
@@ -35,7 +31,7 @@ from ftmath.audit import (
     count_parameters,
     merge_difference,
 )  # fmt: skip
-from ftmath.check import check
+from ftmath.checks import check
 from ftmath.choose import Advice, Needs, Option, choosing_table, measured_options, recommend
 from ftmath.context import Notes, better_prompt, few_shot, retrieved
 from ftmath.device import best_device, describe, fastest_dtype, relative_times
@@ -54,6 +50,7 @@ from ftmath.evaluate import (
 )  # fmt: skip
 from ftmath.groups import bitfit, layer_groups, layer_rates, rate_groups, slanted_triangle, thaw, train_only
 from ftmath.lora import LoRALinear, add_lora, disabled, load_lora, lora_layers, lora_state, merge, unmerge
+from ftmath.manners import measure_manners, polite_pairs, polite_policy, polite_requests, sorting_rankings
 from ftmath.masks import (
     answer_only_loss,
     block_causal,
@@ -89,8 +86,8 @@ from ftmath.preference import (
     margin,
     robust_dpo_loss,
 )  # fmt: skip
+from ftmath.prefixes import SoftPrompt, add_prefix
 from ftmath.probe import add_head, features, ridge_probe
-from ftmath.prompts import SoftPrompt, add_prefix
 from ftmath.quant import (
     QuantLinear,
     bits_per_weight,
@@ -147,31 +144,47 @@ from ftmath.skills import (
     spoilt,
 )  # fmt: skip
 from ftmath.smollm import smollm2
-from ftmath.train import Run, constant, cosine, train
+from ftmath.training import Run, constant, cosine, train
 from ftmath.weights import base_model, load_weights, recorded, save_weights
 
-__all__ = [
-    "METHODS", "SKILLS", "TASKS", "Advice", "Bottleneck", "Budget", "Config", "Decoder", "LoRALinear", "Needs",
-    "Notes", "Option", "QuantLinear", "RewardModel", "Run", "SoftPrompt", "accuracy", "accuracy_change",
-    "adapter_effect", "add_head", "add_houlsby", "add_lora", "add_pfeiffer", "add_prefix", "anchored_dpo_loss",
-    "anchored_minimum", "answer_only_loss", "ask", "asked", "audit_freeze", "audit_groups", "audit_masks",
-    "audit_reference", "audit_step", "base_model", "batch", "best_device", "best_of_n", "best_of_n_kl",
-    "best_segments", "better_prompt", "bitfit", "bits_per_weight", "block_activation_bytes", "block_causal",
-    "bradley_terry", "check", "choosing_table", "clipped_loss", "constant", "cosine", "count_parameters",
-    "decode", "decoder_parameters", "dequantise", "describe", "disabled", "distinct", "dpo_loss", "dpo_slope",
-    "effective_sample_size", "encode", "ewc", "ewc_anchor", "example", "expected_best", "fastest_dtype",
-    "features", "few_shot", "fine_tune", "fisher_diagonal", "fit_epochs", "fit_preferences", "fit_reward_model",
-    "forgetting_bound", "frozen_copy", "generate", "gold_reward", "group_advantages", "hinge_loss", "imagined",
-    "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kappa",
-    "kept_bytes_per_token", "kl_anchor", "kl_shift", "kl_to_base", "l2_anchor", "l2_sp", "labels_of",
-    "last_token", "layer_groups", "layer_rates", "load_lora", "load_weights", "lora_layers", "lora_state",
-    "manners", "margin", "mcnemar", "measured", "measured_options", "merge", "merge_difference", "mixture",
-    "mixture_weights", "model_logprob", "model_loss", "nf4_levels", "normal_levels", "optimal_policy",
-    "outcomes", "pack", "pair_logprobs", "paired_error", "paired_interval", "pareto_set", "pass_at_k",
-    "planned", "policy_loss", "polite_pairs", "polite_policy", "preference_probability", "probes", "prompts",
-    "quality", "quantise", "quantise_linears", "ranking_loss", "rate_groups", "recommend", "recorded",
-    "relative_times", "retention", "retrieved", "ridge_probe", "robust_dpo_loss", "roll_out", "rotated",
-    "save_weights", "scorecard", "sequence_logprob", "slanted_triangle", "smollm2", "sorting_rankings",
-    "spoilt", "storage_bytes", "thaw", "token_kl", "token_logprobs", "total_variation", "train", "train_only",
-    "training_bytes", "turn", "uniform_levels", "unmerge", "unpack", "verdict", "zero_bytes",
+__all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the name
+    # Part 1, local adaptation
+    "anchored_minimum", "ewc", "ewc_anchor", "fisher_diagonal", "forgetting_bound", "kl_anchor", "kl_shift",
+    "l2_anchor", "l2_sp", "token_kl", "total_variation",
+    # Part 2, the supervised objective
+    "answer_only_loss", "labels_of", "mixture_weights", "sequence_logprob", "token_logprobs",
+    # Part 3, full fine-tuning
+    "Budget", "bitfit", "decoder_parameters", "layer_groups", "layer_rates", "slanted_triangle", "thaw",
+    "train_only", "training_bytes", "zero_bytes",
+    # Part 4, parameter-efficient methods
+    "Bottleneck", "SoftPrompt", "add_head", "add_houlsby", "add_pfeiffer", "add_prefix", "features", "ridge_probe",
+    "rotated",
+    # Part 5, the algebra of LoRA
+    "LoRALinear", "adapter_effect", "add_lora", "disabled", "fastest_dtype", "load_lora", "lora_layers",
+    "lora_state", "merge", "merge_difference", "unmerge",
+    # Part 6, quantized memory
+    "QuantLinear", "best_segments", "bits_per_weight", "block_activation_bytes", "dequantise", "imagined",
+    "kept_bytes_per_token", "measured", "nf4_levels", "normal_levels", "pack", "planned", "quantise",
+    "quantise_linears", "storage_bytes", "uniform_levels", "unpack",
+    # Part 7, preference
+    "PolicySettings", "RewardModel", "anchored_dpo_loss", "best_of_n", "best_of_n_kl", "bradley_terry",
+    "clipped_loss", "dpo_loss", "dpo_slope", "fit_preferences", "fit_reward_model", "frozen_copy", "gold_reward",
+    "group_advantages", "hinge_loss", "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3",
+    "last_token", "margin", "measure_manners", "optimal_policy", "pair_logprobs", "policy_loss", "polite_pairs",
+    "polite_policy", "polite_requests", "preference_probability", "ranking_loss", "robust_dpo_loss", "roll_out",
+    "sorting_rankings",
+    # Part 8, evaluation
+    "accuracy_change", "distinct", "effective_sample_size", "fit_epochs", "kappa", "mcnemar", "outcomes",
+    "paired_error", "paired_interval", "pass_at_k", "scorecard", "spoilt", "verdict",
+    # Part 9, choosing a method
+    "METHODS", "Advice", "Needs", "Notes", "Option", "ask", "choosing_table", "few_shot", "measured_options",
+    "pareto_set", "recommend", "relative_times", "retrieved",
+    # Part 10, the implementation checklist
+    "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "better_prompt", "block_causal",
+    "count_parameters", "example", "expected_best", "turn",
+    # Shared by several parts
+    "SKILLS", "TASKS", "Config", "Decoder", "Run", "accuracy", "base_model", "batch", "best_device", "check",
+    "constant", "cosine", "decode", "describe", "encode", "fine_tune", "generate", "kl_to_base", "load_weights",
+    "mixture", "model_logprob", "model_loss", "probes", "prompts", "quality", "rate_groups", "recorded",
+    "retention", "save_weights", "smollm2", "train",
 ]  # fmt: skip

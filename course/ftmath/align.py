@@ -1,4 +1,4 @@
-"""Runs that learn from judgements: a reward model, DPO and its kin, and a policy that is held to its reference."""
+"""Training on judgements: reward models, preference losses such as DPO, and policy updates at a price of KL."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from ftmath.masks import answer_token_logprobs, model_logprob, model_loss
 from ftmath.model import Decoder, generate
 from ftmath.preference import dpo_loss, margin
 from ftmath.reward import Estimator, RewardModel, group_advantages, k3, policy_loss, ranking_loss
-from ftmath.skills import BOS, EOS, SEP, SKILLS, Batch, batch, decode, encode, example, mixture, padded, prompts
-from ftmath.train import train
-from ftmath.weights import base_model
+from ftmath.skills import BOS, EOS, SEP, SKILLS, Batch, batch, decode, encode, mixture, padded, prompts
+from ftmath.training import train
 
 Judge = Callable[[str, str], float]
-"""From a prompt and an answer to a reward."""
+"""A function from a prompt and an answer to a reward."""
 
 
 def fit_reward_model(
     decoder: Decoder, rankings: Sequence[tuple[str, Sequence[str]]], *, steps: int, rate: float = 1e-3, rows: int = 16,
     seed: int = 0,
 ) -> tuple[RewardModel, list[float]]:  # fmt: skip
-    """Train a reward model on rankings (a prompt and its answers, best first, all of one length K); return the losses.
+    """Train a reward model on rankings; return it and the loss of each step.
 
-    All parameters train. At each step `rows` rankings are drawn.
+    A ranking is a prompt and its K answers, best first; K is the same for all. Every parameter trains. Each step draws
+    `rows` rankings, with replacement.
 
     >>> from ftmath.weights import base_model
     >>> _, losses = fit_reward_model(base_model(), [("copy ab", ["ab", "ba", "b"])], steps=2, rows=1)
     >>> round(losses[0], 4)
     0.6931
 
-    Errors: ValueError for rankings of unequal length.
+    Errors: ValueError unless all rankings have equally many answers.
     """
     if len({len(answers) for _, answers in rankings}) != 1:
         raise ValueError("every ranking must have as many answers as the others")
@@ -50,7 +50,7 @@ def fit_reward_model(
 
 @torch.no_grad()
 def judged(model: RewardModel, pairs: Sequence[tuple[str, str]]) -> Tensor:
-    """Return the rewards (count,) of prompts with answers.
+    """Return the rewards (pairs,) that a model gives to pairs of a prompt and an answer.
 
     >>> from ftmath.weights import base_model
     >>> judged(RewardModel(base_model()), [("copy ab", "ab")]).tolist()
@@ -65,9 +65,10 @@ def judged(model: RewardModel, pairs: Sequence[tuple[str, str]]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PairsStep:
-    """What a step of preference tuning saw, in nats: its loss, and the means over its pairs.
+    """One step of preference tuning: its loss, and means over its pairs, in nats.
 
-    A margin that grows says nothing of the chosen answers: read `chosen`, the mean log p(chosen), beside it.
+    `chosen` and `rejected` are mean log-probabilities under the policy. Read `chosen` beside `margin`: a margin can
+    grow while the chosen answers become less likely.
     """
 
     loss: float
@@ -80,11 +81,11 @@ def fit_preferences(
     policy: Decoder, reference: Decoder, pairs: Sequence[tuple[str, str, str]], *, steps: int, rate: float,
     loss_of: Callable[[Tensor], Tensor] = dpo_loss, nll_weight: float = 0.0, rows: int = 16, seed: int = 0,
 ) -> list[PairsStep]:  # fmt: skip
-    """Tune the trained parameters of a policy on pairs (prompt, chosen, rejected); return what each step saw.
+    """Train a policy's unfrozen parameters on pairs (prompt, chosen, rejected); return a summary of each step.
 
-    `loss_of` maps margins (pairs,) to a loss: `dpo_loss`, `ipo_loss`, `hinge_loss`, with their beta bound. With
-    `nll_weight`, the chosen answers' mean negative log-likelihood per token is added (arXiv:2404.19733, equation 1).
-    The reference is read once: its log-probabilities never change.
+    `loss_of` maps margins (pairs,) to a loss, for example `partial(ipo_loss, beta=0.1)`. `nll_weight` times the chosen
+    answers' mean negative log-likelihood per token is added (arXiv:2404.19733, equation 1). The reference's
+    log-probabilities are computed once, before training.
 
     >>> from ftmath.weights import base_model
     >>> pair = [("copy ab", "ab, thanks!", "ab")]
@@ -92,13 +93,13 @@ def fit_preferences(
     >>> round(seen[0].loss, 4), round(seen[0].margin, 4)
     (0.6931, 0.0)
 
-    Errors: ValueError if the reference trains the same memory as the policy, or no parameter of the policy trains.
+    Errors: ValueError if no parameter of the policy trains, or if the reference shares memory with one that does.
     """
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     if not trained:
-        raise ValueError("policy must have a parameter that trains, and all are frozen")
+        raise ValueError("policy must have a parameter that trains; all of them are frozen")
     if {p.data_ptr() for p in reference.parameters()} & {p.data_ptr() for p in trained}:
-        raise ValueError("reference must be another model than the policy: they share memory that trains")
+        raise ValueError("reference must be a separate model: it shares trained parameters with the policy")
     device = policy.embed.weight.device
     chosen, rejected = (
         padded([encode(prompt, answers[side]) for prompt, *answers in pairs]).to(device) for side in (0, 1)
@@ -121,6 +122,20 @@ def fit_preferences(
     return seen
 
 
+@torch.no_grad()
+def pair_logprobs(model: Decoder, pairs: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities of the chosen and of the rejected answers, in nats: two tensors (pairs,).
+
+    >>> from ftmath.weights import base_model
+    >>> chosen, rejected = pair_logprobs(base_model(), [("copy ab", "ab", "ba")])
+    >>> bool(chosen > rejected)
+    True
+    """
+    sides = [batch([(pair[0], pair[side]) for pair in pairs]).to(model.embed.weight.device) for side in (1, 2)]
+    chosen, rejected = (model_logprob(model, side.ids, side.answer_mask) for side in sides)
+    return chosen, rejected
+
+
 # ----------------------------------------------------------------------------------------------------------- the policy
 
 
@@ -129,9 +144,9 @@ def roll_out(
     policy: Decoder, texts: Sequence[str], samples: int, *, max_new: int = 24, temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> tuple[Batch, list[str]]:  # fmt: skip
-    """Draw `samples` answers to each prompt; return them as rows, a prompt's together, and as text.
+    """Draw `samples` answers to each prompt; return them as token rows and as text, each prompt's answers together.
 
-    An answer's mask covers what was drawn, its end-of-sequence token too if it came.
+    A row's answer mask covers the drawn tokens, including the end-of-sequence token if it was drawn.
 
     >>> from ftmath.weights import base_model
     >>> rows, answers = roll_out(base_model(), ["upper abc"], samples=2, temperature=0.0)
@@ -151,75 +166,124 @@ def roll_out(
     return padded(lines).to(policy.embed.weight.device), [decode(tokens) for tokens in drawn]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """The settings of `improve_policy`. A round draws samples once and takes one or more updates on them.
+
+    - `steps`: updates of the weights, over all rounds.
+    - `rate`: AdamW's learning rate.
+    - `prompts_per_round`: prompts drawn in each round, with replacement.
+    - `samples_per_prompt`: answers drawn to each of these prompts, at temperature 1.
+    - `updates_per_round`: updates of the weights on one round's samples.
+    - `beta`: the weight of the KL estimate in the loss, per nat of KL per token.
+    - `clip`: half the width of the interval around 1 to which a token's probability ratio is clipped; no unit.
+    - `estimator`: the estimator of KL for one token (`k1`, `k2` or `k3`), in nats.
+    - `replay_weight`: the weight of the mean loss per token on lines of the base skills; at 0 no lines are drawn. It is
+      the pretraining coefficient of InstructGPT (arXiv:2203.02155, equation 2).
+    - `seed`: the seed of the prompts, the samples and the replayed lines.
+
+    >>> PolicySettings(steps=8, rate=5e-5, beta=0.1).samples_per_prompt
+    8
+    """
+
+    steps: int
+    rate: float
+    prompts_per_round: int = 8
+    samples_per_prompt: int = 8
+    updates_per_round: int = 1
+    beta: float = 0.02
+    clip: float = 0.2
+    estimator: Estimator = k3
+    replay_weight: float = 0.0
+    seed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyStep:
-    """What a policy update saw: the mean reward of its samples, and the mean k1 estimate of KL per answer, in nats."""
+    """One round's mean reward, and its mean `k1` estimate of the KL to the reference, in nats per answer."""
 
     reward: float
     kl: float
 
 
-def improve_policy(
-    policy: Decoder, reference: Decoder, texts: Sequence[str], judge: Judge, *, steps: int, rate: float,
-    prompts_per_step: int = 8, samples: int = 8, updates: int = 1, beta: float = 0.02, clip: float = 0.2,
-    estimator: Estimator = k3, mix: float = 0.0, seed: int = 0,
-) -> list[PolicyStep]:  # fmt: skip
-    """Raise a judge's reward of a policy's answers, held to its reference; return what each round of samples saw.
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round's sampled answers, and the inputs of the clipped loss that stay fixed for all of its updates.
 
-    In each round answers are drawn, each is compared with the others to its prompt (`group_advantages`), and `updates`
-    steps of the clipped loss are taken on them: PPO's update with GRPO's baseline (arXiv:1707.06347, 2402.03300).
-    `mix` is InstructGPT's pretraining coefficient: so many times the mean loss per token on lines of the base skills
-    is added (arXiv:2203.02155, equation 2). Steps count updates.
+    `sampled` and `reference` hold log-probabilities (rows, time - 1) under the policy that drew the answers and under
+    the reference, in nats. `advantages` (rows,) are rewards in standard deviations from the mean of their group.
+    """
+
+    lines: Batch
+    sampled: Tensor
+    reference: Tensor
+    advantages: Tensor
+
+
+def draw_round(
+    policy: Decoder, reference: Decoder, texts: Sequence[str], judge: Judge, samples: int, generator: torch.Generator
+) -> tuple[Round, PolicyStep]:
+    """Draw `samples` answers to each prompt and judge them; return the round and a summary of it."""
+    lines, answers = roll_out(policy, texts, samples, generator=generator)
+    repeated = [text for text in texts for _ in range(samples)]
+    rewards = torch.tensor([judge(text, answer) for text, answer in zip(repeated, answers, strict=True)])
+    with torch.no_grad():
+        sampled, held = token_table(policy, lines), token_table(reference, lines)
+    advantages = group_advantages(rewards.view(len(texts), samples)).flatten().to(sampled.device)
+    kl = float((sampled - held).sum(1).mean()) + 0.0  # -0.0 becomes 0.0
+    return Round(lines, sampled, held, advantages), PolicyStep(float(rewards.mean()), kl)
+
+
+def improve_policy(
+    policy: Decoder, reference: Decoder, texts: Sequence[str], judge: Judge, settings: PolicySettings
+) -> list[PolicyStep]:
+    """Raise a judge's reward of a policy's answers at a price of KL to a reference; return a summary of each round.
+
+    In each round, answers to prompts from `texts` are drawn, and each answer's reward is compared with those of the
+    other answers to its prompt (`group_advantages`). Then the clipped loss is minimised on these answers: PPO's update
+    with GRPO's baseline (arXiv:1707.06347, 2402.03300).
 
     >>> from ftmath.weights import base_model
     >>> longer = lambda prompt, answer: float(len(answer))
-    >>> seen = improve_policy(base_model(), base_model(), ["copy ab"], longer, steps=1, rate=1e-5, prompts_per_step=1)
+    >>> settings = PolicySettings(steps=1, rate=1e-5, prompts_per_round=1)
+    >>> seen = improve_policy(base_model(), base_model(), ["copy ab"], longer, settings)
     >>> len(seen), seen[0].kl
     (1, 0.0)
     """
-    rng, generator = np.random.default_rng(seed), torch.Generator(policy.embed.weight.device).manual_seed(seed)
+    device, rng = policy.embed.weight.device, np.random.default_rng(settings.seed)
+    generator = torch.Generator(device).manual_seed(settings.seed)
+    rounds: list[Round] = []
     seen: list[PolicyStep] = []
-    round_: dict[str, Tensor] = {}
-    lines = [Batch(torch.empty(0), torch.empty(0), torch.empty(0))]
-
-    def draw() -> None:
-        chosen = [texts[int(place)] for place in rng.integers(len(texts), size=prompts_per_step)]
-        lines[0], answers = roll_out(policy, chosen, samples, generator=generator)
-        asked = [text for text in chosen for _ in range(samples)]
-        rewards = torch.tensor([judge(text, answer) for text, answer in zip(asked, answers, strict=True)])
-        with torch.no_grad():
-            round_["sampled"] = token_table(policy, lines[0])
-            round_["reference"] = token_table(reference, lines[0])
-        advantages = group_advantages(rewards.view(prompts_per_step, samples)).flatten()
-        round_["advantages"] = advantages.to(round_["sampled"].device)
-        kl = float((round_["sampled"] - round_["reference"]).sum(1).mean())
-        seen.append(PolicyStep(float(rewards.mean()), kl + 0.0))
 
     def loss(step: int) -> Tensor:
-        if step % updates == 0:
-            draw()
+        if step % settings.updates_per_round == 0:
+            drawn = [texts[int(place)] for place in rng.integers(len(texts), size=settings.prompts_per_round)]
+            fresh, summary = draw_round(policy, reference, drawn, judge, settings.samples_per_prompt, generator)
+            rounds[:] = [fresh]
+            seen.append(summary)
+        (now,) = rounds
         value = policy_loss(
-            token_table(policy, lines[0]), round_["sampled"], round_["reference"], round_["advantages"],
-            lines[0].answer_mask[:, 1:], beta=beta, clip=clip, estimator=estimator,
+            token_table(policy, now.lines), now.sampled, now.reference, now.advantages, now.lines.answer_mask[:, 1:],
+            beta=settings.beta, clip=settings.clip, estimator=settings.estimator,
         )  # fmt: skip
-        if mix:
-            old = mixture(dict.fromkeys(SKILLS, 1.0), 16, rng).to(policy.embed.weight.device)
-            value = value + mix * model_loss(policy, old.ids, old.answer_mask)
+        if settings.replay_weight:
+            old = mixture(dict.fromkeys(SKILLS, 1.0), 16, rng).to(device)
+            value = value + settings.replay_weight * model_loss(policy, old.ids, old.answer_mask)
         return value
 
-    train(policy, loss, rate_groups(policy, {}, rate), steps, label="policy")
+    train(policy, loss, rate_groups(policy, {}, settings.rate), settings.steps, label="policy")
     return seen
 
 
 def token_table(model: Decoder, lines: Batch) -> Tensor:
-    """Return the log-probability of each answer token (batch, time - 1), 0 elsewhere."""
+    """Return the log-probability of each answer token in nats (batch, time - 1); every other entry is 0."""
     found, _ = answer_token_logprobs(model, lines.ids, lines.answer_mask)
     table = torch.zeros(lines.ids[:, 1:].shape, dtype=found.dtype, device=found.device)
     return table.masked_scatter(lines.answer_mask[:, 1:] != 0, found)
 
 
 def frozen_copy(model: Decoder) -> Decoder:
-    """Return a copy that shares no memory, trains nothing and is in evaluation mode: a reference.
+    """Return a copy to use as a reference: it shares no memory, is in evaluation mode, and none of it trains.
 
     >>> from ftmath.audit import audit_reference
     >>> from ftmath.weights import base_model
@@ -233,119 +297,7 @@ def frozen_copy(model: Decoder) -> Decoder:
     return copied.eval()
 
 
-# ----------------------------------------------------------------------------------------------------- learning manners
-
-THANKS = ", thanks!"
-
-
-def asked(count: int, seed: int) -> list[tuple[str, str]]:
-    """Return requests (`please reverse abc`) and their plain answers, the same for the same seed.
-
-    >>> asked(1, seed=0)
-    [('please reverse nhibba', 'abbihn')]
-    """
-    rng = np.random.default_rng(seed)
-    found = [example("please", rng) for _ in range(count)]
-    return [(prompt, answer.removesuffix(THANKS)) for prompt, answer in found]
-
-
-def polite_pairs(count: int, seed: int) -> list[tuple[str, str, str]]:
-    """Return pairs (prompt, chosen, rejected) of one answer with thanks and without.
-
-    >>> polite_pairs(1, seed=0)
-    [('please reverse nhibba', 'abbihn, thanks!', 'abbihn')]
-    """
-    return [(prompt, answer + THANKS, answer) for prompt, answer in asked(count, seed)]
-
-
-def polite_policy(
-    seed: int = 0, *, steps: int = 80, rate: float = 3e-4, rows: int = 24, device: torch.device | None = None
-) -> Decoder:
-    """Return the base model after it has seen requests, three answers in ten with thanks: where preferences begin.
-
-    At each step two rows in three are requests, the others lines of the base skills.
-
-    >>> model = polite_policy(steps=1, rows=3)
-    >>> sum(parameter.requires_grad for parameter in model.parameters()) > 0
-    True
-    """
-    model = base_model().to(device or torch.device("cpu"))
-    rng, skills = np.random.default_rng(seed), list(SKILLS)
-
-    def loss(step: int) -> Tensor:
-        seen = asked(2 * rows // 3, int(rng.integers(2**31)))
-        lines = [(prompt, answer + THANKS if rng.random() < 0.3 else answer) for prompt, answer in seen]
-        old = [example(skills[int(rng.integers(len(skills)))], rng) for _ in range(rows - len(lines))]
-        drawn = batch(lines + old).to(model.embed.weight.device)
-        return model_loss(model, drawn.ids, drawn.answer_mask)
-
-    train(model, loss, rate_groups(model, {}, rate), steps, label="manners")
-    return model
-
-
-def sorting_rankings(count: int, seed: int) -> list[tuple[str, list[str]]]:
-    """Return rankings of two answers to `sort`: the right one, and one whose first two letters are swapped.
-
-    >>> sorting_rankings(1, seed=0)
-    [('sort qnhibba', ['abbhinq', 'babhinq'])]
-    """
-    rng, found = np.random.default_rng(seed), list[tuple[str, list[str]]]()
-    while len(found) < count:
-        prompt, right = example("sort", rng)
-        if right[0] != right[1]:
-            found.append((prompt, [right, right[1] + right[0] + right[2:]]))
-    return found
-
-
-@torch.no_grad()
-def pair_logprobs(model: Decoder, pairs: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor]:
-    """Return log p of the chosen and of the rejected answers, in nats: two tensors (pairs,).
-
-    >>> chosen, rejected = pair_logprobs(base_model(), [("copy ab", "ab", "ba")])
-    >>> bool(chosen > rejected)
-    True
-    """
-    sides = [batch([(pair[0], pair[side]) for pair in pairs]).to(model.embed.weight.device) for side in (1, 2)]
-    chosen, rejected = (model_logprob(model, side.ids, side.answer_mask) for side in sides)
-    return chosen, rejected
-
-
-@dataclass(frozen=True, slots=True)
-class Manners:
-    """What a policy's sampled answers to requests are: shares, and the mean of log(pi / ref) per answer, in nats.
-
-    `thanks` ends in thanks; `right` is the right answer, with thanks or without; `both` is what the pairs ask for.
-    """
-
-    thanks: float
-    right: float
-    both: float
-    kl: float
-
-
-@torch.no_grad()
-def manners(policy: Decoder, reference: Decoder, count: int = 128, seed: int = 5) -> Manners:
-    """Return what a policy's answers to `count` fresh requests are, one sampled at temperature 1 for each.
-
-    >>> found = manners(base_model(), base_model(), count=8)
-    >>> found.thanks, found.kl
-    (0.0, 0.0)
-    """
-    questions = asked(count, seed)
-    generator = torch.Generator(policy.embed.weight.device).manual_seed(seed)
-    lines, said = roll_out(policy, [prompt for prompt, _ in questions], 1, generator=generator)
-    ours, theirs = (model_logprob(model, lines.ids, lines.answer_mask) for model in (policy, reference))
-    right = [answer for _, answer in questions]
-    return Manners(
-        sum(one.endswith(THANKS) for one in said) / count,
-        sum(one.removesuffix(THANKS) == answer for one, answer in zip(said, right, strict=True)) / count,
-        sum(one == answer + THANKS for one, answer in zip(said, right, strict=True)) / count,
-        float((ours - theirs).mean()) + 0.0,
-    )
-
-
 __all__ = [
-    "Judge", "Manners", "PairsStep", "PolicyStep", "asked", "fit_preferences", "fit_reward_model", "frozen_copy",
-    "improve_policy", "judged", "manners", "pair_logprobs", "polite_pairs", "polite_policy", "roll_out",
-    "sorting_rankings",
+    "Judge", "PairsStep", "PolicySettings", "PolicyStep", "fit_preferences", "fit_reward_model", "frozen_copy",
+    "improve_policy", "judged", "pair_logprobs", "roll_out",
 ]  # fmt: skip

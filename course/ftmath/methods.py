@@ -16,12 +16,12 @@ from ftmath.lora import add_lora
 from ftmath.masks import LanguageModel, model_logprob, model_loss
 from ftmath.memory import Budget, measured, storage_bytes
 from ftmath.model import Decoder
+from ftmath.prefixes import SoftPrompt, add_prefix
 from ftmath.probe import add_head
-from ftmath.prompts import SoftPrompt, add_prefix
 from ftmath.quant import quantise_linears
 from ftmath.shift import ewc, fisher_diagonal, kl_shift, l2_sp
 from ftmath.skills import SKILLS, Batch, Rng, accuracy, batch, example, mixture, probes, retention
-from ftmath.train import Run, Schedule, constant, train
+from ftmath.training import Run, Schedule, constant, train
 from ftmath.weights import base_model
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")

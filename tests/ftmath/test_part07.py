@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from ftmath.align import asked, manners, pair_logprobs, polite_pairs, polite_policy
+from ftmath.align import pair_logprobs
+from ftmath.manners import measure_manners, polite_pairs, polite_policy, polite_requests
 from ftmath.preference import dpo_loss
 from ftmath.reward import best_of_n_kl, optimal_policy, preference_probability
 from ftmath.skills import TASKS
@@ -99,7 +100,7 @@ def test_pairs_differ_by_their_manners_alone():
     for prompt, chosen, rejected in polite_pairs(20, seed=3):
         assert chosen == rejected + ", thanks!"
         assert prompt.split()[0] == "please" in TASKS
-    assert asked(5, seed=1) == asked(5, seed=1) != asked(5, seed=2)
+    assert polite_requests(5, seed=1) == polite_requests(5, seed=1) != polite_requests(5, seed=2)
 
 
 def test_a_few_steps_of_manners_raise_both_answers_and_a_policy_is_no_way_from_itself():
@@ -107,7 +108,7 @@ def test_a_few_steps_of_manners_raise_both_answers_and_a_policy_is_no_way_from_i
     model = polite_policy(steps=6, rows=9, rate=1e-3)
     for before, after in zip(pair_logprobs(base_model(), pairs), pair_logprobs(model, pairs), strict=True):
         assert after.mean() > before.mean() + 1
-    found = manners(model, model, count=8)
+    found = measure_manners(model, model, count=8)
     assert found.kl == 0.0
     assert found.both <= min(found.thanks, found.right)
 

@@ -5,7 +5,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from ftmath.align import fit_preferences, fit_reward_model, frozen_copy, improve_policy, judged, roll_out
+from ftmath.align import (
+    PolicySettings,
+    fit_preferences,
+    fit_reward_model,
+    frozen_copy,
+    improve_policy,
+    judged,
+    roll_out,
+)
 from ftmath.audit import audit_groups
 from ftmath.context import NO_UPDATE, Notes
 from ftmath.device import best_device, describe, fastest_dtype
@@ -13,10 +21,10 @@ from ftmath.masks import answer_only_loss, model_logprob, model_loss, sequence_l
 from ftmath.methods import METHODS, ask, ewc_anchor, fine_tune, kl_anchor, kl_to_base, l2_anchor
 from ftmath.model import Decoder
 from ftmath.preference import dpo_loss, ipo_loss
+from ftmath.prefixes import SoftPrompt, add_prefix
 from ftmath.probe import add_head, features, ridge_probe
-from ftmath.prompts import SoftPrompt, add_prefix
 from ftmath.skills import SKILLS, accuracy, example, mixture, probes
-from ftmath.train import cosine, train
+from ftmath.training import cosine, train
 from ftmath.weights import base_model
 
 TRAINABLE = {
@@ -259,10 +267,10 @@ def test_a_policy_update_raises_the_reward_that_it_is_given(updates: int):
     with torch.no_grad():
         policy.norm.weight.mul_(0.35)
         reference.norm.weight.mul_(0.35)
-    seen = improve_policy(
-        policy, reference, texts, shouting, steps=24, rate=1e-3, prompts_per_step=4, samples=8, updates=updates,
-        mix=0.1,
-    )  # fmt: skip
+    settings = PolicySettings(
+        steps=24, rate=1e-3, prompts_per_round=4, samples_per_prompt=8, updates_per_round=updates, replay_weight=0.1
+    )
+    seen = improve_policy(policy, reference, texts, shouting, settings)
     assert len(seen) == 24 // updates
     assert seen[0].kl == 0.0
     third = len(seen) // 3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ftmath.model import Config
-from ftmath.prompts import SoftPrompt, add_prefix
+from ftmath.prefixes import SoftPrompt, add_prefix
 
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")

@@ -16,7 +16,7 @@ from ftmath.masks import model_logprob, model_loss, token_logprobs
 from ftmath.model import Decoder, generate
 from ftmath.preference import dpo_loss, margin
 from ftmath.skills import EOS, Batch, decode, encode, example, mixture, padded, probes, prompts
-from ftmath.train import train
+from ftmath.training import train
 from ftmath.weights import FOLDER, base_model
 from ftmath.widgets.explorer import Explorer, Frame, Line, Panel, Slider, slider
 

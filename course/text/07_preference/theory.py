@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from ftmath import (
-    asked,
+    PolicySettings,
     base_model,
     batch,
     best_device,
@@ -44,13 +44,14 @@ from ftmath import (
     implicit_reward,
     improve_policy,
     judged,
-    manners,
     margin,
+    measure_manners,
     model_logprob,
     optimal_policy,
     pair_logprobs,
     polite_pairs,
     polite_policy,
+    polite_requests,
     preference_probability,
     ranking_loss,
     sorting_rankings,
@@ -74,7 +75,7 @@ progress(7)
 
 # %%
 reference = frozen_copy(polite_policy(0, device=device))
-start = manners(reference, reference)
+start = measure_manners(reference, reference)
 print(f"sampled answers: {start.thanks:.0%} end in thanks, {start.right:.0%} are right, {start.both:.0%} are both")
 assert start.right > 0.75 and start.both < 0.3
 
@@ -654,7 +655,8 @@ chosen, rejected = (
     (now - then).mean().item()
     for now, then in zip(*(pair_logprobs(m, polite_pairs(128, 200)) for m in (ruined, cpu_reference)))
 )
-after, row = manners(ruined, cpu_reference), next(r for r in RUNS["dpo"] if r["name"] == "DPO, 1e-4" and r["seed"] == 0)
+after = measure_manners(ruined, cpu_reference)
+row = next(r for r in RUNS["dpo"] if r["name"] == "DPO, 1e-4" and r["seed"] == 0)
 print(
     f"now: chosen {chosen:+.1f}, rejected {rejected:+.1f} nats, loss {seen[0].loss:.3f} -> {seen[-1].loss:.3f}, right {after.right:.2f}"
 )
@@ -664,7 +666,7 @@ print(
 assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.right < 0.2 and seen[-1].loss < 0.2
 from ftmath import roll_out
 
-texts = [prompt for prompt, _ in asked(3, 5)]
+texts = [prompt for prompt, _ in polite_requests(3, 5)]
 print(dict(zip(texts, map(repr, roll_out(ruined, texts, 1, temperature=0.0)[1]))))
 
 # %% [markdown]
@@ -862,7 +864,7 @@ assert a > 0 and b > 0 and explained > 0.3
 # **Run one row again**: the first eight rounds without a price, seed 0.
 
 # %%
-questions, hits = dict(asked(48, 300)), []
+questions, hits = dict(polite_requests(48, 300)), []
 
 
 def counts_thanks(prompt, answer):
@@ -871,7 +873,8 @@ def counts_thanks(prompt, answer):
 
 
 policy = frozen_copy(cpu_reference).requires_grad_(True)
-seen = improve_policy(policy, cpu_reference, list(questions), counts_thanks, steps=8, rate=5e-5, beta=0.0)
+settings = PolicySettings(steps=8, rate=5e-5, beta=0.0)
+seen = improve_policy(policy, cpu_reference, list(questions), counts_thanks, settings)
 row = next(r for r in RUNS["policy"] if r["beta"] == 0 and r["seed"] == 0)
 print(f"proxy of eight rounds: now {np.mean([s.reward for s in seen]):.3f}, table {np.mean(row['proxy'][:8]):.3f}")
 print(f"gold: now {np.mean(hits):.3f}, table {np.mean(row['gold'][:8]):.3f}")

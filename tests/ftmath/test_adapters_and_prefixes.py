@@ -5,7 +5,7 @@ import torch
 from ftgrade.catalog import home
 from ftmath.adapters import Bottleneck, add_houlsby, add_pfeiffer
 from ftmath.model import Config, Decoder
-from ftmath.prompts import SoftPrompt, add_prefix
+from ftmath.prefixes import SoftPrompt, add_prefix
 
 P06, P07 = (home().solution(stem) for stem in ("p06_adapter_parameters", "p07_prefix_parameters"))
 SMALL = Config(vocab=17, d_model=12, layers=2, heads=4, kv_heads=2, head_dim=6, d_hidden=20)

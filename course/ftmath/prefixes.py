@@ -1,4 +1,4 @@
-"""Trained inputs: virtual tokens before the embeddings, and prefixes of keys and values in every layer."""
+"""Trained prefixes: vectors before the token embeddings, or keys and values in every layer."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,10 @@ from ftmath.model import Block, Decoder, KVPrefix
 
 
 class SoftPrompt(nn.Module):
-    """A frozen model behind m trained vectors that stand before every sequence (arXiv:2104.08691).
+    """A frozen model with m trained vectors before every sequence's embeddings (arXiv:2104.08691).
 
-    They start as the embeddings of `start` (m,) token ids, which the paper found better than random ones. The logits
-    are those of the real tokens alone: (batch, time, vocab). It holds m d parameters.
+    The vectors start as the embeddings of the token ids `start` (m,); the paper found this better than random vectors.
+    Logits are returned for the real tokens only: (batch, time, vocab). There are m d_model trained parameters.
 
     >>> from ftmath.model import Config
     >>> model = SoftPrompt(Decoder(Config(layers=1)), torch.tensor([65, 66]))
@@ -33,7 +33,7 @@ class SoftPrompt(nn.Module):
         return self.head(self.hidden(ids, attention_mask))
 
     def hidden(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return what the head reads at the real tokens: (batch, time, d_model)."""
+        """Return the head's inputs at the real tokens: (batch, time, d_model)."""
         m = len(self.vectors)
         embeddings = torch.cat([self.vectors.expand(len(ids), -1, -1), self.model.embed(ids)], dim=1)
         mask = None if attention_mask is None else F.pad(attention_mask, (m, 0), value=1)
@@ -41,9 +41,10 @@ class SoftPrompt(nn.Module):
 
 
 def add_prefix(model: Decoder, m: int, generator: torch.Generator | None = None, scale: float = 0.02) -> None:
-    """Give every layer m trained keys and values for each key-value head, and freeze all else (arXiv:2101.00190).
+    """Give each key-value head of every layer m trained keys and values; freeze all else (arXiv:2101.00190).
 
-    Keys are not rotated; the sequence's positions begin at m. It holds 2 L m n_kv d_head parameters.
+    These keys are not rotated, and the positions of the real tokens start at m. There are 2 L m n_kv d_head trained
+    parameters, for L layers with n_kv key-value heads of width d_head.
 
     >>> from ftmath.model import Config
     >>> model = Decoder(Config(layers=2, kv_heads=2))

@@ -1,4 +1,4 @@
-"""One loop for every method, and the record that a run leaves."""
+"""The training loop that every method uses, and the record of a run."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,11 +12,11 @@ from tqdm.auto import tqdm
 from ftmath.memory import Budget
 
 Schedule = Callable[[int, int], float]
-"""From a step and the number of steps to the share of each group's rate."""
+"""A function from a step and the number of steps to a factor that multiplies every group's rate."""
 
 
 def constant(step: int, steps: int) -> float:
-    """Return 1.
+    """Return 1 at every step.
 
     >>> constant(3, 10)
     1.0
@@ -25,7 +25,7 @@ def constant(step: int, steps: int) -> float:
 
 
 def cosine(step: int, steps: int) -> float:
-    """Return half a cosine, from 1 at the first step down to 0 after the last (arXiv:1608.03983, equation 5).
+    """Return a factor that falls as half a cosine from 1 at step 0 to 0 at `steps` (arXiv:1608.03983, equation 5).
 
     >>> cosine(0, 10), cosine(5, 10)
     (1.0, 0.5)
@@ -37,18 +37,18 @@ def train(
     model: nn.Module, loss: Callable[[int], Tensor], groups: Iterable[Any], steps: int, *,
     schedule: Schedule = constant, clip: float = 1.0, label: str = "train",
 ) -> list[float]:  # fmt: skip
-    """Minimise `loss(step)` with AdamW for so many steps; return the loss of each.
+    """Minimise `loss(step)` with AdamW for `steps` steps; return the loss of each step.
 
-    `groups` are the optimizer's, and keep their own rates: the schedule multiplies each. A parameter that gets no
-    gradient at a step is not touched at it, neither by momentum nor by decay. Gradients longer than `clip` are
-    shortened to it.
+    `groups` are the optimizer's parameter groups; the schedule multiplies each group's own rate. A parameter without a
+    gradient at a step doesn't change at that step, neither by momentum nor by decay. If the norm of all gradients
+    together exceeds `clip`, they are scaled down to it.
 
     >>> layer = nn.Linear(1, 1, bias=False)
     >>> found = train(layer, lambda step: layer.weight.square().sum(), layer.parameters(), 50)
     >>> len(found), found[-1] < found[0]
     (50, True)
 
-    Errors: ValueError for a loss that isn't finite: it names the step, and the model is as it was before it.
+    Errors: ValueError for a loss that isn't finite. The message names the step; that step doesn't change the model.
     """
     optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.0)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -61,7 +61,7 @@ def train(
         losses.append(value.item())
         if not math.isfinite(losses[-1]):
             raise ValueError(
-                f"the loss is {losses[-1]} at step {step}: lower the rate, or look for a row without target"
+                f"the loss is {losses[-1]} at step {step}: lower the rate, or look for a row without a target"
             )
         value.backward()
         nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), clip)
@@ -73,10 +73,11 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a run of fine-tuning was and did.
+    """The settings and results of one fine-tuning run.
 
-    `quality` is the accuracy on the task, `retention` that on each base skill, `kl` the mean KL(tuned || base) over
-    the answer positions of the skills' probes, in nats per token; `budget` the bytes of a step.
+    `quality` is the accuracy on the task, and `retention` the accuracy on each base skill. `kl` is the mean
+    KL(tuned || base) over the answer positions of the skills' probes, in nats per token. `budget` holds the bytes of a
+    training step, `trainable` counts the trained parameters.
 
     >>> budget = Budget(weights=4, gradients=4, optimizer=8)
     >>> Run("full", "flip", (0.7, 0.1), 1.0, {"copy": 1.0, "sort": 0.5}, 0.2, 1, budget, 3.0, "cpu").kept

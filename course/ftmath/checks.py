@@ -1,4 +1,4 @@
-"""Run the public examples and invariants of a function's docstring, and say which failed."""
+"""The public checks of a function: the examples and invariants in its docstring."""
 
 import doctest
 import html
@@ -16,7 +16,7 @@ STATUS_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One example that didn't come out: what was run, what should come, what came."""
+    """One failed example or invariant: its source, the expected output, and the actual output."""
 
     kind: str
     source: str
@@ -26,7 +26,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What the public checks say; in a notebook it shows itself, and `print` gives the same words."""
+    """The result of a function's public checks. A notebook displays it as HTML; `print` shows the same text."""
 
     function: str
     name: str
@@ -51,12 +51,12 @@ class CheckResult:
         return "\n".join(lines)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        # nbgrader's validation reads text/plain as a score: full where the public checks pass, else none.
+        # nbgrader's validation reads text/plain as a score: full points if the public checks pass, otherwise 0.
         return {"text/plain": repr(self.points if self.status == "right" else 0.0), "text/html": as_html(self)}
 
 
 class Collector(doctest.DocTestRunner):
-    """A doctest runner that keeps the failures instead of printing them."""
+    """A doctest runner that collects failures instead of printing them."""
 
     def __init__(self) -> None:
         super().__init__(verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
@@ -82,8 +82,8 @@ def check(
 ) -> CheckResult:
     """Run a function's docstring examples and the invariants after its line `Always:`.
 
-    `name` and `points` are those of the graded check that stands here, `hidden` names what grading looks at besides;
-    none of them changes what is run. A function whose body is still `raise NotImplementedError` is not attempted.
+    `name` and `points` belong to the graded check in the same cell, and `hidden` names the hidden inputs that it tests;
+    they are only displayed. A function whose body is still `raise NotImplementedError` counts as not attempted.
 
     >>> def double(x):
     ...     '''Return twice x.
@@ -117,7 +117,7 @@ def check(
 
 
 def failure(text: str, example: doctest.Example, got: str) -> Failure:
-    """Return a failed example in words; those after `Always:` are invariants."""
+    """Return the record of a failed example. An example after the line `Always:` is an invariant."""
     always = re.search(r"^\s*Always:", text, re.MULTILINE)
     position = len("".join(text.splitlines(keepends=True)[: example.lineno]))
     kind = "invariant" if always and position > always.start() else "example"
@@ -126,7 +126,7 @@ def failure(text: str, example: doctest.Example, got: str) -> Failure:
 
 
 def as_html(result: CheckResult) -> str:
-    """Return the result as a small block that follows JupyterLab's theme; never by colour alone."""
+    """Return the result as an HTML block in JupyterLab's theme; no information is in colour alone."""
     glyph, words = STATUS_WORDS[result.status]
     colour = {"right": "#0072B2", "wrong": "#D55E00", "not attempted": "var(--jp-ui-font-color2, #666)"}[result.status]
     counted = "" if result.status == "not attempted" else f" ({result.run - len(result.failures)} of {result.run})"

@@ -1,0 +1,150 @@
+"""The house's laws on the library's imports: which packages it may use, and that its rooms only import downwards.
+
+A room is a file or a folder of `course/ftmath`. The door, `__init__.py`, imports rooms; no room imports it.
+"""
+
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import ftmath
+import pytest
+
+LIBRARY = Path(__file__).parent.parent.parent / "course" / "ftmath"
+PATHS = sorted(LIBRARY.rglob("*.py"))
+HEIGHT_BETWEEN_ROOMS = 5
+HEIGHT_INSIDE = {"exercises": 2, "widgets": 3}
+ORDER = [
+    ("the model and the losses", {"model", "masks", "preference", "reward", "shift"}),
+    ("the methods", {"adapters", "prefixes", "lora", "quant", "groups", "probe"}),
+    ("training and audits", {"training", "audit"}),
+    ("whole runs", {"methods", "align", "manners"}),
+    ("plots", {"plots"}),
+    ("widgets", {"widgets"}),
+]
+"""Some rooms, lowest first. A room may import from its own group and from lower ones, also through other rooms."""
+
+
+def module_of(path: Path) -> str:
+    name = path.relative_to(LIBRARY.parent).with_suffix("").as_posix().replace("/", ".")
+    return name.removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """Return every module that a file imports, also inside functions; `from a import b` counts as both a and a.b."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module
+            assert node.level == 0, f"{path.name} must name the whole module in line {node.lineno}"
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+MODULES = {module_of(path): imports(path) for path in PATHS}
+FILES = {module: names & set(MODULES) for module, names in MODULES.items()}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def rooms() -> dict[str, set[str]]:
+    """Return the rooms that each room imports."""
+    found: dict[str, set[str]] = {}
+    for module in FILES.keys() - {"ftmath"}:
+        here = room_of(module)
+        found.setdefault(here, set()).update({room_of(name) for name in FILES[module] - {"ftmath"}} - {here})
+    return found
+
+
+def inside(room: str) -> dict[str, set[str]]:
+    """Return the files of a folder, without its door, and what each imports of the others."""
+    own = {module for module in FILES if module.startswith(f"ftmath.{room}.")}
+    return {module: FILES[module] & own for module in own}
+
+
+def floors(graph: dict[str, set[str]]) -> dict[str, int]:
+    """Return each node's floor: the length of its longest chain of imports, itself included.
+
+    Errors: CycleError, which names the circle.
+    """
+    found: dict[str, int] = {}
+    for node in TopologicalSorter(graph).static_order():
+        found[node] = 1 + max((found[below] for below in graph[node]), default=0)
+    return found
+
+
+def reached(room: str, graph: dict[str, set[str]]) -> set[str]:
+    """Return every room that a room imports, directly or through others."""
+    found, new = set[str](), graph[room]
+    while new:
+        found |= new
+        new = set[str]().union(*(graph[name] for name in new)) - found
+    return found
+
+
+def wrong_ways(graph: dict[str, set[str]]) -> list[str]:
+    """Return each way from a room of `ORDER` to a room of a higher group."""
+    return [
+        f"{room} reaches {above}, which belongs to {title}"
+        for place, (_, group) in enumerate(ORDER)
+        for room in sorted(group)
+        for title, higher in ORDER[place + 1 :]
+        for above in sorted(higher & reached(room, graph))
+    ]
+
+
+def test_no_file_is_part_of_an_import_circle():
+    assert floors(FILES).keys() == FILES.keys()
+
+
+def test_no_room_imports_the_door():
+    assert [module for module, names in FILES.items() if "ftmath" in names] == []
+
+
+def test_the_longest_chain_of_imports_between_rooms():
+    found = floors(rooms())
+    assert max(found.values()) == HEIGHT_BETWEEN_ROOMS, [room for room in found if found[room] > HEIGHT_BETWEEN_ROOMS]
+
+
+def test_the_longest_chain_of_imports_inside_each_folder():
+    folders = {path.parent.name for path in PATHS if path.parent != LIBRARY}
+    assert {room: max(floors(inside(room)).values()) for room in folders} == HEIGHT_INSIDE
+    assert max(HEIGHT_INSIDE.values()) <= 3
+
+
+def test_imports_between_rooms_point_down():
+    assert wrong_ways(rooms()) == []
+
+
+def test_these_laws_notice_an_import_that_points_up():
+    graph = rooms()
+    graph["model"] = {"skills"}
+    graph["skills"] = {"training"}
+    assert any(line.startswith("model reaches training") for line in wrong_ways(graph))
+    assert max(floors(graph | {"memory": {"device"}}).values()) > HEIGHT_BETWEEN_ROOMS
+    with pytest.raises(CycleError):
+        floors(graph | {"training": {"model"}})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_library_imports_no_stranger(module: str):
+    """With torch, numpy, matplotlib and widgets alone, the course installs in a minute."""
+    allowed = {"torch", "numpy", "matplotlib", "tqdm", "ipywidgets", "anywidget", "traitlets", "IPython", "ftmath"}
+    tops = {name.partition(".")[0] for name in MODULES[module]}
+    assert "ftgrade" not in tops
+    assert tops <= allowed | set(sys.stdlib_module_names)
+
+
+def test_nothing_of_the_library_unpickles():
+    for names in MODULES.values():
+        assert not names & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
+
+
+def test_no_room_has_the_name_of_a_public_function():
+    """`ftmath.check` would be the module or the function, whichever was imported last."""
+    assert set(ftmath.__all__) & {room_of(module) for module in MODULES if module != "ftmath"} == set()
