@@ -3,7 +3,19 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from ftgrade.judging.problem import AnyCase, Case, Difference, Problem, Question, Refusal, Relation, Rng, Value, call, integer
+from ftgrade.judging.problem import (
+    AnyCase,
+    Case,
+    Difference,
+    Problem,
+    Question,
+    Refusal,
+    Relation,
+    Rng,
+    Value,
+    call,
+    integer,
+)
 
 problem = Problem(part="04_parameter_efficient", difficulty=2, importance=4, minutes=45)
 
