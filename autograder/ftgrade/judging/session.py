@@ -2,13 +2,14 @@
 
 import base64
 import contextlib
+import dataclasses
 import itertools
 import json
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-from ftgrade.intake.notebook import Cell, Finding, Submission
+from ftgrade.intake.notebook import Cell
 from ftgrade.judging.report import CellNote
 from ftgrade.sandbox import channel
 from ftgrade.sandbox.channel import Allowance, Answer, Call, Crowded, Lost
@@ -16,6 +17,8 @@ from ftgrade.sandbox.process import Sandbox, Worker
 from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parsed
 
 MAX_NOTE_CHARACTERS = 2_000
+MAX_ALL_PICTURES = 100
+"""How many pictures of all cells together are kept: a judgement with all of them has room in one frame."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -117,7 +120,7 @@ class Session:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
                 return cell, "The cell ended the whole process and was left out."
-        self.notes.sort(key=lambda said: said.number)
+        self.notes = list(within(sorted(self.notes, key=lambda said: said.number)))
         return None
 
     def ask(self, calls: Sequence[Call]) -> list[Answer]:
@@ -182,6 +185,14 @@ def note(cell: Cell, reply: object) -> Iterator[CellNote]:
         yield CellNote(cell.number, printed, error, pictures)
 
 
+def within(notes: list[CellNote]) -> Iterator[CellNote]:
+    """Yield the notes with the first pictures of all."""
+    room = MAX_ALL_PICTURES
+    for one in notes:
+        yield dataclasses.replace(one, pictures=one.pictures[:room])
+        room -= min(room, len(one.pictures))
+
+
 def whole_pictures(claimed: object) -> Iterator[str]:
     """Yield what a reply calls pictures, as far as it looks like PNG within bounds; anyone may have forged it."""
     for text in claimed[:MAX_PICTURES] if isinstance(claimed, list) else []:
@@ -189,15 +200,3 @@ def whole_pictures(claimed: object) -> Iterator[str]:
             data = base64.b64decode(text, validate=True)
             if data.startswith(PNG) and len(data) <= MAX_PICTURE_BYTES:
                 yield base64.b64encode(data).decode()
-
-
-def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], list[Finding]]:
-    """Return the code cells to run, in order, without the graded check cells, and what was odd about them."""
-    code = [cell for cell in submission.cells if cell.kind == "code" and cell.grade_id not in graded]
-    findings = list(submission.findings)
-    claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
-    twice = sorted({name for name in claimed if claimed.count(name) > 1})
-    if twice:
-        words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
-        findings.append(Finding("duplicate-cells", words))
-    return code, findings
