@@ -174,12 +174,17 @@ def candidates(rng: Rng) -> Points:
 def pareto(rng: Rng) -> Iterator[AnyCase]:
     points = candidates(rng)
     yield Case("seven candidates", call("pareto_front", points), pure=True)
-    front = next(iter(points))
-    yield Case("a duplicate on the front", call("pareto_front", points | {"again": points[front]}))
+    first = next(iter(points))
+    yield Case("a duplicate on the front", call("pareto_front", points | {"again": points[first]}))
     quality = int(rng.integers(1, 9)) / 8
     yield Case("equal quality", call("pareto_front", {"one": (quality, 0.5), "two": (quality, 0.25)}))
     yield Case("equal forgetting", call("pareto_front", {"one": (0.5, quality), "two": (0.75, quality)}))
     yield Case("a candidate that forgot nothing", call("pareto_front", {"none": (quality, 0.0), "some": (9.0, 0.5)}))
+    # The least forgetting, the best ratio, the best difference and the best quality: four ranks, four winners.
+    front = {"probe": (1, 1), "bitfit": (16, 2), "lora": (40, 8), "full": (48, 32)}
+    unit = int(rng.integers(1, 9)) / 8
+    scaled = {name: (unit * gained, unit * lost) for name, (gained, lost) in front.items()}
+    yield Case("four on the front", call("pareto_front", scaled))
 
 
 def around(low: float, high: float) -> tuple[float, float, float]:
