@@ -6,241 +6,30 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from ftgrade.problem import AnyCase, Case, Close, Difference, Problem, Question, Refusal, Rng, Written, call, integer
+from ftgrade.problem import (
+    AnyCase,
+    Case,
+    Close,
+    Difference,
+    Problem,
+    Question,
+    Refusal,
+    Rng,
+    Written,
+    builder,
+    call,
+    integer,
+)
 
 problem = Problem(
     part="10_implementation_checklist", difficulty=4, importance=5, minutes=90, written=(Written("order", 1),)
 )
+BUILD = builder(__file__)
 
 Tensor = torch.Tensor
 Spec = dict[str, Any]
 Found = list[tuple[str, str]]
 Rows = list[tuple[str, int]]
-
-
-# ------------------------------------------------------------------------------------------------ what is built there
-
-
-def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
-    """Return what makes an audit's arguments, and what to look at afterwards, from a specification.
-
-    The model has an embedding, blocks with a norm and a linear layer with low-rank factors, and a head. What matches
-    `spec["patterns"]` trains; then each of `spec["faults"]`, a name and a block, is planted. Things that look like a
-    fault and are none are planted the same way. `spec["asks"]` says for which audit it is.
-    """
-    import copy
-    import fnmatch
-
-    import torch
-    from torch import nn
-
-    generator = torch.Generator()
-
-    def numbers(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    class Norm(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(1 + 0.1 * numbers(width))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x / x.square().mean(-1, keepdim=True).add(1e-6).sqrt() * self.weight
-
-    class LowRank(nn.Module):
-        def __init__(self, width: int, rank: int) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(numbers(width, width) / width)
-            self.A, self.B = nn.Parameter(numbers(rank, width)), nn.Parameter(torch.zeros(width, rank).double())
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x @ self.weight.T + x @ self.A.T @ self.B.T
-
-    class Drifting(Norm):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.weight.data.mul_(1 + 1e-6)
-            return super().forward(x)
-
-    class Inner(nn.Module):
-        seen: torch.Tensor
-
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.A = nn.Parameter(numbers(width))
-            self.register_buffer("seen", torch.zeros(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.seen.add_(1)
-            return x * self.A
-
-    class Counted(Norm):
-        """A frozen norm that counts its calls, with a trained part inside that counts its own."""
-
-        calls: torch.Tensor
-
-        def __init__(self, width: int) -> None:
-            super().__init__(width)
-            self.inner = Inner(width)
-            self.register_buffer("calls", torch.zeros(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calls.add_(1)
-            return super().forward(x) + self.inner(x)
-
-    class Block(nn.Module):
-        def __init__(self, width: int, rank: int) -> None:
-            super().__init__()
-            self.norm, self.up = Norm(width), LowRank(width, rank)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + self.up(self.norm(x))
-
-    class Model(nn.Module):
-        def __init__(self, vocab: int, width: int, rank: int, blocks: int, tied: bool) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(vocab, width, _weight=numbers(vocab, width))
-            self.blocks = nn.ModuleList(Block(width, rank) for _ in range(blocks))
-            self.head = nn.Linear(1, 1, bias=False)
-            self.head.weight = self.embed.weight if tied else nn.Parameter(numbers(vocab, width))
-            self.register_buffer("positions", torch.arange(7))
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            x = self.embed(ids)
-            for block in self.blocks:
-                x = block(x)
-            return self.head(x)
-
-    class Pair(nn.Module):
-        def __init__(self, policy: nn.Module, reference: nn.Module) -> None:
-            super().__init__()
-            self.policy, self.reference = policy, reference
-
-    def make(spec: Spec) -> Any:
-        return Model(spec["vocab"], spec["width"], spec["rank"], spec["blocks"], spec["tied"])
-
-    def plant_module(fault: str, block: Any, width: int, rank: int) -> None:
-        """Change what a block is made of."""
-        if fault == "factors missing":
-            block.up = nn.Linear(width, width, bias=False, dtype=torch.float64)
-        elif fault == "unused module":
-            block.spare = LowRank(width, rank)
-        elif fault == "frozen weight drifts":
-            block.norm = Drifting(width)
-        elif fault == "frozen norm counts":
-            block.norm = Counted(width)
-        elif fault.startswith("running mean"):
-            affine = fault != "running mean of a norm without parameters"
-            block.norm = nn.BatchNorm1d(width, affine=affine, dtype=torch.float64)
-        elif fault == "reference with a running mean":
-            block.norm = nn.BatchNorm1d(width)
-        elif fault == "reference with a dropout of zero":
-            block.drop = nn.Dropout(0.0)
-        elif fault == "dropout in a trained part":
-            block.norm = nn.Sequential(block.norm, nn.Dropout(0.5))
-        elif fault == "reference in train mode":
-            block.drop = nn.Dropout(0.1)
-        elif fault == "reference with its dropout off":
-            block.drop = nn.Dropout(0.1).eval()
-        elif fault == "memory shared":
-            # A second parameter over the memory of a factor: no name is shared, every step moves both.
-            block.shadow = nn.Parameter(block.up.B.data[:1])
-
-    def plant_flag(fault: str, block: Any) -> None:
-        """Change what trains in a block."""
-        if fault == "extra trainable" or fault == "gradient zeroed instead":
-            block.up.weight.requires_grad_(True)
-        if fault == "gradient zeroed instead":
-            block.up.weight.register_hook(torch.zeros_like)
-        elif fault in ("norm left on", "flag set as an attribute"):
-            block.norm.weight.requires_grad_(True)
-        if fault == "flag set as an attribute":
-            block.norm.requires_grad = False
-        elif fault == "one factor frozen":
-            block.up.A.requires_grad_(False)
-        elif fault == "reference trainable":
-            block.up.B.requires_grad_(True)
-
-    def optimizer_of(trained: list[Any], faults: dict[str, int], blocks: Any) -> torch.optim.Optimizer:
-        """Return an optimizer with two groups, and what is wrong with it."""
-        if "optimizer of a copy" in faults:
-            trained = copy.deepcopy(trained)
-        first, second = trained[::2], trained[1::2]
-        if "left out of the optimizer" in faults:
-            first = first[1:]
-        if "second group forgotten" in faults:
-            second = []
-        if "frozen in the optimizer" in faults:
-            second = [*second, blocks[faults["frozen in the optimizer"]].norm.weight]
-        rates = (0.0, 0.0) if "rate of zero" in faults else (0.01, 0.16)
-        groups = [{"params": group, "lr": rate} for group, rate in zip((first, second), rates, strict=True) if group]
-        optimizer = torch.optim.SGD(groups or [nn.Parameter(torch.zeros(1))], lr=0.1, weight_decay=0.1)
-        if "twice in the optimizer" in faults:
-            optimizer.param_groups[0]["params"].append(second[0])  # add_param_group would refuse it
-        return optimizer
-
-    def looked_at(model: Any, named: list[tuple[str, Any]]) -> Callable[[], bool]:
-        """Return a function that says whether the model is what it is now."""
-        before = [(p.detach().clone(), p.requires_grad) for _, p in named]
-
-        def untouched() -> bool:
-            now = [(p.detach(), p.requires_grad) for p in model.parameters()]
-            same = [torch.equal(p, old) and flag == was for (p, flag), (old, was) in zip(now, before, strict=True)]
-            return all(same)
-
-        return untouched
-
-    def step_of(
-        model: Any, named: list[tuple[str, Any]], optimizer: torch.optim.Optimizer, vocab: int
-    ) -> tuple[tuple[Any, ...], Callable[[], Any]]:
-        """Return what a step is called with, and what it did."""
-        ids = torch.randint(vocab, (5,), generator=generator)
-        seen = {"losses": 0, "steps": 0}
-
-        def stepped(*_: Any) -> None:
-            seen["steps"] += 1
-
-        def loss_fn(model: Any) -> torch.Tensor:
-            seen["losses"] += 1
-            return model(ids).square().mean()
-
-        def after() -> dict[str, Any]:
-            return seen | {"parameters": [p.detach().clone() for p in model.parameters()]}
-
-        optimizer.register_step_post_hook(stepped)
-        for name, p in named:
-            if p.requires_grad and ".spare." not in name:
-                p.grad = torch.ones_like(p)  # of a step before: zero_grad has something to do
-        return (model, optimizer, loss_fn), after
-
-    def set_up(spec: Spec) -> tuple[tuple[Any, ...], Callable[[], Any]]:
-        generator.manual_seed(spec["seed"])
-        faults, model = dict(spec["faults"]), make(spec)
-        if "reference is the policy" in faults:
-            model = Pair(model, model)
-        elif spec["pair"]:
-            model = Pair(model, make(spec).eval())
-        blocks: Any = (model.reference if spec["pair"] else model).blocks
-        for fault, place in faults.items():
-            plant_module(fault, blocks[place], spec["width"], spec["rank"])
-        if "dropout of its own" in faults:
-            model.drop = nn.Dropout(0.5)
-        named = list(model.named_parameters())
-        for name, parameter in named:
-            parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in spec["patterns"]))
-        for fault, place in faults.items():
-            plant_flag(fault, blocks[place])
-        if "everything frozen" in faults:
-            model.requires_grad_(False)
-        if spec["asks"] == "count":
-            return (model,), looked_at(model, named)
-        if spec["asks"] == "freeze":
-            return (model, spec["patterns"]), looked_at(model, named)
-        optimizer = optimizer_of([p for _, p in named if p.requires_grad], faults, blocks)
-        if spec["asks"] == "optimizer":
-            return (model, spec["patterns"], optimizer), looked_at(model, named)
-        return step_of(model, named, optimizer, spec["vocab"])
-
-    return set_up
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -264,7 +53,7 @@ def spec_of(rng: Rng, asks: str, faults: Sequence[str] = (), **more: Any) -> Spe
         "tied": False,
         "pair": False,
     }
-    return spec | sizes | {"faults": list(zip(faults, places, strict=False))} | more
+    return spec | sizes | {"faults": list(zip(faults, places, strict=True))} | more
 
 
 def pairs(value: Any) -> list[tuple[str, Any]] | None:
@@ -311,7 +100,7 @@ def same_count(expected: Any, got: Any) -> Difference | None:
 
 
 def asked(rng: Rng, words: str, function: str, asks: str, faults: Sequence[str] = (), **more: Any) -> Case:
-    return Case(words, call(function, spec_of(rng, asks, faults, **more), build=workshop))
+    return Case(words, call(function, spec_of(rng, asks, faults, **more), build=BUILD))
 
 
 @problem.check(
@@ -520,7 +309,7 @@ def mine(rng: Rng) -> Question:
         f"with factors up.A ({rank} x {width}) and up.B ({width} x {rank}). What matches {', '.join(patterns)} trains. "
         "How many numbers train?"
     )
-    return Question(words, call("count_parameters", spec, build=workshop), trainable)
+    return Question(words, call("count_parameters", spec, build=BUILD), trainable)
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
