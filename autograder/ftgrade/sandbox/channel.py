@@ -24,8 +24,8 @@ NUMBERS = itertools.count(1)
 class Call:
     """One call of a student's function: plain values in, `backward` to differentiate what comes out.
 
-    `build` is the source of a function for what can't cross as data, such as a model with its optimizer. The other end
-    calls it once, calls what it returns with the plain values, and the student's function with what that returns.
+    `build` is the source of a module for what can't cross as data, such as a model with its optimizer. The other end
+    executes it, calls its function `build` with the plain values, and the student's function with what that returns.
     """
 
     function: str

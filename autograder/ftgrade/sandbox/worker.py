@@ -384,10 +384,10 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def built(source: str) -> Callable[..., Any]:
-    """Return what the one function of a builder's source returns, made anew: two calls share no random generator."""
-    namespace: dict[str, Any] = {}
+    """Return the function `build` of a builder's source, which is executed anew: two calls share nothing in it."""
+    namespace: dict[str, Any] = {"__name__": "builder"}
     exec(builder_code(source), namespace)  # noqa: S102
-    return next(value for value in namespace.values() if isinstance(value, types.FunctionType))()
+    return namespace["build"]
 
 
 @functools.cache
