@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from ftgrade.catalog import home, load
-from ftgrade.sandbox.channel import Raised, Value
 from ftgrade.judging.judge import cases, local
 from ftgrade.judging.problem import call, calls_of
+from ftgrade.sandbox.channel import Raised, Value
 
 CATALOG = home()
 STEM = "p10_freeze_and_mask_audit"
