@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ftgrade.intake.notebook import Cell
+from ftgrade.intake.gate import Clean, clean
+from ftgrade.intake.notebook import MAX_CELL_CHARACTERS, Cell
 
 NotebookCell = dict[str, Any]
 
@@ -81,7 +82,7 @@ def released_cell(cell: Known, mine: Cell | None) -> NotebookCell:
     if mine is None or (cell.kind == "markdown" and mine.source == cell.source):
         return shaped(cell.kind, cell.source, metadata)
     metadata["ftgrade"] = {"number": mine.number}
-    return shaped(cell.kind, mine.source if cell.kind == "code" else fenced(mine.source), metadata)
+    return shaped(cell.kind, shown(mine) if cell.kind == "code" else fenced(shown(mine)), metadata)
 
 
 def placed(cells: Sequence[Cell]) -> Iterator[NotebookCell]:
@@ -89,9 +90,14 @@ def placed(cells: Sequence[Cell]) -> Iterator[NotebookCell]:
     for cell in cells:
         metadata = {"ftgrade": {"number": cell.number}}
         if cell.kind == "code":
-            yield shaped("code", cell.source, metadata)
+            yield shaped("code", shown(cell), metadata)
         else:
-            yield shaped("markdown", fenced(cell.source), metadata)
+            yield shaped("markdown", fenced(shown(cell)), metadata)
+
+
+def shown(cell: Cell) -> Clean:
+    """Return a cell's text as a person sees it: what ran may hold characters that make a line read as another."""
+    return clean(cell.source, MAX_CELL_CHARACTERS)
 
 
 def fenced(text: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 from ftgrade.catalog import home
 from ftgrade.errors import CourseFault
-from ftgrade.intake.notebook import Finding
+from ftgrade.intake.notebook import make_finding
 from ftgrade.judging.bench import Question
 from ftgrade.judging.judges import Judges, Work, deadly
 from ftgrade.judging.report import Judgement, Report, judgement_of, text_of
@@ -143,7 +143,7 @@ def answer(future: Any) -> Judgement:
     except (CourseFault, dask().KilledWorker):
         raise
     except Exception as error:  # whatever it is, this student waits and the class goes on
-        words = Finding("ours", f"A worker could not judge it: {type(error).__name__}: {error}")
+        words = make_finding("ours", f"A worker could not judge it: {type(error).__name__}: {error}")
         return Judgement("ours", findings=(words,))
 
 

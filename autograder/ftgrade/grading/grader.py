@@ -11,7 +11,7 @@ from ftgrade.course import Course
 from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
 from ftgrade.grading.lastrun import LastRun, look_of
 from ftgrade.grading.reports import Reports
-from ftgrade.intake.notebook import Finding, read_bytes
+from ftgrade.intake.notebook import Finding, make_finding, read_bytes
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.bench import Question, code_digest, environment
 from ftgrade.judging.judges import Judges, Work
@@ -58,7 +58,7 @@ class Grader:
         if self.sandbox_name:
             return ()
         words = "Graded without a sandbox: this code could have read and changed files of the grader's machine."
-        return (Finding("unsandboxed", words),)
+        return (make_finding("unsandboxed", words),)
 
     def last(self, stem: str) -> LastRun:
         """Return what the last run noted of a problem's submissions."""
@@ -96,7 +96,7 @@ class Grader:
         except StudentFault as fault:
             return self.reports.put(unreadable(blank, fault.kind, fault.words))
         except OurFault as fault:
-            return self.reports.put(told(blank, Finding("ours", str(fault))))
+            return self.reports.put(told(blank, make_finding("ours", fault)))
         said = json.dumps([finding.words for finding in blank.findings])
         handed_in = key_of({"digest": hashlib.sha256(data).hexdigest(), "said": said})
         last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
@@ -202,7 +202,7 @@ def failed(blank: Report, judgement: Judgement) -> Report:
     (finding,) = judgement.findings
     if finding.kind == CourseFault.__name__:
         raise CourseFault(finding.words)
-    return told(blank, Finding("ours", f"{finding.kind}: {finding.words}"))
+    return told(blank, make_finding("ours", f"{finding.kind}: {finding.words}"))
 
 
 def told(blank: Report, *findings: Finding) -> Report:
@@ -216,13 +216,13 @@ def unreadable(blank: Report, kind: str, words: str) -> Report:
         for check in blank.checks
     )
     return dataclasses.replace(
-        told(blank, Finding(kind, words)), state="unreadable", key=blank.key or kind, checks=checks
+        told(blank, make_finding(kind, words)), state="unreadable", key=blank.key or kind, checks=checks
     )
 
 
 def unloadable(student: str, stem: str, error: GradingError) -> Report:
     """Return the report of a submission whose problem can't be loaded; it isn't stored."""
-    return Report(stem, student, "ours", "", "", 0, (), (Finding("ours", f"{type(error).__name__}: {error}"),))
+    return Report(stem, student, "ours", "", "", 0, (), (make_finding("ours", f"{type(error).__name__}: {error}"),))
 
 
 __all__ = ["Grader", "filled", "key_of", "unloadable"]

@@ -28,7 +28,7 @@ import torch
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault, CourseFault, GradingError, StudentFault
 from ftgrade.intake import notebook
-from ftgrade.intake.notebook import Cell, Finding, Submission
+from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
 from ftgrade.judging import report
 from ftgrade.judging.judge import CheckVerdict, Judging
 from ftgrade.judging.report import Judgement
@@ -74,11 +74,11 @@ class Bench:
             demand_same(judged_by(judging), question.judged_by)
             return self.judged(judging, question, notebook.read(data))
         except StudentFault as fault:
-            return Judgement("unreadable", findings=(Finding(fault.kind, fault.words),))
+            return Judgement("unreadable", findings=(make_finding(fault.kind, fault.words),))
         except Crowded:
             return Judgement("crowded")
         except GradingError as error:
-            return Judgement("fault", findings=(Finding(type(error).__name__, str(error)),))
+            return Judgement("fault", findings=(make_finding(type(error).__name__, error),))
 
     def judged(self, judging: Judging, question: Question, submission: Submission) -> Judgement:
         """Return the judgement on a submission; a fault of the problem or of ours is told as such, and scores 0."""
@@ -98,8 +98,9 @@ class Bench:
                 raise
             except Exception as error:  # whatever it is, this student waits and the class goes on
                 words = f"The grader could not finish: {type(error).__name__}: {error}"
-                return Judgement("ours", findings=(*findings, Finding("ours", words)), cells=submission.cells)
-        findings += [Finding("cell-left-out", f"Cell {number}: {words}") for number, words in session.skipped.items()]
+                return Judgement("ours", findings=(*findings, make_finding("ours", words)), cells=submission.cells)
+        for number, words in session.skipped.items():
+            findings.append(make_finding("cell-left-out", f"Cell {number}: {words}"))
         return Judgement("graded", checks, tuple(findings), tuple(session.notes), submission.cells)
 
 
@@ -137,7 +138,7 @@ def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], 
     claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
     twice = sorted({name for name in claimed if claimed.count(name) > 1})
     words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
-    return code, [Finding("duplicate-cells", words)] if twice else []
+    return code, [make_finding("duplicate-cells", words)] if twice else []
 
 
 def neighbours(judging: Judging, personal: int, verdict: CheckVerdict, statements: list[int]) -> list[Finding]:
@@ -147,7 +148,7 @@ def neighbours(judging: Judging, personal: int, verdict: CheckVerdict, statement
     outcome = verdict.worst.outcomes[0]
     if not any(judging.gives(outcome, seed) for seed in statements if seed != personal):
         return []
-    return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
+    return [make_finding("neighbours-number", "The personal number is that of another statement than this student's.")]
 
 
 # ------------------------------------------------------------------------------------------------------ the process

@@ -22,7 +22,7 @@ from typing import IO
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import OurFault
-from ftgrade.intake.notebook import Finding
+from ftgrade.intake.notebook import make_finding
 from ftgrade.judging.bench import OUT_OF_MEMORY, Question
 from ftgrade.judging.report import DEADLY, Judgement, Report, judgement_of
 from ftgrade.judging.session import Limits
@@ -194,7 +194,7 @@ class Judges:
     def failed(self, fault: OurFault) -> Judgement:
         """Return the judgement where no judge can be started; the next submission tries with a new nursery."""
         self.close()
-        return Judgement("ours", findings=(Finding("ours", str(fault)),))
+        return Judgement("ours", findings=(make_finding("ours", fault),))
 
     def freest(self) -> Judge:
         """Return the judge that holds fewest submissions, ready for one; all are started at once. Raises OurFault."""
@@ -254,7 +254,7 @@ def deadly(how: str) -> Judgement:
         f"Judging this submission {how}, twice. It is set aside until a person has looked at it; "
         "`ftgrade grade --fresh` tries again."
     )
-    return Judgement("ours", findings=(Finding(DEADLY, words),))
+    return Judgement("ours", findings=(make_finding(DEADLY, words),))
 
 
 def spooled(data: bytes) -> IO[bytes]:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ftgrade.intake.gate import NOTHING, Clean, clean
 from ftgrade.intake.notebook import Cell, Finding
 from ftgrade.judging.judge import CheckVerdict, Verdict
 from ftgrade.judging.problem import calls_of
@@ -17,6 +18,7 @@ SCHEMA = 3
 DEADLY = "ended-its-grader"
 """The finding on a submission that isn't judged again: judging it ended the process that judged, more than once."""
 
+UNWRITTEN = "Write the function in its answer cell; run the notebook from the top."
 STATUS_WORDS = {
     "pass": "right",
     "wrong": "wrong",
@@ -45,7 +47,7 @@ class CheckReport:
     passed: int
     cases: int
     case: str = ""
-    words: str = ""
+    words: Clean = NOTHING
     mistake: str = ""
     says: str = ""
     next_step: str = ""
@@ -58,8 +60,8 @@ class CellNote:
     """What one of the student's own cells did: what it printed, how it failed, what it drew (PNG in base64)."""
 
     number: int
-    printed: str = ""
-    error: str = ""
+    printed: Clean = NOTHING
+    error: Clean = NOTHING
     pictures: tuple[str, ...] = ()
 
 
@@ -138,12 +140,15 @@ def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
     """Return the words for a failed check: the case, the difference, the known mistake, one next step."""
     if worst.status == "not-attempted":
         words = f"{unwritten(worst) or verdict.check.of} is not written yet, or its cell is missing or didn't run."
-        return {"words": words, "next_step": "Write the function in its answer cell; run the notebook from the top."}
+        return {
+            "words": clean(words),
+            "next_step": "Write the function in its answer cell; run the notebook from the top.",
+        }
     difference, mistake = worst.difference, verdict.mistake
     ratio = shown(difference.ratio) if difference else None
     return {
         "case": worst.case.words,
-        "words": difference.words if difference else "",
+        "words": clean(difference.words if difference else ""),
         # A difference and a ratio together give the hidden value away: one of them is told.
         "largest": shown(difference.largest) if difference and ratio is None else None,
         "ratio": ratio,
