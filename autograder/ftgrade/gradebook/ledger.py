@@ -122,6 +122,11 @@ class Ledger:
         self.last.save()
         self.engine.dispose()
 
+    def note(self, student: str, trouble: str) -> None:
+        """Note why a submission could not be booked, or that it was; `ftgrade todo` tells of it."""
+        if self.last[student].trouble != trouble:
+            self.last[student] = replace(self.last[student], trouble=trouble)
+
     # ------------------------------------------------------------------------------------------- what stands there
 
     def read(self, connection: Connection, student: str | None = None) -> dict[str, Standing]:

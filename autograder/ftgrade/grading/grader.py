@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course
-from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
+from ftgrade.errors import CourseFault, OurFault, StudentFault
 from ftgrade.grading.lastrun import LastRun, look_of
 from ftgrade.grading.reports import Reports
+from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.notebook import Finding, make_finding, read_bytes
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.bench import Question, code_digest, environment
@@ -73,12 +74,8 @@ class Grader:
 
     def settled(self, student: str, stem: str, fresh: bool) -> Report | Work:
         """Return what `found` does, and a report whatever happens; one that can't be made is not stored."""
-        try:
-            return self.found(student, stem, fresh)
-        except CourseFault:
-            raise
-        except GradingError as error:
-            return unloadable(student, stem, error)
+        found = guarded(lambda: self.found(student, stem, fresh))
+        return unloadable(student, stem, found.words) if isinstance(found, Mishap) else found
 
     def found(self, student: str, stem: str, fresh: bool) -> Report | Work:
         """Return a report that needs no judging, or what there is to judge."""
@@ -116,7 +113,12 @@ class Grader:
         """Return the report that a judgement makes, stored if the problem could be loaded."""
         if judgement.state == "fault":
             return failed(work.blank, judgement)
-        return self.reports.put(filled(work.blank, judgement))
+        made = filled(work.blank, judgement)
+        kept = guarded(lambda: self.reports.put(made))
+        if isinstance(kept, Mishap):
+            words = f"The report could not be stored: {kept.words}"
+            return dataclasses.replace(told(made, make_finding("ours", words)), state="ours")
+        return kept
 
     def open_report(self, path: Path, stem: str, day: str = "") -> Report:
         """Return the report of any notebook file on the published seed, or on a day's; nothing is stored."""
@@ -220,9 +222,9 @@ def unreadable(blank: Report, kind: str, words: str) -> Report:
     )
 
 
-def unloadable(student: str, stem: str, error: GradingError) -> Report:
-    """Return the report of a submission whose problem can't be loaded; it isn't stored."""
-    return Report(stem, student, "ours", "", "", 0, (), (make_finding("ours", f"{type(error).__name__}: {error}"),))
+def unloadable(student: str, stem: str, words: str) -> Report:
+    """Return the report of a submission that could not be looked at; it isn't stored."""
+    return Report(stem, student, "ours", "", "", 0, (), (make_finding("ours", words),))
 
 
 __all__ = ["Grader", "filled", "key_of", "unloadable"]
