@@ -23,8 +23,7 @@ from sqlalchemy import Connection, bindparam, insert, select, text, update
 from traitlets.config import Config
 
 from ftgrade.gradebook import late
-from ftgrade.gradebook.canonical import NotebookCell
-from ftgrade.gradebook.cells import Notebook, document_of, released_cells, score_of
+from ftgrade.gradebook.cells import Notebook, NotebookCell, document_of, released_cells, score_of
 from ftgrade.grading.grader import Grader, key_of
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.report import Report

@@ -14,12 +14,12 @@ from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.notebook import Finding, make_finding, read_bytes
 from ftgrade.intake.quarantine import set_aside
-from ftgrade.judging.bench import Question, code_digest, environment
+from ftgrade.judging.bench import code_digest, environment
 from ftgrade.judging.judges import Judges, Work
-from ftgrade.judging.report import CheckReport, Judgement, Report
+from ftgrade.judging.problem import load_problem
+from ftgrade.judging.report import Brief, CheckReport, Judgement, Limits, Report
 from ftgrade.judging.seeds import hidden_seeds, open_seed, personal_seed, secret_print, statement_seeds
-from ftgrade.judging.session import Limits
-from ftgrade.sandbox.doctor import kept_here, strongest
+from ftgrade.probing.doctor import kept_here, strongest
 
 
 class Grader:
@@ -38,7 +38,7 @@ class Grader:
         self.course = course
         self.limits = limits
         self.judges = judges or Judges(catalog, lambda: strongest(kept_here(), allow_unsandboxed))
-        self.problem = functools.cache(catalog.problem)
+        self.problem = functools.cache(functools.partial(load_problem, catalog))
         self.digest = functools.cache(catalog.digest)
         self.lasts: dict[str, LastRun] = {}
         self.statements: dict[tuple[str, int], bytes] = {}
@@ -106,8 +106,8 @@ class Grader:
         version = self.problem(stem).version
         seeds = hidden_seeds(self.course.secret(), student, stem, version)
         personal = personal_seed(self.course, student, stem, version)
-        question = Question(stem, seeds, personal, self.judged_by(stem), self.limits)
-        return Work(blank, question, data, self.every_statement(stem))
+        brief = Brief(stem, seeds, personal, self.judged_by(stem), self.limits)
+        return Work(blank, brief, data, self.every_statement(stem))
 
     def keep(self, work: Work, judgement: Judgement) -> Report:
         """Return the report that a judgement makes, stored if the problem could be loaded."""
@@ -124,11 +124,11 @@ class Grader:
         """Return the report of any notebook file on the published seed, or on a day's; nothing is stored."""
         blank = dataclasses.replace(self.blank("self-check", stem, b""), secret_print="open")  # noqa: S106
         version = self.problem(stem).version
-        question = Question(
+        brief = Brief(
             stem, [open_seed(stem, version, day)], open_seed(stem, version), self.judged_by(stem), self.limits
         )
         try:
-            work = Work(blank, question, read_bytes(path))
+            work = Work(blank, brief, read_bytes(path))
         except StudentFault as fault:
             return unreadable(blank, fault.kind, fault.words)
         judgement = self.judges.judge(work)

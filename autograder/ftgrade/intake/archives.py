@@ -14,7 +14,7 @@ from typing import IO, Any
 from nbgrader.plugins.zipcollect import ExtractorPlugin
 
 from ftgrade.guard import Mishap, guarded
-from ftgrade.intake.notebook import MAX_FILE_BYTES
+from ftgrade.intake.gate import MAX_FILE_BYTES
 
 MAX_FILES = 2_000
 MAX_BYTES = 500 * 2**20

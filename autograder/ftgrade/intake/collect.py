@@ -25,8 +25,7 @@ from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
-from ftgrade.intake.gate import line
-from ftgrade.intake.notebook import MAX_FILE_BYTES
+from ftgrade.intake.gate import MAX_FILE_BYTES, line
 from ftgrade.moments import moment
 
 PATTERNS = {

@@ -11,7 +11,8 @@ from typing import NewType
 Clean = NewType("Clean", str)
 """Text without lone surrogates, control characters (but line breaks and tabs) and marks that turn its direction."""
 
-MAX_WORDS = 2_000
+MAX_FILE_BYTES = 100 * 2**20  # of a notebook
+MAX_WORDS = 2_000  # characters
 CONTROLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
 ODD = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters
@@ -65,4 +66,4 @@ def safe(text: str) -> str:
     return FORMULA.sub(r"\1'", text)
 
 
-__all__ = ["NOTHING", "Clean", "clean", "line", "safe", "storable"]
+__all__ = ["MAX_FILE_BYTES", "NOTHING", "Clean", "clean", "line", "safe", "storable"]

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ftgrade.errors import StudentFault
-from ftgrade.intake.gate import Clean, clean, line, storable
+from ftgrade.intake.gate import MAX_FILE_BYTES, Clean, clean, line, storable
 
-MAX_FILE_BYTES = 100 * 2**20
 MAX_CELLS = 1_000
 MAX_CELL_CHARACTERS = 100_000
 MAX_ALL_CHARACTERS = 2_000_000

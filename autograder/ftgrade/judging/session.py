@@ -6,11 +6,10 @@ import itertools
 import json
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 
 from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell
-from ftgrade.judging.report import CellNote
+from ftgrade.judging.report import CellNote, Limits
 from ftgrade.sandbox import channel
 from ftgrade.sandbox.channel import Allowance, Answer, Call, Crowded, Lost
 from ftgrade.sandbox.process import Sandbox, Worker
@@ -18,23 +17,6 @@ from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, 
 
 MAX_NOTE_CHARACTERS = 2_000
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one submission may take: processor seconds, and `patience` times as many on the wall.
-
-    A submission that meets the wall, which a neighbour's load may bring near, is judged once more alone. The judge's
-    own part (reading, comparing, describing) has limits too; `judge_wall_seconds` bounds all that is done for one.
-    """
-
-    cell_seconds: float = 10.0
-    call_seconds: float = 5.0
-    submission_seconds: float = 60.0
-    patience: float = 3.0
-    judge_seconds: float = 60.0
-    judge_megabytes: int = 3_000
-    judge_wall_seconds: float = 400.0
 
 
 class Session:
