@@ -1,10 +1,10 @@
 """A judge: the process in which one submission after another becomes a judgement, with an oracle of its own.
 
 Theory of operation. The grader hands over a brief, which names the problem and the seeds, and the bytes that were
-handed in. The judge reads the notebook, runs it in its own sandbox, asks, compares, and puts it all in words. It has one
-thread, so nothing that it keeps (the reference's answers, what each mistake answers) is touched by two at once; and it
-has limits of memory and processor time, beyond which it dies with this submission alone. What it keeps changes how soon
-an answer comes, never which.
+handed in. The judge reads the notebook, runs it in its own sandbox, asks, compares, and puts it all in words. It has
+one thread, so nothing that it keeps (the reference's answers, what each mistake answers) is touched by two at once; and
+it has limits of memory and processor time, beyond which it dies with this submission alone. What it keeps changes how
+soon an answer comes, never which.
 """
 
 import dataclasses
