@@ -23,7 +23,7 @@ from ftgrade.judging.bench import demand_same, judged_by
 from ftgrade.judging.judge import Judging
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.report import DEADLY, Report, judgement_of, text_of
-from ftgrade.sandbox.doctor import kept_here, strongest
+from ftgrade.probing.doctor import kept_here, strongest
 
 pytestmark = pytest.mark.cluster
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: python3 start.py test cluster")
@@ -189,14 +189,14 @@ def test_what_travels_names_nobody_and_holds_no_secret(graders: Graders):
     hand_in(grader, "hermia", RIGHT)
     work = grader.found("hermia", STEM, fresh=False)
     assert isinstance(work, Work)
-    question = text_of(work.question).encode()
-    for data in (question, work.data, work.statements):
+    brief = text_of(work.brief).encode()
+    for data in (brief, work.data, work.statements):
         assert b"hermia" not in data
         assert grader.course.secret().hex().encode() not in data
-    assert cluster.question_of(question) == work.question
+    assert cluster.brief_of(brief) == work.brief
     made = grader.report("hermia", STEM)
     try:
-        nameless = cluster.judged(question, work.data, work.statements)
+        nameless = cluster.judged(brief, work.data, work.statements)
     finally:
         cluster.judges().close()
     assert b"hermia" not in nameless
@@ -207,9 +207,9 @@ def test_a_worker_with_another_checkout_is_refused(graders: Graders):
     grader = graders("other")
     work = grader.found("ada", STEM, fresh=False)
     assert isinstance(work, Work)
-    demand_same(judged_by(Judging(grader.catalog, STEM)), work.question.judged_by)
+    demand_same(judged_by(Judging(grader.catalog, STEM)), work.brief.judged_by)
     with pytest.raises(CourseFault, match="another problem than this machine"):
-        demand_same(judged_by(Judging(home_of_the_tests(), STEM)), work.question.judged_by)
+        demand_same(judged_by(Judging(home_of_the_tests(), STEM)), work.brief.judged_by)
     grader.judges = Judges(home_of_the_tests(), lambda: strongest(kept_here()))
     with pytest.raises(CourseFault, match="another problem than this machine"):
         grader.report("ada", STEM)

@@ -19,10 +19,11 @@ from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging import report
 from ftgrade.judging.bench import Bench
 from ftgrade.judging.judges import Work
+from ftgrade.judging.report import Limits
 from ftgrade.judging.seeds import hidden_seeds, open_seed
-from ftgrade.judging.session import Limits, Session, whole_pictures
+from ftgrade.judging.session import Session, whole_pictures
+from ftgrade.probing.doctor import kept_here, strongest
 from ftgrade.sandbox.channel import Call, Raised, Value, read
-from ftgrade.sandbox.doctor import kept_here, strongest
 from ftgrade.sandbox.process import Sandbox
 
 CATALOG = home()
@@ -293,7 +294,12 @@ def test_what_a_hidden_call_prints_is_dropped_and_what_a_cell_prints_is_kept(gra
 
 
 def test_magics_and_a_notebook_that_imports_its_checks_are_graded_like_any_other(grader: Grader, hand_in: HandIn):
-    extras = ("%matplotlib inline", "!echo hi", "%%time\nx = 1", "from ftmath import check\nimport ftmath.check")
+    extras = (
+        "%matplotlib inline",
+        "!echo hi",
+        "%%time\nx = 1",
+        "from ftmath import check\nimport ftmath.checks\ncheck(1)\nftmath.checks.check(1)",
+    )
     hand_in("ada", STEM, data=with_cells(*extras))
     made = grader.report("ada", STEM)
     assert made.score == 10.0
@@ -358,7 +364,7 @@ def test_a_fault_of_the_problem_is_told_as_such_and_never_as_the_students(
     assert isinstance(work, Work)
     bench = Bench(CATALOG, sandbox)
     monkeypatch.setattr(bench.judging(STEM), "judge", failing)
-    made = grader.keep(work, bench.judge(work.question, work.data))
+    made = grader.keep(work, bench.judge(work.brief, work.data))
     assert (made.state, made.score, made.needs_a_person) == ("ours", 0, True)
     assert "a bug of ours" in made.findings[0].words
     assert grader.report("ada", STEM).score == 10.0, "it's judged again the next time"
