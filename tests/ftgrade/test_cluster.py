@@ -1,7 +1,6 @@
 """A class on a real Dask scheduler with worker processes on this machine (python3 start.py test cluster)."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -58,20 +57,13 @@ Graders = Callable[[str], Grader]
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+def catalog(one_problem: Callable[[str, str], Catalog]) -> Iterator[Catalog]:
     """A checkout with one problem, whose judging one answer can end; it is the home of all that runs here."""
-    root = tmp_path_factory.mktemp("checkout")
-    leaves = home().leaves(STEM)
-    for path in (leaves.source, leaves.solution, leaves.problem, leaves.notebook):
-        goal = root / path.relative_to(home().root)
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, goal)
-    with (root / "autograder" / "problems" / f"{STEM}.py").open("a") as file:
-        file.write(HOLE)
+    made = one_problem(STEM, HOLE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FTGRADE_HOME", str(root))
+        patch.setenv("FTGRADE_HOME", str(made.root))
         patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", str(DEATHS - 1))
-        yield Catalog(root)
+        yield made
 
 
 @pytest.fixture(scope="module")
