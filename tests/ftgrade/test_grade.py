@@ -316,6 +316,15 @@ def test_what_a_cell_draws_is_shown_to_its_student(grader: Grader, hand_in: Hand
     assert report.from_json(report.to_json(made)) == made
 
 
+def test_pictures_of_all_cells_together_are_bounded(grader: Grader, hand_in: HandIn):
+    """A judgement travels in one frame: more pictures than have room in it would end the judge."""
+    draws = "import matplotlib.pyplot as plt\nfor _ in range(4):\n    plt.figure(figsize=(0.2, 0.2))"
+    hand_in("ada", STEM, data=with_cells(*[draws] * 27))
+    made = grader.report("ada", STEM)
+    assert made.score == 10.0
+    assert [len(note.pictures) for note in made.notes][:27] == [4] * 25 + [0] * 2
+
+
 @pytest.mark.parametrize("claimed", [None, 7, "x", ["x", 7, None], ["PHNjcmlwdD4="], [["a"]]])
 def test_a_picture_that_is_none_is_dropped(claimed: object):
     assert list(whole_pictures(claimed)) == []
