@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/cluster.py [--stem p03] [--submissions 400] [--workers 2]
 
-The first run starts the workers' sandboxes and isn't counted; the second judges everything afresh. CPU is that of whole
+The first run starts the workers' judges and isn't counted; the second judges everything afresh. CPU is that of whole
 process trees, students' processes included. Then what a submission weighs on its way and in the store, and what
 booking it and its feedback page cost in this process.
 """
@@ -13,25 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from statistics import median
 
 import psutil
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
+from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
-from ftgrade.grading.cluster import grade_class, to_bytes
-from ftgrade.grading.grader import Course, Grader, Work
-from ftgrade.grading.grader import grade_class as grade_here
-from ftgrade.judging import report
+from ftgrade.grading.grader import Grader
+from ftgrade.grading.run import grade_class
+from ftgrade.judging.judges import Judges, Work
+from ftgrade.judging.report import text_of
+from ftgrade.pages.feedback import page_maker
+from ftgrade.probing.doctor import kept_here, strongest
 from tqdm import tqdm
 
 PORT = 18_786
 
 
 @contextlib.contextmanager
-def running(*words: str) -> Iterator[psutil.Process]:
+def running(*words: str) -> Generator[psutil.Process]:
     """Run one of Dask's commands; give its process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -71,10 +74,9 @@ def weights(grader: Grader, stem: str) -> Iterator[tuple[str, float]]:
     """Yield what a submission weighs, in bytes: handed in, on its way, on its way back, stored."""
     students = grader.course.students(stem)[:50]
     work = [found for student in students if isinstance(found := grader.found(student, stem, True), Work)]
-    stored = [grader.stored(student, stem) for student in students]
     yield "notebook", median(grader.course.notebook(student, stem).stat().st_size for student in students)
-    yield "to a worker", median(len(to_bytes(one)) for one in work)
-    yield "back", median(len(report.to_json(one).encode()) for one in stored if one)
+    yield "to a worker", median(len(text_of(one.brief).encode()) + len(one.data) for one in work)
+    yield "back", median(len(text_of(grader.judges.judge(one)).encode()) for one in work)
     yield "stored report", median(grader.course.report_path(student, stem).stat().st_size for student in students)
 
 
@@ -82,10 +84,10 @@ def booked(catalog: Catalog, stem: str, root: Path, count: int) -> Iterator[tupl
     """Yield what booking and the feedback page of a submission cost and weigh, in a class of its own."""
     grader = Grader(catalog, Course(root))
     hand_in(catalog, stem, grader, count)
-    reports = list(grade_here(grader, [stem], 2))
+    reports = list(grade_class(grader, [stem]))
     book = Book(grader.course)
-    book.demand_released(stem)
-    with book.ledgers([stem]) as ledgers:
+    book.demand_released(grader, stem)
+    with book.ledgers(grader, [stem], page_maker()) as ledgers:
         start = time.process_time()
         for one in tqdm(reports, desc="booking"):
             ledgers.book(one)
@@ -109,16 +111,17 @@ def main() -> None:
     many = ("--nworkers", str(arguments.workers), "--nthreads", "1", "--no-dashboard", "--local-directory")
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        grader = Grader(catalog, Course(root / "course"))
+        judges = Judges(catalog, lambda: strongest(kept_here()), arguments.workers)
+        grader = Grader(catalog, Course(root / "course"), judges)
         stack.callback(grader.close)
         hand_in(catalog, stem, grader, count)
         scheduler = stack.enter_context(running("scheduler", "--host", "127.0.0.1", "--port", str(PORT)))
         workers = stack.enter_context(running("worker", address, *many, str(root / "dask")))
-        for _ in tqdm(grade_class(grader, [stem], address), desc="warming up", total=count):
+        for _ in tqdm(grade_class(grader, [stem], scheduler=address), desc="warming up", total=count):
             pass
         who = {"scheduler": scheduler, "workers, with students": workers}
         before, mine, start = {name: seconds(one) for name, one in who.items()}, time.process_time(), time.monotonic()
-        for _ in tqdm(grade_class(grader, [stem], address, fresh=True), desc="cluster", total=count):
+        for _ in tqdm(grade_class(grader, [stem], fresh=True, scheduler=address), desc="cluster", total=count):
             pass
         wall = time.monotonic() - start
         spent = {name: seconds(one) - before[name] for name, one in who.items()}
@@ -126,18 +129,20 @@ def main() -> None:
         memory = {name: megabytes(one) for name, one in who.items()}
         memory["master"] = psutil.Process().memory_full_info().pss / 2**20
         start = time.monotonic()
-        for _ in tqdm(grade_class(grader, [stem], address), desc="stored", total=count):
+        for _ in tqdm(grade_class(grader, [stem], scheduler=address), desc="stored", total=count):
             pass
         again = time.monotonic() - start
-        grader.sandbox.start()
+        judges.start()
+        for judge in judges.judges:
+            judge.demand_ready()
         start = time.monotonic()
-        for _ in tqdm(grade_here(grader, [stem], arguments.workers, fresh=True), desc="local", total=count):
+        for _ in tqdm(grade_class(grader, [stem], fresh=True), desc="local", total=count):
             pass
         local = time.monotonic() - start
         weighed = dict(weights(grader, stem))
         further = list(booked(catalog, stem, root / "booked", min(count, 40)))
     print(f"\n{stem}, {count} submissions: {count / wall:.0f} a second on {arguments.workers} workers of a cluster,")
-    print(f"{count / local:.0f} by {arguments.workers} threads without one, {count / again:.0f} from stored reports")
+    print(f"{count / local:.0f} by {arguments.workers} judges without one, {count / again:.0f} from stored reports")
     for name, one in spent.items():
         print(f"{name:<24}{one / count * 1000:>8.1f} ms CPU a submission{memory[name]:>8.0f} MB")
     for name, size in weighed.items():

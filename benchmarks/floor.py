@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as _  # noqa: F401  # pyright: ignore[reportUnusedImport]
-import torch._dynamo
+import torch._dynamo  # pyright: ignore[reportUnusedImport]
 from ftgrade.sandbox import worker
 
 

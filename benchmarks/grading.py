@@ -34,13 +34,19 @@ from typing import Any
 
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
+from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.ledger import Ledger
-from ftgrade.gradebook.steps import grader_of
-from ftgrade.grading.grader import Course, Session, answer_cells, grade_class
+from ftgrade.grading.grader import Grader
+from ftgrade.grading.run import grade_class
 from ftgrade.intake.notebook import read_file
+from ftgrade.judging.bench import answer_cells
 from ftgrade.judging.judge import Judging, cases
+from ftgrade.judging.judges import Judges
 from ftgrade.judging.problem import Close, Refusal, Relation, calls_of, integer
+from ftgrade.judging.report import Limits
+from ftgrade.judging.session import Session
+from ftgrade.pages.feedback import page_maker
 from ftgrade.probing.doctor import kept_here, strongest
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.channel import Value
@@ -77,9 +83,13 @@ def read(text):
     return decode(json.loads(text))
 
 def builder(source):
-    names = {}
-    exec(source, names)
+    names = {"__name__": "builder"}
+    exec(code_of(source), names)
     return names["build"]
+
+@functools.cache
+def code_of(source):
+    return compile(source, "<builder>", "exec")
 """
 
 
@@ -270,7 +280,7 @@ def session(judging: Judging, sandbox: Sandbox, text: str) -> Generator[Session]
     path = new_folder() / "submission.ipynb"
     path.write_text(text, "utf-8")
     cells, _ = answer_cells(read_file(path), {check.name for check in judging.problem.judged})
-    with Session(sandbox, cells, judging.problem.call_seconds) as opened:
+    with Session(sandbox, cells, Limits()) as opened:
         yield opened
 
 
@@ -324,9 +334,9 @@ def stock_form(root: Path, stem: str, text: str) -> str:
     return json.dumps(document | {"cells": mine + released[names.index("decoder") :]})
 
 
-def tree_seconds(sandbox: Sandbox) -> float:
-    """Return the CPU seconds of a sandbox's processes and of all that they have buried."""
-    waiting, ticks = [sandbox.process.pid] if sandbox.process else [], 0
+def tree_seconds(judges: Judges) -> float:
+    """Return the CPU seconds of judges and their sandboxes, and of all processes that these have buried."""
+    waiting, ticks = [judges.nursery.program.process.pid] if judges.nursery else [], 0
     while waiting:
         pid = waiting.pop()
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -335,26 +345,27 @@ def tree_seconds(sandbox: Sandbox) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def our_seconds(catalog: Catalog, stem: str, count: int, workers: int) -> tuple[float, float]:
+def our_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> tuple[float, float]:
     """Return our CPU seconds for each further submission: to grade it, and to write its page.
 
     To grade it is reading, walls, cells, calls, judging, the stored report, the gradebook and autograded/.
     """
     root = new_folder()
     course = Course(root)
-    grader, book = grader_of(root), Book(course)
-    book.demand_released(stem)
+    judges = Judges(catalog, lambda: strongest(kept_here()), at_once)
+    grader, book = Grader(catalog, course, judges), Book(course)
+    book.demand_released(grader, stem)
     spent, shown = list[float](), list[float]()
     for group in ("first", "second", "third", "fourth"):
         if (root / "submitted").exists():
             (root / "submitted").rename(root / f"before-{group}")
         for student, text in submissions(catalog, stem, count):
             hand_in(root, stem, f"{group}-{student}", text)
-        with book.ledgers([stem]) as ledgers, timed(Ledger, "show") as pages:
-            start = time.process_time() + tree_seconds(grader.sandbox)
-            for report in grade_class(grader, [stem], workers):
+        with book.ledgers(grader, [stem], page_maker()) as ledgers, timed(Ledger, "show") as pages:
+            start = time.process_time() + tree_seconds(judges)
+            for report in grade_class(grader, [stem]):
                 ledgers.book(report)
-            taken = time.process_time() + tree_seconds(grader.sandbox) - start
+            taken = time.process_time() + tree_seconds(judges) - start
         shown.append(sum(pages) / count)
         spent.append(taken / count - shown[-1])
     grader.close()
@@ -390,10 +401,10 @@ def private_bytes(catalog: Catalog, stem: str) -> int:
     return int(text.partition("Private_Dirty:")[2].split()[0]) * 1024
 
 
-def floor_seconds(catalog: Catalog, stem: str, count: int, workers: int) -> float:
+def floor_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> float:
     """Return the CPU seconds of a bare child that runs the cells and makes the hidden calls.
 
-    As many run at once as there are workers of ours: neighbours on one processor slow each other down.
+    As many run at once as there are judges of ours: neighbours on one processor slow each other down.
     """
     judging = Judging(catalog, stem)
     calls = [
@@ -410,7 +421,7 @@ def floor_seconds(catalog: Catalog, stem: str, count: int, workers: int) -> floa
     path = root / "work.json"
     path.write_text(json.dumps(work))
     command = [sys.executable, str(Path(__file__).with_name("floor.py")), str(path)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(workers)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(at_once)]
     return mean(float(process.communicate()[0]) for process in running)
 
 
@@ -447,7 +458,7 @@ def measure() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stems", nargs="*", default=["p03"])
     parser.add_argument("--submissions", type=int, default=6)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of ours; stock grades one at a time")
+    parser.add_argument("--judges", type=int, default=os.cpu_count() or 1, help="of ours; stock grades one at a time")
     parser.add_argument("--class-of", type=int, default=0)
     parser.add_argument("--otter", metavar="PROGRAM", help="otter-grader's program, in an environment that has torch")
     arguments = parser.parse_args()
@@ -458,8 +469,8 @@ def measure() -> None:
         stem = catalog.stem(name)
         count = 2 + arguments.submissions
         stock, stock_page, given = stock_seconds(catalog, stem, 2, count)
-        ours, our_page = our_seconds(catalog, stem, CLASS, arguments.workers)
-        floor, private = floor_seconds(catalog, stem, CLASS, arguments.workers), private_bytes(catalog, stem) / 2**20
+        ours, our_page = our_seconds(catalog, stem, CLASS, arguments.judges)
+        floor, private = floor_seconds(catalog, stem, CLASS, arguments.judges), private_bytes(catalog, stem) / 2**20
         tqdm.write(
             f"{stem[:3]:<8} {stock:<8.3f} {ours:<8.4f} {stock / ours:<11.1f} {floor:<8.4f} {ours / floor:<11.2f} "
             f"{stock_page:<12.3f} {our_page:<7.4f} {private:.1f} MiB"

@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/whole_course.py [--students 1000] [--problems p01 p02 …]
 
-Every student hands in every problem: right answers in several people's words, and wrong ones. `ftgrade grade`
-runs on all of it, one problem after the other, as an instructor would run it; what is printed for each quarter of a
-problem's students is the rate, how busy the cores were, and the memory of the grader and of its sandbox. Then the
-command runs again on what hasn't changed.
+Every student hands in every problem: right answers in several people's words, and wrong ones. `ftgrade grade` runs on
+all of it, one problem after the other, as an instructor would run it. For each quarter of a problem's students it
+prints the rate, how busy the cores were, and the memory of the grader and that of its judges and their sandboxes. Then
+the command runs again on what hasn't changed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.grading.grader import Course
+from ftgrade.course import Course
 from tqdm import tqdm
 
 QUARTERS = 4
@@ -73,7 +73,7 @@ def watched(root: Path, stem: str, students: int) -> None:
                 rate = students / QUARTERS / (now - since)
                 tqdm.write(
                     f"{stem[:3]}  quarter {quarter}  {rate:6.1f}/s  cores {busy:4.0%}  "
-                    f"grader {own:5.0f} MiB  sandbox {below:5.0f} MiB"
+                    f"grader {own:5.0f} MiB  judges {below:5.0f} MiB"
                 )
                 since, ticks, quarter = now, worked, quarter + 1
     tqdm.write(f"{stem[:3]}  whole command {time.monotonic() - start:.1f} s")
