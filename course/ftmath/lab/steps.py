@@ -81,20 +81,22 @@ def targets_of(ids: Tensor) -> Tensor:
     return F.pad(ids[:, 1:], (0, 1), value=UNSEEN)
 
 
-def plain_loss(model: Decoder, ids: Tensor) -> Tensor:
-    """Return the mean loss over all tokens, in nats: all logits at once, in 32 bits, as most loops compute it."""
+def plain_loss(model: Decoder, ids: Tensor, targets: Tensor | None = None) -> Tensor:
+    """Return the mean loss over the targets (default: all), in nats: all logits at once, in 32 bits, as in most loops."""
+    targets = targets_of(ids) if targets is None else targets
     logits = model(ids)
-    return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets_of(ids).flatten(), ignore_index=UNSEEN)
+    return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.flatten(), ignore_index=UNSEEN)
 
 
-def chunked_loss(model: Decoder, ids: Tensor, chunks: int) -> Tensor:
+def chunked_loss(model: Decoder, ids: Tensor, chunks: int, targets: Tensor | None = None) -> Tensor:
     """Return `plain_loss` without ever holding all logits: each chunk's are computed again in the backward pass.
 
     >>> model, ids = Decoder(Config(layers=1)), torch.arange(32)[None]
     >>> torch.allclose(chunked_loss(model, ids, 4), plain_loss(model, ids))
     True
     """
-    hidden, targets = model.hidden(ids).flatten(0, 1), targets_of(ids).flatten()
+    targets = (targets_of(ids) if targets is None else targets).flatten()
+    hidden = model.hidden(ids).flatten(0, 1)
 
     def piece(vectors: Tensor, wanted: Tensor) -> Tensor:
         return F.cross_entropy(model.head(vectors).float(), wanted, ignore_index=UNSEEN, reduction="sum")
@@ -104,7 +106,7 @@ def chunked_loss(model: Decoder, ids: Tensor, chunks: int) -> Tensor:
         part = checkpoint(piece, vectors, wanted, use_reentrant=False)
         assert isinstance(part, Tensor)
         total = total + part
-    return total / (ids.shape[0] * (ids.shape[1] - 1))
+    return total / (targets != UNSEEN).sum()
 
 
 def token_scores(model: Decoder, ids: Tensor) -> Tensor:
