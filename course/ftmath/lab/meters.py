@@ -129,6 +129,7 @@ def card_course(device: torch.device, run: Callable[[Callable[[str], None]], obj
     """
     begin = torch.cuda.memory_allocated(device)
     marks: dict[str, int] = {}
+    start = time.time_ns() // 1000
     torch.cuda.memory._record_memory_history(context=None, max_entries=200_000)  # pyright: ignore
     try:
         run(lambda name: marks.setdefault(name, time.time_ns() // 1000))
@@ -139,7 +140,7 @@ def card_course(device: torch.device, run: Callable[[Callable[[str], None]], obj
     events = found["device_traces"][device.index or 0]
     course, times, now = [begin], [0], begin
     for event in events:
-        if event["action"] in ("alloc", "free_completed"):
+        if event["action"] in ("alloc", "free_completed") and event.get("time_us", start) >= start:
             now += event["size"] if event["action"] == "alloc" else -event["size"]
             course.append(now)
             times.append(event.get("time_us", 0))

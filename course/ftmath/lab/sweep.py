@@ -123,9 +123,12 @@ def measure_memory(record: Record, budget: Budget, device: torch.device, setups:
             for setup in group:
                 record.skip("memory", setup.name, "out of time")
         elif device.type == "cuda":
-            with default_type(torch.bfloat16):
-                for found in measured_on_card(group, device, SHAPES[shape], method, budget):
-                    keep(record, found)
+            try:
+                with default_type(torch.bfloat16):
+                    for found in measured_on_card(group, device, SHAPES[shape], method, budget):
+                        keep(record, found)
+            except RuntimeError as error:  # another group may still fit
+                record.skip("memory", f"the rest of {shape} {method}", f"{type(error).__name__}: {str(error)[:120]}")
         else:
             for setup in group:
                 keep(record, finding(setup, {"counted": counted(setup).peak}))
@@ -159,6 +162,8 @@ def measured_on_card(
             yield finding(setup, card_peak(device, lambda: step(loss, optimizer)))  # noqa: B023
         except torch.cuda.OutOfMemoryError:
             yield finding(setup, None, "out of memory")
+        except RuntimeError as error:
+            yield finding(setup, None, f"{type(error).__name__}: {str(error)[:120]}")
         optimizer.zero_grad(set_to_none=True)
         del loss, extra
         free_all()
