@@ -1,6 +1,7 @@
 """What `python3 start.py lab` runs: predict, measure, print the tables, and with `--record` write the card's file."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ftmath.device import best_device, describe
-from ftmath.lab.cards import FOLDER, Budget, Record, slug
+from ftmath.lab.cards import FOLDER, Budget, Record, combined, slug, written
 from ftmath.lab.ladder import measure_ceilings, measure_peers, measure_speed
 from ftmath.lab.recipes import measure_one_model
 from ftmath.lab.sweep import measure_fits, measure_memory, measure_timeline, setups_for
@@ -21,7 +22,7 @@ PARTS: dict[str, tuple[float, Part]] = {
     "fits": (35, lambda record, budget, device, toy: measure_fits(record, budget, device)),
     "speed": (110, measure_speed),
     "peers": (25, measure_peers),
-    "one_model": (215, measure_one_model),
+    "one_model": (235, measure_one_model),
 }
 """Each part, and the most seconds that it may take; the most telling first."""
 
@@ -37,13 +38,25 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="another folder for the record")
     parser.add_argument("--budget-seconds", type=float, default=450, help="the most seconds that a run may take")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some parts of {','.join(PARTS)}")
+    parser.add_argument("--join", type=Path, nargs=2, metavar="FILE", help="two records of one card to be written as one")
     parser.add_argument("--toy", action="store_true", help="small sizes, as on a CPU")
     return parser.parse_args(words)
+
+
+def join(first: Path, second: Path, folder: Path) -> int:
+    """Write two records of one card as one."""
+    found = combined(*(json.loads(path.read_text("utf-8")) for path in (first, second)))
+    path = folder / f"{slug(found['card'])}.json"
+    written(found, path)
+    say(f"written: {path}")
+    return 0
 
 
 def main(words: list[str]) -> int:
     """Run the parts that were asked for within the budget."""
     asked = arguments(words)
+    if asked.join:
+        return join(*asked.join, asked.folder)
     parts = [part for part in asked.only.split(",") if part]
     odd = [part for part in parts if part not in PARTS]
     if odd:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import tempfile
@@ -69,6 +68,16 @@ def surroundings(device: torch.device) -> dict[str, Any]:
     return found
 
 
+def written(data: dict[str, Any], path: Path) -> None:
+    """Write a record, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, indent=1, sort_keys=True, default=float)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text + "\n")
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
+
+
 class Record:
     """What was found so far; `add` puts a finding into a section, and writes the file if there is one.
 
@@ -99,15 +108,9 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        """Write the file, whole or not at all."""
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.data, indent=1, sort_keys=True, default=float)
-        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.chmod(file.name, 0o644)
-        Path(file.name).replace(self.path)
+        """Write the file if there is one."""
+        if self.path is not None:
+            written(self.data, self.path)
 
 
 class Budget:
@@ -151,5 +154,5 @@ def combined(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "FOLDER", "PEERS", "SCHEMA", "SECTIONS", "Budget", "Record", "combined", "peak_of", "recorded_cards", "slug",
-    "surroundings", "version_of",
+    "surroundings", "version_of", "written",
 ]  # fmt: skip
