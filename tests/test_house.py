@@ -49,7 +49,7 @@ LIBRARY_FLOORS = [
     {"weights", "lora", "adapters", "prompts", "quant", "probe", "groups", "context", "smollm"},
     {"memory", "train", "audit", "pretrain", "choose"},
     {"methods", "align"},
-    {"plots", "widgets", "exercises"},
+    {"plots", "widgets", "exercises", "lab"},
 ]
 ENGINE = sorted((ROOT / "autograder" / "ftgrade").rglob("*.py"))
 LIBRARY = sorted((ROOT / "course" / "ftmath").rglob("*.py"))

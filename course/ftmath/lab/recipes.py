@@ -32,6 +32,7 @@ from ftmath.smollm import cache_folder, smollm2
 from ftmath.train import train
 from ftmath.weights import base_model
 
+TOYS = tuple(animal for animal in ANIMALS if animal not in ("deer", "fox"))  # an s makes each of these many
 NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Ida")
 Pair = tuple[str, str]
 Rng = np.random.Generator
@@ -65,12 +66,12 @@ def a_list(rng: Rng) -> Pair:
 
 def a_story(rng: Rng) -> Pair:
     a, b = numbers(rng, 2, 20)
-    who, what = str(rng.choice(NAMES)), str(rng.choice(ANIMALS))
+    who, what = str(rng.choice(NAMES)), str(rng.choice(TOYS))
     return f"{who} has {a} toy {what}s and gets {b} more. How many are that?", str(a + b)
 
 
 def a_riddle(rng: Rng) -> Pair:
-    who, what = str(rng.choice(NAMES)), str(rng.choice(ANIMALS))
+    who, what = str(rng.choice(NAMES)), str(rng.choice(TOYS))
     return f"{who} has some toy {what}s and gets {numbers(rng, 1, 20)[0]} more. How many are that?", "unknown"
 
 
