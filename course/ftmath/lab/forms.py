@@ -102,6 +102,7 @@ def predicted(setup: Setup, config: Config | None = None) -> Peak:
     unfolded = 17 * d * config.d_hidden + tokens * (2 * config.d_hidden + 2 * d) if setup.method == "QLoRA" else 0
     passing = max(tokens * (4 * config.d_hidden + 2 * d), unfolded)
     later = 2 * (linear_parameters(config) // config.layers - d * config.d_hidden) + (0 if config.tied else head)
+    inputs = 2 * d * tokens
     pieces = setup.chunks > 1
     moments = {
         "loss": {
@@ -120,7 +121,7 @@ def predicted(setup: Setup, config: Config | None = None) -> Peak:
             "activations": blocks + (block if setup.checkpointing else 0), "gradients": head, "passing": passing,
         },
         "first block": {"activations": block, "gradients": max(0, trained - later), "passing": passing},
-        "embedding": {"gradients": trained, "passing": (2 * head if config.tied else 0) + 2 * d * tokens},
+        "embedding": {"gradients": trained, "passing": max(2 * head, head + inputs) if config.tied else inputs},
     }  # fmt: skip
     return Peak(stays(setup, config), moments)
 
