@@ -38,14 +38,16 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="another folder for the record")
     parser.add_argument("--budget-seconds", type=float, default=450, help="the most seconds that a run may take")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some parts of {','.join(PARTS)}")
-    parser.add_argument("--join", type=Path, nargs=2, metavar="FILE", help="two records of one card to be written as one")
+    parser.add_argument(
+        "--join", type=Path, nargs=2, metavar="FILE", help="two records of one card to be written as one"
+    )
     parser.add_argument("--toy", action="store_true", help="small sizes, as on a CPU")
     return parser.parse_args(words)
 
 
 def join(first: Path, second: Path, folder: Path) -> int:
     """Write two records of one card as one."""
-    found = combined(*(json.loads(path.read_text("utf-8")) for path in (first, second)))
+    found = combined(json.loads(first.read_text("utf-8")), json.loads(second.read_text("utf-8")))
     path = folder / f"{slug(found['card'])}.json"
     written(found, path)
     say(f"written: {path}")
@@ -56,7 +58,7 @@ def main(words: list[str]) -> int:
     """Run the parts that were asked for within the budget."""
     asked = arguments(words)
     if asked.join:
-        return join(*asked.join, asked.folder)
+        return join(asked.join[0], asked.join[1], asked.folder)
     parts = [part for part in asked.only.split(",") if part]
     odd = [part for part in parts if part not in PARTS]
     if odd:

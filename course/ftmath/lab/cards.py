@@ -1,4 +1,4 @@
-"""A record of what a card did: one JSON file a card, written whole after each measurement, read back by the notebooks."""
+"""A record of what a card did: one JSON file a card, written whole after each measurement, read by the notebooks."""
 
 import importlib.metadata
 import json
@@ -51,7 +51,7 @@ def version_of(package: str) -> str:
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """Return what a run depends on: the card, its memory, versions. No date, so that the same run gives the same file."""
+    """Return what a run depends on: the card, its memory, versions. No date: it would change a file and no finding."""
     found: dict[str, Any] = {
         "card": "cpu", "python": platform.python_version(), "torch": torch.__version__, "numpy": version_of("numpy"),
         "libraries": {name: version_of(name.replace("_", "-")) for name in PEERS},
@@ -81,8 +81,7 @@ def written(data: dict[str, Any], path: Path) -> None:
 class Record:
     """What was found so far; `add` puts a finding into a section, and writes the file if there is one.
 
-    Sections hold lists. A file that is there and of the same card is gone on with: a section that is begun anew replaces
-    the old one.
+    Sections hold lists. A file of the same card is continued: a section that is begun anew replaces the old one.
     """
 
     def __init__(self, device: torch.device, path: Path | None, say: Callable[[str], object] = print) -> None:

@@ -82,8 +82,8 @@ def predicted(setup: Setup, config: Config | None = None) -> Peak:
     - *loss*: the logits' copies (`loss_bytes`), beside all that the blocks kept. Chunks hand on the gradient of the
       head's input (2 d a token) and add to the gradient of the head.
     - *final norm*: its input in 32 bits, that one's gradient, and four products on the way (4 d a token each).
-    - *last block*: with checkpointing it's computed again. The worst is the MLP's product: its gradient and those of its
-      factors (2 f each) where the product itself (2 f) is no more, and the gradient that goes around (2 d).
+    - *last block*: with checkpointing it's computed again. The worst is the MLP's product: its gradient and those of
+      its factors (2 f each) where the product itself (2 f) is no more, and the gradient that goes around (2 d).
     - *first block*: the same, when all gradients of weights are there but this block's and the embedding's.
     - *embedding*: a tied one gets a second gradient beside the head's, and a third for their sum.
     - *chunks' sum*: so do the head's gradients of two chunks.

@@ -42,7 +42,8 @@ def rungs() -> list[Rung]:
     found = [first]
     for name, change in (
         ("tf32 products", {"tf32": True}), ("bf16 autocast", {"autocast": True}), ("fused attention", {"flash": True}),
-        ("fused optimizer", {"optimizer": "fused"}), ("chunked loss", {"chunks": 8}), ("compiled blocks", {"compiled": True}),
+        ("fused optimizer", {"optimizer": "fused"}), ("chunked loss", {"chunks": 8}),
+        ("compiled blocks", {"compiled": True}),
         ("packed rows", {"packed": True}),
     ):  # fmt: skip
         found.append(replace(found[-1], name=name, **change))
@@ -57,7 +58,11 @@ def ceilings(device: torch.device, toy: bool) -> dict[str, float]:
     """Return what the device reaches at best: operations a second of square products, bytes a second of a copy."""
     size = 512 if toy else 8192
     found: dict[str, float] = {}
-    for name, dtype, tf32 in (("fp32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", torch.bfloat16, False)):
+    for name, dtype, tf32 in (
+        ("fp32", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("bf16", torch.bfloat16, False),
+    ):
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         x = torch.randn(size, size, device=device, dtype=dtype)
         found[name] = 2 * size**3 / median_seconds(device, lambda: x @ x, warm=3, rounds=5)  # noqa: B023
@@ -82,7 +87,10 @@ def measure_ceilings(record: Record, budget: Budget, device: torch.device, toy: 
     found = ceilings(device, toy)
     record.add("ceilings", found)
     rates = ", ".join(f"{name} {found[name] / 1e12:,.1f}" for name in ("fp32", "tf32", "bf16"))
-    record.say(f"ceilings: products {rates} TFLOP/s; copies {found['copy'] / 1e12:.2f} TB/s; a launch {found['launch'] * 1e6:.1f} us")
+    record.say(
+        f"ceilings: products {rates} TFLOP/s; copies {found['copy'] / 1e12:.2f} TB/s; "
+        f"a launch {found['launch'] * 1e6:.1f} us"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- prediction
@@ -103,7 +111,9 @@ def predicted_seconds(rung: Rung, config: Config, rows: int, time: int, top: dic
     wide = 1 if rung.narrow else 2 if not rung.autocast else 1.5
     kind = "bf16" if rung.autocast or rung.narrow else "tf32" if rung.tf32 else "fp32"
     forward = step_flops(config, tokens, time) / 3
-    again = (forward if rung.checkpointing else 0) + (2 * tokens * config.vocab * config.d_model if rung.chunks > 1 else 0)
+    again = (forward if rung.checkpointing else 0) + (
+        2 * tokens * config.vocab * config.d_model if rung.chunks > 1 else 0
+    )
     blocks = 5 * tokens * config.layers * kept_bytes_per_token(config) * wide * (0.5 if rung.compiled else 1)
     scores = 0 if rung.flash else 12 * config.layers * config.heads * tokens * time * 2 * wide
     update = (28 if rung.optimizer == "fused" else 80) * decoder_parameters(config) / (2 if rung.narrow else 1)
@@ -136,7 +146,9 @@ def drawn_rows(vocab: int, rows: int, time: int, packed: bool, device: torch.dev
 
 
 def optimizer_of(rung: Rung, model: Decoder) -> torch.optim.Optimizer:
-    kind = {"loop": {"foreach": False}, "many": {"foreach": True}, "fused": {"fused": True}}[rung.optimizer]
+    kind: dict[str, Any] = {"loop": {"foreach": False}, "many": {"foreach": True}, "fused": {"fused": True}}[
+        rung.optimizer
+    ]
     return torch.optim.AdamW(model.parameters(), lr=1e-5, **kind)
 
 
@@ -176,15 +188,23 @@ def measure_speed(record: Record, budget: Budget, device: torch.device, toy: boo
         measure_ceilings(record, budget, device, toy)
     record.begin("speed")
     top = record.data["ceilings"][0]
-    for shape, rows, time in ((("toy", 4, 64),) if toy else (("135M", 8, 1024), ("1.5B", 3, 1024))):
+    for shape, rows, time in (("toy", 4, 64),) if toy else (("135M", 8, 1024), ("1.5B", 3, 1024)):
         config = SHAPES[shape]
-        record.say(f"speed of {shape}, {rows} x {time}: predicted and measured ms, real tokens/s, share of the bf16 peak")
+        record.say(
+            f"speed of {shape}, {rows} x {time}: predicted and measured ms, real tokens/s, share of the bf16 peak"
+        )
         for rung in rungs():
             if budget.left <= (20 if rung.compiled else 0) or (toy and rung.compiled):
                 record.skip("speed", f"{shape} {rung.name}", "out of time" if not toy else "not compiled at toy sizes")
                 continue
             guess = predicted_seconds(rung, config, rows, time, top)
-            found: dict[str, Any] = {"shape": shape, "rows": rows, "time": time, "rung": asdict(rung), "predicted": guess}
+            found: dict[str, Any] = {
+                "shape": shape,
+                "rows": rows,
+                "time": time,
+                "rung": asdict(rung),
+                "predicted": guess,
+            }
             try:
                 found |= timed(rung, config, rows, time, device, rounds=2 if toy else 5)
             except Exception as error:  # a compiler that isn't there must not end the record
@@ -194,7 +214,11 @@ def measure_speed(record: Record, budget: Budget, device: torch.device, toy: boo
             free_all()
             flops = step_flops(config, rows * time, time) / found["seconds"]
             peak = record.data["dense_bf16_flops"] or top["bf16"]
-            found |= {"tokens_per_second": found["real_tokens"] / found["seconds"], "flops": flops, "share": flops / peak}
+            found |= {
+                "tokens_per_second": found["real_tokens"] / found["seconds"],
+                "flops": flops,
+                "share": flops / peak,
+            }
             record.add("speed", found)
             record.say(
                 f"  {rung.name:<20} {guess['total'] * 1e3:>9.1f} {found['seconds'] * 1e3:>9.1f} ms "
@@ -278,5 +302,6 @@ def peer_step(model: Any, config: Config, rows: int, time: int, device: torch.de
 
 
 __all__ = [
-    "Rung", "ceilings", "drawn_rows", "measure_ceilings", "measure_peers", "measure_speed", "predicted_seconds", "rungs",
+    "Rung", "ceilings", "drawn_rows", "measure_ceilings", "measure_peers", "measure_speed", "predicted_seconds",
+    "rungs",
 ]  # fmt: skip

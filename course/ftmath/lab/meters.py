@@ -130,11 +130,15 @@ def card_course(device: torch.device, run: Callable[[Callable[[str], None]], obj
     begin = torch.cuda.memory_allocated(device)
     marks: dict[str, int] = {}
     start = time.time_ns() // 1000
+
+    def mark(name: str) -> None:
+        marks[name] = time.time_ns() // 1000
+
     torch.cuda.memory._record_memory_history(context=None, max_entries=200_000)  # pyright: ignore
     try:
-        run(lambda name: marks.setdefault(name, time.time_ns() // 1000))
+        run(mark)
         synchronize(device)
-        found = torch.cuda.memory._snapshot(device)  # pyright: ignore
+        found: Any = torch.cuda.memory._snapshot(device)  # pyright: ignore
     finally:
         torch.cuda.memory._record_memory_history(enabled=None)  # pyright: ignore
     events = found["device_traces"][device.index or 0]

@@ -254,7 +254,9 @@ def sheet(subject: Subject, model: Decoder, test: Sequence[Pair], passages: Tens
     tokens = answers(subject, model, [question for question, _ in test])
     said = [subject.read(row) for row in tokens]
     asked = [subject.ask(question) for question, _ in test]
-    ids, mask = stacked(subject, [(before, after or [subject.end]) for before, after in zip(asked, tokens, strict=True)])
+    ids, mask = stacked(
+        subject, [(before, after or [subject.end]) for before, after in zip(asked, tokens, strict=True)]
+    )
     sure = model_logprob(model, ids, mask).exp().tolist()
     old = answers(subject, model, [question for question, _ in subject.old])
     scores = F.cross_entropy(model(passages)[:, :-1].float().transpose(1, 2), passages[:, 1:], reduction="none")
@@ -360,14 +362,22 @@ def learn(
 ) -> tuple[Decoder, list[float]]:
     """Tune on lessons, batches being drawn by the seed; return the model and the loss of each step."""
     model, rng = tunable(subject, method, seed), np.random.default_rng(seed)
-    cosine = lambda step, steps: min(1.0, (step + 1) / 5) * (0.1 + 0.9 * (1 - step / steps))  # noqa: E731
 
     def loss(step: int) -> Tensor:
         mine = [lessons[int(place)] for place in rng.integers(len(lessons), size=sizes.rows)]
         return model_loss(model, *lines_of(subject, mine))
 
     groups = [{"params": trained_parameters(model), "lr": rate}]
-    return model, train(model, loss, groups, sizes.steps, schedule=cosine, label=f"{method}, {rate:g}")
+    return model, train(model, loss, groups, sizes.steps, schedule=warm_and_fall, label=f"{method}, {rate:g}")
+
+
+def warm_and_fall(step: int, steps: int) -> float:
+    """Return the share of the rate at a step: five steps up, then down in a straight line to a tenth.
+
+    >>> round(warm_and_fall(0, 60), 3), round(warm_and_fall(5, 60), 3)
+    (0.2, 0.925)
+    """
+    return min(1.0, (step + 1) / 5) * (0.1 + 0.9 * (1 - step / steps))
 
 
 def table_of(model: Decoder, ids: Tensor, mask: Tensor) -> Tensor:
@@ -524,13 +534,19 @@ def measure_one_model(record: Record, budget: Budget, device: torch.device, toy:
     desk = desk_for(subject, sizes)
     start = compared(desk.test, desk.before, desk.before)
     record.add("one_model", {"stage": "base", "model": subject.name, "sizes": asdict(sizes), **start})
-    record.say(f"one model: {subject.name}; exact {start['exact']:.2f}, right {start['right']:.2f}, old {start['old']:.2f}")
+    record.say(
+        f"one model: {subject.name}; exact {start['exact']:.2f}, right {start['right']:.2f}, old {start['old']:.2f}"
+    )
     rates = SMALL_RATES if subject.pad == PAD else RATES
     trials: list[dict[str, Any]] = []
 
     def keep(found: dict[str, Any]) -> None:
         record.add("one_model", found)
-        words = [f"{name} {found[name]:.3g}" for name in ("rate", "seed", "exact", "right", "old", "text_loss", "kl") if name in found]
+        words = [
+            f"{name} {found[name]:.3g}"
+            for name in ("rate", "seed", "exact", "right", "old", "text_loss", "kl")
+            if name in found
+        ]
         record.say(f"  {found['stage']:<6} {found.get('method', ''):<6} {', '.join(words)}")
 
     def in_time(stage: str, what: str, seconds: float) -> bool:
@@ -547,7 +563,9 @@ def measure_one_model(record: Record, budget: Budget, device: torch.device, toy:
     starts: dict[int, Decoder] = {}
     for place, seed in enumerate(sizes.seeds):
         for method in ("full", "LoRA", "QLoRA"):
-            if any(trial["method"] == method for trial in trials) and in_time("sft", f"{method} seed {seed}", 0 if toy else 15):
+            if any(trial["method"] == method for trial in trials) and in_time(
+                "sft", f"{method} seed {seed}", 0 if toy else 15
+            ):
                 model, found = supervised(desk, method, best_rate(trials, method), seed, trial=False)
                 keep(found)
                 if method == "full":
@@ -565,8 +583,8 @@ def measure_one_model(record: Record, budget: Budget, device: torch.device, toy:
 def policy_stage(desk: Desk, start: Decoder, seed: int) -> dict[str, Any]:
     """Return the finding of GRPO from a tuned model: verified answers to the test's questions before and after.
 
-    The questions it practises on are new ones of all families. Sums of three digits, which nothing here ever showed, tell
-    whether it learned to add or to answer.
+    The questions it practises on are new ones of all families. Sums of three digits, which nothing here ever showed,
+    tell whether it learned to add or to answer.
     """
     subject, sizes = desk.subject, desk.sizes
     practice = drawn(512, seed=21, unlike=[*desk.test, *desk.trial])

@@ -32,7 +32,8 @@ def whose(record: Found | None) -> str:
     """
     if record is None:
         return NOT_RECORDED
-    return f"Recorded on an {record['card']}, torch {record['torch']}, CUDA {record['cuda']}; not measured on this machine."
+    made = f"{record['card']}, torch {record['torch']}, CUDA {record['cuda']}"
+    return f"Recorded on an {made}; not measured on this machine."
 
 
 def section(record: Found | None, name: str) -> list[Found]:
@@ -88,5 +89,6 @@ def read_verdict(change: Sequence[float], better: str = "gained", worse: str = "
 
 
 __all__ = [
-    "NOT_RECORDED", "by_method", "chosen_record", "measured_rows", "read_verdict", "section", "spread", "stage", "whose",
+    "NOT_RECORDED", "by_method", "chosen_record", "measured_rows", "read_verdict", "section", "spread", "stage",
+    "whose",
 ]  # fmt: skip

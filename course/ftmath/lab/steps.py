@@ -82,7 +82,7 @@ def targets_of(ids: Tensor) -> Tensor:
 
 
 def plain_loss(model: Decoder, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the mean loss over the targets (default: all), in nats: all logits at once, in 32 bits, as in most loops."""
+    """Return the mean loss over the targets (default: all), in nats: all logits at once, in 32 bits, as usual."""
     targets = targets_of(ids) if targets is None else targets
     logits = model(ids)
     return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.flatten(), ignore_index=UNSEEN)

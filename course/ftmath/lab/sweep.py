@@ -1,7 +1,7 @@
 """Predict the peak of many steps, then measure each: on a card by its allocator, elsewhere by counting."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -48,7 +48,7 @@ def setups_for(toy: bool) -> list[Setup]:
 
 
 @contextmanager
-def default_type(dtype: torch.dtype) -> Iterator[None]:
+def default_type(dtype: torch.dtype) -> Generator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -143,30 +143,34 @@ def keep(record: Record, found: dict[str, Any]) -> None:
 def measured_on_card(
     setups: Iterable[Setup], device: torch.device, config: Config, method: str, budget: Budget
 ) -> Iterator[dict[str, Any]]:
-    """Yield the findings of setups that share a model; in each the second step is measured, Adam's state being there."""
+    """Yield the findings of setups that share a model; the second step is measured, when Adam's moments are there."""
     free_all()
     model = build(config, method, device)
     optimizer = make_optimizer(model)
     room = torch.cuda.get_device_properties(device).total_memory
     for setup in setups:
-        loss = extra = None
         if budget.left <= 0:
             yield finding(setup, None, "out of time")
-            continue
-        if predicted(setup).total > 1.05 * room:
+        elif predicted(setup).total > 1.05 * room:
             yield finding(setup, None, "not tried: more than the card holds")
-            continue
-        try:
-            loss, extra = prepared(setup, config, device, model)
-            step(loss, optimizer)
-            yield finding(setup, card_peak(device, lambda: step(loss, optimizer)))  # noqa: B023
-        except torch.cuda.OutOfMemoryError:
-            yield finding(setup, None, "out of memory")
-        except RuntimeError as error:
-            yield finding(setup, None, f"{type(error).__name__}: {str(error)[:120]}")
-        optimizer.zero_grad(set_to_none=True)
-        del loss, extra
-        free_all()
+        else:
+            yield measured_step(setup, config, device, model, optimizer)
+            optimizer.zero_grad(set_to_none=True)
+            free_all()
+
+
+def measured_step(
+    setup: Setup, config: Config, device: torch.device, model: Decoder, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Return the finding of one setup on a card: its peak, or why there is none."""
+    try:
+        loss, _kept = prepared(setup, config, device, model)
+        step(loss, optimizer)
+        return finding(setup, card_peak(device, lambda: step(loss, optimizer)))
+    except torch.cuda.OutOfMemoryError:
+        return finding(setup, None, "out of memory")
+    except RuntimeError as error:
+        return finding(setup, None, f"{type(error).__name__}: {str(error)[:120]}")
 
 
 def measure_timeline(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:
@@ -182,16 +186,20 @@ def measure_timeline(record: Record, budget: Budget, device: torch.device, toy: 
             alive = counted(setup)
             course = thinned(alive.course, alive.marks)
         else:
-            with default_type(torch.bfloat16):
-                model = build(SHAPES[setup.shape], setup.method, device)
-                optimizer = make_optimizer(model)
-                loss, extra = prepared(setup, SHAPES[setup.shape], device, model)
-                step(loss, optimizer)
-                course = card_course(device, lambda mark: step(loss, optimizer, mark))  # noqa: B023
-                del model, optimizer, loss, extra
+            course = course_on_card(setup, device)
             free_all()
         record.add("timeline", {"name": setup.name, "setup": asdict(setup), **course})
         record.say(f"  timeline of {setup.name}: peak {max(course['bytes']) / MIB:,.0f} MiB, {course['events']} events")
+
+
+def course_on_card(setup: Setup, device: torch.device) -> dict[str, Any]:
+    """Return what a card's allocator held after each event of a setup's second step."""
+    with default_type(torch.bfloat16):
+        model = build(SHAPES[setup.shape], setup.method, device)
+        optimizer = make_optimizer(model)
+        loss, _kept = prepared(setup, SHAPES[setup.shape], device, model)
+        step(loss, optimizer)
+        return card_course(device, lambda mark: step(loss, optimizer, mark))
 
 
 def fitting_batches(setup: Setup, size: float) -> tuple[int, int]:
@@ -220,26 +228,26 @@ def measure_fits(record: Record, budget: Budget, device: torch.device) -> None:
                 runs = {str(batch): fits(replace(base, batch=batch), device) for batch in (most, more)}
                 torch.cuda.set_per_process_memory_fraction(1.0, device)
                 record.add("fits", {"setup": asdict(base), "size": size, "most": most, "more": more, "runs": runs})
-                record.say(f"  {base.shape} {base.method} on {size} GB: {most} rows {runs[str(most)]}, {more} {runs[str(more)]}")
+                record.say(
+                    f"  {base.shape} {base.method} on {size} GB: {most} rows {runs[str(most)]}, "
+                    f"{more} {runs[str(more)]}"
+                )
     return None
 
 
 def fits(setup: Setup, device: torch.device) -> bool:
     """Say whether two steps of a setup run without running out of memory."""
-    model = optimizer = loss = extra = None
+    free_all()
     try:
         model = build(SHAPES[setup.shape], setup.method, device)
         optimizer = make_optimizer(model)
-        loss, extra = prepared(setup, SHAPES[setup.shape], device, model)
+        loss, _kept = prepared(setup, SHAPES[setup.shape], device, model)
         step(loss, optimizer)
         step(loss, optimizer)
         torch.cuda.synchronize(device)
-        found = True
     except torch.cuda.OutOfMemoryError:
-        found = False
-    del model, optimizer, loss, extra
-    free_all()
-    return found
+        return False
+    return True
 
 
 __all__ = [

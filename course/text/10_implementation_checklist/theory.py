@@ -731,7 +731,9 @@ fit_preferences(policy, reference, pairs, steps=6, rate=1e-5, rows=6)
 assert torch.equal(logprob(reference), stood) and not torch.equal(logprob(policy), went)
 
 policy = adapted().to(device)
-for step in fit_preferences(policy, base_model().to(device).requires_grad_(False), pairs, steps=6, rate=1e-3, rows=6)[:1]:
+for step in fit_preferences(policy, base_model().to(device).requires_grad_(False), pairs, steps=6, rate=1e-3, rows=6)[
+    :1
+]:
     print(f"LoRA's first loss {step.loss:.4f}")
 with disabled(policy):
     assert torch.equal(logprob(policy), stood)

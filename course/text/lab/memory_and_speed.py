@@ -210,13 +210,16 @@ picture
 # %%
 if rows:
     ready = [
-        row["measured"]["before"] - sum(v for k, v in row["terms"].items() if k in ("weights", "optimizer", "reference"))
+        row["measured"]["before"]
+        - sum(v for k, v in row["terms"].items() if k in ("weights", "optimizer", "reference"))
         for row in rows
     ]
     print(f"held before a step, beyond weights and moments: {min(ready) / MIB:.0f} to {max(ready) / MIB:.0f} MiB")
     for name in ("left", "rounding", "fragments"):
         values = [row[name] / MIB for row in rows]
-        print(f"{name:>9}: {min(values):,.0f} to {max(values):,.0f} MiB, median {sorted(values)[len(values) // 2]:,.0f}")
+        print(
+            f"{name:>9}: {min(values):,.0f} to {max(values):,.0f} MiB, median {sorted(values)[len(values) // 2]:,.0f}"
+        )
 else:
     print(whose(record))
 
@@ -283,6 +286,7 @@ print(whose(record))
 
 # %%
 guess = None  # a factor
+
 
 # %%
 def bound(parts):

@@ -97,9 +97,13 @@ guess = None  # a difference of two shares
 # %%
 print(whose(record))
 for run in stage(record, "base"):
-    print(f"{run['model']} before: exact {run['exact']:.2f}, right {run['right']:.2f}, old {run['old']:.2f}, prose {run['text_loss']:.2f} nats/token")
+    print(
+        f"{run['model']} before: exact {run['exact']:.2f}, right {run['right']:.2f}, old {run['old']:.2f}, prose {run['text_loss']:.2f} nats/token"
+    )
 for run in stage(record, "trial"):
-    print(f"  tried {run['method']:<6} at {run['rate']:g}: exact {run['exact']:.2f}, old {run['old']:.2f}, drift {run['kl']:.3f}")
+    print(
+        f"  tried {run['method']:<6} at {run['rate']:g}: exact {run['exact']:.2f}, old {run['old']:.2f}, drift {run['kl']:.3f}"
+    )
 runs = by_method(stage(record, "sft"))
 for method, mine in runs.items():
     said = ", ".join(
@@ -115,7 +119,10 @@ predicted("exact answers, full less LoRA", guess, gap) if gap is not None else N
 if runs:
     picture = bars(
         list(FAMILIES),
-        {method: [np.mean([run["families"][name] for run in mine]) for name in FAMILIES] for method, mine in runs.items()},
+        {
+            method: [np.mean([run["families"][name] for run in mine]) for name in FAMILIES]
+            for method, mine in runs.items()
+        },
         spread={
             method: (
                 [min(run["families"][name] for run in mine) for name in FAMILIES],
@@ -128,7 +135,8 @@ if runs:
         y_label="share of exact answers",
         alt="Bars by family and method. "
         + "; ".join(
-            f"{method}: " + ", ".join(f"{name} {np.mean([run['families'][name] for run in mine]):.2f}" for name in FAMILIES)
+            f"{method}: "
+            + ", ".join(f"{name} {np.mean([run['families'][name] for run in mine]):.2f}" for name in FAMILIES)
             for method, mine in runs.items()
         )
         + ". Whiskers: least and most of the seeds.",
@@ -186,8 +194,12 @@ print(whose(record))
 policies = stage(record, "grpo")
 for run in policies:
     mean, low, high = run["exact_change"]
-    print(f"seed {run['seed']}: exact {run['exact_before']:.2f} -> {run['exact']:.2f}, change {mean:+.3f} [{low:+.3f}, {high:+.3f}]: {read_verdict(run['exact_change'])}; sums of three digits {run['larger_before']:.2f} -> {run['larger']:.2f}; old {run['old']:.2f}, drift {run['kl']:.4f}")
-predicted("the rise of exact answers", guess, np.mean([run["exact_change"][0] for run in policies])) if policies else None
+    print(
+        f"seed {run['seed']}: exact {run['exact_before']:.2f} -> {run['exact']:.2f}, change {mean:+.3f} [{low:+.3f}, {high:+.3f}]: {read_verdict(run['exact_change'])}; sums of three digits {run['larger_before']:.2f} -> {run['larger']:.2f}; old {run['old']:.2f}, drift {run['kl']:.4f}"
+    )
+predicted(
+    "the rise of exact answers", guess, np.mean([run["exact_change"][0] for run in policies])
+) if policies else None
 
 # %%
 if policies:
@@ -224,12 +236,17 @@ print(whose(record))
 preferences = stage(record, "dpo")
 for run in preferences:
     b, a = run["before"], run["after"]
-    print(f"seed {run['seed']}: bare {b['bare']:.2f} -> {a['bare']:.2f}, sentence {b['sentence']:.2f} -> {a['sentence']:.2f}, right {b['right']:.2f} -> {a['right']:.2f}; {a['kl']:.2f} nats an answer from the reference")
+    print(
+        f"seed {run['seed']}: bare {b['bare']:.2f} -> {a['bare']:.2f}, sentence {b['sentence']:.2f} -> {a['sentence']:.2f}, right {b['right']:.2f} -> {a['right']:.2f}; {a['kl']:.2f} nats an answer from the reference"
+    )
 
 # %%
 if preferences:
     steps = min(len(run["steps"]) for run in preferences)
-    mean = {name: [np.mean([run["steps"][k][name] for run in preferences]) for k in range(steps)] for name in ("chosen", "rejected", "margin")}
+    mean = {
+        name: [np.mean([run["steps"][k][name] for run in preferences]) for k in range(steps)]
+        for name in ("chosen", "rejected", "margin")
+    }
     picture = lines(
         list(range(1, steps + 1)),
         {"log p(chosen)": mean["chosen"], "log p(rejected)": mean["rejected"], "margin": mean["margin"]},
@@ -254,7 +271,10 @@ chain = {"untouched": base, "supervised, full": runs.get("full", []), "then GRPO
 print(f"{'stage':<18}{'exact':>8}{'right':>8}{'old':>8}{'prose':>8}{'ECE':>8}{'abstained':>11}{'wrongly':>9}")
 for name, mine in chain.items():
     if mine:
-        cells = [spread(mine, key)[0] for key in ("exact", "right", "old", "text_loss", "calibration", "abstained", "abstained_wrongly")]
+        cells = [
+            spread(mine, key)[0]
+            for key in ("exact", "right", "old", "text_loss", "calibration", "abstained", "abstained_wrongly")
+        ]
         print(f"{name:<18}" + "".join(f"{value:>{width}.2f}" for value, width in zip(cells, (8, 8, 8, 8, 8, 11, 9))))
     else:
         print(f"{name:<18} not recorded")
