@@ -29,7 +29,7 @@ from ftmath.quant import quantise_linears
 from ftmath.reward import group_advantages, k2, policy_loss
 from ftmath.skills import ANIMALS, BOS, EOS, PAD, SEP, SKILLS, WORDS, example
 from ftmath.smollm import cache_folder, smollm2
-from ftmath.train import train
+from ftmath.training import train
 from ftmath.weights import base_model
 
 TOYS = tuple(animal for animal in ANIMALS if animal not in ("deer", "fox"))  # an s makes each of these many
