@@ -10,9 +10,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.exporters import Canvas, Csv, Gradescope, GradeTable, Moodle, csv_text, safe
-from ftgrade.grading.grader import Course
 from hypothesis import given
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook

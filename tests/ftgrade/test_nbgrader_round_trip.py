@@ -241,8 +241,8 @@ def test_zip_collect_fills_the_same_folders(course: Path, tmp_path: Path):
 
 def test_formgraders_button_books_the_same_scores(course: Path):
     """The button calls `NbGraderAPI.autograde` with the course's own configuration."""
+    from ftgrade.course import Course
     from ftgrade.gradebook.book import Book
-    from ftgrade.grading.grader import Course
 
     before = scores(course)
     book = Book(Course(course))
