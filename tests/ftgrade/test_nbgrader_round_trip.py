@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from ftgrade.authoring import build
-from ftgrade.catalog import home
+from ftgrade.catalog import Catalog, home
 from ftgrade.commands import cli
 from nbgrader.api import Gradebook
 
@@ -219,11 +219,12 @@ def test_a_resubmission_without_its_cells_does_not_keep_its_old_marks(course: Pa
     assert sum(scores(course)["right"].values()) == 10.0
 
 
-def test_a_gradebook_of_another_version_is_refused_with_the_mend(course: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    from ftgrade.gradebook.steps import grader_of
-
-    problem = grader_of(course.absolute()).judging(STEM).problem
-    monkeypatch.setattr(problem, "checks", problem.checks[:-1])
+def test_a_gradebook_of_another_version_is_refused_with_the_mend(
+    course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    problem = CATALOG.problem(STEM)
+    problem.checks.pop()
+    monkeypatch.setattr(Catalog, "problem", lambda *_: problem)
     assert cli.main(["grade", "p03", "--course", str(course)]) == cli.COULD_NOT
     assert f"ftgrade release {STEM}" in capsys.readouterr().err
 
