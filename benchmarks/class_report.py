@@ -20,6 +20,7 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import GradingError
 from ftgrade.intake.notebook import Cell, read, read_file
+from ftgrade.judging.problem import load_problem
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport
 
@@ -78,7 +79,7 @@ def notebooks(catalog: Catalog, stem: str, students: list[str]) -> dict[str, tup
 def reports(catalog: Catalog, stem: str, notebooks: dict[str, tuple[Cell, ...]]) -> Iterator[Report]:
     """Yield a made-up report on each student's notebook."""
     rng = random.Random(stem)
-    checks = catalog.problem(stem).checks
+    checks = load_problem(catalog, stem).checks
     for student, cells in notebooks.items():
         rows: list[CheckReport] = []
         for check in checks:

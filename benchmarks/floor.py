@@ -38,7 +38,7 @@ def called(request: dict[str, Any], namespace: dict[str, Any]) -> None:
     keywords = {name: worker.decode(item) for name, item in request["keywords"].items()}
     observe = None
     if request["build"]:
-        arguments, observe = worker.builder(request["build"])(*arguments)
+        arguments, observe = worker.built(request["build"])(*arguments)
     value = namespace[request["function"]](*arguments, **keywords)
     if observe is not None:
         observe()

@@ -41,9 +41,9 @@ from ftgrade.grading.grader import Course, Session, answer_cells, grade_class
 from ftgrade.intake.notebook import read_file
 from ftgrade.judging.judge import Judging, cases
 from ftgrade.judging.problem import Close, Refusal, Relation, calls_of, integer
+from ftgrade.probing.doctor import kept_here, strongest
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.channel import Value
-from ftgrade.sandbox.doctor import kept_here, strongest
 from ftgrade.sandbox.process import Sandbox
 from nbgrader.api import Gradebook
 from tqdm import tqdm
@@ -76,11 +76,10 @@ def whole(right, mine):
 def read(text):
     return decode(json.loads(text))
 
-@functools.cache
 def builder(source):
     names = {}
     exec(source, names)
-    return next(value for value in names.values() if isinstance(value, types.FunctionType))()
+    return names["build"]
 """
 
 
@@ -88,7 +87,7 @@ def decoder() -> str:
     """Return the source of what reads inputs and values and compares."""
     text = Path(str(worker.__file__)).read_text("utf-8")
     start, end = text.index("MAX_FRAME_BYTES"), text.index("# ----", text.index("def decode_array"))
-    heads = "import base64, functools, json, struct, types\nfrom collections.abc import Callable, Iterable\n"
+    heads = "import base64, json, struct\nfrom collections.abc import Callable, Iterable\n"
     return heads + "from typing import Any\nimport numpy as np, torch\n" + text[start:end] + COMPARE
 
 

@@ -40,7 +40,8 @@ def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
     # Select before anything is computed: a NaN times a mask of 0 would still be NaN.
     chosen = at_least_float32(logits[:, :-1][target])
     logp = F.log_softmax(chosen, dim=-1).gather(-1, input_ids[:, 1:][target].unsqueeze(-1).long()).squeeze(-1)
-    return torch.zeros(logits.shape[0], dtype=logp.dtype, device=logits.device).index_add(0, row, logp)
+    total = torch.zeros(logits.shape[0], dtype=logp.dtype, device=logits.device)
+    return total.index_add(0, row, logp)
 
 
 def dpo_loss(
@@ -69,14 +70,18 @@ def dpo_loss(
     >>> bool(dpo_loss(same + 1, same - 1, same, same) < dpo_loss(same, same, same, same))
     True
     """
-    demand_pairs(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
+    pc, pr, rc, rr = checked(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
     if not 0.0 <= label_smoothing < 0.5:
         raise ValueError(f"label_smoothing must be within [0, 0.5), got {label_smoothing}")
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction must be 'mean' or 'none', got {reduction!r}")
-    scaled = beta * log_ratio(policy_chosen, policy_rejected, reference_chosen.detach(), reference_rejected.detach())
+    rc, rr = rc.detach(), rr.detach()
+    # The margin: by how much more than the reference the policy prefers the chosen answer.
+    h = (pc - pr) - (rc - rr)
+    scaled = beta * h
     # log(sigmoid(x)) is -inf from x = -104 on in float32; logsigmoid keeps x itself there.
-    loss = -(1 - label_smoothing) * F.logsigmoid(scaled) - label_smoothing * F.logsigmoid(-scaled)
+    right, wrong = (-F.logsigmoid(x) for x in (scaled, -scaled))
+    loss = (1 - label_smoothing) * right + label_smoothing * wrong
     return loss.mean() if reduction == "mean" else loss
 
 
@@ -101,10 +106,9 @@ def implicit_rewards(
     >>> [reward.tolist() for reward in implicit_rewards(one, one - 1, one, one - 1)]
     [[0.0], [0.0]]
     """
-    demand_pairs(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
-    pairs = [(policy_chosen, reference_chosen), (policy_rejected, reference_rejected)]
-    chosen, rejected = (beta * (at_least_float32(p).detach() - at_least_float32(r).detach()) for p, r in pairs)
-    return chosen, rejected
+    pc, pr, rc, rr = checked(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
+    chosen, rejected = beta * (pc - rc), beta * (pr - rr)
+    return chosen.detach(), rejected.detach()
 
 
 def dpo_grad(
@@ -129,36 +133,29 @@ def dpo_grad(
     >>> bool(torch.equal(up, -down))
     True
     """
-    demand_pairs(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
-    h = log_ratio(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+    pc, pr, rc, rr = checked(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
+    h = (pc - pr) - (rc - rr)
     # d/dh of -log(sigmoid(beta h)) is -beta sigmoid(-beta h): a pair that is ordered wrongly pulls hardest.
     by_chosen = -beta * torch.sigmoid(-beta * h) / h.numel()
     return by_chosen, -by_chosen
 
 
-def log_ratio(
-    policy_chosen: torch.Tensor, policy_rejected: torch.Tensor,
-    reference_chosen: torch.Tensor, reference_rejected: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
-    """Return the margin h: by how much more than the reference the policy prefers the chosen answer."""
-    policy = at_least_float32(policy_chosen) - at_least_float32(policy_rejected)
-    return policy - (at_least_float32(reference_chosen) - at_least_float32(reference_rejected))
-
-
-def demand_pairs(
+def checked(
     policy_chosen: torch.Tensor, policy_rejected: torch.Tensor,
     reference_chosen: torch.Tensor, reference_rejected: torch.Tensor,
     beta: float,
-) -> None:  # fmt: skip
-    """Raise ValueError unless beta is positive and the four tensors have one shape with at least one pair."""
+) -> list[torch.Tensor]:  # fmt: skip
+    """Return the four in float32 at least, or raise ValueError for an invalid beta, unequal shapes or no pair."""
     # Written so that NaN, which is not greater than anything, is refused too.
     if not (beta > 0 and math.isfinite(beta)):
         raise ValueError(f"beta must be a positive finite number, got {beta}")
-    shapes = {tuple(part.shape) for part in (policy_chosen, policy_rejected, reference_chosen, reference_rejected)}
+    four = (policy_chosen, policy_rejected, reference_chosen, reference_rejected)
+    shapes = {tuple(part.shape) for part in four}
     if len(shapes) != 1:
         raise ValueError(f"shape: the four tensors must have one common shape, got {sorted(shapes)}")
     if policy_chosen.numel() == 0:
         raise ValueError("empty: at least one pair is needed")
+    return [at_least_float32(part) for part in four]
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,8 @@ def forgetting(
     directions = higher_is_better or {}
     if unknown := set(directions) - set(before):
         raise ValueError(f"suite: a direction is given for {sorted(unknown)}, which have no scores")
-    lost = {name: -improvement(before[name], after[name], directions.get(name, True)) for name in sorted(before)}
+    gained = {name: improvement(before[name], after[name], directions.get(name, True)) for name in sorted(before)}
+    lost = {name: -change for name, change in gained.items()}
     # max keeps the first of equals, and the names are sorted.
     worst = max(lost, key=lambda name: lost[name])
     return {
@@ -85,7 +86,8 @@ def paired_ci(
         raise ValueError(f"n_boot must be at least 1, got {n_boot}")
     drawn = np.random.default_rng(seed).integers(len(change), size=(n_boot, len(change)))
     tail = (1 - level) / 2
-    low, high = np.quantile(change[drawn].mean(axis=1), [tail, 1 - tail])
+    means = change[drawn].mean(axis=1)
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(change.mean()), float(low), float(high)
 
 
@@ -103,8 +105,8 @@ def paired_binary_se(lost: int, gained: int, n: int) -> float:
     """
     if n < 1 or lost < 0 or gained < 0 or lost + gained > n:
         raise ValueError(f"n must be at least 1 and at least lost + gained, got n={n}, lost={lost}, gained={gained}")
-    # The mean square minus the squared mean.
-    return math.sqrt((lost + gained) / n - ((gained - lost) / n) ** 2) / math.sqrt(n)
+    mean, mean_square = (gained - lost) / n, (lost + gained) / n
+    return math.sqrt(mean_square - mean**2) / math.sqrt(n)
 
 
 def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -63,26 +63,26 @@ def audit_freeze(
     [('NOT_IN_OPTIMIZER', '1.weight'), ('FROZEN_IN_OPTIMIZER', '0.weight')]
     """
     named = dict(model.named_parameters(remove_duplicate=False))
-    wanted = {name for name in named if any(fnmatchcase(name, pattern) for pattern in trainable_patterns)}
+    matches = {pattern: {name for name in named if fnmatchcase(name, pattern)} for pattern in trainable_patterns}
+    wanted = set[str]().union(*matches.values())
     conflict = conflicting(named, wanted)
     trains = {name for name, parameter in named.items() if parameter.requires_grad}
-    unmatched = [pattern for pattern in trainable_patterns if not any(fnmatchcase(name, pattern) for name in named)]
     findings = [
-        *(("PATTERN_MATCHES_NOTHING", pattern) for pattern in dict.fromkeys(unmatched)),
+        *(("PATTERN_MATCHES_NOTHING", pattern) for pattern, names in matches.items() if not names),
         *(("SHARED_TENSOR_CONFLICT", name) for name in sorted(conflict)),
         *(("UNEXPECTED_TRAINABLE", name) for name in sorted(trains - wanted - conflict)),
         *(("UNEXPECTED_FROZEN", name) for name in sorted(wanted - trains - conflict)),
         *(("FROZEN_IN_TRAIN_MODE", name) for name in noisy_frozen(model, wanted)),
     ]
-    if optimizer is None:
-        return findings
-    held = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
-    return [
-        *findings,
-        *(("NOT_IN_OPTIMIZER", name) for name in sorted(trains) if not held[id(named[name])]),
-        *(("FROZEN_IN_OPTIMIZER", name) for name in sorted(named.keys() - trains) if held[id(named[name])]),
-        *(("DUPLICATE_IN_OPTIMIZER", name) for name in sorted(named) if held[id(named[name])] > 1),
-    ]
+    if optimizer is not None:
+        held = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+        times = {name: held[id(parameter)] for name, parameter in named.items()}
+        findings += [
+            *(("NOT_IN_OPTIMIZER", name) for name in sorted(trains) if not times[name]),
+            *(("FROZEN_IN_OPTIMIZER", name) for name in sorted(named.keys() - trains) if times[name]),
+            *(("DUPLICATE_IN_OPTIMIZER", name) for name in sorted(named) if times[name] > 1),
+        ]
+    return findings
 
 
 def audit_step(

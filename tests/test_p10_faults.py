@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 from ftgrade.catalog import home, load
-from ftgrade.judging.judge import local
-from ftgrade.judging.problem import call
-from ftgrade.sandbox.channel import Value
+from ftgrade.judging.judge import cases, local
+from ftgrade.judging.problem import call, calls_of
+from ftgrade.sandbox.channel import Raised, Value
 
 CATALOG = home()
 STEM = "p10_freeze_and_mask_audit"
 PLANTED = load(CATALOG.leaves(STEM).problem, "planted_faults")
+FAULTS = load(CATALOG.leaves(STEM).builder, "builder").FAULTS
 ASK = local(CATALOG.solution(STEM))
 
 FREEZE = {
@@ -58,7 +59,7 @@ SEEDS = range(5)
 def codes(function: str, asks: str, faults: list[str], seed: int, **more: object) -> set[str]:
     """Return the codes that the reference audit gives for a set-up with these faults."""
     spec = PLANTED.spec_of(np.random.default_rng(seed), asks, faults, **more)
-    (outcome,) = ASK([call(function, spec, build=PLANTED.workshop)])
+    (outcome,) = ASK([call(function, spec, build=PLANTED.BUILD)])
     assert isinstance(outcome, Value), outcome
     return {code for code, _ in outcome.value[0]}
 
@@ -92,6 +93,26 @@ def test_a_fault_in_a_step_is_caught_and_nothing_else(fault: str, seed: int):
 def test_missing_factors_are_caught_by_the_pattern_that_names_them(seed: int):
     patterns = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     assert codes("audit_freeze", "freeze", ["factors missing"], seed, patterns=patterns) == {"PATTERN_MATCHES_NOTHING"}
+
+
+def test_every_fault_is_planted_by_a_case_and_no_other():
+    drawn = [
+        fault
+        for position, check in enumerate(PLANTED.problem.checks)
+        for case in cases(check, position, 1)
+        for call in calls_of(case)
+        if call.build
+        for fault, _ in call.arguments[0]["faults"]
+    ]
+    assert set(drawn) == set(FAULTS)
+
+
+def test_a_misspelt_fault_is_an_error_that_lists_the_faults():
+    spec = PLANTED.spec_of(np.random.default_rng(1), "count", ["norm left of"])
+    (outcome,) = ASK([call("count_parameters", spec, build=PLANTED.BUILD)])
+    assert isinstance(outcome, Raised)
+    assert "'norm left of'" in outcome.message
+    assert "norm left on" in outcome.message
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -4,6 +4,7 @@ import ast
 import json
 import random
 import re
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -152,6 +153,15 @@ def test_a_personal_number_differs_from_student_to_student_and_from_mistake_to_m
     assert len(set(answers)) >= 15
     wrong = [str(judged.answer(3, judged.asked(mistake))) for mistake in judged.problem.mistakes]
     assert any(answer != answers[3] for answer in wrong), "no mistake changes this number: ask for another"
+
+
+@pytest.mark.parametrize("stem", [stem for stem in STEMS if CATALOG.leaves(stem).builder.is_file()])
+def test_a_builder_imports_torch_and_the_standard_library_alone(stem: str):
+    """It is executed in the student's process, where nothing of ours can be imported."""
+    tree = ast.parse(CATALOG.leaves(stem).builder.read_text("utf-8"))
+    names = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= {"torch", *sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize("stem", STEMS)

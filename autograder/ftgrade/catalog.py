@@ -7,24 +7,21 @@ import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ftgrade.errors import AuthorFault, CourseFault
-
-if TYPE_CHECKING:
-    from ftgrade.judging.problem import Problem
 
 STEM = re.compile(r"p(\d\d)_[a-z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """The files that one stem ties together."""
+    """The files that one stem ties together; few problems need a builder."""
 
     stem: str
     source: Path
     solution: Path
     problem: Path
+    builder: Path
     notebook: Path
 
     def missing(self) -> list[Path]:
@@ -45,17 +42,24 @@ class Catalog:
     def drawers(self) -> tuple[Path, Path, Path]:
         return self.root / "source", self.root / "solutions", self.root / "autograder" / "problems"
 
+    def builders(self) -> Path:
+        """Return the drawer of what builds, at the other end, the arguments that can't cross as data."""
+        return self.root / "autograder" / "builders"
+
     def strays(self) -> list[Path]:
         """Return the files of the drawers that belong to no stem."""
         files = [path for drawer in self.drawers() for path in drawer.iterdir() if path.name != "__pycache__"]
-        return [path for path in files if not STEM.fullmatch(path.stem)]
+        builders = [path for path in self.builders().glob("*") if path.name != "__pycache__"]
+        wanted = [self.leaves(stem).builder for stem in self.stems()]
+        return [path for path in files if not STEM.fullmatch(path.stem)] + sorted(set(builders) - set(wanted))
 
     def leaves(self, stem: str) -> Leaves:
         """Return the leaves of a stem, or of what a person types for it (`p03`, `3`). Raises CourseFault."""
         full = self.stem(stem)
         source, solutions, problems = self.drawers()
         file = f"{full}.py"
-        return Leaves(full, source / file, solutions / file, problems / file, source / full / f"{full}.ipynb")
+        notebook = source / full / f"{full}.ipynb"
+        return Leaves(full, source / file, solutions / file, problems / file, self.builders() / file, notebook)
 
     def copies(self, stem: str) -> list[Path]:
         """Return where a learner's own notebook of a stem may stand in this checkout, `work/` before the built one."""
@@ -73,20 +77,11 @@ class Catalog:
         """Load the reference of a stem afresh, so that a caller may replace its functions."""
         return load(self.leaves(stem).solution, f"ftgrade_solution_{stem}")
 
-    def problem(self, stem: str) -> "Problem":
-        """Load how a stem is judged."""
-        from ftgrade.judging.problem import Problem
-
-        path = self.leaves(stem).problem
-        problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)
-        if not isinstance(problem, Problem):
-            raise AuthorFault(f"{path.name} must define `problem = Problem(...)`, and doesn't")
-        return problem
-
     def digest(self, stem: str) -> str:
         """Return a fingerprint of what judges a stem: a change of it makes every stored report stale."""
         leaves = self.leaves(stem)
-        return hashlib.sha256(leaves.solution.read_bytes() + b"\0" + leaves.problem.read_bytes()).hexdigest()[:16]
+        files = [leaves.solution, leaves.problem, *([leaves.builder] if leaves.builder.is_file() else [])]
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
     def title(self, stem: str) -> str:
         """Return the problem's title: the first heading of its statement."""

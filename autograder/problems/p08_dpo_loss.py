@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from ftgrade.judging.problem import (
     AnyCase,
     Case,
@@ -295,503 +294,211 @@ def mine(rng: Rng) -> Question:
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
-#
-# Each stands in for one function; the helpers keep the rest of the contract: a mistake is wrong in one way only.
-
-Tensor = torch.Tensor
-PerPair = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
-WholeLoss = Callable[[Four, float, float, str], Tensor]
-TokenSum = Callable[[Tensor, Tensor, Tensor], Tensor]
-Rewards = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
-Gradient = Callable[[Tensor, float, int], Tensor]
-
-
-def demand(four: Four, beta: float, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
-    if not (beta > 0 and math.isfinite(beta)):
-        raise ValueError("beta must be positive and finite")
-    if not 0 <= label_smoothing < 0.5:
-        raise ValueError("label_smoothing must be within [0, 0.5)")
-    if reduction not in ("mean", "none"):
-        raise ValueError("unknown reduction")
-    if len({part.shape for part in four}) > 1:
-        raise ValueError("shape: one common shape is needed")
-    if not four[0].numel():
-        raise ValueError("empty")
-
-
-def single(part: Tensor) -> Tensor:
-    return part.float() if part.dtype == torch.bfloat16 else part
-
-
-def smoothed(pair: PerPair, four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
-    """Return a per-pair loss with its label smoothing, in float32 at least, with a constant reference."""
-    pc, pr, rc, rr = (single(part) for part in four)
-    rc, rr = rc.detach(), rr.detach()
-    value = (1 - label_smoothing) * pair(pc, pr, rc, rr, beta)
-    if label_smoothing:
-        value = value + label_smoothing * pair(pr, pc, rr, rc, beta)
-    return value.mean() if reduction == "mean" else value
-
-
-def margin(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor) -> Tensor:
-    return (pc - pr) - (rc - rr)
-
-
-def right(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor, beta: float) -> Tensor:
-    return F.softplus(-beta * margin(pc, pr, rc, rr))
-
-
-def loss_mistake(name: str, pair: PerPair, says: str, next_step: str) -> None:
-    """Register a wrong formula for one pair's loss."""
-
-    def function(
-        pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor,
-        beta: float = 0.1, label_smoothing: float = 0.0, reduction: str = "mean",
-    ) -> Tensor:  # fmt: skip
-        demand((pc, pr, rc, rr), beta, label_smoothing, reduction)
-        return smoothed(pair, (pc, pr, rc, rr), beta, label_smoothing, reduction)
-
-    function.__name__ = name
-    problem.mistake(replaces="dpo_loss", says=says, next_step=next_step)(function)
-
 
 BY_HAND = "Compute the warm-up's pair by hand and compare each step."
-loss_mistake(
-    "sign_flipped", lambda pc, pr, rc, rr, b: F.softplus(b * margin(pc, pr, rc, rr)),
-    "Your loss falls when the rejected answer gets likelier: the sign of the margin is turned round.",
-    "Which answer should a policy with a large margin prefer, and is its loss small?",
-)  # fmt: skip
-loss_mistake(
-    "no_reference", lambda pc, pr, rc, rr, b: F.softplus(-b * (pc - pr)),
-    "Your loss leaves the reference out.", "The margin compares the policy's preference with the reference's.",
-)  # fmt: skip
-loss_mistake(
-    "reference_added", lambda pc, pr, rc, rr, b: F.softplus(-b * ((pc - pr) + (rc - rr))),
-    "Your margin adds the reference's preference instead of subtracting it.",
-    "A policy equal to its reference has a margin of 0.",
-)  # fmt: skip
-loss_mistake(
-    "beta_outside", lambda pc, pr, rc, rr, b: b * F.softplus(-margin(pc, pr, rc, rr)),
-    "Your beta multiplies the loss; it belongs inside the sigmoid.",
-    "At a margin of 0 the loss must be ln 2, whatever beta is.",
-)  # fmt: skip
-loss_mistake(
-    "beta_divides", lambda pc, pr, rc, rr, b: F.softplus(-margin(pc, pr, rc, rr) / b),
-    "Your margin is divided by beta.", "beta multiplies the margin.",
-)  # fmt: skip
-loss_mistake(
-    "beta_on_policy_only", lambda pc, pr, rc, rr, b: F.softplus(-(b * (pc - pr) - (rc - rr))),
-    "Your beta scales the policy's half of the margin only.", "Set a bracket: beta multiplies the whole margin.",
-)  # fmt: skip
+MARGIN = "(pc - pr) - (rc - rr)"
+TOTAL = "total.index_add(0, row, logp)"
+UPCAST = "Turn bfloat16 and float16 into float32 first."
 
+problem.slip("sign_flipped", "dpo_loss", {"beta * h": "-beta * h"},
+    says="Your loss falls when the rejected answer gets likelier: the sign of the margin is reversed.",
+    next_step="Which answer should a policy with a large margin prefer, and is its loss small?")  # fmt: skip
+problem.slip("no_reference", "dpo_loss", {" - (rc - rr)": ""},
+    says="Your loss leaves the reference out.",
+    next_step="The margin compares the policy's preference with the reference's.")  # fmt: skip
+problem.slip("reference_added", "dpo_loss", {"- (rc - rr)": "+ (rc - rr)"},
+    says="Your margin adds the reference's preference instead of subtracting it.",
+    next_step="A policy equal to its reference has a margin of 0.")  # fmt: skip
+problem.slip("beta_outside", "dpo_loss", {"beta * h": "h", "-F.logsigmoid": "-beta * F.logsigmoid"},
+    says="Your beta multiplies the loss; it belongs inside the sigmoid.",
+    next_step="At a margin of 0 the loss must be ln 2, whatever beta is.")  # fmt: skip
+problem.slip("beta_divides", "dpo_loss", {"beta * h": "h / beta"},
+    says="Your margin is divided by beta.", next_step="beta multiplies the margin.")  # fmt: skip
+problem.slip("beta_on_policy_only", "dpo_loss", {MARGIN: "beta * (pc - pr) - (rc - rr)", "beta * h": "h"},
+    says="Your beta scales the policy's half of the margin only.",
+    next_step="Put the margin in brackets: beta multiplies all of it.")  # fmt: skip
+problem.slip("beta_default_1", "dpo_loss", {"beta: float = 0.1": "beta: float = 1.0"},
+    says="Your default for beta is 1.", next_step="Read the signature: the default is 0.1.")  # fmt: skip
+problem.slip("no_beta", "dpo_loss", {"beta * h": "h"},
+    says="Your loss doesn't use beta.", next_step="beta multiplies the margin inside the sigmoid.")  # fmt: skip
+problem.slip("minus_forgotten", "dpo_loss", {"-F.logsigmoid": "F.logsigmoid"},
+    says="Your loss is the log-likelihood itself: the minus is missing.",
+    next_step="A loss falls when the model gets better.")  # fmt: skip
+problem.slip("sigmoid_not_log", "dpo_loss", {"-F.logsigmoid": "1 - torch.sigmoid"},
+    says="Your loss is one minus the probability; the logarithm is missing.",
+    next_step="The loss is a negative log-likelihood.")  # fmt: skip
+problem.slip("negative_sigmoid", "dpo_loss", {"F.logsigmoid": "torch.sigmoid"},
+    says="Your loss is the negative probability; the logarithm is missing.",
+    next_step="The loss is a negative log-likelihood.")  # fmt: skip
+problem.slip("ratio_of_logprobs", "dpo_loss", {MARGIN: "pc / rc - pr / rr"},
+    says="Your margin divides log-probabilities; the log of a ratio is a difference.", next_step=BY_HAND)  # fmt: skip
+problem.slip("difference_of_ratios", "dpo_loss", {MARGIN: "(pc - rc).exp() - (pr - rr).exp()"},
+    says="Your margin subtracts probability ratios instead of their logarithms.", next_step=BY_HAND)  # fmt: skip
+problem.slip("bits", "dpo_loss", {"F.logsigmoid(x)": "F.logsigmoid(x) / math.log(2)"},
+    says="Your loss is in bits.",
+    next_step="Use the natural logarithm: at a margin of 0 the loss is 0.6931.")  # fmt: skip
+problem.slip("hinge", "dpo_loss", {"-F.logsigmoid(x)": "F.relu(1 - x)"},
+    says="Your loss is a hinge, not the logistic loss.",
+    next_step="Write -log(sigmoid(...)) of the scaled margin.")  # fmt: skip
+problem.slip("ipo", "dpo_loss", {"beta * h": "h", "-F.logsigmoid(x)": "(x - 1 / (2 * beta)) ** 2"},
+    says="Your loss is IPO's squared distance (arXiv:2310.12036), not DPO's.",
+    next_step="Write -log(sigmoid(...)) of the scaled margin.")  # fmt: skip
+problem.slip("chosen_only", "dpo_loss", {MARGIN: "pc - rc"},
+    says="Your loss looks at the chosen answer only.", next_step="A preference compares two answers.")  # fmt: skip
+problem.slip("two_log_sigmoids", "dpo_loss",
+    {"(x) for x in (scaled, -scaled)": "(b * (pc - rc)) - F.logsigmoid(b * (rr - pr)) for b in (beta, -beta)"},
+    says="Your loss has a sigmoid for each answer; DPO has one for their difference.", next_step=BY_HAND)  # fmt: skip
+problem.slip("starts_at_zero", "dpo_loss", {"F.logsigmoid(x)": "F.logsigmoid(x) - math.log(2)"},
+    says="Your loss is moved so that it starts at 0; it starts at ln 2.",
+    next_step="A policy equal to its reference is undecided: -log(1/2).")  # fmt: skip
+problem.slip("halved_margin", "dpo_loss", {"beta * h": "beta * h / 2"},
+    says="Your margin is halved.", next_step=BY_HAND)  # fmt: skip
+problem.slip("naive_log_sigmoid", "dpo_loss", {"F.logsigmoid(x)": "torch.log(torch.sigmoid(x))"},
+    says="Your loss computes the sigmoid first: for a far margin it's 0, and its logarithm infinite.",
+    next_step="torch has log(sigmoid(x)) as one function.")  # fmt: skip
+problem.slip("clipped_sigmoid", "dpo_loss", {"F.logsigmoid(x)": "torch.log(torch.sigmoid(x).clamp(min=1e-8))"},
+    says="Your sigmoid is kept away from 0, so that far margins all cost the same and teach nothing.",
+    next_step="torch has log(sigmoid(x)) as one function; it needs no clipping.")  # fmt: skip
 
-@problem.mistake(
-    replaces="dpo_loss", says="Your default for beta is 1.", next_step="Read the signature: the default is 0.1.",
-)  # fmt: skip
-def beta_default_1(
-    pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor,
-    beta: float = 1.0, label_smoothing: float = 0.0, reduction: str = "mean",
-) -> Tensor:  # fmt: skip
-    demand((pc, pr, rc, rr), beta, label_smoothing, reduction)
-    return smoothed(right, (pc, pr, rc, rr), beta, label_smoothing, reduction)
+problem.slip("sums_pairs", "dpo_loss", {"loss.mean()": "loss.sum()"},
+    says="Your loss is the sum over the pairs.",
+    next_step="The loss of a batch is the mean over its pairs.")  # fmt: skip
+problem.slip("smoothing_ignored", "dpo_loss", {"(1 - label_smoothing) * right + label_smoothing * wrong": "right"},
+    says="Your loss doesn't use label_smoothing.", next_step="Weigh the two labels.")  # fmt: skip
+problem.slip("smoothing_sign", "dpo_loss", {"right + label_smoothing": "right - label_smoothing"},
+    says="Your smoothing subtracts the other label's loss.",
+    next_step="An expectation adds both labels' losses.")  # fmt: skip
+# Exchanged only where there is smoothing: without it, this is `sign_flipped`.
+problem.slip("smoothing_swapped", "dpo_loss",
+    {"(scaled, -scaled)": "((-scaled, scaled) if label_smoothing else (scaled, -scaled))"},
+    says="Your smoothing gives the wrong label the larger weight.",
+    next_step="label_smoothing is the probability of the wrong label.")  # fmt: skip
+problem.slip("smoothing_by_default", "dpo_loss", {"label_smoothing: float = 0.0": "label_smoothing: float = 0.1"},
+    says="Your loss smooths the labels where label_smoothing isn't given.",
+    next_step="The default of label_smoothing is 0, which gives the plain loss.")  # fmt: skip
+problem.slip("reference_gradient", "dpo_loss", {"rc.detach(), rr.detach()": "rc, rr"},
+    says="Your loss sends a gradient into the reference.", next_step="Detach the reference's tensors.")  # fmt: skip
+problem.slip("detached_loss", "dpo_loss", {MARGIN: "(pc - pr).detach() - (rc - rr)"},
+    says="Your loss is cut off from the graph: nothing can be trained on it.",
+    next_step="Leave out `.item()`, `.detach()` and NumPy on the policy's tensors.")  # fmt: skip
+problem.slip("computes_in_half", "dpo_loss",
+    {MARGIN: "(policy_chosen - policy_rejected) - (reference_chosen - reference_rejected).detach()"},
+    says="Your loss is computed in the inputs' half precision.", next_step=UPCAST)  # fmt: skip
 
+problem.slip("nan_beta_passes", "checked", {"not (beta > 0 and math.isfinite(beta))": "beta <= 0 or math.isinf(beta)"},
+    says="A beta of NaN passes your check: no comparison with NaN is true.",
+    next_step="Write `not beta > 0` instead of `beta <= 0`.")  # fmt: skip
+problem.slip("beta_unchecked", "checked", {"not (beta > 0 and math.isfinite(beta))": "False"},
+    says="Any beta is accepted.", next_step="A beta that isn't positive reverses the loss: refuse it.")  # fmt: skip
+problem.slip("broadcasts_in_silence", "checked", {"len(shapes) != 1": "False"},
+    says="Tensors of other shapes are broadcast: pairs get mixed up without a word.",
+    next_step="Compare the four shapes first.")  # fmt: skip
+problem.slip("empty_nan", "checked", {"policy_chosen.numel() == 0": "False"},
+    says="No pairs give NaN: the mean of nothing.", next_step="Refuse an empty batch by name.")  # fmt: skip
 
-loss_mistake(
-    "no_beta", lambda pc, pr, rc, rr, b: F.softplus(-margin(pc, pr, rc, rr)),
-    "Your loss doesn't use beta.", "beta multiplies the margin inside the sigmoid.",
-)  # fmt: skip
-loss_mistake(
-    "minus_forgotten", lambda pc, pr, rc, rr, b: -right(pc, pr, rc, rr, b),
-    "Your loss is the log-likelihood itself: the minus is missing.", "A loss falls when the model gets better.",
-)  # fmt: skip
-loss_mistake(
-    "sigmoid_not_log", lambda pc, pr, rc, rr, b: 1 - torch.sigmoid(b * margin(pc, pr, rc, rr)),
-    "Your loss is one minus the probability; the logarithm is missing.", "The loss is a negative log-likelihood.",
-)  # fmt: skip
-loss_mistake(
-    "negative_sigmoid", lambda pc, pr, rc, rr, b: -torch.sigmoid(b * margin(pc, pr, rc, rr)),
-    "Your loss is the negative probability; the logarithm is missing.", "The loss is a negative log-likelihood.",
-)  # fmt: skip
-loss_mistake(
-    "ratio_of_logprobs", lambda pc, pr, rc, rr, b: F.softplus(-b * (pc / rc - pr / rr)),
-    "Your margin divides log-probabilities; the log of a ratio is a difference.", BY_HAND,
-)  # fmt: skip
-loss_mistake(
-    "difference_of_ratios", lambda pc, pr, rc, rr, b: F.softplus(-b * ((pc - rc).exp() - (pr - rr).exp())),
-    "Your margin subtracts probability ratios instead of their logarithms.", BY_HAND,
-)  # fmt: skip
-loss_mistake(
-    "bits", lambda pc, pr, rc, rr, b: right(pc, pr, rc, rr, b) / math.log(2),
-    "Your loss is in bits.", "Use the natural logarithm: at a margin of 0 the loss is 0.6931.",
-)  # fmt: skip
-loss_mistake(
-    "hinge", lambda pc, pr, rc, rr, b: F.relu(1 - b * margin(pc, pr, rc, rr)),
-    "Your loss is a hinge, not the logistic loss.", "Write -log(sigmoid(...)) of the scaled margin.",
-)  # fmt: skip
-loss_mistake(
-    "ipo", lambda pc, pr, rc, rr, b: (margin(pc, pr, rc, rr) - 1 / (2 * b)) ** 2,
-    "Your loss is IPO's squared distance (arXiv:2310.12036), not DPO's.",
-    "Write -log(sigmoid(...)) of the scaled margin.",
-)  # fmt: skip
-loss_mistake(
-    "chosen_only", lambda pc, pr, rc, rr, b: F.softplus(-b * (pc - rc)),
-    "Your loss looks at the chosen answer only.", "A preference compares two answers.",
-)  # fmt: skip
-loss_mistake(
-    "two_log_sigmoids", lambda pc, pr, rc, rr, b: F.softplus(-b * (pc - rc)) + F.softplus(b * (pr - rr)),
-    "Your loss has a sigmoid for each answer; DPO has one for their difference.", BY_HAND,
-)  # fmt: skip
-loss_mistake(
-    "starts_at_zero", lambda pc, pr, rc, rr, b: right(pc, pr, rc, rr, b) - math.log(2),
-    "Your loss is moved so that it starts at 0; it starts at ln 2.",
-    "A policy equal to its reference is undecided: -log(1/2).",
-)  # fmt: skip
-loss_mistake(
-    "halved_margin", lambda pc, pr, rc, rr, b: right(pc, pr, rc, rr, b / 2),
-    "Your margin is halved.", BY_HAND,
-)  # fmt: skip
-loss_mistake(
-    "naive_log_sigmoid", lambda pc, pr, rc, rr, b: -torch.log(torch.sigmoid(b * margin(pc, pr, rc, rr))),
-    "Your loss computes the sigmoid first: for a far margin it's 0, and its logarithm infinite.",
-    "torch has log(sigmoid(x)) as one function.",
-)  # fmt: skip
-loss_mistake(
-    "clipped_sigmoid", lambda pc, pr, rc, rr, b: -torch.log(torch.sigmoid(b * margin(pc, pr, rc, rr)).clamp(min=1e-8)),
-    "Your sigmoid is kept away from 0, so that far margins all cost the same and teach nothing.",
-    "torch has log(sigmoid(x)) as one function; it needs no clipping.",
-)  # fmt: skip
-
-
-def whole_loss_mistake(name: str, says: str, next_step: str, function: WholeLoss) -> None:
-    """Register a wrong loss that isn't wrong in one pair's formula; it takes the four, beta, smoothing, reduction."""
-
-    def replacement(
-        pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor,
-        beta: float = 0.1, label_smoothing: float = 0.0, reduction: str = "mean",
-    ) -> Tensor:  # fmt: skip
-        return function((pc, pr, rc, rr), beta, label_smoothing, reduction)
-
-    replacement.__name__ = name
-    problem.mistake(replaces="dpo_loss", says=says, next_step=next_step)(replacement)
-
-
-def sums(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
-    demand(four, beta, label_smoothing, reduction)
-    value = smoothed(right, four, beta, label_smoothing, "none")
-    return value.sum() if reduction == "mean" else value
-
-
-def smooths_wrongly(weight: Callable[[float], tuple[float, float]]) -> WholeLoss:
-    def function(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
-        demand(four, beta, label_smoothing, reduction)
-        pc, pr, rc, rr = (single(part) for part in four)
-        one, other = weight(label_smoothing)
-        rc, rr = rc.detach(), rr.detach()
-        value = one * right(pc, pr, rc, rr, beta) + other * right(pr, pc, rr, rc, beta)
-        return value.mean() if reduction == "mean" else value
-
-    return function
-
-
-def trains_reference(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
-    demand(four, beta, label_smoothing, reduction)
-    pc, pr, rc, rr = (single(part) for part in four)
-    value = (1 - label_smoothing) * right(pc, pr, rc, rr, beta) + label_smoothing * right(pr, pc, rr, rc, beta)
-    return value.mean() if reduction == "mean" else value
-
-
-def smooths_by_default(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
-    demand(four, beta, label_smoothing, reduction)
-    return smoothed(right, four, beta, label_smoothing or 0.1, reduction)
-
-
-def cuts_graph(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
-    demand(four, beta, label_smoothing, reduction)
-    return smoothed(right, four, beta, label_smoothing, reduction).detach()
-
-
-def in_half(four: Four, beta: float, label_smoothing: float, reduction: str) -> Tensor:
-    demand(four, beta, label_smoothing, reduction)
-    pc, pr, rc, rr = four
-    rc, rr = rc.detach(), rr.detach()
-    value = (1 - label_smoothing) * right(pc, pr, rc, rr, beta) + label_smoothing * right(pr, pc, rr, rc, beta)
-    return value.mean() if reduction == "mean" else value
-
-
-def unchecked(*, beta: Callable[[float], float], broadcast: bool = False, empty: bool = False) -> WholeLoss:
-    def function(four: Four, given: float, label_smoothing: float, reduction: str) -> Tensor:
-        checked: Any = torch.broadcast_tensors(*four) if broadcast else four
-        if empty and not four[0].numel():
-            checked = (torch.zeros(1),) * 4
-        demand(checked, beta(given), label_smoothing, reduction)
-        return smoothed(right, four, given, label_smoothing, reduction)
-
-    return function
-
-
-whole_loss_mistake(
-    "sums_pairs", "Your loss is the sum over the pairs.", "The loss of a batch is the mean over its pairs.", sums
-)
-whole_loss_mistake(
-    "smoothing_ignored", "Your loss doesn't use label_smoothing.", "Weigh the two labels.",
-    smooths_wrongly(lambda epsilon: (1.0, 0.0)),
-)  # fmt: skip
-whole_loss_mistake(
-    "smoothing_sign", "Your smoothing subtracts the other label's loss.", "An expectation adds both labels' losses.",
-    smooths_wrongly(lambda epsilon: (1 - epsilon, -epsilon)),
-)  # fmt: skip
-whole_loss_mistake(
-    "smoothing_swapped", "Your smoothing gives the wrong label the larger weight.",
-    "label_smoothing is the probability of the wrong label.",
-    smooths_wrongly(lambda epsilon: (epsilon, 1 - epsilon) if epsilon else (1.0, 0.0)),
-)  # fmt: skip
-whole_loss_mistake(
-    "smoothing_by_default", "Your loss smooths the labels even where label_smoothing is 0.",
-    "With label_smoothing 0 the loss is the plain one.", smooths_by_default,
-)  # fmt: skip
-whole_loss_mistake(
-    "reference_gradient", "Your loss sends a gradient into the reference.", "Detach the reference's tensors.",
-    trains_reference,
-)  # fmt: skip
-whole_loss_mistake(
-    "detached_loss", "Your loss is cut off from the graph: nothing can be trained on it.",
-    "Leave out `.item()`, `.detach()` and NumPy on the policy's tensors.", cuts_graph,
-)  # fmt: skip
-whole_loss_mistake(
-    "computes_in_half", "Your loss is computed in the inputs' half precision.",
-    "Turn bfloat16 and float16 into float32 first.", in_half,
-)  # fmt: skip
-whole_loss_mistake(
-    "nan_beta_passes", "A beta of NaN passes your check: no comparison with NaN is true.",
-    "Ask `not beta > 0` instead of `beta <= 0`.", unchecked(beta=lambda beta: 1.0 if math.isnan(beta) else beta),
-)  # fmt: skip
-whole_loss_mistake(
-    "beta_unchecked", "Any beta is accepted.", "A beta that isn't positive turns the loss round: refuse it.",
-    unchecked(beta=lambda beta: 1.0),
-)  # fmt: skip
-whole_loss_mistake(
-    "broadcasts_in_silence", "Tensors of other shapes are broadcast: pairs get mixed up without a word.",
-    "Compare the four shapes first.", unchecked(beta=lambda beta: beta, broadcast=True),
-)  # fmt: skip
-whole_loss_mistake(
-    "empty_nan", "No pairs give NaN: the mean of nothing.", "Refuse an empty batch by name.",
-    unchecked(beta=lambda beta: beta, empty=True),
-)  # fmt: skip
-
-
-# These two come first: they explain less than others, and a shorter explanation wins a tie.
-
-
-@problem.mistake(
-    replaces="sequence_logprob",
+# The first two come first: they explain less than others, and a shorter explanation wins a tie. Both compute at every
+# position what the reference computes at the answer's.
+problem.slip("nan_leaks", "sequence_logprob", {
+        "logits[:, :-1][target]": "logits[:, :-1]",
+        "input_ids[:, 1:][target]": "input_ids[:, 1:].clamp(min=0)",
+        TOTAL: "(logp * target).sum(-1)",
+    },
     says="A NaN outside the answer gets into your sum: NaN times 0 is NaN.",
-    next_step="Select by the mask instead of multiplying by it.",
-)
-def nan_leaks(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-    if answer_mask.shape != logits.shape[:2]:
-        raise ValueError("shape")
-    logp = single(logits)[:, :-1].log_softmax(-1).gather(-1, input_ids[:, 1:].clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    return (logp * (answer_mask[:, 1:] != 0)).sum(-1)
-
-
-@problem.mistake(
-    replaces="sequence_logprob",
+    next_step="Select by the mask instead of multiplying by it.")  # fmt: skip
+problem.slip("gather_minus_100", "sequence_logprob", {
+        "logits[:, :-1][target]": "logits[:, :-1]",
+        "input_ids[:, 1:][target]": "input_ids[:, 1:]",
+        TOTAL: "torch.where(target, logp, 0.0).sum(-1)",
+    },
     says="Your function looks up the id -100, which is no token.",
-    next_step="Put any valid id there before gathering, or gather only at the answer.",
-)
-def gather_minus_100(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-    if answer_mask.shape != logits.shape[:2]:
-        raise ValueError("shape")
-    logp = single(logits)[:, :-1].log_softmax(-1).gather(-1, input_ids[:, 1:].unsqueeze(-1)).squeeze(-1)
-    return torch.where(answer_mask[:, 1:] != 0, logp, 0.0).sum(-1)
-
-
-def token_mistake(name: str, formula: TokenSum, says: str, next_step: str) -> None:
-    """Register a wrong sum over tokens; it takes float logits without NaN at the answer, ids, and the mask as bool."""
-
-    def function(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-        if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
-            raise ValueError("shape")
-        return formula(single(logits), input_ids, answer_mask != 0)
-
-    function.__name__ = name
-    problem.mistake(replaces="sequence_logprob", says=says, next_step=next_step)(function)
-
-
-def summed(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the right sum for logits, ids and mask that are already aligned."""
-    clean = torch.where(mask.unsqueeze(-1), logits, torch.zeros_like(logits))
-    logp = clean.log_softmax(-1).gather(-1, ids.where(mask, 0).unsqueeze(-1)).squeeze(-1)
-    return torch.where(mask, logp, torch.zeros_like(logp)).sum(-1)
-
-
-def shifted(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    return summed(logits[:, :-1], ids[:, 1:], mask[:, 1:])
-
-
-def without_first(mask: Tensor) -> Tensor:
-    return mask & (mask.cumsum(-1) > 1)
-
-
-def to_shortest(mask: Tensor) -> Tensor:
-    """Keep as many targets of each row as the shortest row with any has."""
-    counts = mask.sum(-1)
-    return mask & (mask.cumsum(-1) <= counts[counts > 0].min())
-
-
-def without_last(mask: Tensor) -> Tensor:
-    return mask & (mask.flip(-1).cumsum(-1).flip(-1) > 1)
-
-
-token_mistake(
-    "mean_logprob", lambda z, ids, m: shifted(z, ids, m) / m[:, 1:].sum(-1).clamp(min=1),
-    "Your answers are averaged over their tokens; DPO sums.", "The log-probability of a sequence is a sum.",
-)  # fmt: skip
-token_mistake(
-    "mean_times_longest", lambda z, ids, m: shifted(z, ids, m) / m[:, 1:].sum(-1).clamp(min=1) * m[:, 1:].sum(-1).max(),
-    "Your answers all count as if they were as long as the longest one.", "Add up each row's own tokens.",
-)  # fmt: skip
-token_mistake(
-    "truncated_to_shortest", lambda z, ids, m: shifted(z, ids, torch.cat([m[:, :1], to_shortest(m[:, 1:])], 1)),
-    "Your answers are cut to the length of the shortest one.", "Pad a batch; don't cut it: every answer token counts.",
-)  # fmt: skip
-token_mistake(
-    "logprob_not_shifted", summed,
-    "Your logits are compared with the token at their own position.", "The logits at t predict the token at t + 1.",
-)  # fmt: skip
-token_mistake(
-    "mask_not_shifted", lambda z, ids, m: summed(z[:, :-1], ids[:, 1:].clamp(min=0), m[:, :-1]),
-    "Your ids are shifted and your mask isn't.", "The mask marks answer tokens: shift it with the ids.",
-)  # fmt: skip
-token_mistake(
-    "shifted_twice", lambda z, ids, m: summed(z[:, :-2], ids[:, 2:], m[:, 2:]),
-    "Your logits are compared with the token after the next one.", "Shift once.",
-)  # fmt: skip
-token_mistake(
-    "prompt_included", lambda z, ids, m: summed(z[:, :-1], ids[:, 1:].clamp(min=0), torch.ones_like(m[:, 1:])),
-    "Your sum takes in prompt and padding.", "Only tokens where the mask is 1 count.",
-)  # fmt: skip
-token_mistake(
-    "prompt_averaged", lambda z, ids, m: summed(z[:, :-1], ids[:, 1:].clamp(min=0), torch.ones_like(m[:, 1:])) / (
-        m.shape[1] - 1
-    ),
-    "Your number is the mean over prompt, answer and padding.", "Sum, and only where the mask is 1.",
-)  # fmt: skip
-token_mistake(
-    "first_token_dropped", lambda z, ids, m: shifted(z, ids, torch.cat([m[:, :1], without_first(m[:, 1:])], 1)),
-    "Your sum leaves out each answer's first token.", "The last prompt position predicts it.",
-)  # fmt: skip
-token_mistake(
-    "last_token_dropped", lambda z, ids, m: shifted(z, ids, torch.cat([m[:, :1], without_last(m[:, 1:])], 1)),
-    "Your sum leaves out each answer's last token (often the end-of-sequence token).", "It is part of the answer.",
-)  # fmt: skip
-token_mistake(
-    "unnormalised", lambda z, ids, m: torch.where(
-        m[:, 1:], z[:, :-1].gather(-1, ids[:, 1:].where(m[:, 1:], 0).unsqueeze(-1)).squeeze(-1), 0.0
-    ).sum(-1),
-    "Your sum adds logits; they aren't normalised.", "Take the log-softmax over the vocabulary first.",
-)  # fmt: skip
-
-
-@problem.mistake(
-    replaces="sequence_logprob",
-    says="Your sum is computed in the logits' half precision.",
-    next_step="Turn bfloat16 and float16 into float32 first.",
-)
-def logprob_in_half(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-    if answer_mask.shape != logits.shape[:2]:
-        raise ValueError("shape")
-    return shifted(logits, input_ids, answer_mask != 0)
-
-
-@problem.mistake(
-    replaces="sequence_logprob",
+    next_step="Put any valid id there before gathering, or gather only at the answer.")  # fmt: skip
+problem.slip("mean_logprob", "sequence_logprob", {TOTAL: f"{TOTAL} / target.sum(-1).clamp(min=1)"},
+    says="Your answers are averaged over their tokens; DPO sums.",
+    next_step="The log-probability of a sequence is a sum.")  # fmt: skip
+problem.slip("mean_times_longest", "sequence_logprob",
+    {TOTAL: f"{TOTAL} / target.sum(-1).clamp(min=1) * target.sum(-1).max()"},
+    says="Your answers all count as if they were as long as the longest one.",
+    next_step="Add up each row's own tokens.")  # fmt: skip
+problem.slip("truncated_to_shortest", "sequence_logprob",
+    {"row =": "counts = target.sum(-1)\n    target &= target.cumsum(-1) <= counts[counts > 0].min()\n    row ="},
+    says="Your answers are cut to the length of the shortest one.",
+    next_step="Pad a batch; don't cut it: every answer token counts.")  # fmt: skip
+problem.slip("logprob_not_shifted", "sequence_logprob",
+    {"answer_mask[:, 1:]": "answer_mask", "logits[:, :-1]": "logits", "input_ids[:, 1:]": "input_ids"},
+    says="Your logits are compared with the token at their own position.",
+    next_step="The logits at t predict the token at t + 1.")  # fmt: skip
+problem.slip("mask_not_shifted", "sequence_logprob",
+    {"answer_mask[:, 1:]": "answer_mask[:, :-1]", "input_ids[:, 1:]": "input_ids[:, 1:].clamp(min=0)"},
+    says="Your ids are shifted and your mask isn't.",
+    next_step="The mask marks answer tokens: shift it with the ids.")  # fmt: skip
+problem.slip("shifted_twice", "sequence_logprob", {
+        "answer_mask[:, 1:]": "answer_mask[:, 2:]",
+        "logits[:, :-1]": "logits[:, :-2]",
+        "input_ids[:, 1:]": "input_ids[:, 2:]",
+    },
+    says="Your logits are compared with the token after the next one.", next_step="Shift once.")  # fmt: skip
+problem.slip("prompt_included", "sequence_logprob",
+    {"answer_mask[:, 1:] != 0": "answer_mask[:, 1:] >= 0", "input_ids[:, 1:]": "input_ids[:, 1:].clamp(min=0)"},
+    says="Your sum includes prompt and padding.", next_step="Only tokens where the mask is 1 count.")  # fmt: skip
+problem.slip("prompt_averaged", "sequence_logprob", {
+        "answer_mask[:, 1:] != 0": "answer_mask[:, 1:] >= 0",
+        "input_ids[:, 1:]": "input_ids[:, 1:].clamp(min=0)",
+        TOTAL: f"{TOTAL} / target.shape[1]",
+    },
+    says="Your number is the mean over prompt, answer and padding.",
+    next_step="Sum, and only where the mask is 1.")  # fmt: skip
+problem.slip("first_token_dropped", "sequence_logprob", {"row =": "target &= target.cumsum(-1) > 1\n    row ="},
+    says="Your sum leaves out each answer's first token.",
+    next_step="The last prompt position predicts it.")  # fmt: skip
+problem.slip("last_token_dropped", "sequence_logprob",
+    {"row =": "target &= target.flip(-1).cumsum(-1).flip(-1) > 1\n    row ="},
+    says="Your sum leaves out each answer's last token (often the end-of-sequence token).",
+    next_step="It is part of the answer.")  # fmt: skip
+problem.slip("unnormalised", "sequence_logprob", {"F.log_softmax(chosen, dim=-1)": "chosen"},
+    says="Your sum adds logits; they aren't normalised.",
+    next_step="Take the log-softmax over the vocabulary first.")  # fmt: skip
+# As students write it: a sum of a whole row in half precision rounds once, and index_add after each token.
+problem.slip("logprob_in_half", "sequence_logprob", {
+        "at_least_float32(logits[:, :-1][target])": "logits[:, :-1]",
+        "input_ids[:, 1:][target]": "input_ids[:, 1:].clamp(min=0)",
+        TOTAL: "torch.where(target, logp, 0.0).sum(-1)",
+    },
+    says="Your sum is computed in the logits' half precision.", next_step=UPCAST)  # fmt: skip
+problem.slip("logprob_detached", "sequence_logprob", {TOTAL: "total.index_add(0, row, logp.detach())"},
     says="Your sum is cut off from the graph: no gradient reaches the logits.",
-    next_step="Leave out `.item()`, `.detach()`, `float()` and NumPy on what comes from the logits.",
-)
-def logprob_detached(logits: Tensor, input_ids: Tensor, answer_mask: Tensor) -> Tensor:
-    if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
-        raise ValueError("shape")
-    return shifted(single(logits), input_ids, answer_mask != 0).detach()
+    next_step="Leave out `.item()`, `.detach()`, `float()` and NumPy on what comes from the logits.")  # fmt: skip
 
+problem.slip("reward_attached", "implicit_rewards", {"chosen.detach(), rejected.detach()": "chosen, rejected"},
+    says="Your rewards still hang on the graph.", next_step="Detach what is only logged.")  # fmt: skip
+problem.slip("reward_no_reference", "implicit_rewards", {"(pc - rc)": "pc", "(pr - rr)": "pr"},
+    says="Your rewards leave the reference out.",
+    next_step="A reward is a log-ratio of policy and reference.")  # fmt: skip
+problem.slip("reward_without_beta", "implicit_rewards", {"beta * (pc - rc)": "pc - rc", "beta * (pr - rr)": "pr - rr"},
+    says="Your rewards lack beta.", next_step="Multiply by beta.")  # fmt: skip
+problem.slip("rewards_swapped", "implicit_rewards", {"chosen, rejected =": "rejected, chosen ="},
+    says="Your rewards come in the other order.", next_step="Return the chosen answer's reward first.")  # fmt: skip
 
-def reward_mistake(name: str, formula: Rewards, says: str, next_step: str) -> None:
-    """Register wrong rewards."""
-
-    def function(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor, beta: float = 0.1) -> tuple[Tensor, Tensor]:
-        demand((pc, pr, rc, rr), beta)
-        return formula(pc, pr, rc, rr, beta)
-
-    function.__name__ = name
-    problem.mistake(replaces="implicit_rewards", says=says, next_step=next_step)(function)
-
-
-reward_mistake(
-    "reward_attached", lambda pc, pr, rc, rr, b: (b * (pc - rc), b * (pr - rr)),
-    "Your rewards still hang on the graph.", "Detach what is only logged.",
-)  # fmt: skip
-reward_mistake(
-    "reward_no_reference", lambda pc, pr, rc, rr, b: (b * pc.detach(), b * pr.detach()),
-    "Your rewards leave the reference out.", "A reward is a log-ratio of policy and reference.",
-)  # fmt: skip
-reward_mistake(
-    "reward_without_beta", lambda pc, pr, rc, rr, b: ((pc - rc).detach(), (pr - rr).detach()),
-    "Your rewards lack beta.", "Multiply by beta.",
-)  # fmt: skip
-reward_mistake(
-    "rewards_swapped", lambda pc, pr, rc, rr, b: (b * (pr - rr).detach(), b * (pc - rc).detach()),
-    "Your rewards come in the other order.", "Return the chosen answer's reward first.",
-)  # fmt: skip
-
-
-def gradient_mistake(name: str, by_chosen: Gradient, says: str, next_step: str, *, other_sign: float = -1.0) -> None:
-    """Register a wrong gradient; the formula takes the margin, beta and the number of pairs."""
-
-    def function(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor, beta: float = 0.1) -> tuple[Tensor, Tensor]:
-        demand((pc, pr, rc, rr), beta)
-        value = by_chosen(margin(pc, pr, rc, rr), beta, pc.numel())
-        return value, other_sign * value
-
-    function.__name__ = name
-    problem.mistake(replaces="dpo_grad", says=says, next_step=next_step)(function)
-
-
-gradient_mistake(
-    "grad_wrong_weight", lambda h, b, n: -b * torch.sigmoid(b * h) / n,
-    "Your weight is large where the pair is already ordered rightly.", "Derive d/dx of -log(sigmoid(x)) once more.",
-)  # fmt: skip
-gradient_mistake(
-    "grad_not_averaged", lambda h, b, n: -b * torch.sigmoid(-b * h),
-    "Your gradient is that of the sum over pairs.", "The loss is a mean: each pair's share is divided by their number.",
-)  # fmt: skip
-gradient_mistake(
-    "grad_same_sign", lambda h, b, n: -b * torch.sigmoid(-b * h) / n,
-    "Your two gradients have the same sign.", "The margin falls when the rejected answer gets likelier.",
-    other_sign=1.0,
-)  # fmt: skip
-gradient_mistake(
-    "grad_sign", lambda h, b, n: b * torch.sigmoid(-b * h) / n,
-    "Your gradients point the other way.", "A step against the gradient must raise the chosen answer.",
-)  # fmt: skip
-gradient_mistake(
-    "grad_without_beta", lambda h, b, n: -torch.sigmoid(-b * h) / n,
-    "Your gradient lacks the factor beta of the chain rule.", "The margin is multiplied by beta inside the sigmoid.",
-)  # fmt: skip
-gradient_mistake(
-    "grad_of_sigmoid", lambda h, b, n: -b * torch.sigmoid(b * h) * torch.sigmoid(-b * h) / n,
-    "Your gradient is that of the sigmoid; the logarithm is missing.", "Divide by the sigmoid: d log f = df / f.",
-)  # fmt: skip
-
-
-@problem.mistake(
-    replaces="dpo_grad",
+problem.slip("grad_wrong_weight", "dpo_grad", {"sigmoid(-beta * h) /": "sigmoid(beta * h) /"},
+    says="Your weight is large where the pair is already ordered rightly.",
+    next_step="Derive d/dx of -log(sigmoid(x)) once more.")  # fmt: skip
+problem.slip("grad_not_averaged", "dpo_grad", {" / h.numel()": ""},
+    says="Your gradient is that of the sum over pairs.",
+    next_step="The loss is a mean: each pair's share is divided by their number.")  # fmt: skip
+problem.slip("grad_same_sign", "dpo_grad", {"-by_chosen": "by_chosen"},
+    says="Your two gradients have the same sign.",
+    next_step="The margin falls when the rejected answer gets likelier.")  # fmt: skip
+problem.slip("grad_sign", "dpo_grad", {"= -beta": "= beta"},
+    says="Your gradients point the other way.",
+    next_step="A step against the gradient must raise the chosen answer.")  # fmt: skip
+problem.slip("grad_without_beta", "dpo_grad", {"-beta * torch.sigmoid": "-torch.sigmoid"},
+    says="Your gradient lacks the factor beta of the chain rule.",
+    next_step="The margin is multiplied by beta inside the sigmoid.")  # fmt: skip
+problem.slip("grad_of_sigmoid", "dpo_grad", {" / h.numel()": " * torch.sigmoid(beta * h) / h.numel()"},
+    says="Your gradient is that of the sigmoid; the logarithm is missing.",
+    next_step="Divide by the sigmoid: d log f = df / f.")  # fmt: skip
+problem.slip("grad_no_reference", "dpo_grad", {" - (rc - rr)": ""},
     says="Your gradient leaves the reference out.",
-    next_step="The reference is a constant, but its preference is part of the margin inside the sigmoid.",
-)
-def grad_no_reference(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor, beta: float = 0.1) -> tuple[Tensor, Tensor]:
-    demand((pc, pr, rc, rr), beta)
-    value = -beta * torch.sigmoid(-beta * (pc - pr)) / pc.numel()
-    return value, -value
+    next_step="The reference is a constant, but its preference is part of the margin inside the sigmoid.")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- mutants that are none

@@ -1,7 +1,7 @@
 """How scorecards are judged: scores in eighths so that ties are exact, and items that vary more than the change."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def tied(rng: Rng) -> tuple[Suites, Suites]:
 @problem.check(
     "forget", points=2, of="forgetting", title="forgetting",
     concerns=["suites of different sizes", "suites that are better when lower", "a suite that improved", "ties"],
-    next_step="Make the table by hand: a row a suite, then the mean and the largest of its last column.",
+    next_step="Make the table by hand: one row for each suite, then the mean and the largest of its last column.",
 )  # fmt: skip
 def forget(rng: Rng) -> Iterator[AnyCase]:
     before, after = suites(rng, 4)
@@ -174,12 +174,17 @@ def candidates(rng: Rng) -> Points:
 def pareto(rng: Rng) -> Iterator[AnyCase]:
     points = candidates(rng)
     yield Case("seven candidates", call("pareto_front", points), pure=True)
-    front = next(iter(points))
-    yield Case("a duplicate on the front", call("pareto_front", points | {"again": points[front]}))
+    first = next(iter(points))
+    yield Case("a duplicate on the front", call("pareto_front", points | {"again": points[first]}))
     quality = int(rng.integers(1, 9)) / 8
     yield Case("equal quality", call("pareto_front", {"one": (quality, 0.5), "two": (quality, 0.25)}))
     yield Case("equal forgetting", call("pareto_front", {"one": (0.5, quality), "two": (0.75, quality)}))
     yield Case("a candidate that forgot nothing", call("pareto_front", {"none": (quality, 0.0), "some": (9.0, 0.5)}))
+    # The least forgetting, the best ratio, the best difference and the best quality: four ranks, four winners.
+    front = {"probe": (1, 1), "bitfit": (16, 2), "lora": (40, 8), "full": (48, 32)}
+    unit = int(rng.integers(1, 9)) / 8
+    scaled = {name: (unit * gained, unit * lost) for name, (gained, lost) in front.items()}
+    yield Case("four on the front", call("pareto_front", scaled))
 
 
 def around(low: float, high: float) -> tuple[float, float, float]:
@@ -248,508 +253,205 @@ def mine(rng: Rng) -> Question:
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
-Two = Callable[[np.ndarray, np.ndarray], float]
-Forgotten = Callable[[dict[str, float], dict[str, int]], tuple[float, float, str]]
-Interval = Callable[[np.ndarray, np.ndarray, float, int, Rng], tuple[float, float, float]]
-Counts = Callable[[int, int, int], float]
-Triple = tuple[float, float, float]
-
-
-def refuse(before: Sequence[float], after: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as arrays, or raise as the reference does."""
-    if len(before) != len(after):
-        raise ValueError("length")
-    if len(before) == 0:
-        raise ValueError("empty")
-    if np.isnan(before).any() or np.isnan(after).any():
-        raise ValueError("NaN")
-    return np.asarray(before, dtype=float), np.asarray(after, dtype=float)
-
-
-def improvement_mistake(name: str, formula: Two, says: str, next_step: str, *, directed: bool = True) -> None:
-    """Register a wrong improvement; `formula` takes both sides' scores, and `directed` turns it for lower is better."""
-
-    def function(before: Sequence[float], after: Sequence[float], higher_is_better: bool = True) -> float:
-        value = float(formula(*refuse(before, after)))
-        return value if higher_is_better or not directed else -value
-
-    problem.mistake(name=name, replaces="improvement", says=says, next_step=next_step)(function)
-
-
+UNIT = "It's a difference of means, in the score's own unit."
 SIGN = "Take a model that got better on every item: the answer must be positive."
 
-improvement_mistake(
-    "improvement_sign", lambda b, a: float((b - a).mean()), "Your improvement has the sign of forgetting.", SIGN
-)
-improvement_mistake(
-    "improvement_one_direction", lambda b, a: float((a - b).mean()),
-    "Your improvement doesn't ask which way the score points.", "A loss that fell is an improvement.", directed=False,
-)  # fmt: skip
-improvement_mistake(
-    "improvement_relative", lambda b, a: float((a - b).mean() / b.mean()),
-    "Your improvement is relative to the score before.", "It's a difference of means, in the score's own unit.",
-)  # fmt: skip
-improvement_mistake(
-    "improvement_percent", lambda b, a: float(100 * (a - b).mean()), "Your improvement is in percent.",
-    "It's a difference of means, in the score's own unit.",
-)  # fmt: skip
-improvement_mistake(
-    "improvement_sum", lambda b, a: float((a - b).sum()), "Your improvement is a sum over items.",
-    "The number of items should not matter: take the mean.",
-)  # fmt: skip
-improvement_mistake(
-    "improvement_median", lambda b, a: float(np.median(a - b)), "Your improvement is a median.",
-    "The contract says mean.",
-)  # fmt: skip
-improvement_mistake(
-    "improvement_absolute", lambda b, a: float(abs((a - b).mean())), "Your improvement has no sign.", SIGN,
-    directed=False,
-)  # fmt: skip
-improvement_mistake(
-    "improvement_won_minus_lost", lambda b, a: float(np.sign(a - b).mean()),
-    "Your improvement counts items that moved, not by how much.", "Average the differences themselves.",
-)  # fmt: skip
+problem.slip("improvement_sign", "improvement", {"differences(before, after)": "differences(after, before)"},
+    says="Your improvement has the sign of forgetting.", next_step=SIGN)  # fmt: skip
+problem.slip("improvement_one_direction", "improvement", {" if higher_is_better else -change": ""},
+    says="Your improvement doesn't ask which way the score points.",
+    next_step="A loss that fell is an improvement.")  # fmt: skip
+problem.slip("improvement_relative", "improvement",
+    {"differences(before, after)": "differences(before, after) / np.mean(before)"},
+    says="Your improvement is relative to the score before.", next_step=UNIT)  # fmt: skip
+problem.slip("improvement_percent", "improvement", {"float(np.mean": "float(100 * np.mean"},
+    says="Your improvement is in percent.", next_step=UNIT)  # fmt: skip
+problem.slip("improvement_sum", "improvement", {"np.mean": "np.sum"},
+    says="Your improvement is a sum over items.",
+    next_step="The number of items should not matter: take the mean.")  # fmt: skip
+problem.slip("improvement_median", "improvement", {"np.mean": "np.median"},
+    says="Your improvement is a median.", next_step="The contract says mean.")  # fmt: skip
+problem.slip("improvement_absolute", "improvement", {"change if higher_is_better else -change": "abs(change)"},
+    says="Your improvement has no sign.", next_step=SIGN)  # fmt: skip
+problem.slip("improvement_won_minus_lost", "improvement",
+    {"differences(before, after)": "np.sign(differences(before, after))"},
+    says="Your improvement counts items that moved, not by how much.",
+    next_step="Average the differences themselves.")  # fmt: skip
 
+problem.slip("forgetting_sign", "forgetting", {"-change": "change"},
+    says="Your forgetting is negative where something was lost.",
+    next_step="Before minus after: a loss is positive.")  # fmt: skip
+problem.slip("forgetting_one_direction", "forgetting", {", directions.get(name, True)": ""},
+    says="Your forgetting doesn't ask which way a suite's score points.",
+    next_step="Look the suite up in `higher_is_better`.")  # fmt: skip
+problem.slip("direction_default_false", "forgetting", {"get(name, True)": "get(name, False)"},
+    says="Your function treats a suite without a direction as better when lower.",
+    next_step="A suite that isn't named is better when higher.")  # fmt: skip
+problem.slip("clipped_at_zero", "forgetting", {"-change": "max(0.0, -change)"},
+    says="Your forgetting hides suites that improved.",
+    next_step="Keep negative values: they are results too.")  # fmt: skip
+problem.slip("forgetting_absolute", "forgetting", {"-change": "abs(change)"},
+    says="Your forgetting counts an improvement as a loss.", next_step="Keep the sign.")  # fmt: skip
+problem.slip("forgetting_relative", "forgetting", {"-change": "-change / float(np.mean(before[name]))"},
+    says="Your forgetting is relative to the score before.", next_step=UNIT)  # fmt: skip
+problem.slip("worst_by_size", "forgetting", {"lambda name: lost[name]": "lambda name: abs(lost[name])"},
+    says="Your worst suite is the one that changed most, whichever way.",
+    next_step="The worst suite lost most: keep the sign.")  # fmt: skip
+problem.slip("worst_is_smallest", "forgetting", {"max(lost": "min(lost"},
+    says="Your worst suite is the one that lost least.",
+    next_step="The worst suite lost most: take the largest value.")  # fmt: skip
+problem.slip("worst_is_last", "forgetting", {"max(lost, key=lambda name: lost[name])": "[*before][-1]"},
+    says="Your worst suite is the last one.",
+    next_step="Make the table by hand, one row for each suite: the worst has the largest value.")  # fmt: skip
+problem.slip("tie_by_position", "forgetting", {"in sorted(before)": "in before"},
+    says="Among equally bad suites you name the first one of the dict.",
+    next_step="Among equals the alphabet decides.")  # fmt: skip
+problem.slip("tie_last_name", "forgetting", {"lambda name: lost[name]": "lambda name: (lost[name], name)"},
+    says="Among equally bad suites you name the last one of the alphabet.",
+    next_step="Among equals the first name counts.")  # fmt: skip
+problem.slip("mean_over_items", "forgetting",
+    {"sum(lost.values()) / len(lost)": "np.average([*lost.values()], weights=[len(before[name]) for name in lost])"},
+    says="Your mean lets large suites count more.",
+    next_step="The mean is over suites, each counted once.")  # fmt: skip
+problem.slip("mean_is_median", "forgetting", {"sum(lost.values()) / len(lost)": "np.median([*lost.values()])"},
+    says="Your mean is a median.", next_step="Add up and divide by the number of suites.")  # fmt: skip
+problem.slip("mean_of_losses_only", "forgetting",
+    {"sum(lost.values()) / len(lost)": "np.mean([loss for loss in lost.values() if loss > 0] or [0.0])"},
+    says="Your mean leaves out suites that improved.", next_step="The mean is over all suites.")  # fmt: skip
+problem.slip("worst_unsigned_zero", "forgetting", {"lost[worst]": "max(0.0, lost[worst])"},
+    says="Your worst never falls below 0.",
+    next_step="Where every suite improved, the worst is negative.")  # fmt: skip
 
-def forgetting_mistake(
-    name: str, says: str, next_step: str, *,
-    each: Callable[[float, float, bool], float] = lambda old, new, higher: (old - new) * (1 if higher else -1),
-    default: bool = True,
-    whole: Forgotten = lambda lost, items: (
-        sum(lost.values()) / len(lost), max(lost.values()), min(lost, key=lambda n: (-lost[n], n)),
-    ),
-) -> None:  # fmt: skip
-    """Register a wrong scorecard: `each` gives a suite's loss from its two means, `whole` the mean and the worst."""
-
-    def function(
-        before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]],
-        higher_is_better: Mapping[str, bool] | None = None,
-    ) -> dict[str, object]:  # fmt: skip
-        directions = higher_is_better or {}
-        if not before or set(before) != set(after) or set(directions) - set(before):
-            raise ValueError("suite")
-        means = {name: [float(side.mean()) for side in refuse(before[name], after[name])] for name in before}
-        lost = {name: each(old, new, directions.get(name, default)) for name, (old, new) in means.items()}
-        mean, worst, worst_suite = whole(lost, {name: len(scores) for name, scores in before.items()})
-        return {"per_suite": lost, "mean": mean, "worst": worst, "worst_suite": worst_suite}
-
-    problem.mistake(name=name, replaces="forgetting", says=says, next_step=next_step)(function)
-
-
-def first_name(lost: dict[str, float], value: float) -> str:
-    return min(name for name in lost if lost[name] == value)
-
-
-def largest_change(lost: dict[str, float]) -> str:
-    return max(sorted(lost), key=lambda name: abs(lost[name]))
-
-
-def average(lost: dict[str, float]) -> float:
-    return sum(lost.values()) / len(lost)
-
-
-TABLE = "Make the table by hand: a row a suite, then the mean and the largest of its last column."
-
-forgetting_mistake(
-    "forgetting_sign", "Your forgetting is negative where something was lost.",
-    "Before minus after: a loss is positive.",
-    each=lambda old, new, higher: (new - old) * (1 if higher else -1),
-)  # fmt: skip
-forgetting_mistake(
-    "forgetting_one_direction", "Your forgetting doesn't ask which way a suite's score points.",
-    "Look the suite up in `higher_is_better`.", each=lambda old, new, higher: old - new,
-)  # fmt: skip
-forgetting_mistake(
-    "direction_default_false", "A suite without a direction counts as lower is better in yours.",
-    "What isn't named is better when higher.", default=False,
-)  # fmt: skip
-forgetting_mistake(
-    "clipped_at_zero", "Your forgetting hides suites that improved.", "Keep negative values: they are results too.",
-    each=lambda old, new, higher: max(0.0, (old - new) * (1 if higher else -1)),
-)  # fmt: skip
-forgetting_mistake(
-    "forgetting_absolute", "Your forgetting takes an improvement for a loss.", "Keep the sign.",
-    each=lambda old, new, higher: abs(old - new),
-)  # fmt: skip
-forgetting_mistake(
-    "forgetting_relative", "Your forgetting is relative to the score before.",
-    "It's a difference of means, in the score's own unit.",
-    each=lambda old, new, higher: (old - new) / old * (1 if higher else -1),
-)  # fmt: skip
-forgetting_mistake(
-    "worst_by_size", "Your worst suite is the one that changed most, whichever way.",
-    "The worst lost most: keep the sign.",
-    whole=lambda lost, items: (
-        average(lost), lost[largest_change(lost)], largest_change(lost),
-    ),
-)  # fmt: skip
-forgetting_mistake(
-    "worst_is_smallest", "Your worst suite is the one that lost least.", "The worst lost most: the largest value.",
-    whole=lambda lost, items: (average(lost), min(lost.values()), first_name(lost, min(lost.values()))),
-)  # fmt: skip
-forgetting_mistake(
-    "worst_is_last", "Your worst suite is the last one.", TABLE,
-    whole=lambda lost, items: (average(lost), [*lost.values()][-1], [*lost][-1]),
-)  # fmt: skip
-forgetting_mistake(
-    "tie_by_position", "Among equally bad suites yours names the one that comes first in the dict.",
-    "Among equals the alphabet decides.",
-    whole=lambda lost, items: (average(lost), max(lost.values()), max(lost, key=lambda name: lost[name])),
-)  # fmt: skip
-forgetting_mistake(
-    "tie_last_name", "Among equally bad suites yours names the last of the alphabet.",
-    "Among equals the first name counts.",
-    whole=lambda lost, items: (average(lost), max(lost.values()), max(lost, key=lambda name: (lost[name], name))),
-)  # fmt: skip
-forgetting_mistake(
-    "mean_over_items", "Your mean lets large suites count more.", "The mean is over suites, each counted once.",
-    whole=lambda lost, items: (
-        sum(lost[n] * items[n] for n in lost) / sum(items.values()), max(lost.values()),
-        first_name(lost, max(lost.values())),
-    ),
-)  # fmt: skip
-forgetting_mistake(
-    "mean_is_median", "Your mean is a median.", "Add up and divide by the number of suites.",
-    whole=lambda lost, items: (
-        float(np.median([*lost.values()])), max(lost.values()), first_name(lost, max(lost.values())),
-    ),
-)  # fmt: skip
-forgetting_mistake(
-    "mean_of_losses_only", "Your mean leaves out suites that improved.", "The mean is over all suites.",
-    whole=lambda lost, items: (
-        sum(max(0.0, loss) for loss in lost.values()) / max(1, sum(loss > 0 for loss in lost.values())),
-        max(lost.values()), first_name(lost, max(lost.values())),
-    ),
-)  # fmt: skip
-forgetting_mistake(
-    "worst_unsigned_zero", "Your worst never falls below 0.", "Where every suite improved, the worst is negative.",
-    whole=lambda lost, items: (average(lost), max(0.0, *lost.values()), first_name(lost, max(lost.values()))),
-)  # fmt: skip
-
-
-def interval_mistake(name: str, formula: Interval, says: str, next_step: str) -> None:
-    """Register a wrong interval; it takes both sides, the level, the number of resamples and a generator."""
-
-    def function(
-        before: Sequence[float], after: Sequence[float], level: float = 0.95, n_boot: int = 2000, seed: int = 0
-    ) -> tuple[float, float, float]:
-        sides = refuse(before, after)
-        if not 0 < level < 1:
-            raise ValueError("level")
-        if n_boot < 1:
-            raise ValueError("n_boot")
-        return formula(*sides, level, n_boot, np.random.default_rng(seed))
-
-    problem.mistake(name=name, replaces="paired_ci", says=says, next_step=next_step)(function)
-
-
-def resampled(change: np.ndarray, n_boot: int, rng: Rng, size: int | None = None) -> np.ndarray:
-    """Return the means of the resamples."""
-    return change[rng.integers(0, len(change), size=(n_boot, size or len(change)))].mean(axis=1)
-
-
-def between(mean: float, means: np.ndarray, tail: float) -> tuple[float, float, float]:
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(mean), float(low), float(high)
-
-
-interval_mistake(
-    "resampled_unpaired",
-    lambda b, a, level, n, rng: between((a - b).mean(), resampled(a, n, rng) - resampled(b, n, rng), (1 - level) / 2),
-    "Your resamples tear the pairs apart: each side is drawn on its own.", "Resample the differences.",
-)  # fmt: skip
-interval_mistake(
-    "spread_of_items", lambda b, a, level, n, rng: between((a - b).mean(), a - b, (1 - level) / 2),
-    "Your interval is for one item's difference, not for the mean.", "Take the quantiles of resampled means.",
-)  # fmt: skip
-interval_mistake(
-    "level_ignored", lambda b, a, level, n, rng: between((a - b).mean(), resampled(a - b, n, rng), 0.025),
-    "Your interval is a 95 % one at every level.", "Compute the tails from `level`.",
-)  # fmt: skip
-interval_mistake(
-    "both_tails_whole", lambda b, a, level, n, rng: between((a - b).mean(), resampled(a - b, n, rng), 1 - level),
-    "Your interval leaves 1 - level out at each end.", "The two tails share what is left out.",
-)  # fmt: skip
-interval_mistake(
-    "half_samples",
-    lambda b, a, level, n, rng: between((a - b).mean(), resampled(a - b, n, rng, (len(a) + 1) // 2), (1 - level) / 2),
-    "Your resamples are smaller than the sample.", "Draw as many items as there are.",
-)  # fmt: skip
-interval_mistake(
-    "medians_resampled",
-    lambda b, a, level, n, rng: between(
-        float(np.median(a - b)), np.median((a - b)[rng.integers(0, len(a), size=(n, len(a)))], axis=1), (1 - level) / 2
-    ),
-    "Your interval is for a median.", "The contract says mean.",
-)  # fmt: skip
-interval_mistake(
-    "mean_of_resamples",
-    lambda b, a, level, n, rng: between(resampled(a - b, n, rng).mean(), resampled(a - b, n, rng), (1 - level) / 2),
-    "Your mean is that of the resamples.", "The mean of the items themselves needs no resampling.",
-)  # fmt: skip
-interval_mistake(
-    "before_minus_after",
-    lambda b, a, level, n, rng: between((b - a).mean(), resampled(b - a, n, rng), (1 - level) / 2),
-    "Your differences are before - after.", SIGN,
-)  # fmt: skip
-interval_mistake(
-    "extremes", lambda b, a, level, n, rng: between((a - b).mean(), resampled(a - b, n, rng), 0.0),
-    "Your interval runs from the smallest to the largest resample.", "Take quantiles, by `level`.",
-)  # fmt: skip
-interval_mistake(
-    "one_standard_error",
-    lambda b, a, level, n, rng: (
-        float((a - b).mean()), float((a - b).mean() - (a - b).std() / len(a) ** 0.5),
-        float((a - b).mean() + (a - b).std() / len(a) ** 0.5),
-    ),
-    "Your interval is one standard error to each side.", "How many standard errors depends on `level`.",
-)  # fmt: skip
-interval_mistake(
-    "without_replacement",
-    lambda b, a, level, n, rng: (float((a - b).mean()), float((a - b).mean()), float((a - b).mean())),
-    "Your resamples are the sample again: drawn without replacement?", "Draw with replacement.",
-)  # fmt: skip
-interval_mistake(
-    "seed_ignored",
-    lambda b, a, level, n, rng: between(
-        (a - b).mean(), resampled(a - b, n, np.random.default_rng()), (1 - level) / 2
-    ),
-    "Your interval differs from run to run.", "Make the generator from `seed`.",
-)  # fmt: skip
-interval_mistake(
-    "low_and_high_swapped",
-    lambda b, a, level, n, rng: between((a - b).mean(), resampled(a - b, n, rng), (1 + level) / 2),
-    "Your low end is above your high end.", "Return (mean, low, high).",
-)  # fmt: skip
-
-
-def se_mistake(name: str, formula: Counts, says: str, next_step: str) -> None:
-    def function(lost: int, gained: int, n: int) -> float:
-        if n < 1 or lost < 0 or gained < 0 or lost + gained > n:
-            raise ValueError("n must")
-        return math.sqrt(max(0.0, formula(lost, gained, n)))
-
-    problem.mistake(name=name, replaces="paired_binary_se", says=says, next_step=next_step)(function)
-
+# Each side's resamples are the same draws in another order: independent of each other, as two draws are.
+problem.slip("resampled_unpaired", "paired_ci",
+    {"change[drawn].mean(axis=1)": "(np.asarray(after)[drawn] - np.asarray(before)[drawn[::-1]]).mean(axis=1)"},
+    says="Your resamples tear the pairs apart: each side is drawn on its own.",
+    next_step="Resample the differences.")  # fmt: skip
+problem.slip("spread_of_items", "paired_ci", {"change[drawn].mean(axis=1)": "change"},
+    says="Your interval is for one item's difference, not for the mean.",
+    next_step="Take the quantiles of resampled means.")  # fmt: skip
+problem.slip("level_ignored", "paired_ci", {"(1 - level) / 2": "0.025"},
+    says="Your interval is a 95 % one at every level.", next_step="Compute the tails from `level`.")  # fmt: skip
+problem.slip("both_tails_whole", "paired_ci", {"(1 - level) / 2": "1 - level"},
+    says="Your interval leaves out 1 - level at each end.",
+    next_step="The two tails share what is left out.")  # fmt: skip
+problem.slip("half_samples", "paired_ci", {"(n_boot, len(change))": "(n_boot, (len(change) + 1) // 2)"},
+    says="Your resamples are smaller than the sample.", next_step="Draw as many items as there are.")  # fmt: skip
+problem.slip("medians_resampled", "paired_ci",
+    {"change[drawn].mean(axis=1)": "np.median(change[drawn], axis=1)", "change.mean()": "np.median(change)"},
+    says="Your interval is for a median.", next_step="The contract says mean.")  # fmt: skip
+problem.slip("mean_of_resamples", "paired_ci", {"change.mean()": "means.mean()"},
+    says="Your mean is that of the resamples.",
+    next_step="The mean of the items themselves needs no resampling.")  # fmt: skip
+problem.slip("before_minus_after", "paired_ci", {"differences(before, after)": "differences(after, before)"},
+    says="Your differences are before - after.", next_step=SIGN)  # fmt: skip
+problem.slip("extremes", "paired_ci", {"(1 - level) / 2": "0.0"},
+    says="Your interval runs from the smallest to the largest resample.",
+    next_step="Take quantiles, by `level`.")  # fmt: skip
+problem.slip("one_standard_error", "paired_ci",
+    {"np.quantile(means, [tail, 1 - tail])": "change.mean() + np.array([-1, 1]) * change.std() / len(change) ** 0.5"},
+    says="Your interval is one standard error to each side.",
+    next_step="How many standard errors depends on `level`.")  # fmt: skip
+problem.slip("without_replacement", "paired_ci", {"change[drawn].mean(axis=1)": "np.full(n_boot, change.mean())"},
+    says="Your resamples are the sample again: drawn without replacement?",
+    next_step="Draw with replacement.")  # fmt: skip
+problem.slip("seed_ignored", "paired_ci", {"default_rng(seed)": "default_rng()"},
+    says="Your interval differs from run to run.", next_step="Make the generator from `seed`.")  # fmt: skip
+problem.slip("low_and_high_swapped", "paired_ci", {"low, high =": "high, low ="},
+    says="Your low end is above your high end.", next_step="Return (mean, low, high).")  # fmt: skip
 
 VARIANCE = "The variance is the mean square minus the squared mean; the standard error divides by the root of n."
 
-se_mistake("se_without_the_mean", lambda b, c, n: (b + c) / n**2, "Your variance is the mean square alone.", VARIANCE)
-se_mistake(
-    "se_independent", lambda b, c, n: (b / n * (1 - b / n) + c / n * (1 - c / n)) / n,
-    "Your standard error takes lost and gained for independent.", "An item can't be both: their covariance counts.",
-)  # fmt: skip
-se_mistake(
-    "se_squared",
-    lambda b, c, n: (((b + c) / n - ((c - b) / n) ** 2) / n) ** 2,
-    "Your standard error is a variance.",
-    VARIANCE,
-)
-se_mistake(
-    "se_of_an_item",
-    lambda b, c, n: (b + c) / n - ((c - b) / n) ** 2,
-    "Your standard error is one item's spread.",
-    VARIANCE,
-)
-se_mistake(
-    "se_n_minus_1", lambda b, c, n: ((b + c) / n - ((c - b) / n) ** 2) / max(1, n - 1),
-    "Your variance is divided by n - 1.", "The contract divides by n.",
-)  # fmt: skip
-se_mistake(
-    "se_sum_squared", lambda b, c, n: ((b + c) / n - ((c + b) / n) ** 2) / n,
-    "Your mean counts lost and gained items alike.", "A lost item counts -1 in the mean.",
-)  # fmt: skip
-se_mistake(
-    "se_of_changed_items", lambda b, c, n: 1 / max(1, b + c) - ((c - b) / max(1, b + c)) ** 2 / max(1, b + c),
-    "Your standard error is over the items that changed.", "Items that stayed the same count as 0.",
-)  # fmt: skip
-
-
-def front_mistake(
-    name: str, dominated: Callable[[tuple[float, float], tuple[float, float]], bool], says: str, next_step: str
-) -> None:
-    """Register a wrong domination: `dominated(point, other)` says whether the other one rules the point out."""
-
-    def function(points: Mapping[str, tuple[float, float]]) -> list[str]:
-        if not points:
-            raise ValueError("candidate")
-        if any(math.isnan(number) for point in points.values() for number in point):
-            raise ValueError("NaN")
-        others = {name: [points[other] for other in points if other != name] for name in points}
-        return sorted(name for name in points if not any(dominated(points[name], other) for other in others[name]))
-
-    problem.mistake(name=name, replaces="pareto_front", says=says, next_step=next_step)(function)
-
-
-def beaten(point: tuple[float, float], other: tuple[float, float]) -> bool:
-    return other[0] >= point[0] and other[1] <= point[1]
-
+problem.slip("se_without_the_mean", "paired_binary_se", {"mean_square - mean**2": "mean_square"},
+    says="Your variance is the mean square alone.", next_step=VARIANCE)  # fmt: skip
+problem.slip("se_independent", "paired_binary_se",
+    {"mean_square - mean**2": "lost / n * (1 - lost / n) + gained / n * (1 - gained / n)"},
+    says="Your standard error treats lost and gained as independent.",
+    next_step="An item can't be both: their covariance counts.")  # fmt: skip
+problem.slip("se_squared", "paired_binary_se",
+    {"math.sqrt(mean_square - mean**2) / math.sqrt(n)": "(mean_square - mean**2) / n"},
+    says="Your standard error is a variance.", next_step=VARIANCE)  # fmt: skip
+problem.slip("se_of_an_item", "paired_binary_se", {" / math.sqrt(n)": ""},
+    says="Your standard error is one item's spread.", next_step=VARIANCE)  # fmt: skip
+problem.slip("se_n_minus_1", "paired_binary_se", {"math.sqrt(n)": "math.sqrt(n - 1)"},
+    says="Your variance is divided by n - 1.", next_step="The contract divides by n.")  # fmt: skip
+problem.slip("se_sum_squared", "paired_binary_se", {"gained - lost": "gained + lost"},
+    says="Your mean counts lost and gained items alike.", next_step="A lost item counts -1 in the mean.")  # fmt: skip
+problem.slip("se_of_changed_items", "paired_binary_se",
+    {"mean, mean_square =": "n = lost + gained\n    mean, mean_square ="},
+    says="Your standard error is over the items that changed.",
+    next_step="Items that stayed the same count as 0.")  # fmt: skip
 
 DOMINATES = "One dominates another if it's at least as good in both numbers and better in one."
+BOTH = "one[0] >= other[0] and one[1] <= other[1]"
 
-front_mistake(
-    "equals_rule_each_other_out", beaten, "Your front drops duplicates.",
-    "Equal candidates don't dominate each other.",
-)  # fmt: skip
-front_mistake(
-    "better_in_both", lambda p, o: o[0] > p[0] and o[1] < p[1],
-    "Your front keeps candidates that another equals in one number and beats in the other.", DOMINATES,
-)  # fmt: skip
-front_mistake(
-    "forgetting_maximised", lambda p, o: o[0] >= p[0] and o[1] >= p[1] and o != p,
-    "Your front takes forgetting for good.",
-    "Less forgetting is better.",
-)  # fmt: skip
-front_mistake(
-    "quality_minimised", lambda p, o: o[0] <= p[0] and o[1] <= p[1] and o != p, "Your front takes quality for bad.",
-    "More quality is better.",
-)  # fmt: skip
-front_mistake("only_the_best_quality", lambda p, o: o[0] > p[0], "Your front looks at quality alone.", DOMINATES)
-front_mistake("only_the_least_forgetting", lambda p, o: o[1] < p[1], "Your front looks at forgetting alone.", DOMINATES)
-front_mistake(
-    "front_by_ratio", lambda p, o: o[0] * p[1] > p[0] * o[1], "Your front ranks by quality over forgetting.",
-    "A ratio always prefers the least forgetting: compare the two numbers one by one.",
-)  # fmt: skip
-front_mistake(
-    "front_by_difference", lambda p, o: o[0] - o[1] > p[0] - p[1], "Your front ranks by quality minus forgetting.",
-    "One net number hides the trade: compare the two numbers one by one.",
-)  # fmt: skip
-front_mistake(
-    "better_in_one",
-    lambda p, o: o[0] > p[0] or o[1] < p[1],
-    "Your front rules out what is beaten in one number.",
-    DOMINATES,
-)
-
-
-@problem.mistake(
-    replaces="pareto_front", says="Your front isn't in alphabetical order.", next_step="Sort the names at the end."
-)
-def front_unsorted(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    if not points:
-        raise ValueError("candidate")
-    if any(math.isnan(number) for point in points.values() for number in point):
-        raise ValueError("NaN")
-    ordered = sorted(points, key=lambda name: (-points[name][0], points[name][1]))
-    others = points.values()
-    return [n for n in ordered if not any(beaten(points[n], other) and other != points[n] for other in others)]
-
-
-def verdict_mistake(
-    name: str, reject: Callable[[Triple, Triple, float], bool], accept: Callable[[Triple, Triple, float], bool],
-    says: str, next_step: str, otherwise: str = "inconclusive",
-) -> None:  # fmt: skip
-    """Register a wrong verdict by its two conditions; each takes the task's interval, the forgetting's, the limit."""
-
-    def function(task_ci: Triple, worst_forget_ci: Triple, max_forgetting: float) -> str:
-        if any(math.isnan(number) for number in (*task_ci, *worst_forget_ci, max_forgetting)):
-            raise ValueError("NaN")
-        if reject(task_ci, worst_forget_ci, max_forgetting):
-            return "reject"
-        return "accept" if accept(task_ci, worst_forget_ci, max_forgetting) else otherwise
-
-    problem.mistake(name=name, replaces="verdict", says=says, next_step=next_step)(function)
-
-
-def rejects(task: Triple, lost: Triple, limit: float) -> bool:
-    return task[2] <= 0 or lost[1] > limit
-
-
-def accepts(task: Triple, lost: Triple, limit: float) -> bool:
-    return task[1] > 0 and lost[2] <= limit
-
+problem.slip("equals_rule_each_other_out", "pareto_front",
+    {"any(dominates(o, point) for o in points.values())":
+        "any(o[0] >= point[0] and o[1] <= point[1] for key, o in points.items() if key != name)"},
+    says="Your front drops duplicates.", next_step="Equal candidates don't dominate each other.")  # fmt: skip
+problem.slip("better_in_both", "dominates", {BOTH: "one[0] > other[0] and one[1] < other[1]"},
+    says="Your front keeps candidates that another equals in one number and beats in the other.",
+    next_step=DOMINATES)  # fmt: skip
+problem.slip("forgetting_maximised", "dominates", {"<=": ">="},
+    says="Your front treats more forgetting as better.", next_step="Less forgetting is better.")  # fmt: skip
+problem.slip("quality_minimised", "dominates", {">=": "<="},
+    says="Your front treats less quality as better.", next_step="More quality is better.")  # fmt: skip
+problem.slip("only_the_best_quality", "dominates", {BOTH: "one[0] > other[0]"},
+    says="Your front looks at quality alone.", next_step=DOMINATES)  # fmt: skip
+problem.slip("only_the_least_forgetting", "dominates", {BOTH: "one[1] < other[1]"},
+    says="Your front looks at forgetting alone.", next_step=DOMINATES)  # fmt: skip
+problem.slip("front_by_ratio", "dominates", {BOTH: "one[0] * other[1] > other[0] * one[1]"},
+    says="Your front ranks by quality over forgetting.",
+    next_step="A ratio always prefers the least forgetting: compare the two numbers one by one.")  # fmt: skip
+problem.slip("front_by_difference", "dominates", {BOTH: "one[0] - one[1] > other[0] - other[1]"},
+    says="Your front ranks by quality minus forgetting.",
+    next_step="One net number hides the trade: compare the two numbers one by one.")  # fmt: skip
+problem.slip("better_in_one", "dominates", {BOTH: "(one[0] > other[0] or one[1] < other[1])"},
+    says="Your front drops a candidate that is beaten in one number only.", next_step=DOMINATES)  # fmt: skip
+problem.slip("front_unsorted", "pareto_front", {"sorted(": "list("},
+    says="Your front isn't in alphabetical order.", next_step="Sort the names at the end.")  # fmt: skip
 
 LINE = "Draw both intervals on a line, with 0 and the limit, and say what each position means."
 
-verdict_mistake(
-    "limit_itself_refused", rejects, lambda t, f, m: t[1] > 0 and f[2] < m,
-    "Your verdict doesn't accept the limit itself.",
-    "Up to the limit is not too much.",
-)  # fmt: skip
-verdict_mistake(
-    "limit_itself_rejected", lambda t, f, m: t[2] <= 0 or f[1] >= m, accepts, "Your verdict rejects from the limit on.",
-    "Only above the limit is too much.",
-)  # fmt: skip
-verdict_mistake(
-    "nothing_is_improvement", rejects, lambda t, f, m: t[1] >= 0 and f[2] <= m,
-    "Your verdict takes a low end of 0 for better.",
-    "0 is no improvement.",
-)  # fmt: skip
-verdict_mistake(
-    "nothing_is_open", lambda t, f, m: t[2] < 0 or f[1] > m, accepts, "Your verdict leaves a high end of 0 open.",
-    "At most 0 is no improvement.",
-)  # fmt: skip
-verdict_mistake(
-    "verdict_ignores_forgetting", lambda t, f, m: t[2] <= 0, lambda t, f, m: t[1] > 0,
-    "Your verdict looks at the task alone.", LINE,
-)  # fmt: skip
-verdict_mistake(
-    "verdict_ignores_the_task", lambda t, f, m: f[1] > m, lambda t, f, m: f[2] <= m,
-    "Your verdict looks at forgetting alone.", LINE,
-)  # fmt: skip
-verdict_mistake(
-    "means_only",
-    lambda t, f, m: t[0] <= 0 or f[0] > m,
-    lambda t, f, m: True,
-    "Your verdict looks at the means alone.",
-    LINE,
-)
-verdict_mistake(
-    "inconclusive_is_accept", rejects, accepts, "Your verdict accepts what isn't decided.", LINE, otherwise="accept"
-)
-verdict_mistake(
-    "inconclusive_is_reject", rejects, accepts, "Your verdict rejects what isn't decided.", LINE, otherwise="reject"
-)
+problem.slip("limit_itself_refused", "verdict", {"forget_high <= max_forgetting": "forget_high < max_forgetting"},
+    says="Your verdict doesn't accept the limit itself.", next_step="Up to the limit is not too much.")  # fmt: skip
+problem.slip("limit_itself_rejected", "verdict", {"forget_low > max_forgetting": "forget_low >= max_forgetting"},
+    says="Your verdict rejects from the limit on.", next_step="Only above the limit is too much.")  # fmt: skip
+problem.slip("nothing_is_improvement", "verdict", {"task_low > 0": "task_low >= 0"},
+    says="Your verdict counts a low end of 0 as an improvement.",
+    next_step="A low end of 0 leaves open whether it improved.")  # fmt: skip
+problem.slip("nothing_is_open", "verdict", {"task_high <= 0": "task_high < 0"},
+    says="Your verdict doesn't reject a high end of 0.",
+    next_step="A high end of 0 says that it didn't improve.")  # fmt: skip
+problem.slip("verdict_ignores_forgetting", "verdict",
+    {" or forget_low > max_forgetting": "", " and forget_high <= max_forgetting": ""},
+    says="Your verdict looks at the task alone.", next_step=LINE)  # fmt: skip
+problem.slip("verdict_ignores_the_task", "verdict", {"task_high <= 0 or ": "", "task_low > 0 and ": ""},
+    says="Your verdict looks at forgetting alone.", next_step=LINE)  # fmt: skip
+problem.slip("means_only", "verdict", {
+        "(_, task_low, task_high), (_, forget_low, forget_high) = task_ci, worst_forget_ci":
+            "task_low, forget_low = task_high, forget_high = task_ci[0], worst_forget_ci[0]",
+    },
+    says="Your verdict looks at the means alone.", next_step=LINE)  # fmt: skip
+problem.slip("inconclusive_is_accept", "verdict", {'"inconclusive"': '"accept"'},
+    says="Your verdict accepts what isn't decided.", next_step=LINE)  # fmt: skip
+problem.slip("inconclusive_is_reject", "verdict", {'"inconclusive"': '"reject"'},
+    says="Your verdict rejects what isn't decided.", next_step=LINE)  # fmt: skip
 
+CHECK_FIRST = "Check each argument before using it, and name it in the message of a ValueError."
 
-def unchecked(name: str, replaces: str, function: Callable[..., Any], says: str) -> None:
-    step = "Check each argument before using it, and name it in the message of a ValueError."
-    problem.mistake(name=name, replaces=replaces, says=says, next_step=step)(function)
-
-
-def cut(before: Sequence[float], after: Sequence[float]) -> np.ndarray:
-    count = min(len(before), len(after))
-    pair = refuse(before[:count], after[:count])
-    return pair[1] - pair[0]
-
-
-def empty_is_zero(before: Sequence[float], after: Sequence[float]) -> np.ndarray:
-    if len(before) == len(after) == 0:
-        return np.zeros(1)
-    pair = refuse(before, after)
-    return pair[1] - pair[0]
-
-
-def nan_passes(before: Sequence[float], after: Sequence[float]) -> np.ndarray:
-    if len(before) != len(after):
-        raise ValueError("length")
-    if len(before) == 0:
-        raise ValueError("empty")
-    return np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
-
-
-def common_suites(
-    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]],
-    higher_is_better: Mapping[str, bool] | None = None,
-) -> dict[str, object]:  # fmt: skip
-    names = sorted(set(before) & set(after))
-    if not names or set(higher_is_better or {}) - set(before):
-        raise ValueError("suite")
-    turn = {name: 1 if (higher_is_better or {}).get(name, True) else -1 for name in names}
-    lost: dict[str, float] = {}
-    for name in names:
-        old, new = refuse(before[name], after[name])
-        lost[name] = float((old - new).mean()) * turn[name]
-    worst = max(lost, key=lambda name: lost[name])
-    return {"per_suite": lost, "mean": average(lost), "worst": lost[worst], "worst_suite": worst}
-
-
-def any_counts(lost: int, gained: int, n: int) -> float:
-    return math.sqrt(abs((lost + gained) / n - ((gained - lost) / n) ** 2) / n)
-
-
-unchecked("truncates_to_the_shorter", "differences", cut, "Your function drops the items that have no partner.")
-unchecked("empty_gives_zero", "differences", empty_is_zero, "Your function gives 0 for no items.")
-unchecked("nan_passes", "differences", nan_passes, "A NaN among the scores passes through your function.")
-unchecked("common_suites_only", "forgetting", common_suites, "Your scorecard drops suites that one side lacks.")
-unchecked("counts_unchecked", "paired_binary_se", any_counts, "Impossible counts pass through your standard error.")
+problem.slip("truncates_to_the_shorter", "differences", {
+        "len(before) != len(after)": "False",
+        "np.asarray(after) - np.asarray(before)": "np.array([new - old for old, new in zip(before, after)])",
+    },
+    says="Your function drops the items that have no partner.", next_step=CHECK_FIRST)  # fmt: skip
+problem.slip("empty_gives_zero", "differences",
+    {'raise ValueError("empty: a comparison needs at least one item")': "return np.zeros(1)"},
+    says="Your function gives 0 for no items.", next_step=CHECK_FIRST)  # fmt: skip
+problem.slip("nan_passes", "differences", {"np.isnan(change).any()": "False"},
+    says="A NaN among the scores passes through your function.", next_step=CHECK_FIRST)  # fmt: skip
+problem.slip("common_suites_only", "forgetting",
+    {"not before or set(before) != set(after)": "not (before := {k: before[k] for k in before if k in after})"},
+    says="Your scorecard drops suites that one side lacks.", next_step=CHECK_FIRST)  # fmt: skip
+problem.slip("counts_unchecked", "paired_binary_se", {"n < 1 or lost < 0 or gained < 0 or lost + gained > n": "False"},
+    says="Impossible counts pass through your standard error.", next_step=CHECK_FIRST)  # fmt: skip

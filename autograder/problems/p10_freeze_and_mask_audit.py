@@ -1,8 +1,6 @@
 """How audits are judged: by planting faults in models, optimizers and batches that are built at the other end."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -16,6 +14,7 @@ from ftgrade.judging.problem import (
     Refusal,
     Rng,
     Written,
+    builder,
     call,
     integer,
 )
@@ -23,236 +22,10 @@ from ftgrade.judging.problem import (
 problem = Problem(
     part="10_implementation_checklist", difficulty=4, importance=5, minutes=90, written=(Written("order", 1),)
 )
+BUILD = builder(__file__)
 
 Tensor = torch.Tensor
 Spec = dict[str, Any]
-Found = list[tuple[str, str]]
-Rows = list[tuple[str, int]]
-
-
-# ------------------------------------------------------------------------------------------------ what is built there
-
-
-def workshop() -> Callable[[Spec], tuple[tuple[Any, ...], Callable[[], Any]]]:
-    """Return what makes an audit's arguments, and what to look at afterwards, from a specification.
-
-    The model has an embedding, blocks with a norm and a linear layer with low-rank factors, and a head. What matches
-    `spec["patterns"]` trains; then each of `spec["faults"]`, a name and a block, is planted. Things that look like a
-    fault and are none are planted the same way. `spec["asks"]` says for which audit it is.
-    """
-    import copy
-    import fnmatch
-
-    import torch
-    from torch import nn
-
-    generator = torch.Generator()
-
-    def numbers(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    class Norm(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(1 + 0.1 * numbers(width))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x / x.square().mean(-1, keepdim=True).add(1e-6).sqrt() * self.weight
-
-    class LowRank(nn.Module):
-        def __init__(self, width: int, rank: int) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(numbers(width, width) / width)
-            self.A, self.B = nn.Parameter(numbers(rank, width)), nn.Parameter(torch.zeros(width, rank).double())
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x @ self.weight.T + x @ self.A.T @ self.B.T
-
-    class Drifting(Norm):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.weight.data.mul_(1 + 1e-6)
-            return super().forward(x)
-
-    class Inner(nn.Module):
-        seen: torch.Tensor
-
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.A = nn.Parameter(numbers(width))
-            self.register_buffer("seen", torch.zeros(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.seen.add_(1)
-            return x * self.A
-
-    class Counted(Norm):
-        """A frozen norm that counts its calls, with a trained part inside that counts its own."""
-
-        calls: torch.Tensor
-
-        def __init__(self, width: int) -> None:
-            super().__init__(width)
-            self.inner = Inner(width)
-            self.register_buffer("calls", torch.zeros(1))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.calls.add_(1)
-            return super().forward(x) + self.inner(x)
-
-    class Block(nn.Module):
-        def __init__(self, width: int, rank: int) -> None:
-            super().__init__()
-            self.norm, self.up = Norm(width), LowRank(width, rank)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + self.up(self.norm(x))
-
-    class Model(nn.Module):
-        def __init__(self, vocab: int, width: int, rank: int, blocks: int, tied: bool) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(vocab, width, _weight=numbers(vocab, width))
-            self.blocks = nn.ModuleList(Block(width, rank) for _ in range(blocks))
-            self.head = nn.Linear(1, 1, bias=False)
-            self.head.weight = self.embed.weight if tied else nn.Parameter(numbers(vocab, width))
-            self.register_buffer("positions", torch.arange(7))
-
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            x = self.embed(ids)
-            for block in self.blocks:
-                x = block(x)
-            return self.head(x)
-
-    class Pair(nn.Module):
-        def __init__(self, policy: nn.Module, reference: nn.Module) -> None:
-            super().__init__()
-            self.policy, self.reference = policy, reference
-
-    def make(spec: Spec) -> Any:
-        return Model(spec["vocab"], spec["width"], spec["rank"], spec["blocks"], spec["tied"])
-
-    def plant_module(fault: str, block: Any, width: int, rank: int) -> None:
-        """Change what a block is made of."""
-        if fault == "factors missing":
-            block.up = nn.Linear(width, width, bias=False, dtype=torch.float64)
-        elif fault == "unused module":
-            block.spare = LowRank(width, rank)
-        elif fault == "frozen weight drifts":
-            block.norm = Drifting(width)
-        elif fault == "frozen norm counts":
-            block.norm = Counted(width)
-        elif fault.startswith("running mean"):
-            affine = fault != "running mean of a norm without parameters"
-            block.norm = nn.BatchNorm1d(width, affine=affine, dtype=torch.float64)
-        elif fault == "reference with a running mean":
-            block.norm = nn.BatchNorm1d(width)
-        elif fault == "reference with a dropout of zero":
-            block.drop = nn.Dropout(0.0)
-        elif fault == "dropout in a trained part":
-            block.norm = nn.Sequential(block.norm, nn.Dropout(0.5))
-        elif fault == "reference in train mode":
-            block.drop = nn.Dropout(0.1)
-        elif fault == "reference with its dropout off":
-            block.drop = nn.Dropout(0.1).eval()
-        elif fault == "memory shared":
-            # A second parameter over the memory of a factor: no name is shared, every step moves both.
-            block.shadow = nn.Parameter(block.up.B.data[:1])
-
-    def plant_flag(fault: str, block: Any) -> None:
-        """Change what trains in a block."""
-        if fault == "extra trainable" or fault == "gradient zeroed instead":
-            block.up.weight.requires_grad_(True)
-        if fault == "gradient zeroed instead":
-            block.up.weight.register_hook(torch.zeros_like)
-        elif fault in ("norm left on", "flag set as an attribute"):
-            block.norm.weight.requires_grad_(True)
-        if fault == "flag set as an attribute":
-            block.norm.requires_grad = False
-        elif fault == "one factor frozen":
-            block.up.A.requires_grad_(False)
-        elif fault == "reference trainable":
-            block.up.B.requires_grad_(True)
-
-    def optimizer_of(trained: list[Any], faults: dict[str, int], blocks: Any) -> torch.optim.Optimizer:
-        """Return an optimizer with two groups, and what is wrong with it."""
-        if "optimizer of a copy" in faults:
-            trained = copy.deepcopy(trained)
-        first, second = trained[::2], trained[1::2]
-        if "left out of the optimizer" in faults:
-            first = first[1:]
-        if "second group forgotten" in faults:
-            second = []
-        if "frozen in the optimizer" in faults:
-            second = [*second, blocks[faults["frozen in the optimizer"]].norm.weight]
-        rates = (0.0, 0.0) if "rate of zero" in faults else (0.01, 0.16)
-        groups = [{"params": group, "lr": rate} for group, rate in zip((first, second), rates, strict=True) if group]
-        optimizer = torch.optim.SGD(groups or [nn.Parameter(torch.zeros(1))], lr=0.1, weight_decay=0.1)
-        if "twice in the optimizer" in faults:
-            optimizer.param_groups[0]["params"].append(second[0])  # add_param_group would refuse it
-        return optimizer
-
-    def looked_at(model: Any, named: list[tuple[str, Any]]) -> Callable[[], bool]:
-        """Return a function that says whether the model is what it is now."""
-        before = [(p.detach().clone(), p.requires_grad) for _, p in named]
-
-        def untouched() -> bool:
-            now = [(p.detach(), p.requires_grad) for p in model.parameters()]
-            same = [torch.equal(p, old) and flag == was for (p, flag), (old, was) in zip(now, before, strict=True)]
-            return all(same)
-
-        return untouched
-
-    def step_of(
-        model: Any, named: list[tuple[str, Any]], optimizer: torch.optim.Optimizer, vocab: int
-    ) -> tuple[tuple[Any, ...], Callable[[], Any]]:
-        """Return what a step is called with, and what it did."""
-        ids = torch.randint(vocab, (5,), generator=generator)
-        seen = {"losses": 0, "steps": 0}
-
-        def stepped(*_: Any) -> None:
-            seen["steps"] += 1
-
-        def loss_fn(model: Any) -> torch.Tensor:
-            seen["losses"] += 1
-            return model(ids).square().mean()
-
-        def after() -> dict[str, Any]:
-            return seen | {"parameters": [p.detach().clone() for p in model.parameters()]}
-
-        optimizer.register_step_post_hook(stepped)
-        for name, p in named:
-            if p.requires_grad and ".spare." not in name:
-                p.grad = torch.ones_like(p)  # of a step before: zero_grad has something to do
-        return (model, optimizer, loss_fn), after
-
-    def set_up(spec: Spec) -> tuple[tuple[Any, ...], Callable[[], Any]]:
-        generator.manual_seed(spec["seed"])
-        faults, model = dict(spec["faults"]), make(spec)
-        if "reference is the policy" in faults:
-            model = Pair(model, model)
-        elif spec["pair"]:
-            model = Pair(model, make(spec).eval())
-        blocks: Any = (model.reference if spec["pair"] else model).blocks
-        for fault, place in faults.items():
-            plant_module(fault, blocks[place], spec["width"], spec["rank"])
-        if "dropout of its own" in faults:
-            model.drop = nn.Dropout(0.5)
-        named = list(model.named_parameters())
-        for name, parameter in named:
-            parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in spec["patterns"]))
-        for fault, place in faults.items():
-            plant_flag(fault, blocks[place])
-        if "everything frozen" in faults:
-            model.requires_grad_(False)
-        if spec["asks"] == "count":
-            return (model,), looked_at(model, named)
-        if spec["asks"] == "freeze":
-            return (model, spec["patterns"]), looked_at(model, named)
-        optimizer = optimizer_of([p for _, p in named if p.requires_grad], faults, blocks)
-        if spec["asks"] == "optimizer":
-            return (model, spec["patterns"], optimizer), looked_at(model, named)
-        return step_of(model, named, optimizer, spec["vocab"])
-
-    return set_up
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -263,20 +36,11 @@ FACTORS = ["*.A", "*.B"]
 def spec_of(rng: Rng, asks: str, faults: Sequence[str] = (), **more: Any) -> Spec:
     """Return the plain data of a small set-up, with a block for each fault."""
     blocks = int(more.pop("blocks", max(2, len(faults))))
-    sizes = {
-        name: int(size)
-        for name, size in zip(("vocab", "width", "rank"), rng.permutation([3, 4, 5, 6])[:3], strict=True)
-    }
+    vocab, width, rank = (int(size) for size in rng.permutation([3, 4, 5, 6])[:3])
     places = [int(place) for place in rng.permutation(blocks)[: len(faults)]]
-    spec = {
-        "asks": asks,
-        "blocks": blocks,
-        "seed": int(rng.integers(2**31)),
-        "patterns": FACTORS,
-        "tied": False,
-        "pair": False,
-    }
-    return spec | sizes | {"faults": list(zip(faults, places, strict=False))} | more
+    sizes = {"vocab": vocab, "width": width, "rank": rank}
+    spec = {"asks": asks, "blocks": blocks, "seed": int(rng.integers(2**31)), "patterns": FACTORS}
+    return spec | {"tied": False, "pair": False} | sizes | {"faults": list(zip(faults, places, strict=True))} | more
 
 
 def pairs(value: Any) -> list[tuple[str, Any]] | None:
@@ -322,8 +86,12 @@ def same_count(expected: Any, got: Any) -> Difference | None:
     return Close()(expected[0], got[0]) or (None if got[1] is True else Difference("it changed the model"))
 
 
-def asked(rng: Rng, words: str, function: str, asks: str, faults: Sequence[str] = (), **more: Any) -> Case:
-    return Case(words, call(function, spec_of(rng, asks, faults, **more), build=workshop))
+ASKED = {"count": "count_parameters", "freeze": "audit_freeze", "optimizer": "audit_freeze", "step": "audit_step"}
+"""The function that each kind of set-up is for."""
+
+
+def asked(rng: Rng, words: str, asks: str, faults: Sequence[str] = (), **more: Any) -> Case:
+    return Case(words, call(ASKED[asks], spec_of(rng, asks, faults, **more), build=BUILD))
 
 
 @problem.check(
@@ -332,8 +100,8 @@ def asked(rng: Rng, words: str, function: str, asks: str, faults: Sequence[str] 
     next_step="Say for a tied head, and for a buffer, whether it's a parameter more.",
 )  # fmt: skip
 def count(rng: Rng) -> Iterator[AnyCase]:
-    yield asked(rng, "a tied head", "count_parameters", "count", tied=True)
-    yield asked(rng, "buffers", "count_parameters", "count", ["running mean moves"], patterns=["head.*", "*.A"])
+    yield asked(rng, "a tied head", "count", tied=True)
+    yield asked(rng, "buffers", "count", ["running mean moves"], patterns=["head.*", "*.A"])
 
 
 @problem.check(
@@ -343,19 +111,19 @@ def count(rng: Rng) -> Iterator[AnyCase]:
 )  # fmt: skip
 def freeze(rng: Rng) -> Iterator[AnyCase]:
     clean = ["dropout in a trained part", "dropout of its own"]
-    yield asked(rng, "nothing wrong, dropout in a trained part", "audit_freeze", "freeze", clean)
+    yield asked(rng, "nothing wrong, dropout in a trained part", "freeze", clean)
     extra = ["extra trainable", "norm left on", "flag set as an attribute", "gradient zeroed instead"]
-    yield asked(rng, "what shouldn't train does", "audit_freeze", "freeze", extra)
-    yield asked(rng, "a factor frozen", "audit_freeze", "freeze", ["one factor frozen"])
-    whole = ["blocks.1.*", "head.*", "head.weight"]
-    yield asked(rng, "one block of eleven", "audit_freeze", "freeze", blocks=11, patterns=whole)
+    yield asked(rng, "what shouldn't train does", "freeze", extra)
+    yield asked(rng, "a factor frozen", "freeze", ["one factor frozen"])
+    whole = ["blocks.1.*", "blocks.?.norm.weight", "head.*", "head.weight"]
+    yield asked(rng, "one block of eleven", "freeze", blocks=11, patterns=whole)
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
-    yield asked(rng, "factors missing", "audit_freeze", "freeze", ["factors missing"], patterns=missing)
+    yield asked(rng, "factors missing", "freeze", ["factors missing"], patterns=missing)
     policy = {"pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     calm = ["reference with its dropout off", "reference with a dropout of zero"]
     noisy = ["reference trainable", "reference in train mode", "reference with a running mean", *calm]
-    yield asked(rng, "a reference that trains, and one in training mode", "audit_freeze", "freeze", noisy, **policy)
-    yield asked(rng, "a reference as it should be", "audit_freeze", "freeze", calm, **policy)
+    yield asked(rng, "a reference that trains, and one in training mode", "freeze", noisy, **policy)
+    yield asked(rng, "a reference as it should be", "freeze", calm, **policy)
 
 
 @problem.check(
@@ -364,33 +132,16 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     next_step="Group the names by the memory of their tensors, then ask each group what should train.",
 )  # fmt: skip
 def tied(rng: Rng) -> Iterator[AnyCase]:
-    yield asked(rng, "a tied head, frozen", "audit_freeze", "freeze", tied=True)
-    yield asked(rng, "a tied head, trained", "audit_freeze", "freeze", tied=True, patterns=["embed.*", "head.*"])
+    yield asked(rng, "a tied head, frozen", "freeze", tied=True)
+    yield asked(rng, "a tied head, trained", "freeze", tied=True, patterns=["embed.*", "head.*"])
     half = [*FACTORS, str(rng.choice(["head.*", "embed.*"]))]
-    yield asked(
-        rng,
-        "a tied head, half frozen; memory shared",
-        "audit_freeze",
-        "freeze",
-        ["memory shared"],
-        tied=True,
-        patterns=half,
-    )
+    shared = ["memory shared"]
+    yield asked(rng, "a tied head, half frozen; memory shared", "freeze", shared, tied=True, patterns=half)
     policy = ["policy.*.A", "policy.*.B"]
-    half = [*policy, "reference.head.*"]
-    noisy = ["reference in train mode"]
-    yield asked(
-        rng,
-        "a reference, half trained by its tie",
-        "audit_freeze",
-        "freeze",
-        noisy,
-        patterns=half,
-        pair=True,
-        tied=True,
-    )
+    half, noisy = [*policy, "reference.head.*"], ["reference in train mode"]
+    yield asked(rng, "a reference, half trained by its tie", "freeze", noisy, patterns=half, pair=True, tied=True)
     alias = ["reference is the policy"]
-    yield asked(rng, "a reference that is the policy", "audit_freeze", "freeze", alias, patterns=policy, pair=True)
+    yield asked(rng, "a reference that is the policy", "freeze", alias, patterns=policy, pair=True)
 
 
 @problem.check(
@@ -400,13 +151,13 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
 )  # fmt: skip
 def opt(rng: Rng) -> Iterator[AnyCase]:
     trained = ["embed.*", "head.*", "*.B"]
-    yield asked(rng, "two groups, a tied head, nothing wrong", "audit_freeze", "optimizer", tied=True, patterns=trained)
+    yield asked(rng, "two groups, a tied head, nothing wrong", "optimizer", tied=True, patterns=trained)
     wrong = ["left out of the optimizer", "frozen in the optimizer", "twice in the optimizer"]
-    yield asked(rng, "members missing, frozen and repeated", "audit_freeze", "optimizer", wrong)
-    yield asked(rng, "a group forgotten", "audit_freeze", "optimizer", ["second group forgotten"])
-    yield asked(rng, "an optimizer of another model", "audit_freeze", "optimizer", ["optimizer of a copy"])
+    yield asked(rng, "members missing, frozen and repeated", "optimizer", wrong)
+    yield asked(rng, "a group forgotten", "optimizer", ["second group forgotten"])
+    yield asked(rng, "an optimizer of another model", "optimizer", ["optimizer of a copy"])
     flags = ["norm left on", "one factor frozen"]
-    yield asked(rng, "flags that were set before", "audit_freeze", "optimizer", flags)
+    yield asked(rng, "flags that were set before", "optimizer", flags)
 
 
 @problem.check(
@@ -416,18 +167,15 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
 )  # fmt: skip
 def step(rng: Rng) -> Iterator[AnyCase]:
     norms = [*FACTORS, "*.norm.weight"]
-    moving = [
-        "running mean of a trained norm",
-        "running mean of a norm without parameters",
-        "left out of the optimizer",
-    ]
-    yield asked(rng, "nothing wrong, a trained norm", "audit_step", "step", moving, patterns=norms)
-    yield asked(rng, "an unused module and a drift", "audit_step", "step", ["unused module", "frozen weight drifts"])
+    means = ["running mean of a trained norm", "running mean of a norm without parameters"]
+    moving = [*means, "left out of the optimizer"]
+    yield asked(rng, "nothing wrong, a trained norm", "step", moving, patterns=norms)
+    yield asked(rng, "an unused module and a drift", "step", ["unused module", "frozen weight drifts"])
     silent = ["running mean moves", "memory shared", "frozen norm counts"]
-    yield asked(rng, "a running mean and shared memory", "audit_step", "step", silent)
-    yield asked(rng, "a rate of zero and a drift", "audit_step", "step", ["rate of zero", "frozen weight drifts"])
-    yield asked(rng, "an optimizer of another model", "audit_step", "step", ["optimizer of a copy"])
-    yield asked(rng, "everything frozen", "audit_step", "step", ["everything frozen"])
+    yield asked(rng, "a running mean and shared memory", "step", silent)
+    yield asked(rng, "a rate of zero and a drift", "step", ["rate of zero", "frozen weight drifts"])
+    yield asked(rng, "an optimizer of another model", "step", ["optimizer of a copy"])
+    yield asked(rng, "everything frozen", "step", ["everything frozen"])
 
 
 PAD, EOS, MASKED = 0, 2, -100
@@ -532,521 +280,192 @@ def mine(rng: Rng) -> Question:
         f"with factors up.A ({rank} x {width}) and up.B ({width} x {rank}). What matches {', '.join(patterns)} trains. "
         "How many numbers train?"
     )
-    return Question(words, call("count_parameters", spec, build=workshop), trainable)
+    return Question(words, call("count_parameters", spec, build=BUILD), trainable)
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
-Module = torch.nn.Module
-Optimizer = torch.optim.Optimizer
-Named = dict[str, torch.nn.Parameter]
-Match = Callable[[str, str], bool]
-LossFn = Callable[[Module], Tensor]
-
-
-def count_mistake(name: str, formula: Callable[[Module], tuple[int, int]], says: str, next_step: str) -> None:
-    """Register a wrong count; it gives the total and the trainable ones."""
-
-    def function(model: Module) -> dict[str, int]:
-        total, trainable = formula(model)
-        return {"total": total, "trainable": trainable, "frozen": total - trainable}
-
-    problem.mistake(name=name, replaces="count_parameters", says=says, next_step=next_step)(function)
-
-
-def numel(model: Module, trainable: bool = False) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
-
-
-def by_name(model: Module) -> Named:
-    return dict(model.named_parameters(remove_duplicate=False))
-
-
-def numel_by_name(model: Module, trainable: bool = False) -> int:
-    return sum(p.numel() for p in by_name(model).values() if p.requires_grad or not trainable)
-
-
-count_mistake(
-    "counts_tied_twice", lambda m: (numel_by_name(m), numel_by_name(m, True)),
-    "Your count has a tied parameter once for each name.", "`parameters()` gives each tensor once.",
-)  # fmt: skip
-count_mistake(
-    "counts_state_dict", lambda m: (sum(value.numel() for value in m.state_dict().values()), numel(m, True)),
-    "Your count goes over the state dict: buffers, and each name of a tied parameter.", "Count parameters.",
-)  # fmt: skip
-count_mistake(
-    "counts_buffers", lambda m: (numel(m) + sum(b.numel() for b in m.buffers()), numel(m, True)),
-    "Your count has buffers in it.", "A running mean is state, not a parameter.",
-)  # fmt: skip
-count_mistake(
-    "counts_tensors", lambda m: (len(list(m.parameters())), sum(p.requires_grad for p in m.parameters())),
-    "Your count is of tensors, not of numbers.", "A tensor holds `numel()` numbers.",
-)  # fmt: skip
-count_mistake(
-    "counts_all_as_trainable", lambda m: (numel(m), numel(m)), "Your count takes everything for trainable.",
-    "Ask each parameter whether it requires a gradient.",
-)  # fmt: skip
-count_mistake(
-    "counts_matrices", lambda m: (sum(p.numel() for p in m.parameters() if p.ndim > 1), numel(m, True)),
-    "Your count leaves out vectors.", "Norms and biases are parameters too.",
-)  # fmt: skip
-count_mistake(
-    "total_is_frozen", lambda m: (numel(m) - numel(m, True), numel(m, True)), "Your total is the frozen part.",
-    "The total is frozen and trainable together.",
-)  # fmt: skip
-
-
-def freeze_mistake(
-    name: str, says: str, next_step: str, *,
-    drop: Sequence[str] = (), match: Match = fnmatchcase, alone: bool = True,
-    named: Callable[[Module], Named] = by_name,
-    trains: Callable[[Module, Named], set[str]] = lambda model, named: {n for n, p in named.items() if p.requires_grad},
-    key: Callable[[torch.nn.Parameter], object] = lambda parameter: parameter.untyped_storage().data_ptr(),
-    clash: Callable[[set[str], set[str]], bool] = lambda names, wanted: bool(names & wanted and names - wanted),
-    noisy: Callable[[Module, set[str]], list[str]] = lambda model, wanted: noisy_frozen(model, wanted),
-    held: Callable[[Optimizer], list[Tensor]] = lambda optimizer: members(optimizer),
-    member: Callable[[Tensor, list[Tensor]], int] = lambda p, held: sum(p is other for other in held),
-    should_be_held: Callable[[set[str], set[str]], set[str]] = lambda trains, wanted: trains,
-    keep: Callable[[Found], Found] = lambda found: found,
-) -> None:  # fmt: skip
-    """Register a wrong audit of freezing: each argument changes one thing of the right one."""
-
-    def function(model: Module, trainable_patterns: Sequence[str], optimizer: Optimizer | None = None) -> Found:
-        names = named(model)
-        wanted = {name for name in names if any(match(name, pattern) for pattern in trainable_patterns)}
-        trained = trains(model, names)
-        groups: dict[object, set[str]] = {}
-        for each, parameter in names.items():
-            groups.setdefault(key(parameter), set()).add(each)
-        conflict = {each for group in groups.values() if len(group) > 1 and clash(group, wanted) for each in group}
-        apart = conflict if alone else set[str]()
-        found: Found = [
-            ("PATTERN_MATCHES_NOTHING", pattern)
-            for pattern in trainable_patterns
-            if not any(match(each, pattern) for each in names)
-        ]
-        found += [("SHARED_TENSOR_CONFLICT", each) for each in sorted(conflict)]
-        found += [("UNEXPECTED_TRAINABLE", each) for each in sorted(trained - wanted - apart)]
-        found += [("UNEXPECTED_FROZEN", each) for each in sorted(wanted - trained - apart)]
-        found += [("FROZEN_IN_TRAIN_MODE", each) for each in noisy(model, wanted)]
-        if optimizer is not None:
-            inside = held(optimizer)
-            counts = {each: member(parameter, inside) for each, parameter in names.items()}
-            due = should_be_held(trained, wanted)
-            found += [("NOT_IN_OPTIMIZER", each) for each in sorted(due) if not counts[each]]
-            found += [("FROZEN_IN_OPTIMIZER", each) for each in sorted(names.keys() - due) if counts[each]]
-            found += [("DUPLICATE_IN_OPTIMIZER", each) for each in sorted(names) if counts[each] > 1]
-        return keep([finding for finding in found if finding[0] not in drop])
-
-    problem.mistake(name=name, replaces="audit_freeze", says=says, next_step=next_step)(function)
-
-
-def members(optimizer: Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def noisy_frozen(
-    model: Module, wanted: set[str], any_mode: bool = False, any_child: bool = False, all_kinds: bool = False
-) -> list[str]:
-    """Return the modules that are reported as in training mode, rightly or with one condition less."""
-    found: list[str] = []
-    for child_name, child in model.named_children():
-        names = {f"{child_name}.{name}" for name, _ in child.named_parameters(remove_duplicate=False)}
-        if not any_child and (not names or names & wanted):
-            continue
-        for name, module in child.named_modules(prefix=child_name):
-            kind = isinstance(module, torch.nn.Dropout | torch.nn.BatchNorm1d) or all_kinds
-            if kind and (module.training or any_mode):
-                found.append(name)
-    return found
-
+# Texts of the reference that stand more than once below.
+PARAMETERS, TOTAL = "model.parameters()", "total = sum(size for size, _ in sizes)"
+MATCH, TRAINS, MEMBER = "fnmatchcase(name, pattern)", "parameter.requires_grad", "held[id(parameter)]"
+TOO_FEW, TOO_MANY = "wanted - trains - conflict", "trains - wanted - conflict"
+FROZEN = "own and not any(parameter.requires_grad for parameter in own)"
+GRAD, ALIVE, STEP = "parameters[name].grad is None", "changed & trainable", "optimizer.step()"
+BACKWARD = "if loss.requires_grad:\n        loss.backward()"
+PROMPT, VALUES, EOS_MASKED = "real.cumsum(0) <= prompt_len", "(labels != ids)", "ends and not bool(labelled[last])"
 
 SETS = "Compare two sets of names, in both directions."
-PATTERNS = "Use `fnmatch.fnmatchcase(name, pattern)`."
-
-freeze_mistake(
-    "substring_match", "Your patterns match any name that they stand in.", PATTERNS,
-    match=lambda name, pattern: pattern.replace("*", "").replace("[AB]", "") in name,
-)  # fmt: skip
-freeze_mistake(
-    "prefix_match", "Your patterns match names that begin like them: block 1, and block 10.", PATTERNS,
-    match=lambda name, pattern: fnmatchcase(name, pattern.replace(".*", "*")),
-)  # fmt: skip
-freeze_mistake(
-    "exact_match", "Your patterns match nothing but themselves.", PATTERNS, match=lambda name, pattern: name == pattern
-)
-freeze_mistake(
-    "regular_expression", "Your patterns are read as regular expressions.", PATTERNS,
-    match=lambda name, pattern: bool(re.search(pattern.replace("*", ".*") + "$", name)) and name.count(".") < 4,
-)  # fmt: skip
-freeze_mistake(
-    "never_flags_unexpected_frozen", "Your audit doesn't see what should train and doesn't.", SETS,
-    drop=["UNEXPECTED_FROZEN"],
-)  # fmt: skip
-freeze_mistake(
-    "never_flags_unexpected_trainable", "Your audit doesn't see what trains and shouldn't.", SETS,
-    drop=["UNEXPECTED_TRAINABLE"],
-)  # fmt: skip
-freeze_mistake(
-    "patterns_unchecked", "Your audit doesn't see a pattern that matches nothing.", "Ask it of each pattern.",
-    drop=["PATTERN_MATCHES_NOTHING"],
-)  # fmt: skip
-freeze_mistake(
-    "modules_asked", "Your audit asks modules whether they train; an attribute set there does nothing.",
-    "Ask the parameters.",
-    trains=lambda model, named: {
-        name for name, p in named.items()
-        if p.requires_grad and getattr(model.get_submodule(name.rpartition(".")[0]), "requires_grad", None) is not False
-    },
-)  # fmt: skip
-freeze_mistake(
-    "gradients_asked", "Your audit asks for gradients, which are None before a backward pass.", "Ask `requires_grad`.",
-    trains=lambda model, named: {name for name, p in named.items() if p.grad is not None},
-)  # fmt: skip
-freeze_mistake(
-    "hooks_believed", "Your audit believes that a parameter with a hook on its gradient doesn't train.",
-    "Weight decay moves a parameter whose gradient is zero.",
-    trains=lambda model, named: {n for n, p in named.items() if p.requires_grad and not p._backward_hooks},
-)  # fmt: skip
-freeze_mistake(
-    "norms_excused", "Your audit lets norms train.", SETS,
-    trains=lambda model, named: {n for n, p in named.items() if p.requires_grad and "norm" not in n},
-)  # fmt: skip
-freeze_mistake(
-    "training_mode_ignored", "Your audit doesn't look at training mode.", "Look for dropout in parts that are frozen.",
-    drop=["FROZEN_IN_TRAIN_MODE"],
-)  # fmt: skip
-freeze_mistake(
-    "dropout_anywhere", "Your audit reports dropout in parts that train.", "In a part that trains, dropout is right.",
-    noisy=lambda model, wanted: noisy_frozen(model, wanted, any_child=True),
-)  # fmt: skip
-freeze_mistake(
-    "dropout_in_any_mode", "Your audit reports dropout that is off.", "`module.training` says whether it's on.",
-    noisy=lambda model, wanted: noisy_frozen(model, wanted, any_mode=True),
-)  # fmt: skip
-freeze_mistake(
-    "every_module_in_train_mode", "Your audit reports modules that behave alike in both modes.",
-    "Only dropout and batch normalisation differ.",
-    noisy=lambda model, wanted: noisy_frozen(model, wanted, all_kinds=True),
-)  # fmt: skip
-freeze_mistake(
-    "first_finding_only", "Your audit stops at its first finding.", "Collect them all.", keep=lambda found: found[:1]
-)
-
+GLOBS = "Use `fnmatch.fnmatchcase(name, pattern)`."
 GROUP = "Group the names by the memory of their tensors, then ask each group what should train."
-
-freeze_mistake(
-    "tied_names_unseen", "Your audit sees one name of a tied parameter.", "`remove_duplicate=False` gives them all.",
-    named=lambda model: dict(model.named_parameters()),
-)  # fmt: skip
-freeze_mistake(
-    "tied_conflict_ignored", "Your audit doesn't see conflicting intentions for one tensor.", GROUP,
-    clash=lambda names, wanted: False,
-)  # fmt: skip
-freeze_mistake(
-    "shared_storage_ignored", "Your audit doesn't see that two parameters share memory.",
-    "Compare `untyped_storage().data_ptr()`, not identity.", key=id,
-)  # fmt: skip
-freeze_mistake(
-    "any_sharing_flagged", "Your audit reports a tied tensor on which all names agree.", GROUP,
-    clash=lambda names, wanted: True,
-)  # fmt: skip
-freeze_mistake(
-    "conflict_counted_twice", "Your audit gives a conflict a second code.", "A name in a conflict gets no other code.",
-    alone=False,
-)  # fmt: skip
-freeze_mistake(
-    "conflict_for_one_name", "Your audit reports a conflict for one of the names.", "Report every name.",
-    keep=lambda found: [f for f in found if f[0] != "SHARED_TENSOR_CONFLICT" or f[1].startswith(("embed", "policy"))],
-)  # fmt: skip
-
 MEMBERS = "Collect the members of all groups by identity."
-
-freeze_mistake(
-    "members_by_value", "Your audit takes equal numbers for the same parameter: another model's copy passes.", MEMBERS,
-    member=lambda p, held: max(
-        sum(p is other for other in held),
-        int(any(p.shape == other.shape and bool((p == other).all()) for other in held)),
-    ),
-)  # fmt: skip
-freeze_mistake(
-    "optimizer_ignored", "Your audit doesn't look into the optimizer.", MEMBERS,
-    drop=["NOT_IN_OPTIMIZER", "FROZEN_IN_OPTIMIZER", "DUPLICATE_IN_OPTIMIZER"],
-)  # fmt: skip
-freeze_mistake(
-    "only_first_group", "Your audit looks at the optimizer's first group.", MEMBERS,
-    held=lambda optimizer: optimizer.param_groups[0]["params"],
-)  # fmt: skip
-freeze_mistake(
-    "duplicates_ignored", "Your audit doesn't see a parameter that is there twice.", "Count the members.",
-    drop=["DUPLICATE_IN_OPTIMIZER"],
-)  # fmt: skip
-freeze_mistake(
-    "frozen_in_optimizer_ignored", "Your audit doesn't see a frozen parameter in the optimizer.", SETS,
-    drop=["FROZEN_IN_OPTIMIZER"],
-)  # fmt: skip
-freeze_mistake(
-    "missing_from_optimizer_ignored", "Your audit doesn't see a trainable parameter that the optimizer lacks.", SETS,
-    drop=["NOT_IN_OPTIMIZER"],
-)  # fmt: skip
-freeze_mistake(
-    "intentions_in_optimizer", "Your audit compares the optimizer with what should train, not with what does.",
-    "`NOT_IN_OPTIMIZER` is about parameters that require a gradient.", should_be_held=lambda trains, wanted: wanted,
-)  # fmt: skip
-
-
-def step_mistake(
-    name: str, says: str, next_step: str, *,
-    drop: Sequence[str] = (), steps: int = 1, zero: bool = True, guarded: bool = True, early: bool = False,
-    copied: Callable[[Tensor], Tensor] = lambda value: value.detach().clone(),
-    moved: Callable[[Tensor, Tensor], bool] = lambda value, old: not torch.equal(value.detach(), old),
-    absent: Callable[[Tensor], bool] = lambda p: p.grad is None,
-    buffers: Callable[[Module], bool] = lambda module: module_frozen(module),
-    rest: Callable[[set[str], set[str]], bool] = lambda changed, trainable: not changed & trainable,
-) -> None:  # fmt: skip
-    """Register a wrong audit of a step: each argument changes one thing of the right one."""
-
-    def watched(model: Module) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = dict(model.named_parameters())
-        for prefix, module in model.named_modules():
-            if buffers(module):
-                values |= dict(module.named_buffers(prefix=prefix, recurse=False))
-        return values
-
-    def function(model: Module, optimizer: Optimizer, loss_fn: LossFn) -> Found:
-        before = {name: copied(value) for name, value in watched(model).items()}
-        parameters = dict(model.named_parameters())
-        trainable = {name for name, p in parameters.items() if p.requires_grad}
-        if zero:
-            optimizer.zero_grad()
-        missing = [name for name in parameters if name in trainable and absent(parameters[name])]
-        loss = loss_fn(model)
-        if loss.requires_grad or not guarded:
-            loss.backward()
-        if not early:
-            missing = [name for name in parameters if name in trainable and absent(parameters[name])]
-        for _ in range(steps):
-            optimizer.step()
-        changed = {name for name, value in watched(model).items() if moved(value, before[name])}
-        found: Found = [("NO_GRAD", name) for name in missing]
-        found += [("FROZEN_CHANGED", name) for name in before if name in changed and name not in trainable]
-        found += [("NOTHING_MOVED", "model")] if rest(changed, trainable) else []
-        return [finding for finding in found if finding[0] not in drop]
-
-    problem.mistake(name=name, replaces="audit_step", says=says, next_step=next_step)(function)
-
-
-def module_frozen(module: Module) -> bool:
-    own = list(module.parameters(recurse=False))
-    return bool(own) and not any(p.requires_grad for p in own)
-
-
 LINES = "Write the lines of a training step: zero_grad, loss, backward, step."
-
-step_mistake(
-    "no_grad_ignored", "Your audit doesn't see a parameter that got no gradient.", "After backward, ask for None.",
-    drop=["NO_GRAD"],
-)  # fmt: skip
-step_mistake(
-    "zero_gradient_is_none", "Your audit takes a gradient of zeros for none.",
-    "With B = 0 the gradient of A is zero, and A is part of the graph.",
-    absent=lambda p: p.grad is None or not bool(p.grad.any()),
-)  # fmt: skip
-step_mistake("asked_before_backward", "Your audit asks for gradients before the backward pass.", LINES, early=True)
-step_mistake(
-    "frozen_drift_allclose", "Your audit doesn't see small changes of a frozen parameter.",
-    "Compare bits: `torch.equal`.",
-    moved=lambda value, old: not torch.allclose(value.detach(), old, rtol=1e-4, atol=1e-5),
-)  # fmt: skip
-step_mistake(
-    "snapshot_without_clone", "Your snapshot is the parameter itself, so nothing ever changed.",
-    "Clone before the step.",
-    copied=lambda value: value.detach(),
-)  # fmt: skip
-step_mistake("no_step_taken", "Your audit takes no step.", LINES, steps=0)
-step_mistake("two_steps_taken", "Your audit takes two steps.", LINES, steps=2)
-step_mistake(
-    "old_gradients_kept",
-    "Your step adds to gradients of a step before.",
-    "Call `optimizer.zero_grad()` first.",
-    zero=False,
-)
-step_mistake(
-    "frozen_unwatched", "Your audit doesn't see that something frozen changed.", "Snapshot every parameter.",
-    drop=["FROZEN_CHANGED"],
-)  # fmt: skip
-step_mistake(
-    "buffers_unwatched", "Your audit doesn't watch buffers of frozen modules.",
-    "A running mean moves without an optimizer.",
-    buffers=lambda module: False,
-)  # fmt: skip
-step_mistake(
-    "every_buffer_watched", "Your audit reports buffers of modules that train.",
-    "A trained norm's running mean may move.",
-    buffers=lambda module: True,
-)  # fmt: skip
-step_mistake(
-    "frozen_movement_counts", "Your audit takes a change of something frozen for progress.",
-    "Only trainable parameters count for `NOTHING_MOVED`.", rest=lambda changed, trainable: not changed,
-)  # fmt: skip
-step_mistake(
-    "standstill_ignored", "Your audit doesn't see that nothing moved.", "Compare the trainable parameters too.",
-    drop=["NOTHING_MOVED"],
-)  # fmt: skip
-step_mistake(
-    "all_must_move", "Your audit reports a standstill as soon as one parameter stays.",
-    "`NOTHING_MOVED` means none moved.",
-    rest=lambda changed, trainable: bool(trainable - changed) or not trainable,
-)  # fmt: skip
-step_mistake(
-    "backward_unguarded", "With everything frozen your backward pass raises an error.",
-    "A loss that requires no gradient has no backward pass.", guarded=False,
-)  # fmt: skip
-
-
-def mask_mistake(
-    name: str, says: str, next_step: str, *,
-    drop: Sequence[str] = (),
-    real_of: Callable[[Tensor, Tensor], Tensor] = lambda ids, real: real,
-    prompt_of: Callable[[Tensor, int], Tensor] = lambda real, length: real & (real.cumsum(0) <= length),
-    wrong_label: Callable[[Tensor, Tensor, Tensor, Tensor], bool] = (
-        lambda ids, labels, labelled, real: bool((labelled & (labels != ids)).any())
-    ),
-    is_labelled: Callable[[Tensor], Tensor] = lambda labels: labels != MASKED,
-    excused: bool = True, eos_apart: bool = True, end_known: bool = True,
-    keep: Callable[[Rows], Rows] = lambda found: found,
-    empty: Callable[[bool, bool], bool] = lambda answers, labelled: not labelled,
-) -> None:  # fmt: skip
-    """Register a wrong audit of masks: each argument changes one thing of the right one."""
-
-    def codes(ids: Tensor, labels: Tensor, real: Tensor, length: int, eos_id: int) -> list[str]:
-        real = real_of(ids, real)
-        prompt = prompt_of(real, length)
-        answer, labelled = real & ~prompt, is_labelled(labels)
-        target = bool((labelled & answer).any())
-        places = answer.nonzero().flatten()
-        ends = bool(len(places)) and (not end_known or int(ids[places[-1]]) == eos_id)
-        inner = places[:-1] if ends and eos_apart else places
-        silent = excused and not target
-        found = {
-            "PROMPT_UNMASKED": bool((labelled & prompt).any()),
-            "PAD_UNMASKED": bool((labelled & ~real).any()),
-            "LABEL_MISMATCH": wrong_label(ids, labels, labelled, real),
-            "NO_ANSWER": empty(bool(len(places)), target),
-            "ANSWER_MASKED": bool(len(places)) and not silent and not bool(labelled[inner].all()),
-            "EOS_MASKED": ends and eos_apart and not silent and not bool(labelled[places[-1]]),
-            "NO_EOS": bool(len(places)) and not ends,
-        }
-        return [code for code, stands in found.items() if stands and code not in drop]
-
-    def function(
-        input_ids: Tensor, labels: Tensor, attention_mask: Tensor, prompt_lens: Sequence[int], eos_id: int
-    ) -> Rows:
-        if not input_ids.shape == labels.shape == attention_mask.shape or len(prompt_lens) != len(input_ids):
-            raise ValueError("shape")
-        rows = zip(input_ids, labels, attention_mask != 0, prompt_lens, strict=True)
-        return keep([(code, row) for row, parts in enumerate(rows) for code in codes(*parts, eos_id)])
-
-    problem.mistake(name=name, replaces="audit_masks", says=says, next_step=next_step)(function)
-
-
 THREE = "For one row, write three masks: padding, prompt, answer. Every finding is about one of them."
+OWN_ID = "A label is the id at its own position."
 
+for name, of, edits, says, next_step in (
+    ("counts_tied_twice", "count_parameters",
+     {PARAMETERS: "dict(model.named_parameters(remove_duplicate=False)).values()"},
+     "Your count has a tied parameter once for each name.", "`parameters()` gives each tensor once."),
+    ("counts_state_dict", "count_parameters", {TOTAL: "total = sum(v.numel() for v in model.state_dict().values())"},
+     "Your total goes over the state dict: buffers, and each name of a tied parameter.", "Count parameters."),
+    ("counts_buffers", "count_parameters", {TOTAL: f"{TOTAL} + sum(buffer.numel() for buffer in model.buffers())"},
+     "Your total has buffers in it.", "A running mean is state, not a parameter."),
+    ("counts_tensors", "count_parameters", {"parameter.numel()": "1"},
+     "Your count is of tensors, not of numbers.", "A tensor holds `numel()` numbers."),
+    ("counts_all_as_trainable", "count_parameters", {" if trains": ""},
+     "Your count takes everything for trainable.", "Ask each parameter whether it requires a gradient."),
+    ("counts_matrices", "count_parameters", {PARAMETERS: f"{PARAMETERS} if parameter.ndim > 1"},
+     "Your count leaves out vectors.", "Norms and biases are parameters too."),
+    ("total_is_frozen", "count_parameters", {'"total": total': '"total": total - trainable'},
+     "Your total is the frozen part.", "The total is frozen and trainable together."),
 
-def first_positions(real: Tensor, length: int) -> Tensor:
-    return real & (torch.arange(len(real)) < length)
+    ("substring_match", "audit_freeze", {MATCH: 'pattern.replace("*", "") in name'},
+     "Your patterns match any name that they stand in.", GLOBS),
+    ("prefix_match", "audit_freeze", {MATCH: 'fnmatchcase(name, pattern.replace(".*", "*"))'},
+     "Your patterns match names that begin like them: block 1, and block 10.", GLOBS),
+    ("exact_match", "audit_freeze", {MATCH: "name == pattern"}, "Your patterns match nothing but themselves.", GLOBS),
+    ("regular_expression", "audit_freeze",
+     {"named = ": "import re\n\n    named = ", MATCH: 're.search(pattern.replace("*", ".*"), name)'},
+     "Your patterns are read as regular expressions.", GLOBS),
+    ("never_flags_unexpected_frozen", "audit_freeze", {TOO_FEW: "()"},
+     "Your audit doesn't see what should train and doesn't.", SETS),
+    ("never_flags_unexpected_trainable", "audit_freeze", {TOO_MANY: "()"},
+     "Your audit doesn't see what trains and shouldn't.", SETS),
+    ("patterns_unchecked", "audit_freeze", {"matches.items() if not names": "()"},
+     "Your audit doesn't see a pattern that matches nothing.", "Ask it of each pattern."),
+    ("modules_asked", "audit_freeze",
+     {TRAINS: f'getattr(model.get_submodule(name.rpartition(".")[0]), "requires_grad", {TRAINS})'},
+     "Your audit asks modules whether they train; an attribute set there does nothing.", "Ask the parameters."),
+    ("gradients_asked", "audit_freeze", {TRAINS: "parameter.grad is not None"},
+     "Your audit asks for gradients, which are None before a backward pass.", "Ask `requires_grad`."),
+    ("hooks_believed", "audit_freeze", {TRAINS: f"{TRAINS} and not parameter._backward_hooks"},
+     "Your audit believes that a parameter with a hook on its gradient doesn't train.",
+     "Weight decay moves a parameter whose gradient is zero."),
+    ("norms_excused", "audit_freeze", {TRAINS: f'{TRAINS} and "norm" not in name'},
+     "Your audit lets norms train.", SETS),
+    ("training_mode_ignored", "audit_freeze", {"noisy_frozen(model, wanted)": "()"},
+     "Your audit doesn't look at training mode.", "Look for dropout in parts that are frozen."),
+    ("dropout_anywhere", "noisy_frozen", {"not names or names & wanted": "not names"},
+     "Your audit reports dropout in parts that train.", "In a part that trains, dropout is right."),
+    ("dropout_in_any_mode", "noisy_frozen", {"module.training and ": ""},
+     "Your audit reports dropout that is off.", "`module.training` says whether it's on."),
+    ("every_module_in_train_mode", "noisy_frozen", {" and (dropout or batch_norm)": ""},
+     "Your audit reports modules that behave alike in both modes.", "Only dropout and batch normalisation differ."),
+    ("first_finding_only", "audit_freeze", {"return findings": "return findings[:1]"},
+     "Your audit stops at its first finding.", "Collect them all."),
 
+    ("tied_names_unseen", "audit_freeze", {"remove_duplicate=False": ""},
+     "Your audit sees one name of a tied parameter.", "`remove_duplicate=False` gives them all."),
+    ("tied_conflict_ignored", "audit_freeze", {"conflicting(named, wanted)": "set()"},
+     "Your audit doesn't see conflicting intentions for one tensor.", GROUP),
+    ("shared_storage_ignored", "conflicting", {"parameter.untyped_storage().data_ptr()": "id(parameter)"},
+     "Your audit doesn't see that two parameters share memory.",
+     "Compare `untyped_storage().data_ptr()`, not identity."),
+    ("any_sharing_flagged", "conflicting", {"names & wanted and names - wanted": "len(names) > 1"},
+     "Your audit reports a tied tensor on which all names agree.", GROUP),
+    ("conflict_counted_twice", "audit_freeze", {TOO_FEW: "wanted - trains", TOO_MANY: "trains - wanted"},
+     "Your audit gives a conflict a second code.", "A name in a conflict gets no other code."),
+    ("conflict_for_one_name", "audit_freeze",
+     {"in sorted(conflict)": "in {named[n].untyped_storage().data_ptr(): n for n in sorted(conflict)[::-1]}.values()"},
+     "Your audit reports a conflict for one of the names.", "Report every name."),
 
-mask_mistake(
-    "pad_by_token_id", "Your audit tells padding by its id; EOS may have the same.",
-    "Only `attention_mask` tells padding.",
-    real_of=lambda ids, real: real & (ids != EOS),
-)  # fmt: skip
-mask_mistake(
-    "right_padding_assumed", "Your prompt begins at column 0, where left padding stands.", "Count real tokens.",
-    prompt_of=first_positions,
-)  # fmt: skip
-mask_mistake(
-    "prompt_one_short", "Your prompt is one token shorter than it is.", THREE,
-    prompt_of=lambda real, length: real & (real.cumsum(0) < length),
-)  # fmt: skip
-mask_mistake(
-    "prompt_one_long", "Your prompt is one token longer than it is.", THREE,
-    prompt_of=lambda real, length: real & (real.cumsum(0) <= length + 1),
-)  # fmt: skip
-mask_mistake("prompt_not_checked", "Your audit doesn't see prompt tokens with labels.", THREE, drop=["PROMPT_UNMASKED"])
-mask_mistake("pad_not_checked", "Your audit doesn't see padding with labels.", THREE, drop=["PAD_UNMASKED"])
-mask_mistake("answer_not_checked", "Your audit doesn't see a masked answer token.", THREE, drop=["ANSWER_MASKED"])
-mask_mistake(
-    "eos_not_distinguished", "Your audit takes a masked EOS for any masked answer token.",
-    "The last answer token has a code of its own if it's an EOS.", eos_apart=False,
-)  # fmt: skip
-mask_mistake("eos_mask_not_checked", "Your audit doesn't see a masked EOS.", THREE, drop=["EOS_MASKED"])
-mask_mistake(
-    "only_legal_ids_checked", "Your audit only sees labels that are no ids at all.",
-    "A label is the id at its own position.",
-    wrong_label=lambda ids, labels, labelled, real: bool((labelled & (labels < 0)).any()),
-)  # fmt: skip
-mask_mistake(
-    "label_values_unchecked", "Your audit doesn't compare labels with ids.", "A label is the id at its own position.",
-    drop=["LABEL_MISMATCH"],
-)  # fmt: skip
-mask_mistake(
-    "labels_expected_shifted", "Your audit expects labels that are shifted by one.",
-    "A label is the id at its own position.",
-    wrong_label=lambda ids, labels, labelled, real: bool((labelled[:-1] & (labels[:-1] != ids[1:])).any()),
-)  # fmt: skip
-mask_mistake(
-    "negative_is_masked", "Your audit takes every negative label for masked.", "Only -100 means that.",
-    is_labelled=lambda labels: labels >= 0,
-)  # fmt: skip
-mask_mistake(
-    "empty_answer_unseen", "Your audit passes a row that has no answer token at all.", "No target is no target.",
-    empty=lambda answers, labelled: answers and not labelled,
-)  # fmt: skip
-mask_mistake("no_answer_ignored", "Your audit doesn't see a row without a target.", THREE, drop=["NO_ANSWER"])
-mask_mistake(
-    "no_answer_counted_twice", "Your audit gives a row without a target further codes.",
-    "Where `NO_ANSWER` is, masked tokens need no code.", excused=False,
-)  # fmt: skip
-mask_mistake(
-    "last_token_is_eos", "Your audit takes the last answer token for EOS, whatever it is.", "Compare it with `eos_id`.",
-    end_known=False,
-)  # fmt: skip
-mask_mistake("eos_presence_unchecked", "Your audit doesn't see an answer without EOS.", THREE, drop=["NO_EOS"])
-mask_mistake(
-    "first_row_only", "Your audit looks at the first row.", "Go over all rows.",
-    keep=lambda found: [finding for finding in found if finding[1] == 0],
-)  # fmt: skip
-mask_mistake(
-    "one_finding_a_row", "Your audit stops at a row's first finding.", "Collect them all.",
-    keep=lambda found: [f for i, f in enumerate(found) if not any(g[1] == f[1] for g in found[:i])],
-)  # fmt: skip
+    ("members_by_value", "audit_freeze",
+     {MEMBER: f'{MEMBER} or any(parameter.equal(p) for g in optimizer.param_groups for p in g["params"])'},
+     "Your audit takes equal numbers for the same parameter: another model's copy passes.", MEMBERS),
+    ("optimizer_ignored", "audit_freeze", {"optimizer is not None": "False"},
+     "Your audit doesn't look into the optimizer.", MEMBERS),
+    ("only_first_group", "audit_freeze", {"optimizer.param_groups": "optimizer.param_groups[:1]"},
+     "Your audit looks at the optimizer's first group.", MEMBERS),
+    ("duplicates_ignored", "audit_freeze", {"times[name] > 1": "False"},
+     "Your audit doesn't see a parameter that is there twice.", "Count the members."),
+    ("frozen_in_optimizer_ignored", "audit_freeze", {"named.keys() - trains": "()"},
+     "Your audit doesn't see a frozen parameter in the optimizer.", SETS),
+    ("missing_from_optimizer_ignored", "audit_freeze", {"sorted(trains)": "()"},
+     "Your audit doesn't see a trainable parameter that the optimizer lacks.", SETS),
+    ("intentions_in_optimizer", "audit_freeze",
+     {"sorted(trains)": "sorted(wanted)", "named.keys() - trains": "named.keys() - wanted"},
+     "Your audit compares the optimizer with what should train, not with what does.",
+     "`NOT_IN_OPTIMIZER` is about parameters that require a gradient."),
 
+    ("no_grad_ignored", "audit_step", {"*no_grad, ": ""},
+     "Your audit doesn't see a parameter that got no gradient.", "After backward, ask for None."),
+    ("zero_gradient_is_none", "audit_step", {GRAD: f"({GRAD} or not parameters[name].grad.any())"},
+     "Your audit takes a gradient of zeros for none.",
+     "With B = 0 the gradient of A is zero, and A is part of the graph."),
+    ("asked_before_backward", "audit_step", {BACKWARD: "", STEP: f"{BACKWARD}\n    {STEP}"},
+     "Your audit asks for gradients before the backward pass.", LINES),
+    ("frozen_drift_allclose", "audit_step", {"torch.equal": "torch.allclose"},
+     "Your audit doesn't see small changes of a frozen parameter.", "Compare bits: `torch.equal`."),
+    ("snapshot_without_clone", "audit_step", {".clone()": ""},
+     "Your snapshot is the parameter itself, so nothing ever changed.", "Clone before the step."),
+    ("no_step_taken", "audit_step", {STEP: ""}, "Your audit takes no step.", LINES),
+    ("two_steps_taken", "audit_step", {STEP: f"{STEP}\n    {STEP}"}, "Your audit takes two steps.", LINES),
+    ("old_gradients_kept", "audit_step", {"optimizer.zero_grad()": ""},
+     "Your step adds to gradients of a step before.", "Call `optimizer.zero_grad()` first."),
+    ("frozen_unwatched", "audit_step", {"*frozen, ": ""},
+     "Your audit doesn't see that something frozen changed.", "Snapshot every parameter."),
+    ("buffers_unwatched", "watched", {FROZEN: "False"},
+     "Your audit doesn't watch buffers of frozen modules.", "A running mean moves without an optimizer."),
+    ("every_buffer_watched", "watched", {FROZEN: "True"},
+     "Your audit reports buffers of modules that train.", "A trained norm's running mean may move."),
+    ("frozen_movement_counts", "audit_step", {ALIVE: "changed"},
+     "Your audit takes a change of something frozen for progress.",
+     "Only trainable parameters count for `NOTHING_MOVED`."),
+    ("standstill_ignored", "audit_step", {", *still": ""},
+     "Your audit doesn't see that nothing moved.", "Compare the trainable parameters too."),
+    ("all_must_move", "audit_step", {ALIVE: "trainable and trainable <= changed"},
+     "Your audit reports a standstill as soon as one parameter stays.", "`NOTHING_MOVED` means none moved."),
+    ("backward_unguarded", "audit_step", {BACKWARD: "loss.backward()"},
+     "With everything frozen your backward pass raises an error.",
+     "A loss that requires no gradient has no backward pass."),
 
-@problem.mistake(
-    replaces="audit_masks", says="Your audit looks at no shapes.", next_step="Compare the three tensors' shapes first."
-)
-def shapes_unchecked(
-    input_ids: Tensor, labels: Tensor, attention_mask: Tensor, prompt_lens: Sequence[int], eos_id: int
-) -> Rows:
-    width = min(input_ids.shape[1], labels.shape[1])
-    found: Rows = []
-    for row, length in enumerate(prompt_lens):
-        ids, label, real = (part[row, :width] for part in (input_ids, labels, attention_mask != 0))
-        prompt = real & (real.cumsum(0) <= length)
-        answer, labelled = real & ~prompt, label != MASKED
-        places = answer.nonzero().flatten()
-        target, ends = bool((labelled & answer).any()), bool(len(places)) and int(ids[places[-1]]) == eos_id
-        inner = places[:-1] if ends else places
-        found += [("PROMPT_UNMASKED", row)] if bool((labelled & prompt).any()) else []
-        found += [("PAD_UNMASKED", row)] if bool((labelled & ~real).any()) else []
-        found += [("LABEL_MISMATCH", row)] if bool((labelled & (label != ids)).any()) else []
-        found += [("NO_ANSWER", row)] if not target else []
-        found += [("ANSWER_MASKED", row)] if target and not bool(labelled[inner].all()) else []
-        found += [("EOS_MASKED", row)] if target and ends and not bool(labelled[places[-1]]) else []
-        found += [("NO_EOS", row)] if len(places) and not ends else []
-    return found
+    ("pad_by_token_id", "audit_masks", {"attention_mask != 0": "input_ids != eos_id"},
+     "Your audit tells padding by its id; EOS may have the same.", "Only `attention_mask` tells padding."),
+    ("right_padding_assumed", "row_findings", {PROMPT: "torch.arange(len(real)) < prompt_len"},
+     "Your prompt begins at column 0, where left padding stands.", "Count real tokens."),
+    ("prompt_one_short", "row_findings", {PROMPT: "real.cumsum(0) < prompt_len"},
+     "Your prompt is one token shorter than it is.", THREE),
+    ("prompt_one_long", "row_findings", {PROMPT: f"{PROMPT} + 1"},
+     "Your prompt is one token longer than it is.", THREE),
+    ("prompt_not_checked", "row_findings", {"(labelled & prompt).any()": "False"},
+     "Your audit doesn't see prompt tokens with labels.", THREE),
+    ("pad_not_checked", "row_findings", {"(labelled & ~real).any()": "False"},
+     "Your audit doesn't see padding with labels.", THREE),
+    ("answer_not_checked", "row_findings", {"labelled[inner].all()": "True"},
+     "Your audit doesn't see a masked answer token.", THREE),
+    ("eos_not_distinguished", "row_findings", {"places[:-1] if ends else places": "places", EOS_MASKED: "False"},
+     "Your audit takes a masked EOS for any masked answer token.",
+     "The last answer token has a code of its own if it's an EOS."),
+    ("eos_mask_not_checked", "row_findings", {EOS_MASKED: "False"}, "Your audit doesn't see a masked EOS.", THREE),
+    ("only_legal_ids_checked", "row_findings", {VALUES: "(labels < 0)"},
+     "Your audit only sees labels that are no ids at all.", OWN_ID),
+    ("label_values_unchecked", "row_findings", {f"(labelled & {VALUES}).any()": "False"},
+     "Your audit doesn't compare labels with ids.", OWN_ID),
+    ("labels_expected_shifted", "row_findings", {f"labelled & {VALUES}": "labelled[:-1] & (labels[:-1] != ids[1:])"},
+     "Your audit expects labels that are shifted by one.", OWN_ID),
+    ("negative_is_masked", "row_findings", {"labels != -100": "labels >= 0"},
+     "Your audit takes every negative label for masked.", "Only -100 means that."),
+    ("empty_answer_unseen", "row_findings", {'"NO_ANSWER": not': '"NO_ANSWER": bool(answer.any()) and not'},
+     "Your audit passes a row that has no answer token at all.", "No target is no target."),
+    ("no_answer_ignored", "row_findings", {"if stands": 'if stands and code != "NO_ANSWER"'},
+     "Your audit doesn't see a row without a target.", THREE),
+    ("no_answer_counted_twice", "row_findings",
+     {f'{code}"] = not found["NO_ANSWER"] and ': f'{code}"] = ' for code in ("ANSWER_MASKED", "EOS_MASKED")},
+     "Your audit gives a row without a target further codes.", "Where `NO_ANSWER` is, masked tokens need no code."),
+    ("last_token_is_eos", "row_findings", {"int(ids[last]) == eos_id": "True"},
+     "Your audit takes the last answer token for EOS, whatever it is.", "Compare it with `eos_id`."),
+    ("eos_presence_unchecked", "row_findings", {'found["NO_EOS"] = not ends': ""},
+     "Your audit doesn't see an answer without EOS.", THREE),
+    ("first_row_only", "audit_masks", {"enumerate(rows)": "list(enumerate(rows))[:1]"},
+     "Your audit looks at the first row.", "Go over all rows."),
+    ("one_finding_a_row", "audit_masks", {"row_findings(*parts, eos_id)": "row_findings(*parts, eos_id)[:1]"},
+     "Your audit stops at a row's first finding.", "Collect them all."),
+    ("shapes_unchecked", "audit_masks",
+     {"not input_ids.shape == labels.shape == attention_mask.shape": "False",
+      "len(prompt_lens) != len(input_ids)": "False", "strict=True": "strict=False"},
+     "Your audit looks at no shapes.", "Compare the three tensors' shapes first."),
+):  # fmt: skip
+    problem.slip(name, of, edits, says=says, next_step=next_step)
 
 
 # ------------------------------------------------------------------------------------------- mutants that are none

@@ -19,7 +19,7 @@ STEM = "p03_lora_parameters"
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
     """A copy of the drawers that a test may change."""
     root = home().root
-    for drawer in ("source", "solutions", "autograder/problems", "course"):
+    for drawer in ("source", "solutions", "autograder/problems", "autograder/builders", "course"):
         shutil.copytree(root / drawer, tmp_path / drawer, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setenv("FTGRADE_HOME", str(tmp_path))
     return Catalog(tmp_path)

@@ -35,7 +35,7 @@ MASTER = """# %% [markdown]
 @pytest.fixture
 def catalog(tmp_path: Path) -> Catalog:
     """Return a repository with one part and its one exercise."""
-    for drawer in ("source", "solutions", "autograder/problems"):
+    for drawer in ("source", "solutions", "autograder/problems", "autograder/builders"):
         shutil.copytree(home().root / drawer, tmp_path / drawer)
     (tmp_path / "course" / "text" / "06_areas").mkdir(parents=True)
     (tmp_path / "course" / "ftmath" / "exercises").mkdir(parents=True)

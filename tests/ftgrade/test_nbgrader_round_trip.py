@@ -12,8 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from ftgrade.authoring import build
-from ftgrade.catalog import Catalog, home
+from ftgrade.catalog import home
 from ftgrade.commands import cli
+from ftgrade.grading import grader
+from ftgrade.judging.problem import load_problem
 from nbgrader.api import Gradebook
 
 CATALOG = home()
@@ -222,9 +224,9 @@ def test_a_resubmission_without_its_cells_does_not_keep_its_old_marks(course: Pa
 def test_a_gradebook_of_another_version_is_refused_with_the_mend(
     course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    problem = CATALOG.problem(STEM)
+    problem = load_problem(CATALOG, STEM)
     problem.checks.pop()
-    monkeypatch.setattr(Catalog, "problem", lambda *_: problem)
+    monkeypatch.setattr(grader, "load_problem", lambda *_: problem)
     assert cli.main(["grade", "p03", "--course", str(course)]) == cli.COULD_NOT
     assert f"ftgrade release {STEM}" in capsys.readouterr().err
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ftgrade.catalog import Catalog, home
 from ftgrade.commands import manpage
 from ftgrade.errors import CourseFault, GradingError
+from ftgrade.judging.problem import load_problem
 
 if TYPE_CHECKING:
     from ftgrade.classroom.marking import Marked
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ftgrade.course import Course
     from ftgrade.gradebook.todo import Need
     from ftgrade.judging.report import Report
-    from ftgrade.sandbox.doctor import Finding
+    from ftgrade.probing.doctor import Finding
 
     TakenOff = dict[tuple[str, str], float]
     """What lateness takes off, by student and problem."""
@@ -460,7 +461,7 @@ def release_personally(catalog: Catalog, course: "Course", stems: list[str], ros
         raise CourseFault(f"{roster.name} lacks students whose questions are out already: {', '.join(gone)}")
     course.roster_path.write_bytes(roster.read_bytes())
     for stem in stems:
-        problem = catalog.problem(stem)
+        problem = load_problem(catalog, stem)
         if problem.own is None:
             continue
         released = (course.root / "release" / stem / f"{stem}.ipynb").read_text("utf-8")
@@ -515,7 +516,7 @@ def run_grade(arguments: argparse.Namespace) -> int:
 def marked(catalog: Catalog, root: Path, arguments: argparse.Namespace) -> "tuple[Marked, TakenOff]":
     """Grade a class; return what was done and what lateness takes off. Raises CourseFault."""
     from ftgrade.course import Course
-    from ftgrade.sandbox.program import Nursery
+    from ftgrade.sandbox.forking import Nursery
 
     course = Course(root.absolute())
     stems = [stem for stem in chosen(catalog, arguments.stems) if course.students(stem)]
@@ -527,7 +528,7 @@ def marked(catalog: Catalog, root: Path, arguments: argparse.Namespace) -> "tupl
     from ftgrade.gradebook.book import opened
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
-    from ftgrade.sandbox.doctor import kept_here, strongest
+    from ftgrade.probing.doctor import kept_here, strongest
 
     allowed = arguments.allow_unsandboxed
     judges = Judges(catalog, lambda: strongest(kept_here(), allowed), arguments.workers, nursery)
@@ -540,8 +541,8 @@ def marked(catalog: Catalog, root: Path, arguments: argparse.Namespace) -> "tupl
 
 def run_doctor(arguments: argparse.Namespace) -> int:
     from ftgrade.commands.terminal import table
-    from ftgrade.sandbox.doctor import examination
-    from ftgrade.sandbox.probes import PROBES
+    from ftgrade.probing.doctor import examination
+    from ftgrade.probing.probes import PROBES
 
     names = [probe.name for probe in PROBES]
     found: list[Finding] = []

@@ -1,16 +1,15 @@
 """The words a problem is written in: checks with their cases, sameness, and the mistakes people really make."""
 
-import functools
-import inspect
 import math
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ftgrade.catalog import Catalog, load
 from ftgrade.errors import AuthorFault
 from ftgrade.sandbox.channel import Call, Outcome, Value
 from ftgrade.sandbox.worker import Stream
@@ -77,22 +76,20 @@ def calls_of(case: AnyCase) -> tuple[Call, ...]:
     return case.calls if isinstance(case, Relation) else (case.call,)
 
 
-def call(
-    function: str, *arguments: Any, backward: bool = False, build: Callable[..., Any] | None = None, **keywords: Any
-) -> Call:
+def call(function: str, *arguments: Any, backward: bool = False, build: str = "", **keywords: Any) -> Call:
     """Return a call as one would write it: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`.
 
-    `build` is for arguments that can't cross. At the other end it's called once, imports all that it uses, and returns
-    a function that makes of the plain arguments a pair: the real ones as a tuple, and a function without arguments,
-    whose data is told beside what the student's function returned.
+    `build` is for arguments that can't cross: the text of a module with a function `build`, as `builder` returns it.
+    At the other end that function makes of the plain arguments a pair: the real ones as a tuple, and a function without
+    arguments, whose data is told beside what the student's function returned.
     """
-    return Call(function, arguments, tuple(keywords.items()), backward, source_of(build) if build else "")
+    return Call(function, arguments, tuple(keywords.items()), backward, build)
 
 
-@functools.cache
-def source_of(build: Callable[..., Any]) -> str:
-    """Return a builder's source; the annotations' names aren't known at the other end, and stay unevaluated there."""
-    return "from __future__ import annotations\n\n" + textwrap.dedent(inspect.getsource(build))
+def builder(problem_file: str) -> str:
+    """Return the text of the builder that belongs to a problem's file: `BUILD = builder(__file__)`."""
+    path = Path(problem_file)
+    return Catalog(path.parents[2]).leaves(path.stem).builder.read_text("utf-8")
 
 
 # --------------------------------------------------------------------------------------------------------- sameness
@@ -369,8 +366,17 @@ class Problem:
         return list(dict.fromkeys(check.of for check in self.checks))
 
 
+def load_problem(catalog: Catalog, stem: str) -> Problem:
+    """Load how a stem is judged. Raises AuthorFault."""
+    path = catalog.leaves(stem).problem
+    problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)
+    if not isinstance(problem, Problem):
+        raise AuthorFault(f"{path.name} must define `problem = Problem(...)`, and doesn't")
+    return problem
+
+
 __all__ = [
     "PERSONAL", "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Personal", "Problem",
-    "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "call", "calls_of", "finite",
-    "integer", "number",
+    "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "builder", "call", "calls_of",
+    "finite", "integer", "load_problem", "number",
 ]  # fmt: skip
