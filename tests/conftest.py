@@ -10,7 +10,7 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.course import Course
 from ftgrade.grading.grader import Grader
-from ftgrade.judging.session import Limits
+from ftgrade.judging.report import Limits
 
 torch.set_num_threads(1)
 # Start-up files of the person who runs the tests must not change what the commands under test do.

@@ -16,6 +16,7 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.gradebook import late
 from ftgrade.gradebook.steps import make_alembic_findable
+from ftgrade.intake.gate import MAX_WORDS
 from ftgrade.intake.notebook import Finding, read_file
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport, similarity
@@ -310,7 +311,8 @@ def test_hostile_names_are_text_on_the_page_and_no_formula_in_the_csv(tmp_path: 
     demand_static((tmp_path / "class_report.html").read_text("utf-8"))
     with (tmp_path / "class_report.csv").open(encoding="utf-8", newline="") as file:
         found = [row["student"] for row in csv.DictReader(file)]
-    assert found[::2] == [HOSTILE, "'=HYPERLINK(1)", "\u202egnp", "{{ 7 * 7 }}", "x" * 5_000, "caf?", "a,b\n\"c'"]
+    long = "x" * (MAX_WORDS - 1) + "…"
+    assert found[::2] == [HOSTILE, "'=HYPERLINK(1)", "\ufffdgnp", "{{ 7 * 7 }}", long, "caf\ufffd", "a,b␊\"c'"]
 
 
 def test_the_csv_holds_a_row_for_each_student_and_check():
