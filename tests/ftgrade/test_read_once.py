@@ -15,6 +15,7 @@ from ftgrade.course import Course
 from ftgrade.gradebook import steps
 from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.ledger import Ledger
+from ftgrade.gradebook.todo import needs
 from ftgrade.grading import grader as grading
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.reports import Reports
@@ -101,6 +102,14 @@ def booked(root: Path) -> dict[str, float]:
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
         submissions: list[Any] = gradebook.assignment_submissions(STEM)
         return {one.student.id: one.score for one in submissions}
+
+
+def waiting(root: Path) -> dict[str, str]:
+    """Return what `ftgrade todo` says about each student."""
+    with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
+        found = needs(Course(root), gradebook, [STEM])
+    assert all("database is locked" in need.words for need in found)
+    return {need.student: need.kind for need in found}
 
 
 def autograded(root: Path, student: str) -> str:
@@ -200,6 +209,7 @@ def test_a_report_that_could_not_be_booked_is_booked_in_the_next_run_without_the
     assert [words.partition(":")[0] for words in done.failed] == [f"{student}, {STEM}" for student in CLASS]
     assert "database is locked" in done.failed[0]
     assert booked(root) == {}
+    assert waiting(root) == dict.fromkeys(CLASS, "not-booked")
 
     def refused(path: Path) -> bytes:
         raise AssertionError(f"{path} is read again")
@@ -208,6 +218,7 @@ def test_a_report_that_could_not_be_booked_is_booked_in_the_next_run_without_the
         patch.setattr(grading, "read_bytes", refused)
         done, judged = graded(root, judges)
     assert (judged, done.failed) == ([], [])
+    assert waiting(root) == {}
     for student in CLASS:
         demand_right(root, student)
 
