@@ -1,6 +1,7 @@
 """What many tests share: the catalog of this checkout, a grader with one judge, and notebooks made of answers."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,6 +42,24 @@ def grader(shared_grader: Grader, tmp_path: Path) -> Grader:
     shared_grader.limits = Limits()
     shared_grader.lasts, shared_grader.statements = {}, {}
     return shared_grader
+
+
+@pytest.fixture(scope="session")
+def one_problem(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Catalog]:
+    """Return a function that makes a checkout with one problem alone, to whose judging a text is added."""
+
+    def one_problem(stem: str, more: str) -> Catalog:
+        root = tmp_path_factory.mktemp("checkout")
+        leaves = CATALOG.leaves(stem)
+        for path in (leaves.source, leaves.solution, leaves.problem, leaves.notebook):
+            goal = root / path.relative_to(CATALOG.root)
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, goal)
+        with (root / leaves.problem.relative_to(CATALOG.root)).open("a", encoding="utf-8") as file:
+            file.write(more)
+        return Catalog(root)
+
+    return one_problem
 
 
 @pytest.fixture
