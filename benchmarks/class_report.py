@@ -105,7 +105,8 @@ def main() -> None:
             found = list(reports(catalog, stem, notebooks(catalog, stem, students)))
             given = read_file(catalog.leaves(stem).notebook).cells
             start, worked = time.perf_counter(), time.process_time()
-            echoes = classreport.compared(found, given)
+            functions = list(dict.fromkeys(check.of for check in load_problem(catalog, stem).judged))
+            echoes = classreport.compared(found, functions, given)
             comparing, busy = comparing + time.perf_counter() - start, busy + time.process_time() - worked
             pairs += len(echoes)
             start = time.perf_counter()

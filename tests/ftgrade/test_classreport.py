@@ -527,7 +527,7 @@ def test_answers_are_read_from_notebooks_and_what_was_handed_out_takes_no_part(
         document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": functions})
         notebooks[f"s{number}"] = hand_in(f"s{number}", STEM, data=json.dumps(document))
     judged = {name: read_file(path).cells for name, path in notebooks.items()} | {"broken": (), "nothing": ()}
-    found = similar(judged, ["low_rank_dof", "lora_model_params"], read_file(stub).cells)
+    found = similar(judged.items(), ["low_rank_dof", "lora_model_params"], read_file(stub).cells)
     assert [(one.function, one.students, one.of) for one in found] == [("low_rank_dof", ("ada", "bob"), 12)]
 
 

@@ -171,6 +171,9 @@ def opened(course: Path) -> Gradebook:
     config = settings(course)
     config.CourseDirectory.root = str(course.absolute())
     directory: Any = CourseDirectory(config=config)
-    if directory.db_url.startswith("sqlite") and not Path(directory.db_url.partition(":///")[2]).is_file():
+    if (
+        directory.db_url.startswith("sqlite")
+        and not Path(directory.db_url.partition(":///")[2].partition("?")[0]).is_file()
+    ):
         raise CourseFault(f"{course} holds no gradebook.db: name a course's folder, or make one: `ftgrade new-course`")
     return Gradebook(directory.db_url, directory.course_id)
