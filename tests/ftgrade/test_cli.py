@@ -1,5 +1,7 @@
 """The command line as a newcomer meets it, and as a program reads it."""
 
+import argparse
+import inspect
 import json
 import os
 import subprocess
@@ -8,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from ftgrade.catalog import home
-from ftgrade.commands import cli, manpage
+from ftgrade.commands import cli, days, learn, teach, write
+from ftgrade.commands.command import Command, command, word
+from ftgrade.commands.out import Out
 from ftgrade.commands.terminal import Board, table
 from rich.console import Console
 
 CATALOG = home()
 RIGHT = CATALOG.submissions("p03_lora_parameters", "accepted")[0]
+COMMANDS = [one for group in cli.GROUPS.values() for one in group]
 
 
 def test_help_needs_nothing_of_what_grading_needs():
@@ -27,42 +32,61 @@ def test_help_needs_nothing_of_what_grading_needs():
 
 
 def test_help_names_every_command_once_in_a_group_and_every_exit_code():
-    top, commands = cli.parsers()
+    top, parsers = cli.parsers()
     text = top.format_help()
-    assert sorted(name for names in cli.GROUPS.values() for name in names) == sorted(commands.choices)
-    for name, about in manpage.summaries(commands).items():
-        assert about
-        assert sum(line.startswith(f"  {name} ") for line in text.splitlines()) == 1
+    assert sorted(one.name for group in cli.GROUPS.values() for one in group) == sorted(parsers)
+    for one in COMMANDS:
+        assert one.about
+        assert sum(line.startswith(f"  {one.name} ") for line in text.splitlines()) == 1
     for code in (cli.FINE, cli.SOME_NEED_A_PERSON, cli.COULD_NOT, cli.STOPPED):
         assert f"\n  {code} " in text
     assert all(len(line) <= 120 for line in text.splitlines())
 
 
+def test_every_command_that_is_written_stands_in_a_group():
+    written = [
+        one for room in (cli, days, learn, teach, write) for one in vars(room).values() if isinstance(one, Command)
+    ]
+    assert sorted(one.name for one in written) == sorted(one.name for one in COMMANDS)
+
+
+@pytest.mark.parametrize("one", COMMANDS, ids=lambda one: one.name)
+def test_a_command_takes_the_words_that_its_parser_reads(one: Command):
+    parser = cli.parsers()[1][one.name]
+    read = {action.dest for action in parser._actions} | set(parser._defaults)
+    taken = inspect.signature(one.run).parameters
+    assert parser._defaults["command"] is one
+    assert set(list(taken)[1:]) == read - {"help", "json", "command"}
+    assert all(about.default is inspect.Parameter.empty for about in taken.values()), "a default stands in the parser"
+
+
+def test_only_a_parser_gives_a_function_its_words():
+    def tell(out: Out, word: str) -> int:
+        return out.end({"said": word})
+
+    top = argparse.ArgumentParser()
+    command("say a word", word("word", help="which"))(tell).add(top.add_subparsers())
+    read = vars(top.parse_args(["tell", "it", "--json"]))
+    assert read == {"command": read["command"], "word": "it", "json": True}
+    assert read["command"].run(Out(), "it") == cli.FINE
+
+
 def test_every_word_of_every_command_says_what_it_is():
-    _, commands = cli.parsers()
     silent = [
-        (name, action.dest) for name, one in commands.choices.items() for action in one._actions if not action.help
+        (name, action.dest) for name, one in cli.parsers()[1].items() for action in one._actions if not action.help
     ]
     assert silent == []
 
 
-def test_a_command_in_no_group_comes_last():
-    top, commands = cli.parsers()
-    groups = {"Learn": ("check",)}
-    top.description = "x"
-    manpage.describe(top, commands, groups)
-    assert top.description.startswith("x\n\nLearn:\n  check ")
-    assert "\nMore:\n" in top.description
-
-
 def test_the_page_of_commands_is_fresh_and_build_holds_it():
-    for path, text in cli.pages(CATALOG).items():
-        assert path.read_text("utf-8") == text, "run `ftgrade build`"
+    page = (CATALOG.root / "docs" / "commands.md").read_text("utf-8")
+    assert page == cli.manual(), "run `ftgrade build`"
+    assert cli.parsers()[1]["build"].get_default("manual") is cli.manual
 
 
 @pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["colours", "NO_COLOR"])
 def test_colours_are_left_out_where_one_asks_for_none(asked: dict[str, str], coloured: bool):
-    show = "from ftgrade.commands.cli import out; out.print('[red]wrong[/red]')"
+    show = "from ftgrade.commands.terminal import console; console(False).print('[red]wrong[/red]', markup=True)"
     environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | asked
     environment |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
     words = [sys.executable, "-c", show]
@@ -76,6 +100,24 @@ def test_what_a_student_wrote_is_no_markup():
     with screen.capture() as captured:
         screen.print(table("t", ["a"], [["[red]x[/red] [/]"]]))
     assert "[red]x[/red] [/]" in captured.get()
+
+
+def test_a_line_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]):
+    texts = ("[red]x[/red] [/]", ":warning: https://example.org/1", "one line " * 40 + "end")
+    Out().line(*texts)
+    assert capsys.readouterr() == ("".join(f"{text}\n" for text in texts), "")
+
+
+def test_people_read_stderr_where_a_program_reads_stdout(capsys: pytest.CaptureFixture[str]):
+    out = Out(as_json=True)
+    out.line("a line")
+    out.table("a title", ("a column",), [("a cell",)])
+    assert out.end({"key": Path("value")}, needs_a_person=True) == cli.SOME_NEED_A_PERSON
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"key": "value"}
+    assert all(text in said.err for text in ("a line", "a title", "a column", "a cell"))
+    assert Out().end({"key": "value"}) == cli.FINE
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_board_counts_what_was_judged():
@@ -131,7 +173,7 @@ def test_an_error_is_a_document_too(course: Path, capsys: pytest.CaptureFixture[
 def test_completion_knows_every_command_and_problem(shell: str, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["completion", shell]) == cli.FINE
     script = capsys.readouterr().out
-    assert all(name in script for name in cli.parsers()[1].choices)
+    assert all(name in script for name in cli.parsers()[1])
     assert all(stem in script for stem in CATALOG.stems())
 
 

@@ -283,6 +283,12 @@ def build(catalog: Catalog, more: Mapping[Path, str] | None = None) -> list[Path
     return [*kept, *changed]
 
 
+def made(catalog: Catalog, path: Path) -> str:
+    """Say what a build did about one file that it returned."""
+    name = path.relative_to(catalog.root)
+    return f"your answers are kept in {name}" if name.parts[0] == "work" else f"built {name}"
+
+
 def keep_answers(catalog: Catalog, path: Path) -> Path | None:
     """Copy a problem's notebook that somebody has answered to `work/`, never over another; return the copy, if any."""
     if path.parent.parent != catalog.root / "source" or not path.is_file() or not is_answered(path):

@@ -1,20 +1,19 @@
 """A class from what was handed in to gradebook, pages and class report: what `ftgrade grade` does."""
 
-from collections import defaultdict
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from ftgrade.catalog import Catalog
-from ftgrade.course import Course
 from ftgrade.errors import StudentFault
 from ftgrade.gradebook import late
 from ftgrade.gradebook.book import Book, opened
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.intake.notebook import Cell, read_file
-from ftgrade.judging.report import Report
+from ftgrade.judging.report import CheckReport, Report
 from ftgrade.moments import zoned
 from ftgrade.pages import classreport
 from ftgrade.pages.feedback import page_maker
@@ -30,7 +29,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """What a run did: the reports, by problem and student, and what could not be booked."""
+    """What a run did: the reports, by problem and student and without what was handed in, and what wasn't booked."""
 
     reports: list[Report]
     failed: list[str]
@@ -40,26 +39,38 @@ def mark(
     grader: Grader, stems: Sequence[str], progress: Progress, *, fresh: bool = False, scheduler: str = ""
 ) -> Marked:
     """Judge, book and describe what was handed in to these problems. Raises CourseFault."""
-    book, by_stem = Book(grader.course), defaultdict[str, list[Report]](list)
+    book = Book(grader.course)
+    by_stem: dict[str, list[Report]] = {stem: [] for stem in stems}
+    seen: dict[CheckReport, CheckReport] = {}
     for stem in stems:
         book.demand_released(grader, stem)
     with book.ledgers(grader, list(stems), page_maker()) as ledgers:
         for report in grade_class(grader, list(stems), fresh=fresh, scheduler=scheduler):
-            by_stem[report.stem].append(report)
             ledgers.book(report)
+            by_stem[report.stem].append(lightened(report, seen))
             progress.saw(report.stem, report.score, report.needs_a_person)
         failed = [f"{one.student}, {one.stem}: {words}" for one, words in ledgers.settle()]
-    for stem in stems:
-        by_stem[stem].sort(key=lambda report: report.student)
+    for reports in by_stem.values():
+        reports.sort(key=lambda report: report.student)
     write_class_report(grader, by_stem, progress)
-    return Marked([report for stem in stems for report in by_stem[stem]], failed)
+    return Marked([report for reports in by_stem.values() for report in reports], failed)
+
+
+def lightened(report: Report, seen: dict[CheckReport, CheckReport]) -> Report:
+    """Return a report as it's kept for a whole class: without the notebook, and equal checks once."""
+    checks = tuple(seen.setdefault(check, check) for check in report.checks)
+    return dataclasses.replace(report, cells=(), notes=(), graded_by={}, checks=checks)
 
 
 def write_class_report(grader: Grader, by_stem: dict[str, list[Report]], progress: Progress) -> None:
     root = grader.course.root
     summaries: list[classreport.ProblemSummary] = []
     for stem, reports in by_stem.items():
-        echoes = classreport.compared(reports, given(grader.catalog, stem))
+        # What is compared is read from the stored reports, one at a time: a class's notebooks fill memory.
+        known = {report.student for report in reports}
+        stored = (report for report in grader.reports.of(stem) if report.student in known)
+        functions = list(dict.fromkeys(check.of for check in grader.problem(stem).judged))
+        echoes = classreport.compared(stored, functions, given(grader.catalog, stem))
         title, came = grader.catalog.title(stem), arrivals(root, stem)
         summaries.append(classreport.summarise(stem, title, reports, echoes, came))
         progress.compared(stem)
@@ -82,4 +93,4 @@ def arrivals(root: Path, stem: str) -> classreport.Arrivals:
         return classreport.Arrivals(late.handed_in(gradebook, stem, zone), due and zoned(due, zone))
 
 
-__all__ = ["Course", "Marked", "mark"]
+__all__ = ["Marked", "Progress", "mark"]

@@ -1,46 +1,30 @@
 """The command line described out of its own parsers: the grouped `--help`, `docs/commands.md`, shell completion."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-Subparsers = Any  # argparse keeps the class private
+from ftgrade.commands.command import Command
 
-
-def summaries(commands: Subparsers) -> dict[str, str]:
-    """Return what each command says of itself in a line, in the order in which they were added."""
-    return {action.dest: action.help or "" for action in commands._choices_actions}
+Groups = Mapping[str, Sequence[Command]]
 
 
-def describe(top: argparse.ArgumentParser, commands: Subparsers, groups: Mapping[str, Sequence[str]]) -> None:
-    """Write the commands by group into the parser's description; one that stands in no group comes last."""
-    said = summaries(commands)
-    lines = [str(top.description)]
-    for title, names in ordered(said, groups):
-        lines += ["", f"{title}:", *(f"  {name:<11} {said[name]}" for name in names)]
-    top.description = "\n".join(lines)
-    for name, text in said.items():
-        one = commands.choices[name]
-        one.description = one.description or f"{text[:1].upper()}{text[1:]}."
+def grouped(about: str, groups: Groups) -> str:
+    """Return what stands above the options in `ftgrade --help`: each command by its group."""
+    lines = [about]
+    for title, members in groups.items():
+        lines += ["", f"{title}:", *(f"  {one.name:<11} {one.about}" for one in members)]
+    return "\n".join(lines)
 
 
-def ordered(names: Iterable[str], groups: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the groups with the commands that there are; those that no group names come last."""
-    grouped = {name for members in groups.values() for name in members}
-    others = [name for name in names if name not in grouped]
-    for title, members in (*groups.items(), ("More", others)):
-        if found := [name for name in members if name in names]:
-            yield title, found
-
-
-def page(top: argparse.ArgumentParser, commands: Subparsers, groups: Mapping[str, Sequence[str]]) -> str:
+def page(top: argparse.ArgumentParser, parsers: Mapping[str, argparse.ArgumentParser], groups: Groups) -> str:
     """Return `docs/commands.md`."""
     about = str(top.description).partition("\n")[0]
     lines = ["# Commands", "", f"{about} This page is written by `ftgrade build` from the command line itself.", ""]
-    grouped = list(ordered(commands.choices, groups))
-    lines += [f"- {title}: " + ", ".join(f"[`{name}`](#{name})" for name in names) for title, names in grouped]
-    lines += [line for _, names in grouped for name in names for line in section(name, commands.choices[name])]
+    for title, members in groups.items():
+        lines += [f"- {title}: " + ", ".join(f"[`{one.name}`](#{one.name})" for one in members)]
+    for members in groups.values():
+        lines += [line for one in members for line in section(one.name, parsers[one.name])]
     return "\n".join([*lines, "", "## Exit codes", "", "```text", str(top.epilog).strip(), "```", ""])
 
 
@@ -102,4 +86,4 @@ def every_action(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield from every_action(one)
 
 
-__all__ = ["completion", "describe", "page"]
+__all__ = ["completion", "grouped", "page"]

@@ -22,8 +22,8 @@ from rich.text import Text
 
 @cache
 def console(stderr: bool) -> Console:
-    """Return the terminal; rich leaves colours out where NO_COLOR is set or nobody watches."""
-    return Console(stderr=stderr, highlight=False)
+    """Return the terminal. It prints text as it is; rich leaves colours out for NO_COLOR and where nobody watches."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> Table:

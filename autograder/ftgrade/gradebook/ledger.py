@@ -118,8 +118,10 @@ class Ledger:
 
     def close(self) -> None:
         """Keep what the next run can skip, and let go of the gradebook."""
-        self.last.save()
-        self.engine.dispose()
+        try:
+            self.last.save()
+        finally:
+            self.engine.dispose()
 
     def note(self, student: str, trouble: str) -> None:
         """Note why a submission could not be booked, or that it was; `ftgrade todo` tells of it."""

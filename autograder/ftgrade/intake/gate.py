@@ -28,7 +28,7 @@ NOTHING = Clean("")
 def clean(text: object, limit: int = MAX_WORDS) -> Clean:
     """Return a text that is safe to show, at most so long.
 
-    A control character becomes its picture, and what else has no business in a line becomes a question mark.
+    A control character becomes its picture, and what else has no business in a line becomes U+FFFD.
 
     >>> clean("a\\x1b[31m\\u202eb\\ud800"), clean("long words", 6)
     ('a␛[31m�b�', 'long …')

@@ -99,7 +99,7 @@ def demand_same(here: dict[str, str], there: dict[str, str]) -> None:
         if there[name] != mine:
             raise CourseFault(
                 f"a judge has another {name} than this machine, {mine} instead of {there[name]}: "
-                "install the same checkout and the same versions there, and start it again"
+                "install the same checkout and the same versions there, or start this program again if it was changed"
             )
 
 

@@ -155,6 +155,19 @@ def booked(score: float, points: float) -> float:
     return min(max(float(score), 0.0), points) if math.isfinite(score) else 0.0
 
 
+def told(report: Report) -> dict[str, Any]:
+    """Return what a report's student may read, without pictures, as `ftgrade … --json` prints it."""
+    return {
+        "student": report.student,
+        "problem": report.stem,
+        "state": report.state,
+        "score": report.score,
+        "points": report.points,
+        "checks": [fields(check) for check in report.checks],
+        "findings": [fields(finding) for finding in report.findings],
+    }
+
+
 def to_json(report: Report, secret: bytes = b"") -> str:
     """Return the stored form of a report, sealed with a secret; equal reports have equal text."""
     body = fields(report)

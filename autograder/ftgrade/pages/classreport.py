@@ -244,10 +244,9 @@ def summarise(
     )  # fmt: skip
 
 
-def compared(reports: Sequence[Report], given: Iterable[Cell] = ()) -> list[Echo]:
-    """Return the answers of a problem's students that are alike, for the functions that its checks ask for."""
-    functions = dict.fromkeys(check.function for report in reports for check in report.checks)
-    return similarity.similar({report.student: report.cells for report in reports}, list(functions), given)
+def compared(reports: Iterable[Report], functions: Sequence[str], given: Iterable[Cell] = ()) -> list[Echo]:
+    """Return the answers of a problem's students that are alike; the reports may come one by one."""
+    return similarity.similar(((report.student, report.cells) for report in reports), functions, given)
 
 
 def check_counts(graded: Sequence[Report]) -> tuple[CheckCount, ...]:

@@ -178,7 +178,7 @@ def answer(function: str, own: Mapping[str, Definition]) -> tuple[str, ...]:
 
 
 def similar(
-    notebooks: Mapping[str, Iterable[Cell]], functions: Sequence[str], given: Iterable[Cell] = ()
+    notebooks: Iterable[tuple[str, Iterable[Cell]]], functions: Sequence[str], given: Iterable[Cell] = ()
 ) -> list[Echo]:
     """Return the answers of a class that are alike, long enough and rare, the most alike first.
 
@@ -186,7 +186,7 @@ def similar(
     """
     handed_out = set(defined(given).values())
     answers: dict[str, dict[str, tuple[str, ...]]] = {function: {} for function in functions}
-    for student, cells in notebooks.items():
+    for student, cells in notebooks:
         own = guarded(lambda cells=cells: {name: one for name, one in defined(cells).items() if one not in handed_out})
         if isinstance(own, Mishap):
             continue  # nobody's answers are like what can't be read

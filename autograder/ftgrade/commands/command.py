@@ -1,0 +1,69 @@
+"""What a command is: a function and the words that it takes; and the words that several commands take."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftgrade.catalog import Catalog
+
+Parser = Any
+"""A parser or a group in one: argparse gives them no public type in common."""
+Word = Callable[[Parser], object]
+"""What adds an argument to a parser."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `run` gets an `Out` and, by name, each of the words; it returns an exit code."""
+
+    name: str
+    about: str
+    words: tuple[Word, ...]
+    more: str | None
+    run: Callable[..., int]
+
+    def add(self, commands: Parser) -> None:
+        """Add the command's parser to the others."""
+        description = f"{self.about[:1].upper()}{self.about[1:]}."
+        parser = commands.add_parser(self.name, help=self.about, description=description, epilog=self.more)
+        for add_to in self.words:
+            add_to(parser)
+        parser.set_defaults(command=self)
+
+
+def command(
+    about: str, *words: Word, more: str | None = None, json: bool = True
+) -> Callable[[Callable[..., int]], Command]:
+    """Make the function below the command of its name. `more` ends its help; `json` says whether it takes `--json`."""
+    taken = (*words, JSON) if json else words
+    return lambda run: Command(run.__name__.replace("_", "-"), about, taken, more, run)
+
+
+def word(*names: str, **settings: Any) -> Word:
+    """Return an argument, described as for `ArgumentParser.add_argument`."""
+    return lambda parser: parser.add_argument(*names, **settings)
+
+
+def either(*words: Word, required: bool = False) -> Word:
+    """Return arguments that exclude each other."""
+
+    def add_to(parser: argparse.ArgumentParser) -> None:
+        group = parser.add_mutually_exclusive_group(required=required)
+        for add_one in words:
+            add_one(group)
+
+    return add_to
+
+
+COURSE = word("--course", type=Path, default=Path(), metavar="DIR", help="the course's folder (default: this one)")
+JSON = word("--json", action="store_true", help="print the result as one JSON document")
+STEM = word("stem", help="the problem, such as p03")
+STEMS = word("stems", nargs="*", help="problems such as p03 (default: all)")
+
+
+def chosen(catalog: "Catalog", names: Sequence[str]) -> list[str]:
+    """Return the problems that STEMS names: all of them if it names none."""
+    return [catalog.stem(name) for name in names] or catalog.stems()

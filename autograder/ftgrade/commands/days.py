@@ -1,0 +1,206 @@
+"""The commands of an instructor's other days: due dates, late files, what needs a person, who wrote the same."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftgrade.catalog import home
+from ftgrade.commands.command import COURSE, STEM, STEMS, chosen, command, either, word
+from ftgrade.commands.out import Out
+from ftgrade.course import Course
+from ftgrade.errors import CourseFault
+from ftgrade.moments import local, moment
+
+if TYPE_CHECKING:
+    from ftgrade.gradebook.todo import Need
+
+
+@command(
+    "set when a problem is due; without a time, tell when all are",
+    word("stem", nargs="?", help="the problem, such as p03"),
+    either(
+        word("time", nargs="?", help="such as 2026-12-01T18:00, in the course's time zone if it has no offset"),
+        word("--none", action="store_true", help="it's never due"),
+    ),
+    COURSE,
+)
+def due(out: Out, stem: str | None, time: str | None, none: bool, course: Path) -> int:
+    from ftgrade.gradebook import book, late
+
+    catalog, zone = home(), late.timezone_of(course)
+    if none and not stem:
+        raise CourseFault("which problem is never due? `ftgrade due STEM --none`")
+    stems = chosen(catalog, [stem] if stem else [])
+    with book.opened(course) as gradebook:
+        if time or none:
+            late.set_due(gradebook, Course(course), stems[0], moment(time, zone) if time else None)
+        found = late.deadlines(gradebook, Course(course), stems)
+    rows = [
+        (
+            one.stem[:3],
+            local(one.due, zone) if one.due else "–",
+            "\n".join(f"{student}: {local(until, zone)}" for student, until in one.extended),
+            f"{one.late} of {one.booked}" if one.due else "",
+        )
+        for one in found
+    ]
+    columns = ("problem", "due", "longer for", "late")
+    out.table("Due dates", columns, rows, left=columns[:3])
+    words = "tell no time and count as in time: a timestamp.txt, or `ftgrade collect --at`, would say"
+    untimed = [one for one in found if one.without_time]
+    out.line(*(f"{one.stem}: {one.without_time} of {one.booked} submissions {words}" for one in untimed))
+    return out.end({"time zone": zone, "deadlines": [asdict(one) for one in found]})
+
+
+@command(
+    "give one student more time",
+    word("student", help="the student's id"),
+    STEM,
+    either(
+        word("--until", metavar="TIME", help="such as 2026-12-04T18:00"),
+        word("--none", action="store_true", help="take the extension back"),
+        required=True,
+    ),
+    COURSE,
+)
+def extend(out: Out, student: str, stem: str, until: str | None, none: bool, course: Path) -> int:
+    from ftgrade.gradebook import book, late
+
+    problem, zone = home().stem(stem), late.timezone_of(course)
+    end = None if until is None else moment(until, zone)
+    with book.opened(course) as gradebook:
+        late.extend(gradebook, Course(course), student, problem, end)
+    words = f"has time until {local(end, zone)}" if end else "has no extension any more"
+    out.line(f"{student} {words} for {problem}; the next `ftgrade grade` books it.")
+    return out.end({"student": student, "problem": problem, "until": end and f"{end.isoformat()}+00:00"})
+
+
+@command(
+    "put files from a folder or an archive into submitted/",
+    word("source", type=Path, help="a folder, or a .zip or .tar as a learning platform gives it"),
+    word(
+        "--pattern",
+        default="plain",
+        help="plain, canvas, moodle, or how paths tell who and what: '{student}_{stem}_{time}.ipynb'",
+    ),
+    word("--stem", help="the problem that all of them belong to, whatever their names"),
+    word("--at", metavar="TIME", help="when those were handed in whose path tells no time"),
+    COURSE,
+    more="A pattern fits the end of a path, archives count as folders, and {student}, {lms} (the number in the "
+    "learning platform) or {name} (first and last name), {stem}, {time}, {order}, {any} and {deep} (folders) stand for "
+    "its parts. From nbgrader's exchange `nbgrader collect STEM` fills the same folders.",
+)
+def collect(out: Out, source: Path, pattern: str, stem: str | None, at: str | None, course: Path) -> int:
+    from ftgrade.gradebook import book, late
+    from ftgrade.intake import collect
+
+    catalog, zone = home(), late.timezone_of(course)
+    only = catalog.stem(stem) if stem else None
+    time = moment(at, zone) if at else None
+    with book.opened(course) as gradebook:
+        known = collect.people(gradebook, Course(course))
+    found = collect.collect(source, Course(course), known, catalog.stems(), pattern, only, time, zone)
+    columns = ("student", "problem", "", "handed in", "from")
+    rows = [
+        (
+            one.student,
+            one.stem[:3],
+            one.outcome,
+            local(one.time, zone) if one.time else "late, says its name" if one.marked_late else "–",
+            one.source,
+        )
+        for one in found.taken
+    ]
+    out.table("Collected", columns, rows, left=columns)
+    replaced = sum(one.outcome == "replaced" for one in found.taken)
+    aside = f", {replaced} replaced earlier ones, which are in {Course(course).state / 'earlier'}" if replaced else ""
+    out.line(
+        *(f"left where it is: {path}: {why}" for path, why in found.left),
+        f"{len(found.taken)} submissions are in place{aside}; {len(found.left)} files were left.",
+    )
+    return out.end(asdict(found), bool(found.left))
+
+
+@command(
+    "tell what needs a person, how it's mended, and where it stands",
+    STEMS,
+    word("--settle", nargs=2, metavar=("STUDENT", "STEM"), help="note that you looked at what was found about these"),
+    word("--server", default="http://localhost:8888", help="where formgrader runs (default: %(default)s)"),
+    COURSE,
+)
+def todo(out: Out, stems: list[str], settle: list[str] | None, server: str, course: Path) -> int:
+    from ftgrade.gradebook import book, todo
+
+    catalog = home()
+    if settle:
+        student, problem = settle[0], catalog.stem(settle[1])
+        out.line(f"settled for {student}, {problem}: {', '.join(todo.settle(Course(course), student, problem))}")
+    with book.opened(course) as gradebook:
+        needs = todo.needs(Course(course), gradebook, chosen(catalog, stems), server)
+    for reason, about in todo.ABOUT.items():
+        if mine := [need for need in needs if need.reason == reason]:
+            out.line(f"\n{reason}: {about} ({len(mine)})", *todo_lines(mine))
+    links = f" Links lead to formgrader, which `jupyter lab` in {course.absolute()} opens."
+    out.line(f"\n{len(needs)} things need a person.{links}" if needs else "Nothing needs a person.")
+    return out.end({"needs": [asdict(need) for need in needs]}, bool(needs))
+
+
+def todo_lines(needs: "list[Need]") -> Iterator[str]:
+    """Yield the lines about one reason; a mend that all share is said once."""
+    shared = len({need.mend for need in needs}) == 1
+    if shared:
+        yield f"  {needs[0].mend}"
+    for need in needs:
+        yield f"  - {need.student}, {need.stem}: {need.words}"
+        yield from (f"    {text}" for text in ("" if shared else need.mend, need.link) if text)
+
+
+@command("explain the last regrade: whose score changed, and why", STEMS, COURSE)
+def diff(out: Out, stems: list[str], course: Path) -> int:
+    from ftgrade.grading.regrade import changes
+
+    found = list(changes(Course(course), chosen(home(), stems)))
+    columns = ("student", "problem", "before", "now", "checks that changed", "because of a change of")
+    rows = [
+        (one.student, one.stem[:3], f"{one.before:g}", f"{one.now:g}", ", ".join(one.checks), ", ".join(one.because))
+        for one in found
+    ]
+    out.table("The last regrade", columns, rows, left=(columns[1], *columns[4:]))
+    out.line(f"{sum(one.before != one.now for one in found)} scores changed, {len(found)} submissions were regraded.")
+    return out.end({"changes": [asdict(one) for one in found]})
+
+
+@command(
+    "write the answers to a problem as JPlag reads them, and its command",
+    STEM,
+    word("folder", type=Path, metavar="OUT", help="a folder that is new or empty"),
+    COURSE,
+    more="JPlag (https://github.com/jplag/JPlag, a Java program that you install yourself) compares all pairs on this "
+    "machine and shows what they share side by side. The command that is printed has the options of JPlag 6, "
+    "by its documentation; our tests don't run it. Code that its Python grammar can't read it leaves out, and says "
+    "so. A match proves nothing: it says which notebooks to read.",
+)
+def jplag(out: Out, stem: str, folder: Path, course: Path) -> int:
+    from ftgrade.classroom import jplag
+
+    wrote, left = jplag.export(Course(course), home().stem(stem), folder)
+    out.line(
+        f"wrote what {len(wrote)} of {len(wrote) + len(left)} students wrote to {folder}",
+        *(f"left out: {student}: {words}" for student, words in left.items()),
+        f"Next:\n  {jplag.command(folder)}",
+    )
+    return out.end({"wrote": wrote, "left out": left, "command": jplag.command(folder)})
+
+
+@command("find stored reports that were changed after they were written", COURSE)
+def verify(out: Out, course: Path) -> int:
+    from ftgrade.grading.reports import Reports
+
+    found = list(Reports(Course(course)).verified())
+    changed = [{"student": student, "problem": stem, "words": words} for stem, student, words in found if words]
+    out.line(
+        *(f"{one['problem']}, {one['student']}: {one['words']}" for one in changed),
+        f"{len(found)} reports, {len(changed)} not as they were written; `ftgrade grade` judges those again.",
+    )
+    return out.end({"reports": len(found), "changed": changed}, bool(changed))

@@ -1,0 +1,219 @@
+"""The commands that lead a class from its roster to its marks: make a course, release, grade, test the sandbox."""
+
+import contextlib
+import os
+import shlex
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ftgrade.catalog import Catalog, home
+from ftgrade.commands.command import COURSE, STEMS, chosen, command, word
+from ftgrade.commands.out import COULD_NOT, Out
+from ftgrade.course import Course
+from ftgrade.errors import CourseFault
+
+if TYPE_CHECKING:
+    from ftgrade.classroom.marking import Marked
+    from ftgrade.judging.report import Report
+    from ftgrade.probing.doctor import Finding
+
+TakenOff = dict[tuple[str, str], float]
+"""What lateness takes off, by student and problem."""
+
+
+@command(
+    "make a course folder, with a roster's students in its gradebook",
+    word("folder", type=Path, metavar="DIR", help="a folder that is new or empty"),
+    word(
+        "--roster", type=Path, required=True, metavar="CSV",
+        help="a column id; if you like first_name, last_name, email, lms_user_id",
+    ),
+    word(
+        "--secret", type=Path, metavar="FILE",
+        help="take the course's secret from here, such as an earlier course's .ftgrade/secret, instead of drawing one",
+    ),
+)  # fmt: skip
+def new_course(out: Out, folder: Path, roster: Path, secret: Path | None) -> int:
+    from ftgrade.classroom import newcourse
+
+    students = newcourse.new_course(folder, roster, secret)
+    count = "1 student is" if len(students) == 1 else f"{len(students)} students are"
+    quoted = shlex.quote(str(folder))
+    out.line(
+        f"{count} in {folder / 'gradebook.db'}; keep {folder / '.ftgrade' / 'secret'} in a backup.",
+        "Next:",
+        f"  ftgrade release --course {quoted}",
+        f"  ftgrade grade --course {quoted}",
+        f"  cd {quoted} && nbgrader export --exporter ftgrade.exporters.Csv --to grades.csv",
+    )
+    return out.end({"course": str(folder), "students": students})
+
+
+@command(
+    "make the students' notebooks in release/",
+    STEMS,
+    word("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these"),
+    word("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive"),
+    COURSE,
+)
+def release(out: Out, stems: list[str], students: Path | None, bundle: Path | None, course: Path) -> int:
+    from ftgrade.classroom.bundle import write as write_bundle
+    from ftgrade.classroom.personal import release_personally
+    from ftgrade.gradebook.book import Book
+
+    catalog, released = home(), Course(course)
+    build_stale(out, catalog)
+    course.mkdir(parents=True, exist_ok=True)
+    book, problems = Book(released), chosen(catalog, stems)
+    for stem in problems:
+        book.release(stem)
+        out.line(f"released {stem}: give students {course / 'release' / stem}")
+    if students:
+        count = len(release_personally(catalog, released, problems, students))
+        out.line(f"{count} students have questions of their own: give each {course / 'personal'}/STUDENT")
+    if bundle:
+        out.line(*(f"bundle: {path}" for path in write_bundle(catalog, released, bundle)))
+    return out.end({"released": problems, "folder": str(course / "release")})
+
+
+def build_stale(out: Out, catalog: Catalog) -> None:
+    """Build what is stale, and say so: a release must not hold an older problem than the one that is graded."""
+    from ftgrade.authoring.build import build, made
+
+    out.line(*(made(catalog, path) for path in build(catalog)))
+
+
+@command(
+    "grade what was handed in: gradebook, feedback, class report",
+    STEMS,
+    word("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once"),
+    word("--scheduler", default="", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…"),
+    word("--fresh", action="store_true", help="judge again what hasn't changed"),
+    word("--demo", action="store_true", help="grade a made-up class in a scratch folder"),
+    word("--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"),
+    COURSE,
+)
+def grade(
+    out: Out, stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, allow_unsandboxed: bool,
+    course: Path,
+) -> int:  # fmt: skip
+    from ftgrade.sandbox.forking import Nursery
+
+    catalog = home()
+    root = made_up_class(out, catalog) if demo else course
+    graded = Course(root.absolute())
+    problems = [stem for stem in chosen(catalog, stems) if graded.students(stem)]
+    if not problems:
+        raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
+    nursery = None if scheduler else Nursery()  # it imports torch on one core while we do on another
+    from ftgrade.classroom.marking import mark
+    from ftgrade.gradebook import book, late
+    from ftgrade.grading.grader import Grader
+    from ftgrade.judging.judges import Judges
+    from ftgrade.probing.doctor import kept_here, strongest
+
+    judges = Judges(catalog, lambda: strongest(kept_here(), allow_unsandboxed), workers, nursery)
+    totals = {stem: len(graded.students(stem)) for stem in problems}
+    with contextlib.closing(Grader(catalog, graded, judges)) as grader, out.board(totals) as board:
+        done = mark(grader, problems, board, fresh=fresh, scheduler=scheduler)
+    with book.opened(graded.root) as gradebook:
+        taken_off = late.penalties(gradebook, problems)
+    show_scores(out, done.reports, root, taken_off)
+    return sum_up(out, done, root, taken_off, demo)
+
+
+def made_up_class(out: Out, catalog: Catalog) -> Path:
+    """Lay down the demo class; return its folder."""
+    from ftgrade.classroom import demo
+
+    build_stale(out, catalog)
+    root = demo.lay_down(catalog)
+    out.line(f"A made-up class of {len(demo.STUDENTS)} students is laid down in {root}")
+    return root
+
+
+def show_scores(out: Out, reports: "list[Report]", course: Path, taken_off: TakenOff) -> None:
+    """Print a row for each student, with what lateness takes off, and where everything is."""
+    stems = list(dict.fromkeys(report.stem for report in reports))
+    by_student: dict[str, dict[str, Report]] = defaultdict(dict)
+    for report in reports:
+        by_student[report.student][report.stem] = report
+    rows = [
+        (
+            student,
+            *(score(mine.get(stem), taken_off.get((student, stem), 0.0)) for stem in stems),
+            ", ".join([*kinds(mine), *(["late"] if any((student, stem) in taken_off for stem in stems) else [])]),
+        )
+        for student, mine in sorted(by_student.items())
+    ]
+    columns = ("student", *(stem.partition("_")[0] for stem in stems), "to look at")
+    out.table("Scores", columns, rows, left=columns[-1:])
+    out.line(
+        f"gradebook: {course / 'gradebook.db'}",
+        f"feedback pages: {course / 'feedback'}",
+        f"class report: {course / 'class_report.html'}",
+        f"the same as CSV: {course / 'class_report.csv'}",
+    )
+
+
+def score(report: "Report | None", taken_off: float) -> str:
+    if report is None:
+        return "–"
+    return f"{report.score:g}" + (f" - {taken_off:g}" if taken_off else "") + ("*" if report.needs_a_person else "")
+
+
+def kinds(mine: "dict[str, Report]") -> list[str]:
+    """Return what was found about a student's submissions, each kind once."""
+    return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
+
+
+def sum_up(out: Out, done: "Marked", course: Path, taken_off: TakenOff, demo: bool) -> int:
+    """Print how many submissions were graded and how many need a person; return the exit code."""
+    from ftgrade.judging.report import told
+
+    reports, failed = done.reports, done.failed
+    troubled = sum(report.needs_a_person for report in reports)
+    ours = sum(report.state == "ours" for report in reports)
+    out.line(
+        f"{len(reports)} submissions: {len(reports) - troubled} graded, {troubled - ours} could not be read, "
+        f"{ours} need a person because the grader failed, {len(failed)} could not be booked.",
+        *(f"not booked: {line} (see {course / '.ftgrade' / 'nbgrader.log'})" for line in failed),
+    )
+    if troubled or failed:
+        out.line(f"`ftgrade todo --course {shlex.quote(str(course))}` tells what needs a person.")
+    submissions = [told(one) | {"late penalty": taken_off.get((one.student, one.stem), 0.0)} for one in reports]
+    expected = troubled - ours if demo else 0  # the demo class hands in unreadable files on purpose
+    document = {"course": str(course), "submissions": submissions, "not booked": failed}
+    return out.end(document, bool(failed) or troubled > expected)
+
+
+@command("try to break out of every sandbox of this machine, and say what holds")
+def doctor(out: Out) -> int:
+    from ftgrade.probing.doctor import examination
+    from ftgrade.probing.probes import PROBES
+
+    names = [probe.name for probe in PROBES]
+    with out.board() as bars:
+        found = list(bars.track(examination(), description="probing"))
+    title = "What each sandbox holds on this machine (✓ held, ✗ broken)"
+    out.table(title, ("sandbox", *names, "for marks"), [probed_row(one, names) for one in found])
+    out.line(*(f"{one.name}: {one.asks}" + ("" if one.demanded else " (good to have)") for one in PROBES))
+    for one in found:
+        out.line(*(f"  {one.backend.name}: {line}" for line in ([one.lacks] if one.lacks else one.fails)))
+    best = next((one.backend for one in found if one.holds), None)
+    out.line(f"Grading uses: {best.name}, {best.about}." if best else "None holds all that grading for marks demands.")
+    sandboxes = [
+        {"name": one.backend.name, "tested": one.backend.tested, "for marks": one.holds, "lacks": one.lacks}
+        | {"held": {held.probe: held.holds for held in one.held}}
+        for one in found
+    ]
+    done = out.end({"uses": best.name if best else None, "sandboxes": sandboxes})
+    return done if best else COULD_NOT
+
+
+def probed_row(one: "Finding", names: Sequence[str]) -> tuple[str, ...]:
+    held = {held.probe: "✓" if held.holds else "✗" for held in one.held}
+    about = one.backend.name if one.backend.tested else f"{one.backend.name} (untested)"
+    return about, *(held.get(name, "–") for name in names), "yes" if one.holds else "no"

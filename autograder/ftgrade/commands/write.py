@@ -1,0 +1,94 @@
+"""The commands of a problem's author: write its three leaves, build its notebook, measure its hidden tests."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from ftgrade.catalog import home
+from ftgrade.commands.command import STEM, STEMS, chosen, command, word
+from ftgrade.commands.out import Out
+
+
+@command("write the three leaves of a next problem", word("slug", help="its name, such as dora_magnitude"))
+def new(out: Out, slug: str) -> int:
+    from ftgrade.authoring import build
+
+    catalog = home()
+    paths = build.new_problem(catalog, slug)
+    names, stem = [str(path.relative_to(catalog.root)) for path in paths], paths[0].stem
+    out.line(
+        *(f"wrote {name}" for name in names),
+        f"wrote five broken submissions to tests/submissions/{stem}",
+        f"Fill them in, run `ftgrade build`, then `ftgrade audit {stem[:3]}`; CONTRIBUTING.md shows it.",
+    )
+    return out.end({"wrote": names})
+
+
+@command(
+    "make the notebooks from their masters",
+    word("--check", action="store_true", help="change nothing; fail if a notebook is stale"),
+)
+def build(out: Out, check: bool, manual: Callable[[], str]) -> int:
+    """Make the built files, among them the page of commands, whose text is `manual()`."""
+    from ftgrade.authoring import build
+
+    catalog = home()
+    more = {catalog.root / "docs" / "commands.md": manual()}
+    paths = build.stale(catalog, more) if check else build.build(catalog, more)
+    changed = [str(path.relative_to(catalog.root)) for path in paths]
+    out.line(*(f"stale: {path.relative_to(catalog.root)}" if check else build.made(catalog, path) for path in paths))
+    if check and paths:
+        out.line("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
+    else:
+        out.line(f"{len(build.wanted(catalog, more))} built files are up to date.")
+    return out.end({"changed": changed}, check and bool(paths))
+
+
+@command(
+    "put a Python file's functions into a problem's notebook",
+    STEM,
+    word("answers", type=Path, help="the Python file"),
+    word("-o", "--output", type=Path, required=True, help="the notebook to write"),
+    json=False,
+)
+def fill(out: Out, stem: str, answers: Path, output: Path) -> int:
+    from ftgrade.authoring import build
+
+    catalog = home()
+    output.write_text(build.filled_notebook(catalog, catalog.stem(stem), answers.read_text("utf-8")), "utf-8")
+    out.line(f"wrote {output}")
+    return out.end({"wrote": str(output)})
+
+
+@command(
+    "measure the hidden tests: what they catch, what they cost",
+    STEMS,
+    word("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once"),
+    word("--check", action="store_true", help="change nothing; fail if the README's table is stale"),
+)
+def audit(out: Out, stems: list[str], workers: int, check: bool) -> int:
+    from ftgrade.authoring import audit
+
+    catalog = home()
+    problems = chosen(catalog, stems)
+    with out.board() as bars:
+        bar = bars.add_task("auditing", total=len(problems))
+        audits = audit.audit(catalog, problems, workers, lambda: bars.advance(bar))
+    columns = ("problem", "mistakes", "mutants", "equivalent", "accepted", "median cost", "hidden calls")
+    rows = [
+        (one.stem[:3], *(cell.strip() for cell in one.row.strip("|").split("|")[1:]), f"{one.milliseconds:.0f} ms")
+        for one in audits
+    ]
+    out.table("What the hidden tests catch", columns, rows)
+    troubles = [line for one in audits for line in one.troubles]
+    readme = catalog.root / "README.md"
+    text = readme.read_text("utf-8")
+    if audits and not stems and audit.in_text(text, audits) != text:
+        if check:
+            troubles.append("README.md: the table is stale; run `ftgrade audit`")
+        else:
+            readme.write_text(audit.in_text(text, audits), "utf-8")
+            out.line("wrote the table of README.md")
+    out.line(*troubles)
+    return out.end({"problems": [asdict(one) for one in audits], "troubles": troubles}, bool(troubles))
