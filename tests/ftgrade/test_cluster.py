@@ -21,7 +21,7 @@ from ftgrade.grading.run import grade_class
 from ftgrade.judging.bench import demand_same, judged_by
 from ftgrade.judging.judge import Judging
 from ftgrade.judging.judges import Judges, Work
-from ftgrade.judging.report import DEADLY, Report, judgement_of, text_of
+from ftgrade.judging.report import DEADLY, Judgement, Limits, Report, judgement_of, text_of
 from ftgrade.probing.doctor import kept_here, strongest
 
 pytestmark = pytest.mark.cluster
@@ -295,6 +295,26 @@ def test_a_lost_scheduler_is_told_and_the_next_run_goes_on_from_what_is_stored(
 def stamps(grader: Grader) -> dict[str, int]:
     folder = grader.course.state / "reports" / STEM
     return {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+
+
+def test_a_submission_that_sleeps_is_tried_again_while_no_worker_does_anything_else(
+    graders: Graders, machines: Machines, monkeypatch: pytest.MonkeyPatch
+):
+    """What is late beside other workers of a machine may be late because of them."""
+    grader, tried = graders("sleeping"), list[str]()
+    grader.limits = Limits(patience=0.6)
+    hand_in(grader, "hypnos", RIGHT.replace("    r = min(r, d_out, d_in)\n", "    import time\n    time.sleep(1e6)\n"))
+    method = cluster.Errand.alone
+
+    def alone(errand: cluster.Errand, work: Work) -> Judgement:
+        assert not errand.out
+        tried.append(work.blank.student)
+        return method(errand, work)
+
+    monkeypatch.setattr(cluster.Errand, "alone", alone)
+    found = {one.student: one for one in grade_class(grader, [STEM], scheduler=machines.address)}
+    assert "hypnos" in tried
+    assert [check.name for check in found["hypnos"].checks if check.status == "timeout"] == ["dof"]
 
 
 def test_a_submission_that_ends_its_judges_is_set_aside_and_harms_nobody(

@@ -37,9 +37,15 @@ MAKING = threading.Lock()
 
 
 def judged(brief: bytes, data: bytes, statements: bytes) -> bytes:
-    """Return the judgement on what was handed in; this runs in a worker."""
+    """Return the judgement on what was handed in; this runs in a worker.
+
+    What met a limit on the wall, or ended its judge, is `crowded`: other workers may share this machine, and the master
+    alone knows when none of them is at work.
+    """
+    work = Work(NOBODY, brief_of(brief), data, statements)
     with MAKING:  # whichever of the worker's threads asks: its judge takes one submission at a time
-        return text_of(judges().judge(Work(NOBODY, brief_of(brief), data, statements))).encode()
+        found = judges().alone(work) if work.brief.alone else judges().once(work)
+    return text_of(found if isinstance(found, Judgement) else Judgement("crowded")).encode()
 
 
 NOBODY = Report("", "", "", "", "", 0, ())
@@ -109,13 +115,17 @@ class Errand:
         self.done.add(future)
 
     def receive(self) -> Iterator[tuple[Work, Judgement]]:
-        """Wait for one submission and yield its judgement; one that may have ended its workers is kept for later."""
+        """Wait for one submission and yield its judgement; one that is to be tried again alone is kept for later."""
         future = next(self.done)
         work = self.out.pop(future)
         try:
-            yield work, answer(future)
-        except dask().KilledWorker:
-            self.suspects.append(work)  # it, or what was on the same worker
+            judgement = answer(future)
+        except dask().KilledWorker:  # it ended its workers, or what was on the same ones did
+            judgement = Judgement("crowded")
+        if judgement.state == "crowded":
+            self.suspects.append(work)
+        else:
+            yield work, judgement
 
     def alone(self, work: Work) -> Judgement:
         """Return the judgement on a suspect that is sent while nothing else is out: a death is its own doing."""

@@ -270,8 +270,11 @@ class Judges:
 
     def alone(self, work: Work) -> Judgement:
         """Return the judgement on a suspect, while nothing else is judged: what happens now is its own doing."""
-        brief = dataclasses.replace(work.brief, alone=True)
-        work = dataclasses.replace(work, brief=brief)
+        found = self.once(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
+        return found if isinstance(found, Judgement) else deadly(found)
+
+    def once(self, work: Work) -> Judgement | str:
+        """Return the judgement of a single try, or how its judge died of it; these judges are idle before and after."""
         try:
             judge = self.freest()
         except OurFault as fault:
@@ -281,7 +284,7 @@ class Judges:
             self.answering()
             return judge.receive()[1]
         except Died:
-            return deadly(self.bury(judge, deque(), []))
+            return self.bury(judge, deque(), [])
 
     def close(self) -> None:
         """End them all, and what they are forked from; the next submission starts others."""
