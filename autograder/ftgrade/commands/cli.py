@@ -86,17 +86,8 @@ def program() -> None:
 
 
 __all__ = [
-    "COULD_NOT",
-    "FINE",
-    "GROUPS",
-    "SOME_NEED_A_PERSON",
-    "STOPPED",
-    "main",
-    "manual",
-    "parser",
-    "parsers",
-    "program",
-]
+    "COULD_NOT", "FINE", "GROUPS", "SOME_NEED_A_PERSON", "STOPPED", "main", "manual", "parser", "parsers", "program",
+]  # fmt: skip
 
 if __name__ == "__main__":
     program()
