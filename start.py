@@ -4,6 +4,7 @@
     python3 start.py test            run the tests (`test browser`, `course`, `peers`, `hostile`, `cluster`: slow ones)
     python3 start.py site            write the course as web pages, with outputs (site/out/html; minutes)
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
+    python3 start.py lab             predict and measure a step's bytes and speed; tune one model (--record: keep it)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
 
 The first start makes `.venv` beside this file and installs into it; a stamp, written last, says that it's complete.
@@ -86,7 +87,7 @@ def has_autograder() -> bool:
 
 def demand_offered(words: list[str]) -> None:
     """Raise Trouble for words that ask for something that a student's bundle doesn't hold."""
-    if words and words[0] != "model" and not has_autograder():
+    if words and words[0] not in ("model", "lab") and not has_autograder():
         raise Trouble(
             f"this folder is the course for students, without `{words[0]}`: `python3 start.py` opens it, and "
             "`python3 start.py model smollm2` fetches a real language model"
@@ -298,6 +299,8 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "pytest", *words[1:]]
     if first == "site":
         return ["site/pages.py", *words[1:]]
+    if first == "lab":
+        return ["-m", "ftmath.lab", *words[1:]]
     if words == ["model", "smollm2"]:
         return ["-m", "ftmath.smollm"]
     if first == "model":

@@ -20,6 +20,7 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import GradingError
 from ftgrade.intake.notebook import read_file
+from ftgrade.judging.problem import load_problem
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport
 
@@ -80,7 +81,7 @@ def notebooks(catalog: Catalog, stem: str, students: list[str], folder: Path) ->
 def reports(catalog: Catalog, stem: str, students: list[str]) -> Iterator[Report]:
     """Yield a made-up report for each student."""
     rng = random.Random(stem)
-    checks = catalog.problem(stem).checks
+    checks = load_problem(catalog, stem).checks
     for student in students:
         rows: list[CheckReport] = []
         for check in checks:

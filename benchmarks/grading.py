@@ -41,9 +41,9 @@ from ftgrade.grading.grader import Course, Session, answer_cells, grade_class
 from ftgrade.intake.notebook import read_file
 from ftgrade.judging.judge import Judging, cases
 from ftgrade.judging.problem import Close, Refusal, Relation, calls_of, integer
+from ftgrade.probing.doctor import kept_here, strongest
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.channel import Value
-from ftgrade.sandbox.doctor import kept_here, strongest
 from ftgrade.sandbox.process import Sandbox
 from nbgrader.api import Gradebook
 from tqdm import tqdm

@@ -68,11 +68,13 @@ def staged(root: Path, text: Path, parts: set[int]) -> list[Path]:
     shutil.rmtree(text, ignore_errors=True)
     course = root / "course"
     chosen = [path for path in sorted(course.glob("[0-9][0-9]_*/*.ipynb")) if int(path.parent.name[:2]) in parts]
+    lab = sorted((course / "lab").glob("*.ipynb"))
     problems = sorted((root / "source").glob("*/*.ipynb"))
     sheets = sorted(course.glob("*.md"), key=lambda path: (path.stem not in FIRST, path.stem))
     front = stage(course / "index.ipynb", depth=0)
     for caption, pages in {
         "Parts": [f"{path.parent.name}/theory" for path in chosen if path.stem == "theory"],
+        "Lab": [f"lab/{path.stem}" for path in lab],
         "Graded problems": [f"source/{path.parent.name}/{path.stem}" for path in problems],
         "To look things up": [path.stem for path in sheets],
     }.items():
@@ -83,6 +85,7 @@ def staged(root: Path, text: Path, parts: set[int]) -> list[Path]:
         if path.stem == "theory" and path.with_name("exercises.ipynb") in chosen:
             notebook = add_tree(notebook, "", ["exercises"])
         placed[text / path.relative_to(course)] = notebook
+    placed |= {text / path.relative_to(course): stage(path, depth=1) for path in lab}
     placed |= {text / path.relative_to(root): stage(path, depth=2) for path in problems}
     pages = {path: json.dumps(notebook, ensure_ascii=False) for path, notebook in placed.items()}
     pages |= {text / path.name: local_links(path.read_text("utf-8"), depth=0) for path in sheets}

@@ -7,12 +7,8 @@ import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ftgrade.errors import AuthorFault, CourseFault
-
-if TYPE_CHECKING:
-    from ftgrade.judging.problem import Problem
 
 STEM = re.compile(r"p(\d\d)_[a-z0-9_]+")
 
@@ -80,16 +76,6 @@ class Catalog:
     def solution(self, stem: str) -> types.ModuleType:
         """Load the reference of a stem afresh, so that a caller may replace its functions."""
         return load(self.leaves(stem).solution, f"ftgrade_solution_{stem}")
-
-    def problem(self, stem: str) -> "Problem":
-        """Load how a stem is judged."""
-        from ftgrade.judging.problem import Problem
-
-        path = self.leaves(stem).problem
-        problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)
-        if not isinstance(problem, Problem):
-            raise AuthorFault(f"{path.name} must define `problem = Problem(...)`, and doesn't")
-        return problem
 
     def digest(self, stem: str) -> str:
         """Return a fingerprint of what judges a stem: a change of it makes every stored report stale."""

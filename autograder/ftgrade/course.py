@@ -34,9 +34,13 @@ class Course:
         return self.root / "submitted" / student / stem / f"{stem}.ipynb"
 
     def students(self, stem: str) -> list[str]:
-        """Return who handed in a folder for this problem, in order."""
+        """Return who handed in a folder for this problem, in order; a folder whose name is no id is nobody's."""
         folders = (self.root / "submitted").glob(f"*/{stem}")
-        return sorted(folder.parent.name for folder in folders)
+        return sorted(name for folder in folders if is_id(name := folder.parent.name))
+
+    def nobodys(self) -> list[Path]:
+        """Return the folders of `submitted/` whose names can't be a student's id."""
+        return sorted(path for path in (self.root / "submitted").glob("*") if path.is_dir() and not is_id(path.name))
 
     def aside(self, student: str, stem: str) -> Path:
         """Return where files that must not be copied along are kept."""
@@ -84,6 +88,23 @@ class Course:
                 os.link(fresh.name, self.state / "secret")
 
 
+ID = re.compile(r"[^/\\+.\s]([^/\\+]*[^/\\+\s])?")  # what nbgrader takes, and a folder can be called
+ODD_IN_AN_ID = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters
+    "\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff"  # marks that nobody sees
+    "\ud800-\udfff]"  # lone surrogates
+)
+
+
+def is_id(name: str) -> bool:
+    """Say whether a text can be a student's id: it names a folder, and nothing in it moves a cursor.
+
+    >>> [is_id(name) for name in ("ada", "zoë k", "..", "a/b", "a\\x1b[2J")]
+    [True, True, False, False, False]
+    """
+    return ID.fullmatch(name) is not None and ODD_IN_AN_ID.search(name) is None and len(name.encode()) <= 200
+
+
 @functools.lru_cache(maxsize=8)
 def read_roster_of(path: Path, _changed: int) -> list[str]:
     """Return the students of a file that was last changed at this time; a class asks for them once a submission."""
@@ -104,7 +125,7 @@ def read_roster(path: Path) -> list[str]:
     students: list[str] = []
     for line, row in enumerate(rows[1:] if "id" in header else rows, 2 if "id" in header else 1):
         student = row[column].strip() if column < len(row) else ""
-        if not re.fullmatch(r"[^/\\+\x00-\x1f.][^/\\+\x00-\x1f]*", student) or student in students:
+        if not is_id(student) or student in students:
             raise CourseFault(f"{path.name}, line {line}: {student!r} can't be a student's id, or stands twice")
         students.append(student)
     return students

@@ -299,7 +299,7 @@ def generate(
             done = done | (token == stop)
         new.append(token)
         ids, mask = token[:, None], torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        if bool(done.all()):
+        if stop is not None and bool(done.all()):  # asking waits for the device
             break
     return torch.stack(new, dim=1) if new else ids.new_zeros(len(ids), 0)
 

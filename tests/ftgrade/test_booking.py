@@ -17,7 +17,7 @@ from ftgrade.gradebook.ledger import Ledger
 from ftgrade.gradebook.steps import grader_of
 from ftgrade.grading.grader import Grader, grade_class
 from ftgrade.intake.notebook import Finding
-from ftgrade.sandbox.doctor import kept_here, strongest
+from ftgrade.probing.doctor import kept_here, strongest
 from ftgrade.sandbox.process import Sandbox
 from nbgrader.api import Gradebook
 

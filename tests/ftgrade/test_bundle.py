@@ -20,7 +20,7 @@ from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
 from ftgrade.grading.grader import Course
 from ftgrade.intake.archives import unpack
-from ftgrade.intake.notebook import MAX_FILE_BYTES
+from ftgrade.intake.gate import MAX_FILE_BYTES
 from packaging.requirements import Requirement
 
 CATALOG = home()

@@ -2,7 +2,7 @@
 
 import json
 
-from ftgrade.gradebook.canonical import Known, canonical
+from ftgrade.gradebook.cells import Known, canonical
 from ftgrade.intake.notebook import read
 from hypothesis import given
 from hypothesis import strategies as st

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ftgrade.catalog import home
-from ftgrade.gradebook.canonical import fenced
+from ftgrade.gradebook.cells import fenced
 from ftgrade.pages.formulas import markdown_html
 from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config

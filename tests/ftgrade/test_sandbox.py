@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from ftgrade.errors import CourseFault, OurFault
 from ftgrade.grading.grader import Course, Grader
-from ftgrade.sandbox import backends, doctor, jail, probes
+from ftgrade.probing import doctor, probes
+from ftgrade.sandbox import backends, jail
 from ftgrade.sandbox.backends import BACKENDS, Backend
 from ftgrade.sandbox.process import LIMITS, Sandbox, Worker
 
@@ -239,7 +240,7 @@ real = sysconfig.get_path
 sysconfig.get_path = lambda name, *rest: {site!r} if name.endswith("lib") else real(name, *rest)
 from ftgrade.sandbox.backends import BACKENDS
 from ftgrade.sandbox.process import Sandbox
-from ftgrade.sandbox.probes import probed
+from ftgrade.probing.probes import probed
 sandbox = Sandbox(BACKENDS["namespaces"])
 print([one for one in probed(sandbox) if not one.holds])
 sandbox.close()

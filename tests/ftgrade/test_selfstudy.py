@@ -16,7 +16,7 @@ from ftgrade.classroom import selfstudy
 from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
 from ftgrade.grading.grader import Course, Grader, open_seed
-from ftgrade.judging.problem import PERSONAL
+from ftgrade.judging.problem import PERSONAL, load_problem
 from ftgrade.pages.feedback import check_html
 from ftmath.progress import progress_path
 
@@ -246,7 +246,7 @@ def test_all_points_open_the_solution_at_once(write: Write):
 def test_every_solution_reads_as_python_without_its_docstrings(stem: str):
     text = selfstudy.solution_text(CATALOG, stem)
     compile(text, stem, "exec")
-    assert all(f"def {name}(" in text for name in CATALOG.problem(stem).functions)
+    assert all(f"def {name}(" in text for name in load_problem(CATALOG, stem).functions)
     assert ">>>" not in text
 
 

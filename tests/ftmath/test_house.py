@@ -3,13 +3,13 @@
 A room is a file or a folder of `course/ftmath`. The door, `__init__.py`, imports rooms; no room imports it.
 """
 
-import ast
 import sys
-from graphlib import CycleError, TopologicalSorter
+from graphlib import CycleError
 from pathlib import Path
 
 import ftmath
 import pytest
+from floors import floors, imports
 
 LIBRARY = Path(__file__).parent.parent.parent / "course" / "ftmath"
 PATHS = sorted(LIBRARY.rglob("*.py"))
@@ -29,19 +29,6 @@ ORDER = [
 def module_of(path: Path) -> str:
     name = path.relative_to(LIBRARY.parent).with_suffix("").as_posix().replace("/", ".")
     return name.removesuffix(".__init__")
-
-
-def imports(path: Path) -> set[str]:
-    """Return every module that a file imports, also inside functions; `from a import b` counts as both a and a.b."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.module
-            assert node.level == 0, f"{path.name} must name the whole module in line {node.lineno}"
-            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
-    return found
 
 
 MODULES = {module_of(path): imports(path) for path in PATHS}
@@ -65,17 +52,6 @@ def inside(room: str) -> dict[str, set[str]]:
     """Return the files of a folder, without its door, and what each imports of the others."""
     own = {module for module in FILES if module.startswith(f"ftmath.{room}.")}
     return {module: FILES[module] & own for module in own}
-
-
-def floors(graph: dict[str, set[str]]) -> dict[str, int]:
-    """Return each node's floor: the length of its longest chain of imports, itself included.
-
-    Errors: CycleError, which names the circle.
-    """
-    found: dict[str, int] = {}
-    for node in TopologicalSorter(graph).static_order():
-        found[node] = 1 + max((found[below] for below in graph[node]), default=0)
-    return found
 
 
 def reached(room: str, graph: dict[str, set[str]]) -> set[str]:

@@ -2,7 +2,6 @@
 
 import signal
 import statistics
-import tempfile
 import time
 import types
 import warnings
@@ -18,11 +17,14 @@ import torch
 
 from ftgrade.authoring.mutants import Mutant, mutants
 from ftgrade.catalog import Catalog
-from ftgrade.course import Course
-from ftgrade.grading.grader import Grader
+from ftgrade.judging.bench import Bench, judged_by
 from ftgrade.judging.judge import Judging, Posed, cases, compare, local, with_mistake
 from ftgrade.judging.problem import Check, Mistake, calls_of
+from ftgrade.judging.report import Brief
+from ftgrade.judging.seeds import open_seed
+from ftgrade.probing.doctor import kept_here, strongest
 from ftgrade.sandbox import worker
+from ftgrade.sandbox.process import Sandbox
 
 SEEDS = [11, 12, 13]
 MUTANT_SECONDS = 20
@@ -95,7 +97,7 @@ def audit_problem(root: Path, stem: str) -> Audit:
         mutants_missed=tuple(missed),
         reasons_unused=tuple(unused),
         accepted=len(catalog.submissions(stem, "accepted")),
-        accepted_lost=tuple(lost(catalog, stem)),
+        accepted_lost=tuple(lost(catalog, judging)),
         median_cost=statistics.median(costs.values()),
         largest_cost=max(costs.values()),
         milliseconds=hidden_milliseconds(catalog, judging),
@@ -156,17 +158,19 @@ def limited(seconds: int) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def lost(catalog: Catalog, stem: str) -> Iterator[str]:
-    """Yield the accepted submissions that don't get all points, graded as a student's would be."""
-    with tempfile.TemporaryDirectory() as folder:
-        grader = Grader(catalog, Course(Path(folder)))
-        try:
-            for path in catalog.submissions(stem, "accepted"):
-                report = grader.open_report(path, stem)
-                if report.score != report.points:
-                    yield path.stem
-        finally:
-            grader.close()
+def lost(catalog: Catalog, judging: Judging) -> Iterator[str]:
+    """Yield the accepted submissions that don't get all points, judged as a student's would be."""
+    seed = open_seed(judging.stem, judging.problem.version)
+    brief = Brief(judging.stem, [seed], seed, judged_by(judging))
+    sandbox = Sandbox(strongest(kept_here()))
+    try:
+        bench = Bench(catalog, sandbox)
+        for path in catalog.submissions(judging.stem, "accepted"):
+            judgement = bench.judge(brief, path.read_bytes())
+            if not judgement.checks or any(check.score != check.points for check in judgement.checks):
+                yield path.stem
+    finally:
+        sandbox.close()
 
 
 # ------------------------------------------------------------------------------------------------- what it costs

@@ -19,7 +19,7 @@ from ftgrade.authoring.sheets import sheets
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault, StudentFault
 from ftgrade.intake.notebook import read_file
-from ftgrade.judging.problem import PERSONAL, Check, Problem, Written
+from ftgrade.judging.problem import PERSONAL, Check, Problem, Written, load_problem
 from ftgrade.judging.seeds import open_seed
 
 KERNEL = {
@@ -32,7 +32,7 @@ Cell = dict[str, Any]
 
 def problem_notebook(catalog: Catalog, stem: str) -> str:
     """Return the text of a problem's notebook: statement, stubs and check cells, with nbgrader's metadata."""
-    leaves, problem = catalog.leaves(stem), catalog.problem(stem)
+    leaves, problem = catalog.leaves(stem), load_problem(catalog, stem)
     solution = ast.parse(leaves.solution.read_text("utf-8"))
     text = leaves.solution.read_text("utf-8")
     cells: list[Cell] = []
@@ -328,7 +328,7 @@ def filled_notebook(catalog: Catalog, stem: str, answers: str) -> str:
 
     What stands before a function (imports, helpers) goes into its cell; what stands after the last one into the last.
     """
-    problem = catalog.problem(stem)
+    problem = load_problem(catalog, stem)
     functions = [*problem.functions, *([PERSONAL] if problem.own else [])]
     pieces = dict.fromkeys(functions, "")
     lines, start, name = answers.splitlines(keepends=True), 0, functions[0]

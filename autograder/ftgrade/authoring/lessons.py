@@ -10,6 +10,7 @@ from typing import Any
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
+from ftgrade.judging.problem import load_problem
 
 Cell = dict[str, Any]
 HEADING = re.compile(r"^## (\d+\.\w) (.+)$", re.MULTILINE)
@@ -208,7 +209,7 @@ def place(catalog: Catalog, places: dict[str, tuple[str, Path]], subtopic: str) 
 def graded(catalog: Catalog, stem: str, names: list[str]) -> str:
     """Return the link to a problem with the checks that serve an objective. Raises AuthorFault for an unknown one."""
     stem = catalog.stem(stem)
-    known = {check.name for check in catalog.problem(stem).checks}
+    known = {check.name for check in load_problem(catalog, stem).checks}
     strange = sorted(set(names) - known)
     if strange:
         raise AuthorFault(f"objectives.toml names the checks {strange} of {stem}, which has {sorted(known)}")

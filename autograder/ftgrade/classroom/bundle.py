@@ -14,6 +14,7 @@ from pathlib import Path
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.judging.problem import load_problem
 from ftgrade.pages.feedback import TEMPLATES
 
 FOLDER = "fine-tuning-math"
@@ -70,7 +71,7 @@ def problems(catalog: Catalog, course: Course, student: str | None) -> dict[str,
     for stem in catalog.stems():
         released = course.root / "release" / stem
         files |= below(released, f"problems/{stem}")
-        if student is not None and released.is_dir() and catalog.problem(stem).own is not None:
+        if student is not None and released.is_dir() and load_problem(catalog, stem).own is not None:
             own = course.root / "personal" / student / stem
             if not (own / f"{stem}.ipynb").is_file():
                 raise CourseFault(

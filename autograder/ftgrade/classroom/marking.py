@@ -48,7 +48,7 @@ def mark(
             by_stem[report.stem].append(report)
             ledgers.book(report)
             progress.saw(report.stem, report.score, report.needs_a_person)
-        failed = [f"{report.student}, {report.stem}" for report in ledgers.settle()]
+        failed = [f"{one.student}, {one.stem}: {words}" for one, words in ledgers.settle()]
     for stem in stems:
         by_stem[stem].sort(key=lambda report: report.student)
     write_class_report(grader, by_stem, progress)

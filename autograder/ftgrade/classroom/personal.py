@@ -6,6 +6,7 @@ from ftgrade.authoring.build import personalised
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course, read_roster
 from ftgrade.errors import CourseFault
+from ftgrade.judging.problem import load_problem
 from ftgrade.judging.seeds import open_seed, personal_seed
 
 
@@ -25,7 +26,7 @@ def release_personally(catalog: Catalog, course: Course, stems: list[str], roste
 
 def write_copies(catalog: Catalog, course: Course, stem: str, students: list[str]) -> None:
     """Write one problem's copies, if it asks a question that differs from student to student."""
-    problem = catalog.problem(stem)
+    problem = load_problem(catalog, stem)
     if problem.own is None:
         return
     released = (course.root / "release" / stem / f"{stem}.ipynb").read_text("utf-8")

@@ -18,10 +18,10 @@ from ftgrade.authoring.build import problem_notebook
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault, StudentFault
-from ftgrade.gradebook.canonical import Known, canonical
+from ftgrade.gradebook.cells import Known, canonical
 from ftgrade.grading.grader import Grader
 from ftgrade.intake import notebook
-from ftgrade.judging.problem import PERSONAL
+from ftgrade.judging.problem import PERSONAL, load_problem
 from ftgrade.judging.report import STATUS_WORDS, CheckReport, Report
 from ftgrade.judging.seeds import open_seed
 from ftgrade.pages.classreport import fingerprint
@@ -145,7 +145,7 @@ def answer_in(catalog: Catalog, stem: str, path: Path) -> str:
 def fingerprint_of(catalog: Catalog, stem: str, submission: notebook.Submission) -> str:
     """Return a name for a notebook's answers that layout, comments and choice of names don't change."""
     own = defined(submission.cells)
-    parts = [answer(function, own) for function in (*catalog.problem(stem).functions, PERSONAL)]
+    parts = [answer(function, own) for function in (*load_problem(catalog, stem).functions, PERSONAL)]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -376,7 +376,7 @@ def certificate(catalog: Catalog, record: Mapping[str, Learned], name: str, toda
     shown: list[Shown] = []
     for stem in catalog.stems():
         learned = record.get(stem, Learned())
-        points = sum(one.points for one in catalog.problem(stem).judged)
+        points = sum(one.points for one in load_problem(catalog, stem).judged)
         shown.append(Shown(catalog.title(stem), points, learned, learned.best))
     sheets = ("feedback/style.css", "class_report.css", "certificate.css")
     style = "\n".join((TEMPLATES / one).read_text("utf-8") for one in sheets)

@@ -17,7 +17,7 @@ from ftgrade.errors import CourseFault
 if TYPE_CHECKING:
     from ftgrade.classroom.marking import Marked
     from ftgrade.judging.report import Report
-    from ftgrade.sandbox.doctor import Finding
+    from ftgrade.probing.doctor import Finding
 
 TakenOff = dict[tuple[str, str], float]
 """What lateness takes off, by student and problem."""
@@ -99,7 +99,7 @@ def grade(
     out: Out, stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, allow_unsandboxed: bool,
     course: Path,
 ) -> int:  # fmt: skip
-    from ftgrade.sandbox.program import Nursery
+    from ftgrade.sandbox.forking import Nursery
 
     catalog = home()
     root = made_up_class(out, catalog) if demo else course
@@ -112,7 +112,7 @@ def grade(
     from ftgrade.gradebook import book, late
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
-    from ftgrade.sandbox.doctor import kept_here, strongest
+    from ftgrade.probing.doctor import kept_here, strongest
 
     judges = Judges(catalog, lambda: strongest(kept_here(), allow_unsandboxed), workers, nursery)
     totals = {stem: len(graded.students(stem)) for stem in problems}
@@ -191,8 +191,8 @@ def sum_up(out: Out, done: "Marked", course: Path, taken_off: TakenOff, demo: bo
 
 @command("try to break out of every sandbox of this machine, and say what holds")
 def doctor(out: Out) -> int:
-    from ftgrade.sandbox.doctor import examination
-    from ftgrade.sandbox.probes import PROBES
+    from ftgrade.probing.doctor import examination
+    from ftgrade.probing.probes import PROBES
 
     names = [probe.name for probe in PROBES]
     with out.board() as bars:

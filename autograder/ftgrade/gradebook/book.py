@@ -1,6 +1,7 @@
 """A course's gradebook and folders: releases through nbgrader, and the records of a class while it's graded."""
 
 import contextlib
+import errno
 import logging
 import warnings
 from collections.abc import Generator
@@ -11,52 +12,74 @@ from typing import Any, cast
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
-from sqlalchemy.exc import SAWarning, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SAWarning
 from traitlets.config import Config
 from traitlets.log import get_logger
 
 from ftgrade.course import CONFIG_FILE, Course
-from ftgrade.errors import CourseFault, OurFault
+from ftgrade.errors import CourseFault
 from ftgrade.gradebook.cells import demand_same_release, released_cells
 from ftgrade.gradebook.late import settings
 from ftgrade.gradebook.ledger import Ledger, PageMaker
 from ftgrade.gradebook.steps import configure
 from ftgrade.grading.grader import Grader
+from ftgrade.guard import Mishap, guarded
+from ftgrade.intake.gate import Clean, line
 from ftgrade.judging.report import Report
 
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
 
 
+EVERYBODYS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EMFILE}
+"""Errors of the disk that the next submission would meet too."""
+
+
 @dataclass(slots=True)
 class Ledgers:
-    """The open records of several problems: what comes is booked at once, and what fails is tried again at the end."""
+    """The open records of several problems: what comes is booked at once, and what fails is tried again at the end.
+
+    While the gradebook is locked by others, or the disk is full, nothing more is tried until the end.
+    """
 
     by_stem: dict[str, Ledger]
-    waiting: list[Report] = field(default_factory=list)
+    waiting: list[Report] = field(default_factory=list[Report])
+    stuck: bool = False
 
     def book(self, report: Report) -> None:
-        """Book a report; while the gradebook is locked by others, or the disk is full, let it wait."""
-        if self.waiting or not self.booked(report):
+        """Book a report, or let it wait."""
+        if self.stuck or self.trouble(report):
             self.waiting.append(report)
 
-    def settle(self) -> list[Report]:
-        """Try once more what waits, until one fails again; return what could not be booked."""
-        while self.waiting and self.booked(self.waiting[0]):
-            del self.waiting[0]
-        return self.waiting
+    def settle(self) -> list[tuple[Report, Clean]]:
+        """Try once more what waits; return what could not be booked, and why."""
+        self.stuck = False
+        failed: list[tuple[Report, Clean]] = []
+        for report in self.waiting:
+            words = line("as the one before" if self.stuck else self.trouble(report))
+            if words:
+                failed.append((report, words))
+        return failed
 
-    def booked(self, report: Report) -> bool:
-        try:
-            self.by_stem[report.stem].book(report)
-        except (OSError, OurFault, SQLAlchemyError):
-            get_logger().exception("not booked: %s, %s", report.student, report.stem)
-            return False
-        return True
+    def trouble(self, report: Report) -> str:
+        """Book a report; return why that failed, empty if it didn't."""
+        ledger = self.by_stem[report.stem]
+        mishap = guarded(lambda: ledger.book(report))
+        words = line(mishap.words) if isinstance(mishap, Mishap) else ""
+        if isinstance(mishap, Mishap):
+            get_logger().error("not booked: %s, %s", report.student, report.stem, exc_info=mishap.error)
+            self.stuck = concerns_everybody(mishap.error)
+        ledger.note(report.student, words)
+        return words
 
     def close(self) -> None:
         for ledger in self.by_stem.values():
             with contextlib.suppress(OSError):  # a hint for the next run, no more
                 ledger.close()
+
+
+def concerns_everybody(error: Exception) -> bool:
+    """Say whether an error would meet the next submission too."""
+    return isinstance(error, OperationalError) or (isinstance(error, OSError) and error.errno in EVERYBODYS)
 
 
 def demand_named(directory: Any) -> None:

@@ -22,11 +22,10 @@ from traitlets import Dict, Enum, Unicode
 
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.guard import Mishap, guarded
+from ftgrade.intake.gate import line, safe
 
 Cell = str | float | None
-# Where a cell starts, also for a reader that separates at other characters than we do (a German Excel at semicolons).
-# The full-width signs are formulas to an Excel with an East Asian locale.
-FORMULA = re.compile(r"(^|[,;\t\r\n])(?=[\s\"\ufeff]*[=+\-@＝＋－＠])|^(?=[\t\r\n])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +69,6 @@ class Person:
         return ", ".join(part for part in (self.last_name, self.first_name) if part) or self.id
 
 
-def safe(text: str) -> str:
-    """Return text that no spreadsheet runs as a formula.
-
-    >>> safe("=cmd|' /C calc'!A0"), safe("x; =1+1"), safe("Ada-Marie"), safe("@home")
-    ("'=cmd|' /C calc'!A0", "x;' =1+1", 'Ada-Marie', "'@home")
-    """
-    return FORMULA.sub(r"\1'", text)
-
-
 def number(value: float) -> str:
     """Return a number of points with at most five decimals (Moodle's limit), never in exponents.
 
@@ -103,7 +93,7 @@ def csv_text(rows: Iterable[Sequence[Cell]], missing: str = "") -> str:
 def written(cell: Cell, missing: str) -> str:
     if cell is None:
         return missing
-    return safe(cell) if isinstance(cell, str) else number(cell)
+    return safe(line(cell)) if isinstance(cell, str) else number(cell)
 
 
 class GradeTable(ExportPlugin):
@@ -165,7 +155,14 @@ class GradeTable(ExportPlugin):
         submissions: list[Any] = gradebook.assignment_submissions(problem)
         if waiting := sum(bool(submission.needs_manual_grade) for submission in submissions):
             self.log.warning("%s: %d submissions still need a person's grade in formgrader", problem, waiting)
-        return {submission.student_id: mark(submission) for submission in submissions}
+        found: dict[str, Mark] = {}
+        for submission in submissions:
+            one = guarded(lambda submission=submission: mark(submission))
+            if isinstance(one, Mishap):
+                self.log.warning("%s, %s: not exported, %s", submission.student_id, problem, line(one.words))
+            else:
+                found[submission.student_id] = one
+        return found
 
     def chosen(self, names: list[str], wanted: Sequence[Any]) -> list[str]:
         """Return the names that the command line asks for, in their order; without a wish all of them."""

@@ -34,6 +34,7 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault
+from ftgrade.guard import guarded
 from ftgrade.moments import moment, zoned
 
 DAY_SECONDS = 86_400
@@ -246,9 +247,9 @@ def handed_in(gradebook: Gradebook, stem: str, zone: str) -> dict[str, datetime]
     found: dict[str, datetime] = {}
     submissions: list[Any] = gradebook.assignment_submissions(stem)
     for one in submissions:
-        with contextlib.suppress(OverflowError):
-            if one.timestamp is not None:
-                found[one.student_id] = zoned(one.timestamp, zone)
+        time = guarded(lambda one=one: zoned(one.timestamp, zone) if one.timestamp else None)
+        if isinstance(time, datetime):
+            found[one.student_id] = time
     return found
 
 

@@ -23,8 +23,7 @@ from sqlalchemy import Connection, bindparam, insert, select, text, update
 from traitlets.config import Config
 
 from ftgrade.gradebook import late
-from ftgrade.gradebook.canonical import NotebookCell
-from ftgrade.gradebook.cells import Notebook, document_of, released_cells, score_of
+from ftgrade.gradebook.cells import Notebook, NotebookCell, document_of, released_cells, score_of
 from ftgrade.grading.grader import Grader, key_of
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.report import Report
@@ -121,6 +120,11 @@ class Ledger:
         """Keep what the next run can skip, and let go of the gradebook."""
         self.last.save()
         self.engine.dispose()
+
+    def note(self, student: str, trouble: str) -> None:
+        """Note why a submission could not be booked, or that it was; `ftgrade todo` tells of it."""
+        if self.last[student].trouble != trouble:
+            self.last[student] = replace(self.last[student], trouble=trouble)
 
     # ------------------------------------------------------------------------------------------- what stands there
 

@@ -11,7 +11,10 @@ from nbgrader.api import Gradebook
 
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.grading.lastrun import LastRun
 from ftgrade.grading.reports import Reports
+from ftgrade.guard import Mishap, guarded
+from ftgrade.intake.gate import line
 from ftgrade.judging.problem import PERSONAL
 from ftgrade.judging.report import Report
 
@@ -70,16 +73,24 @@ def needs(course: Course, gradebook: Gradebook, stems: Sequence[str], server: st
 
 
 def of_problem(course: Course, gradebook: Gradebook, stem: str, server: str) -> Iterator[Need]:
-    booked = bookings(gradebook, stem)
+    booked, last = bookings(gradebook, stem), LastRun(course.last_path(stem))
     for student in course.students(stem):
         known = booked.get(student, Booked("", ()))
-        for reason, kind, words, cell in waits(course, student, stem, known):
+        seen = guarded(lambda student=student, known=known: list(waits(course, student, stem, known)))
+        found: list[Waiting] = [("ours", "", line(seen.words), "")] if isinstance(seen, Mishap) else seen
+        if last[student].trouble:
+            found.append(("ours", "not-booked", f"it could not be booked: {last[student].trouble}", ""))
+        for reason, kind, words, cell in found:
             mend = (LOOKED_AT.get(kind) or MENDS[reason]).format(stem=stem, student=student)
             yield Need(reason, kind, student, stem, words, mend, link(course, student, stem, known, cell, server))
 
 
-def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[tuple[Reason, str, str, str]]:
-    """Yield what waits about one submission: the reason, its kind, the words, the graded cell that it's about."""
+Waiting = tuple[Reason, str, str, str]
+"""Why something waits, its kind, the words, and the graded cell that it's about."""
+
+
+def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[Waiting]:
+    """Yield what waits about one submission."""
     try:
         report = Reports(course).load(student, stem)
     except FileNotFoundError:
@@ -96,7 +107,7 @@ def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[tu
                 yield "manual", cell, f"the answer to `{cell}` has no points yet", cell
 
 
-def reported(report: Report) -> Iterator[tuple[Reason, str, str, str]]:
+def reported(report: Report) -> Iterator[Waiting]:
     """Yield what a report says that a person should see."""
     for place, finding in enumerate(report.findings, 1):
         if report.needs_a_person and place == len(report.findings):  # the last one tells why it isn't graded

@@ -1,6 +1,6 @@
 """A class on the workers of a Dask cluster: what travels is bytes, and the gradebook and the secret stay here.
 
-The master reads bytes, looks for stored reports, and sends what is left: what was handed in, and the question with the
+The master reads bytes, looks for stored reports, and sends what is left: what was handed in, and the brief with the
 seeds of this one submission. A worker process keeps a judge, the same that judges on one machine, and a judgement
 comes back as JSON. The master stores and seals each report as it arrives, so that a second run goes on where a first
 one ended.
@@ -22,12 +22,10 @@ from typing import Any
 
 from ftgrade.catalog import home
 from ftgrade.errors import CourseFault
-from ftgrade.intake.notebook import Finding
-from ftgrade.judging.bench import Question
+from ftgrade.intake.notebook import make_finding
 from ftgrade.judging.judges import Judges, Work, deadly
-from ftgrade.judging.report import Judgement, Report, judgement_of, text_of
-from ftgrade.judging.session import Limits
-from ftgrade.sandbox.doctor import kept_here, strongest
+from ftgrade.judging.report import Brief, Judgement, Limits, Report, judgement_of, text_of
+from ftgrade.probing.doctor import kept_here, strongest
 
 WAITING = 2_000
 """Submissions that are sent and not back: more would fill the scheduler's memory, fewer would leave workers idle."""
@@ -38,10 +36,10 @@ MAKING = threading.Lock()
 # --------------------------------------------------------------------------------------------------------- the worker
 
 
-def judged(question: bytes, data: bytes, statements: bytes) -> bytes:
+def judged(brief: bytes, data: bytes, statements: bytes) -> bytes:
     """Return the judgement on what was handed in; this runs in a worker."""
     with MAKING:  # whichever of the worker's threads asks: its judge takes one submission at a time
-        return text_of(judges().judge(Work(NOBODY, question_of(question), data, statements))).encode()
+        return text_of(judges().judge(Work(NOBODY, brief_of(brief), data, statements))).encode()
 
 
 NOBODY = Report("", "", "", "", "", 0, ())
@@ -58,10 +56,10 @@ def judges() -> Judges:
     return made
 
 
-def question_of(text: bytes) -> Question:
-    """Return the question that `text_of` wrote."""
+def brief_of(text: bytes) -> Brief:
+    """Return the brief that `text_of` wrote."""
     body = json.loads(text)
-    return Question(**body | {"limits": Limits(**body["limits"])})
+    return Brief(**body | {"limits": Limits(**body["limits"])})
 
 
 # --------------------------------------------------------------------------------------------------------- the master
@@ -99,13 +97,13 @@ class Errand:
 
     def send(self, work: Work) -> None:
         """Send a submission; on Dask's pages it bears its problem's name and a number that says nothing."""
-        stem = work.question.stem
+        stem = work.brief.stem
         if work.statements not in self.statements:
             name = f"statements_{stem}-{uuid.uuid4()}"
             self.statements[work.statements] = self.client.submit(bytes, work.statements, key=name)
-        question = text_of(work.question).encode()
+        brief = text_of(work.brief).encode()
         future = self.client.submit(
-            judged, question, work.data, self.statements[work.statements], key=f"{stem}-{uuid.uuid4()}"
+            judged, brief, work.data, self.statements[work.statements], key=f"{stem}-{uuid.uuid4()}"
         )
         self.out[future] = work
         self.done.add(future)
@@ -121,7 +119,7 @@ class Errand:
 
     def alone(self, work: Work) -> Judgement:
         """Return the judgement on a suspect that is sent while nothing else is out: a death is its own doing."""
-        self.send(dataclasses.replace(work, question=dataclasses.replace(work.question, alone=True)))
+        self.send(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
         future = next(self.done)
         del self.out[future]
         try:
@@ -143,7 +141,7 @@ def answer(future: Any) -> Judgement:
     except (CourseFault, dask().KilledWorker):
         raise
     except Exception as error:  # whatever it is, this student waits and the class goes on
-        words = Finding("ours", f"A worker could not judge it: {type(error).__name__}: {error}")
+        words = make_finding("ours", f"A worker could not judge it: {type(error).__name__}: {error}")
         return Judgement("ours", findings=(words,))
 
 

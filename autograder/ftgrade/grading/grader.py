@@ -8,17 +8,18 @@ from pathlib import Path
 
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course
-from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
+from ftgrade.errors import CourseFault, OurFault, StudentFault
 from ftgrade.grading.lastrun import LastRun, look_of
 from ftgrade.grading.reports import Reports
-from ftgrade.intake.notebook import Finding, read_bytes
+from ftgrade.guard import Mishap, guarded
+from ftgrade.intake.notebook import Finding, make_finding, read_bytes
 from ftgrade.intake.quarantine import set_aside
-from ftgrade.judging.bench import Question, code_digest, environment
+from ftgrade.judging.bench import code_digest, environment
 from ftgrade.judging.judges import Judges, Work
-from ftgrade.judging.report import CheckReport, Judgement, Report
+from ftgrade.judging.problem import load_problem
+from ftgrade.judging.report import Brief, CheckReport, Judgement, Limits, Report
 from ftgrade.judging.seeds import hidden_seeds, open_seed, personal_seed, secret_print, statement_seeds
-from ftgrade.judging.session import Limits
-from ftgrade.sandbox.doctor import kept_here, strongest
+from ftgrade.probing.doctor import kept_here, strongest
 
 
 class Grader:
@@ -37,7 +38,7 @@ class Grader:
         self.course = course
         self.limits = limits
         self.judges = judges or Judges(catalog, lambda: strongest(kept_here(), allow_unsandboxed))
-        self.problem = functools.cache(catalog.problem)
+        self.problem = functools.cache(functools.partial(load_problem, catalog))
         self.digest = functools.cache(catalog.digest)
         self.lasts: dict[str, LastRun] = {}
         self.statements: dict[tuple[str, int], bytes] = {}
@@ -58,7 +59,7 @@ class Grader:
         if self.sandbox_name:
             return ()
         words = "Graded without a sandbox: this code could have read and changed files of the grader's machine."
-        return (Finding("unsandboxed", words),)
+        return (make_finding("unsandboxed", words),)
 
     def last(self, stem: str) -> LastRun:
         """Return what the last run noted of a problem's submissions."""
@@ -73,12 +74,8 @@ class Grader:
 
     def settled(self, student: str, stem: str, fresh: bool) -> Report | Work:
         """Return what `found` does, and a report whatever happens; one that can't be made is not stored."""
-        try:
-            return self.found(student, stem, fresh)
-        except CourseFault:
-            raise
-        except GradingError as error:
-            return unloadable(student, stem, error)
+        found = guarded(lambda: self.found(student, stem, fresh))
+        return unloadable(student, stem, found.words) if isinstance(found, Mishap) else found
 
     def found(self, student: str, stem: str, fresh: bool) -> Report | Work:
         """Return a report that needs no judging, or what there is to judge."""
@@ -96,7 +93,7 @@ class Grader:
         except StudentFault as fault:
             return self.reports.put(unreadable(blank, fault.kind, fault.words))
         except OurFault as fault:
-            return self.reports.put(told(blank, Finding("ours", str(fault))))
+            return self.reports.put(told(blank, make_finding("ours", fault)))
         said = json.dumps([finding.words for finding in blank.findings])
         handed_in = key_of({"digest": hashlib.sha256(data).hexdigest(), "said": said})
         last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
@@ -109,24 +106,29 @@ class Grader:
         version = self.problem(stem).version
         seeds = hidden_seeds(self.course.secret(), student, stem, version)
         personal = personal_seed(self.course, student, stem, version)
-        question = Question(stem, seeds, personal, self.judged_by(stem), self.limits)
-        return Work(blank, question, data, self.every_statement(stem))
+        brief = Brief(stem, seeds, personal, self.judged_by(stem), self.limits)
+        return Work(blank, brief, data, self.every_statement(stem))
 
     def keep(self, work: Work, judgement: Judgement) -> Report:
         """Return the report that a judgement makes, stored if the problem could be loaded."""
         if judgement.state == "fault":
             return failed(work.blank, judgement)
-        return self.reports.put(filled(work.blank, judgement))
+        made = filled(work.blank, judgement)
+        kept = guarded(lambda: self.reports.put(made))
+        if isinstance(kept, Mishap):
+            words = f"The report could not be stored: {kept.words}"
+            return dataclasses.replace(told(made, make_finding("ours", words)), state="ours")
+        return kept
 
     def open_report(self, path: Path, stem: str, day: str = "") -> Report:
         """Return the report of any notebook file on the published seed, or on a day's; nothing is stored."""
         blank = dataclasses.replace(self.blank("self-check", stem, b""), secret_print="open")  # noqa: S106
         version = self.problem(stem).version
-        question = Question(
+        brief = Brief(
             stem, [open_seed(stem, version, day)], open_seed(stem, version), self.judged_by(stem), self.limits
         )
         try:
-            work = Work(blank, question, read_bytes(path))
+            work = Work(blank, brief, read_bytes(path))
         except StudentFault as fault:
             return unreadable(blank, fault.kind, fault.words)
         judgement = self.judges.judge(work)
@@ -202,7 +204,7 @@ def failed(blank: Report, judgement: Judgement) -> Report:
     (finding,) = judgement.findings
     if finding.kind == CourseFault.__name__:
         raise CourseFault(finding.words)
-    return told(blank, Finding("ours", f"{finding.kind}: {finding.words}"))
+    return told(blank, make_finding("ours", f"{finding.kind}: {finding.words}"))
 
 
 def told(blank: Report, *findings: Finding) -> Report:
@@ -216,13 +218,13 @@ def unreadable(blank: Report, kind: str, words: str) -> Report:
         for check in blank.checks
     )
     return dataclasses.replace(
-        told(blank, Finding(kind, words)), state="unreadable", key=blank.key or kind, checks=checks
+        told(blank, make_finding(kind, words)), state="unreadable", key=blank.key or kind, checks=checks
     )
 
 
-def unloadable(student: str, stem: str, error: GradingError) -> Report:
-    """Return the report of a submission whose problem can't be loaded; it isn't stored."""
-    return Report(stem, student, "ours", "", "", 0, (), (Finding("ours", f"{type(error).__name__}: {error}"),))
+def unloadable(student: str, stem: str, words: str) -> Report:
+    """Return the report of a submission that could not be looked at; it isn't stored."""
+    return Report(stem, student, "ours", "", "", 0, (), (make_finding("ours", words),))
 
 
 __all__ = ["Grader", "filled", "key_of", "unloadable"]

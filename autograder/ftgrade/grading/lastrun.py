@@ -15,12 +15,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is known of one submission: its folder's look, its fingerprint, and marks of what was booked and shown."""
+    """What is known of one submission: its folder's look, its fingerprint, and marks of what was booked and shown.
+
+    `trouble` says why it could not be booked.
+    """
 
     look: str = ""
     submission: str = ""
     booked: str = ""
     page: str = ""
+    trouble: str = ""
 
 
 class LastRun:

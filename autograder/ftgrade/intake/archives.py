@@ -13,7 +13,8 @@ from typing import IO, Any
 
 from nbgrader.plugins.zipcollect import ExtractorPlugin
 
-from ftgrade.intake.notebook import MAX_FILE_BYTES
+from ftgrade.guard import Mishap, guarded
+from ftgrade.intake.gate import MAX_FILE_BYTES
 
 MAX_FILES = 2_000
 MAX_BYTES = 500 * 2**20
@@ -63,7 +64,8 @@ def unpack(path: Path, goal: Path, room: Room | None = None, depth: int = 0) -> 
     try:
         with opened(path) as archive:
             for member in members(archive):
-                words = take(member, goal, room, allowed)
+                taken = guarded(lambda member=member: take(member, goal, room, allowed))
+                words = taken.words if isinstance(taken, Mishap) else taken
                 target = goal / inside(member.name) if not words else None
                 if target is not None and is_archive(target):
                     left += nested(target, room, depth)

@@ -23,8 +23,9 @@ from nbgrader.utils import parse_utc
 
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
-from ftgrade.intake.notebook import MAX_FILE_BYTES
+from ftgrade.intake.gate import MAX_FILE_BYTES, line
 from ftgrade.moments import moment
 
 PATTERNS = {
@@ -293,15 +294,27 @@ def collect(
     with tempfile.TemporaryDirectory(dir=course.state, prefix="collect-") as scratch:
         for file in files(source, Path(scratch), left):
             try:
-                one = found(file, matchers, known, stems, only, zone)
-                by_place[one.student, one.stem].append(one)
+                one = guarded(lambda file=file: found(file, matchers, known, stems, only, zone))
             except CourseFault as fault:
                 left.append((file.shown, str(fault)))
+                continue
+            if isinstance(one, Mishap):
+                left.append((file.shown, one.words))
+            else:
+                by_place[one.student, one.stem].append(one)
         for _, several in sorted(by_place.items()):
-            one = newest(several, left)
-            if one is not None:
-                taken += placed(one, one.time or at, course, left)
-    return Collected(tuple(taken), tuple(sorted(left)))
+            done = guarded(lambda several=several: settled(several, at, course, left))
+            if isinstance(done, Mishap):
+                left.append((several[0].file.shown, f"it could not be put in its place: {done.words}"))
+            else:
+                taken += done
+    return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)))
+
+
+def settled(several: Sequence[Found], at: datetime | None, course: Course, left: list[tuple[str, str]]) -> list[Taken]:
+    """Put the newest of a student's files for a problem in its place; return what became of it."""
+    one = newest(several, left)
+    return [] if one is None else list(placed(one, one.time or at, course, left))
 
 
 def placed(one: Found, time: datetime | None, course: Course, left: list[tuple[str, str]]) -> Iterator[Taken]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ftgrade.errors import StudentFault
-from ftgrade.sandbox.channel import valid_text
+from ftgrade.intake.gate import MAX_FILE_BYTES, Clean, clean, line, storable
 
-MAX_FILE_BYTES = 100 * 2**20
 MAX_CELLS = 1_000
 MAX_CELL_CHARACTERS = 100_000
 MAX_ALL_CHARACTERS = 2_000_000
@@ -23,7 +22,7 @@ class Cell:
     number: int
     kind: str
     source: str
-    grade_id: str | None
+    grade_id: Clean | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,12 @@ class Finding:
     """Something about a submission that its student and the instructor are told; it changes no score by itself."""
 
     kind: str
-    words: str
+    words: Clean
+
+
+def make_finding(kind: str, words: object) -> Finding:
+    """Return a finding; its words may hold what a student wrote."""
+    return Finding(kind, clean(words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +114,19 @@ def size_findings(cells: list[Cell], odd: int, file_bytes: int) -> list[Finding]
     """Return what a reader should know of a notebook that is larger or odder than one expects."""
     findings: list[Finding] = []
     if odd:
-        findings.append(Finding("odd-cells", f"{odd} cells were not in the notebook format and were left out."))
+        findings.append(make_finding("odd-cells", f"{odd} cells were not in the notebook format and were left out."))
     if len(cells) > MAX_CELLS:
         words = (
             f"The notebook has {len(cells):,} cells: your answers and the first others, {MAX_CELLS:,} in all, were run."
         )
-        findings.append(Finding("many-cells", words))
+        findings.append(make_finding("many-cells", words))
     long = sum(len(cell.source) > MAX_CELL_CHARACTERS for cell in cells)
     if long:
         words = f"{long} cells hold more than {MAX_CELL_CHARACTERS:,} characters and were not run."
-        findings.append(Finding("long-cells", words))
+        findings.append(make_finding("long-cells", words))
     if file_bytes > 10 * 2**20:
         words = f"The file holds {file_bytes / 2**20:.0f} MiB, nearly all of it outputs; they were not read."
-        findings.append(Finding("large-outputs", words))
+        findings.append(make_finding("large-outputs", words))
     return findings
 
 
@@ -138,11 +142,11 @@ def cell_of(number: int, raw: Any) -> Cell | None:
             return None
     if not isinstance(source, str):
         return None
-    return Cell(number, raw["cell_type"], valid_text(source), grade_id_of(raw.get("metadata")))
+    return Cell(number, raw["cell_type"], storable(source), grade_id_of(raw.get("metadata")))
 
 
-def grade_id_of(metadata: Any) -> str | None:
+def grade_id_of(metadata: Any) -> Clean | None:
     """Return the nbgrader id that a cell's metadata claims; nothing else in there is believed."""
     nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
     claimed = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
-    return valid_text(claimed) if isinstance(claimed, str) and 0 < len(claimed) <= 200 else None
+    return line(claimed) if isinstance(claimed, str) and 0 < len(claimed) <= 200 else None

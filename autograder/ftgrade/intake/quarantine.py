@@ -8,8 +8,8 @@ from pathlib import Path
 from dateutil.parser import parse
 
 from ftgrade.errors import OurFault
-from ftgrade.intake.notebook import Finding
-from ftgrade.sandbox.channel import valid_text
+from ftgrade.intake.gate import line
+from ftgrade.intake.notebook import Finding, make_finding
 
 MAX_OTHER_BYTES = 20 * 2**20
 MAX_ENTRIES = 500
@@ -39,7 +39,7 @@ def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
     moved = sorted(path.relative_to(aside).as_posix() for path in aside.rglob("*") if not is_dir(path))
     names = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
     words = f"Links, start-up files and very large files are set aside and take no part in grading: {names}."
-    return (Finding("set-aside", valid_text(words)),)
+    return (make_finding("set-aside", line(words)),)
 
 
 def unwanted(folder: Path) -> list[Path]:

@@ -1,16 +1,18 @@
 """A judge: the process in which one submission after another becomes a judgement, with an oracle of its own.
 
-Theory of operation. The grader hands over a question, which names the problem and the seeds, and the bytes that were
+Theory of operation. The grader hands over a brief, which names the problem and the seeds, and the bytes that were
 handed in. The judge reads the notebook, runs it in its own sandbox, asks, compares, and puts it all in words. It has
-one thread, so nothing that it keeps (the reference's answers, what each mistake answers) is touched by two at once;
-and it has limits of memory and processor time, beyond which it dies with this submission alone. What it keeps changes
-how soon an answer comes, never which.
+one thread, so nothing that it keeps (the reference's answers, what each mistake answers) is touched by two at once; and
+it has limits of memory and processor time, beyond which it dies with this submission alone. What it keeps changes how
+soon an answer comes, never which.
 """
 
+import dataclasses
 import functools
 import gc
 import hashlib
 import json
+import math
 import os
 import platform
 import resource
@@ -18,7 +20,6 @@ import signal
 import socket
 import struct
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +27,21 @@ import numpy as np
 import torch
 
 from ftgrade.catalog import Catalog
-from ftgrade.errors import AuthorFault, CourseFault, GradingError, StudentFault
+from ftgrade.errors import CourseFault, GradingError, StudentFault
 from ftgrade.intake import notebook
-from ftgrade.intake.notebook import Cell, Finding, Submission
+from ftgrade.intake.gate import clean
+from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
 from ftgrade.judging import report
-from ftgrade.judging.judge import CheckVerdict, Judging
-from ftgrade.judging.report import Judgement
-from ftgrade.judging.session import Limits, Session
-from ftgrade.sandbox.backends import BACKENDS
-from ftgrade.sandbox.channel import Crowded
+from ftgrade.judging.judge import CheckVerdict, Judging, Verdict
+from ftgrade.judging.problem import calls_of
+from ftgrade.judging.report import OUT_OF_MEMORY, Brief, CheckReport, Judgement, Limits, booked
+from ftgrade.judging.session import Session
+from ftgrade.sandbox.backends import BACKENDS, read_control
+from ftgrade.sandbox.channel import Crowded, Value
 from ftgrade.sandbox.process import Sandbox
-from ftgrade.sandbox.program import read_control
 from ftgrade.sandbox.worker import framed, parsed, read_exactly
 
-OUT_OF_MEMORY = 86  # the exit status of a judge whose submission takes more than it may
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """How a submission is to be judged: nothing in it tells whose it is.
-
-    `judged_by` is what the grader's side would judge with; a judge that has anything else refuses. `alone` says that
-    nothing else of ours runs meanwhile.
-    """
-
-    stem: str
-    seeds: list[int]
-    personal: int
-    judged_by: dict[str, str]
-    limits: Limits = field(default_factory=Limits)
-    alone: bool = False
+UNWRITTEN = "Write the function in its answer cell; run the notebook from the top."
 
 
 class Bench:
@@ -67,39 +53,38 @@ class Bench:
         self.judging = functools.cache(functools.partial(Judging, catalog))
         self.statements: dict[str, list[int]] = {}
 
-    def judge(self, question: Question, data: bytes) -> Judgement:
+    def judge(self, brief: Brief, data: bytes) -> Judgement:
         """Return the judgement on what was handed in, whatever happens; a lack of memory ends the process."""
         try:
-            judging = self.judging(question.stem)
-            demand_same(judged_by(judging), question.judged_by)
-            return self.judged(judging, question, notebook.read(data))
+            judging = self.judging(brief.stem)
+            demand_same(judged_by(judging), brief.judged_by)
+            return self.judged(judging, brief, notebook.read(data))
         except StudentFault as fault:
-            return Judgement("unreadable", findings=(Finding(fault.kind, fault.words),))
+            return Judgement("unreadable", findings=(make_finding(fault.kind, fault.words),))
         except Crowded:
             return Judgement("crowded")
         except GradingError as error:
-            return Judgement("fault", findings=(Finding(type(error).__name__, str(error)),))
+            return Judgement("fault", findings=(make_finding(type(error).__name__, error),))
 
-    def judged(self, judging: Judging, question: Question, submission: Submission) -> Judgement:
+    def judged(self, judging: Judging, brief: Brief, submission: Submission) -> Judgement:
         """Return the judgement on a submission; a fault of the problem or of ours is told as such, and scores 0."""
         cells, odd = answer_cells(submission, {check.name for check in judging.problem.judged})
         findings = [*submission.findings, *odd]
-        with Session(self.sandbox, cells, question.limits, alone=question.alone) as session:
+        with Session(self.sandbox, cells, brief.limits, alone=brief.alone) as session:
             try:
                 session.loaded()
-                verdicts = judging.judge(session.ask, question.seeds)
+                verdicts = judging.judge(session.ask, brief.seeds)
                 if judging.problem.own:
-                    verdicts.append(judging.own(session.ask, question.personal))
-                    findings += neighbours(
-                        judging, question.personal, verdicts[-1], self.statements.get(question.stem, [])
-                    )
-                checks = tuple(report.describe(verdict) for verdict in verdicts)
+                    verdicts.append(judging.own(session.ask, brief.personal))
+                    findings += neighbours(judging, brief.personal, verdicts[-1], self.statements.get(brief.stem, []))
+                checks = tuple(describe(verdict) for verdict in verdicts)
             except (Crowded, MemoryError):
                 raise
             except Exception as error:  # whatever it is, this student waits and the class goes on
                 words = f"The grader could not finish: {type(error).__name__}: {error}"
-                return Judgement("ours", findings=(*findings, Finding("ours", words)), cells=submission.cells)
-        findings += [Finding("cell-left-out", f"Cell {number}: {words}") for number, words in session.skipped.items()]
+                return Judgement("ours", findings=(*findings, make_finding("ours", words)), cells=submission.cells)
+        for number, words in session.skipped.items():
+            findings.append(make_finding("cell-left-out", f"Cell {number}: {words}"))
         return Judgement("graded", checks, tuple(findings), tuple(session.notes), submission.cells)
 
 
@@ -137,7 +122,7 @@ def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], 
     claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
     twice = sorted({name for name in claimed if claimed.count(name) > 1})
     words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
-    return code, [Finding("duplicate-cells", words)] if twice else []
+    return code, [make_finding("duplicate-cells", words)] if twice else []
 
 
 def neighbours(judging: Judging, personal: int, verdict: CheckVerdict, statements: list[int]) -> list[Finding]:
@@ -147,7 +132,59 @@ def neighbours(judging: Judging, personal: int, verdict: CheckVerdict, statement
     outcome = verdict.worst.outcomes[0]
     if not any(judging.gives(outcome, seed) for seed in statements if seed != personal):
         return []
-    return [Finding("neighbours-number", "The personal number is that of another statement than this student's.")]
+    return [make_finding("neighbours-number", "The personal number is that of another statement than this student's.")]
+
+
+# ------------------------------------------------------------------------------------------------- verdicts in words
+
+
+def describe(verdict: CheckVerdict) -> CheckReport:
+    """Return a check's verdict in words."""
+    check, worst = verdict.check, verdict.worst
+    whole = CheckReport(
+        name=check.name,
+        title=check.title,
+        function=check.of,
+        points=check.points,
+        score=booked(verdict.score, check.points),
+        status=worst.status if worst else "pass",
+        passed=verdict.passed,
+        cases=verdict.cases,
+    )
+    return whole if worst is None else dataclasses.replace(whole, **failure(verdict, worst))
+
+
+def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
+    """Return the words for a failed check: the case, the difference, the known mistake, one next step."""
+    if worst.status == "not-attempted":
+        words = f"{unwritten(worst) or verdict.check.of} is not written yet, or its cell is missing or didn't run."
+        return {
+            "words": clean(words),
+            "next_step": "Write the function in its answer cell; run the notebook from the top.",
+        }
+    difference, mistake = worst.difference, verdict.mistake
+    ratio = shown(difference.ratio) if difference else None
+    return {
+        "case": worst.case.words,
+        "words": clean(difference.words if difference else ""),
+        # A difference and a ratio together give the hidden value away: one of them is told.
+        "largest": shown(difference.largest) if difference and ratio is None else None,
+        "ratio": ratio,
+        "mistake": mistake.name if mistake else "",
+        "says": mistake.says if mistake else "",
+        "next_step": mistake.next_step if mistake else verdict.check.next_step,
+    }
+
+
+def unwritten(worst: Verdict) -> str:
+    """Return the function whose call found nothing to call."""
+    calls = zip(calls_of(worst.case), worst.outcomes, strict=False)
+    return next((call.function for call, outcome in calls if not isinstance(outcome, Value)), "")
+
+
+def shown(value: float | None) -> float | None:
+    """Round to four digits: enough to recognise a factor, too few to rebuild a hidden value."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 # ------------------------------------------------------------------------------------------------------ the process
@@ -170,15 +207,15 @@ def serve(channel: socket.socket, control: socket.socket | None) -> None:
         if message["op"] == "statements":
             bench.statements[message["stem"]] = json.loads(data)
             continue
-        question = Question(**message["question"] | {"limits": Limits(**message["question"]["limits"])})
-        channel.sendall(framed(report.text_of(bounded(bench, question, data)).encode()))
+        brief = Brief(**message["brief"] | {"limits": Limits(**message["brief"]["limits"])})
+        channel.sendall(framed(report.text_of(bounded(bench, brief, data)).encode()))
 
 
-def bounded(bench: Bench, question: Question, data: bytes) -> Judgement:
+def bounded(bench: Bench, brief: Brief, data: bytes) -> Judgement:
     """Judge within the limits of the process: beyond them it ends, and the grader's side says what that means."""
-    signal.setitimer(signal.ITIMER_PROF, question.limits.judge_seconds)
+    signal.setitimer(signal.ITIMER_PROF, brief.limits.judge_seconds)
     try:
-        return bench.judge(question, data)
+        return bench.judge(brief, data)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     finally:
@@ -205,4 +242,4 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
         return message, file.read()
 
 
-__all__ = ["OUT_OF_MEMORY", "AuthorFault", "Bench", "Question", "code_digest", "environment", "judged_by", "serve"]
+__all__ = ["Bench", "code_digest", "environment", "judged_by", "serve"]

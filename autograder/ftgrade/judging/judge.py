@@ -30,6 +30,7 @@ from ftgrade.judging.problem import (
     Same,
     calls_of,
     integer,
+    load_problem,
 )  # fmt: skip
 from ftgrade.sandbox import channel, worker
 from ftgrade.sandbox.channel import Answer, Call, Lost, Outcome, Raised, Value, read
@@ -137,7 +138,7 @@ class Judging:
         # As at the other end: the same last digits, and no threads that wait for each other over a few numbers, which
         # had made the reference of problem 1 twenty times slower.
         torch.set_num_threads(1)
-        self.problem = catalog.problem(stem)
+        self.problem = load_problem(catalog, stem)
         self.catalog = catalog
         self.stem = stem
         self.digest = catalog.digest(stem)  # of what is loaded here, whatever happens to the files later

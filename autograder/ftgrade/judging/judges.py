@@ -22,12 +22,10 @@ from typing import IO
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import OurFault
-from ftgrade.intake.notebook import Finding
-from ftgrade.judging.bench import OUT_OF_MEMORY, Question
-from ftgrade.judging.report import DEADLY, Judgement, Report, judgement_of
-from ftgrade.judging.session import Limits
-from ftgrade.sandbox.backends import Backend
-from ftgrade.sandbox.program import START_SECONDS, Forked, Nursery
+from ftgrade.intake.notebook import make_finding
+from ftgrade.judging.report import DEADLY, OUT_OF_MEMORY, Brief, Judgement, Limits, Report, judgement_of
+from ftgrade.sandbox.backends import START_SECONDS, Backend
+from ftgrade.sandbox.forking import Forked, Nursery
 from ftgrade.sandbox.worker import framed, read_body
 
 WAITING = 2
@@ -36,13 +34,13 @@ WAITING = 2
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A submission that is to be judged: the report to fill, the question, what was handed in, and the statements.
+    """A submission that is to be judged: the report to fill, the brief, what was handed in, and the statements.
 
     `statements` (JSON) are the personal seeds of the course, among which a neighbour's number is looked for.
     """
 
     blank: Report
-    question: Question
+    brief: Brief
     data: bytes
     statements: bytes = b"[]"
 
@@ -83,11 +81,11 @@ class Judge:
         if not self.waiting:
             self.begun = time.monotonic()
         self.waiting.append(work)
-        stem = work.question.stem
+        stem = work.brief.stem
         if self.known.get(stem) != work.statements:
             self.tell({"op": "statements", "stem": stem}, work.statements)
             self.known[stem] = work.statements
-        self.tell({"op": "judge", "question": dataclasses.asdict(work.question)}, work.data)
+        self.tell({"op": "judge", "brief": dataclasses.asdict(work.brief)}, work.data)
 
     def tell(self, message: dict[str, object], data: bytes = b"") -> None:
         """Send a message with a file of data: it is small, so that this never waits for a judge that is at work."""
@@ -108,7 +106,7 @@ class Judge:
 
     def left(self) -> float:
         """Return how many seconds on the wall it has left for the submission that it's at."""
-        limit = self.waiting[0].question.limits.judge_wall_seconds
+        limit = self.waiting[0].brief.limits.judge_wall_seconds
         return max(0.0, self.begun + limit - time.monotonic())
 
     def end(self) -> str:
@@ -194,7 +192,7 @@ class Judges:
     def failed(self, fault: OurFault) -> Judgement:
         """Return the judgement where no judge can be started; the next submission tries with a new nursery."""
         self.close()
-        return Judgement("ours", findings=(Finding("ours", str(fault)),))
+        return Judgement("ours", findings=(make_finding("ours", fault),))
 
     def freest(self) -> Judge:
         """Return the judge that holds fewest submissions, ready for one; all are started at once. Raises OurFault."""
@@ -225,8 +223,8 @@ class Judges:
 
     def alone(self, work: Work) -> Judgement:
         """Return the judgement on a suspect, while nothing else is judged: what happens now is its own doing."""
-        question = dataclasses.replace(work.question, alone=True)
-        work = dataclasses.replace(work, question=question)
+        brief = dataclasses.replace(work.brief, alone=True)
+        work = dataclasses.replace(work, brief=brief)
         try:
             judge = self.freest()
         except OurFault as fault:
@@ -254,7 +252,7 @@ def deadly(how: str) -> Judgement:
         f"Judging this submission {how}, twice. It is set aside until a person has looked at it; "
         "`ftgrade grade --fresh` tries again."
     )
-    return Judgement("ours", findings=(Finding(DEADLY, words),))
+    return Judgement("ours", findings=(make_finding(DEADLY, words),))
 
 
 def spooled(data: bytes) -> IO[bytes]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ftgrade.catalog import Catalog, load
 from ftgrade.errors import AuthorFault
 from ftgrade.sandbox.channel import Call, Outcome, Value
 from ftgrade.sandbox.worker import Stream
@@ -88,7 +89,7 @@ def call(function: str, *arguments: Any, backward: bool = False, build: str = ""
 def builder(problem_file: str) -> str:
     """Return the text of the builder that belongs to a problem's file: `BUILD = builder(__file__)`."""
     path = Path(problem_file)
-    return (path.parents[1] / "builders" / path.name).read_text("utf-8")
+    return Catalog(path.parents[2]).leaves(path.stem).builder.read_text("utf-8")
 
 
 # --------------------------------------------------------------------------------------------------------- sameness
@@ -365,8 +366,17 @@ class Problem:
         return list(dict.fromkeys(check.of for check in self.checks))
 
 
+def load_problem(catalog: Catalog, stem: str) -> Problem:
+    """Load how a stem is judged. Raises AuthorFault."""
+    path = catalog.leaves(stem).problem
+    problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)
+    if not isinstance(problem, Problem):
+        raise AuthorFault(f"{path.name} must define `problem = Problem(...)`, and doesn't")
+    return problem
+
+
 __all__ = [
     "PERSONAL", "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Personal", "Problem",
     "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "builder", "call", "calls_of",
-    "finite", "integer", "number",
+    "finite", "integer", "load_problem", "number",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verdicts to JSON and words: what is stored, shown and booked about one submission."""
+"""What a judge is asked, what it says, and the report that is stored, shown and booked about one submission."""
 
 import dataclasses
 import hashlib
@@ -8,12 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ftgrade.intake.gate import NOTHING, Clean
 from ftgrade.intake.notebook import Cell, Finding
-from ftgrade.judging.judge import CheckVerdict, Verdict
-from ftgrade.judging.problem import calls_of
-from ftgrade.sandbox.channel import Value
 
 SCHEMA = 3
+OUT_OF_MEMORY = 86  # the exit status of a judge whose submission takes more than it may
 DEADLY = "ended-its-grader"
 """The finding on a submission that isn't judged again: judging it ended the process that judged, more than once."""
 
@@ -45,7 +44,7 @@ class CheckReport:
     passed: int
     cases: int
     case: str = ""
-    words: str = ""
+    words: Clean = NOTHING
     mistake: str = ""
     says: str = ""
     next_step: str = ""
@@ -58,8 +57,8 @@ class CellNote:
     """What one of the student's own cells did: what it printed, how it failed, what it drew (PNG in base64)."""
 
     number: int
-    printed: str = ""
-    error: str = ""
+    printed: Clean = NOTHING
+    error: Clean = NOTHING
     pictures: tuple[str, ...] = ()
 
 
@@ -104,6 +103,39 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one submission may take: processor seconds, and `patience` times as many on the wall.
+
+    A submission that meets the wall, which a neighbour's load may bring near, is judged once more alone. The judge's
+    own part (reading, comparing, describing) has limits too; `judge_wall_seconds` bounds all that is done for one.
+    """
+
+    cell_seconds: float = 10.0
+    call_seconds: float = 5.0
+    submission_seconds: float = 60.0
+    patience: float = 3.0
+    judge_seconds: float = 60.0
+    judge_megabytes: int = 3_000
+    judge_wall_seconds: float = 400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """How a submission is to be judged: nothing in it tells whose it is.
+
+    `judged_by` is what the grader's side would judge with; a judge that has anything else refuses. `alone` says that
+    nothing else of ours runs meanwhile.
+    """
+
+    stem: str
+    seeds: list[int]
+    personal: int
+    judged_by: dict[str, str]
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What a judge says of one submission, to be filled into the report that the grader keeps.
 
@@ -116,52 +148,6 @@ class Judgement:
     findings: tuple[Finding, ...] = ()
     notes: tuple[CellNote, ...] = ()
     cells: tuple[Cell, ...] = ()
-
-
-def describe(verdict: CheckVerdict) -> CheckReport:
-    """Return a check's verdict in words."""
-    check, worst = verdict.check, verdict.worst
-    whole = CheckReport(
-        name=check.name,
-        title=check.title,
-        function=check.of,
-        points=check.points,
-        score=booked(verdict.score, check.points),
-        status=worst.status if worst else "pass",
-        passed=verdict.passed,
-        cases=verdict.cases,
-    )
-    return whole if worst is None else dataclasses.replace(whole, **failure(verdict, worst))
-
-
-def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
-    """Return the words for a failed check: the case, the difference, the known mistake, one next step."""
-    if worst.status == "not-attempted":
-        words = f"{unwritten(worst) or verdict.check.of} is not written yet, or its cell is missing or didn't run."
-        return {"words": words, "next_step": "Write the function in its answer cell; run the notebook from the top."}
-    difference, mistake = worst.difference, verdict.mistake
-    ratio = shown(difference.ratio) if difference else None
-    return {
-        "case": worst.case.words,
-        "words": difference.words if difference else "",
-        # A difference and a ratio together give the hidden value away: one of them is told.
-        "largest": shown(difference.largest) if difference and ratio is None else None,
-        "ratio": ratio,
-        "mistake": mistake.name if mistake else "",
-        "says": mistake.says if mistake else "",
-        "next_step": mistake.next_step if mistake else verdict.check.next_step,
-    }
-
-
-def unwritten(worst: Verdict) -> str:
-    """Return the function whose call found nothing to call."""
-    calls = zip(calls_of(worst.case), worst.outcomes, strict=False)
-    return next((call.function for call, outcome in calls if not isinstance(outcome, Value)), "")
-
-
-def shown(value: float | None) -> float | None:
-    """Round to four digits: enough to recognise a factor, too few to rebuild a hidden value."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 def booked(score: float, points: float) -> float:

@@ -6,10 +6,10 @@ import itertools
 import json
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 
-from ftgrade.intake.notebook import Cell, Finding, Submission
-from ftgrade.judging.report import CellNote
+from ftgrade.intake.gate import clean
+from ftgrade.intake.notebook import Cell
+from ftgrade.judging.report import CellNote, Limits
 from ftgrade.sandbox import channel
 from ftgrade.sandbox.channel import Allowance, Answer, Call, Crowded, Lost
 from ftgrade.sandbox.process import Sandbox, Worker
@@ -17,23 +17,6 @@ from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, 
 
 MAX_NOTE_CHARACTERS = 2_000
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one submission may take: processor seconds, and `patience` times as many on the wall.
-
-    A submission that meets the wall, which a neighbour's load may bring near, is judged once more alone. The judge's
-    own part (reading, comparing, describing) has limits too; `judge_wall_seconds` bounds all that is done for one.
-    """
-
-    cell_seconds: float = 10.0
-    call_seconds: float = 5.0
-    submission_seconds: float = 60.0
-    patience: float = 3.0
-    judge_seconds: float = 60.0
-    judge_megabytes: int = 3_000
-    judge_wall_seconds: float = 400.0
 
 
 class Session:
@@ -105,7 +88,7 @@ class Session:
 
     def load(self, worker: Worker) -> tuple[Cell, str] | None:
         """Run the cells in order; return the first that didn't come back, with the reason."""
-        self.notes += [CellNote(number, error=words) for number, words in self.skipped.items()]
+        self.notes += [CellNote(number, error=clean(words)) for number, words in self.skipped.items()]
         waiting = [cell for cell in self.cells if cell.number not in self.skipped]
         seconds = self.limits.cell_seconds
         replies = worker.ask("run", [json.dumps(cell.source) for cell in waiting], self.allowance(worker, seconds))
@@ -171,15 +154,15 @@ def note(cell: Cell, reply: object) -> Iterator[CellNote]:
     """Yield what a cell's reply tells its student, if it tells anything."""
     if not isinstance(reply, dict):
         return
-    printed, error = channel.valid_text(str(reply.get("printed", ""))[:MAX_NOTE_CHARACTERS]), ""
+    printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
     if isinstance(reply.get("error"), dict):
         with contextlib.suppress(KeyError, TypeError, ValueError):
             failure = channel.raised(reply["error"])
-            line = f" (line {failure.line})" if failure.line else ""
-            error = f"{failure.names[0] if failure.names else 'Error'}{line}: {failure.message[:300]}"
+            place = f" (line {failure.line})" if failure.line else ""
+            error = f"{failure.names[0] if failure.names else 'Error'}{place}: {failure.message[:300]}"
     pictures = tuple(whole_pictures(reply.get("pictures")))
     if printed or error or pictures:
-        yield CellNote(cell.number, printed, error, pictures)
+        yield CellNote(cell.number, printed, clean(error), pictures)
 
 
 def whole_pictures(claimed: object) -> Iterator[str]:
@@ -189,15 +172,3 @@ def whole_pictures(claimed: object) -> Iterator[str]:
             data = base64.b64decode(text, validate=True)
             if data.startswith(PNG) and len(data) <= MAX_PICTURE_BYTES:
                 yield base64.b64encode(data).decode()
-
-
-def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], list[Finding]]:
-    """Return the code cells to run, in order, without the graded check cells, and what was odd about them."""
-    code = [cell for cell in submission.cells if cell.kind == "code" and cell.grade_id not in graded]
-    findings = list(submission.findings)
-    claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
-    twice = sorted({name for name in claimed if claimed.count(name) > 1})
-    if twice:
-        words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
-        findings.append(Finding("duplicate-cells", words))
-    return code, findings

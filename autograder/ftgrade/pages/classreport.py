@@ -15,6 +15,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from ftgrade.intake.gate import line, safe
 from ftgrade.intake.notebook import Cell
 from ftgrade.judging.report import DEADLY, STATUS_WORDS, CheckReport, Report
 from ftgrade.pages import similarity
@@ -408,21 +409,12 @@ def class_csv(summaries: Sequence[ProblemSummary]) -> str:
     writer.writerow(CSV_COLUMNS)
     for problem in summaries:
         for report in problem.reports:
-            student, time = inert(report.student), problem.arrivals.times.get(report.student)
+            student, time = safe(line(report.student)), problem.arrivals.times.get(report.student)
             for one in report.checks or (CheckReport("", "", "", 0.0, 0.0, report.state, 0, 0),):
                 status = report.state if report.needs_a_person else one.status
                 what = one.name, status, one.score, one.points, one.mistake
                 writer.writerow([student, problem.stem, *what, time.isoformat() if time else ""])
     return file.getvalue()
-
-
-def inert(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula.
-
-    >>> inert("=1+1"), inert("ada")
-    ("'=1+1", 'ada')
-    """
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) or text[:1] in ("\t", "\r") else text
 
 
 def write(path: Path, course: str, summaries: Sequence[ProblemSummary]) -> None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 
+from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.notebook import Cell
 
 LONG_ENOUGH = 80  # parts; a formula in one line with its signature has 30 to 60, and many rightly write it the same
@@ -186,7 +187,9 @@ def similar(
     handed_out = set(defined(given).values())
     answers: dict[str, dict[str, tuple[str, ...]]] = {function: {} for function in functions}
     for student, cells in notebooks.items():
-        own = {name: one for name, one in defined(cells).items() if one not in handed_out}
+        own = guarded(lambda cells=cells: {name: one for name, one in defined(cells).items() if one not in handed_out})
+        if isinstance(own, Mishap):
+            continue  # nobody's answers are like what can't be read
         for function in functions:
             if parts := answer(function, own):
                 answers[function][student] = parts

@@ -1,12 +1,17 @@
-"""Which walls there are to choose from, strongest first, and what each needs of the machine."""
+"""Which walls there are to choose from, strongest first, what each needs of the machine, and how a process starts."""
 
+import json
 import os
 import shutil
+import socket
+import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from ftgrade.sandbox import jail
 
@@ -162,3 +167,80 @@ BACKENDS = {
         Backend("none", "a process of its own with limits, nothing more", (), lambda: ""),
     )
 }  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------- processes behind the walls
+
+START_SECONDS = 120.0
+
+
+class Program:
+    """A program of ours in a process of its own, and the socket over which it's told what to do."""
+
+    def __init__(self, words: Callable[[int], Sequence[str]], environment: dict[str, str]) -> None:
+        """Start it, with the words for the number of its end of the socket; it isn't waited for."""
+        self.control, theirs = socket.socketpair()
+        self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603
+                list(words(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self.said,
+                start_new_session=True,  # Ctrl-C is the grader's alone
+            )
+
+    def wait(self) -> None:
+        """Wait until it has imported what it hands on. Raises OSError, with its last words."""
+        self.control.settimeout(START_SECONDS)
+        try:
+            read_control(self.control)
+        except OSError as error:
+            raise OSError(self.last_words() or str(error)) from error
+
+    def last_words(self) -> str:
+        """Return the last line that it, or a process forked from it, wrote to its stderr."""
+        self.said.seek(max(0, self.said.seek(0, os.SEEK_END) - 4_000))
+        lines = self.said.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:300] if lines else ""
+
+    def close(self) -> None:
+        self.control.close()
+        self.process.kill()
+        self.process.wait()
+        self.said.close()
+
+
+def prison_of(backend: Backend, base: str) -> dict[str, Any]:
+    """Return what `jail.Prison` is made with for a backend: its layers, and what student code may read."""
+    shown = readable() if "namespaces" in backend.layers else readable_one_by_one()
+    return {"layers": list(backend.layers), "base": base, "readable": shown, "hidden": hidden()}
+
+
+def told(control: socket.socket, request: dict[str, Any], descriptors: list[int]) -> tuple[dict[str, Any], int | None]:
+    """Send a request and return the reply, with a descriptor if one came along. Raises OSError or ValueError."""
+    socket.send_fds(control, [json.dumps(request).encode()], descriptors)
+    return read_control(control)
+
+
+def read_control(control: socket.socket) -> tuple[dict[str, Any], int | None]:
+    data, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
+    if not data:
+        raise ConnectionResetError("it closed the control socket")
+    return json.loads(data), descriptors[0] if descriptors else None
+
+
+def sandbox_environment(base: str) -> dict[str, str]:
+    """Return what the worker may know of the machine: where programs are, and that one thread is enough."""
+    return {
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": base,
+    }

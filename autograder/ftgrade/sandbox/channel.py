@@ -251,16 +251,11 @@ def parse_outcome(reply: dict[str, Any]) -> Outcome:
     raise ValueError("not a reply")
 
 
-def valid_text(text: str) -> str:
-    """Replace lone surrogates, which Python and JSON allow and no file could take."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
 def raised(error: dict[str, Any]) -> Raised:
     """Return the error of a reply, capped."""
     line = error.get("line")
     return Raised(
-        tuple(valid_text(str(name)[:100]) for name in list(error["names"])[:MAX_NAMES]),
-        valid_text(str(error["message"])[:MAX_MESSAGE]),
+        tuple(str(name)[:100] for name in list(error["names"])[:MAX_NAMES]),
+        str(error["message"])[:MAX_MESSAGE],
         line if isinstance(line, int) else None,
     )

@@ -16,9 +16,17 @@ from typing import Any
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import channel, jail
-from ftgrade.sandbox.backends import BACKENDS, Backend, worker_file
+from ftgrade.sandbox.backends import (
+    BACKENDS,
+    START_SECONDS,
+    Backend,
+    Program,
+    prison_of,
+    sandbox_environment,
+    told,
+    worker_file,
+)
 from ftgrade.sandbox.channel import Allowance
-from ftgrade.sandbox.program import START_SECONDS, Program, prison_of, sandbox_environment, told
 from ftgrade.sandbox.worker import parsed
 
 LIMITS = {

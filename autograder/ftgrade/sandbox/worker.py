@@ -426,8 +426,8 @@ def seed_everything() -> None:
 class Absent(types.ModuleType):
     """Stand where `ftmath` stands for the student: its checks do nothing here, and its formulas are not on offer."""
 
-    def __call__(self, *_: Any, **__: Any) -> None:
-        """Be `check` too, since importing `ftmath.check` puts that module where the function stood."""
+    def check(self, *_: Any, **__: Any) -> None:
+        """Check nothing: a visible check's verdict counts for no points."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -446,7 +446,7 @@ class Gate(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             raise ModuleNotFoundError(f"{top} is not available while grading", name=fullname)
         if top != "ftmath":
             return None
-        if fullname not in ("ftmath", "ftmath.check"):
+        if fullname not in ("ftmath", "ftmath.checks"):
             raise ModuleNotFoundError(f"{fullname} is not available while grading", name=fullname)
         return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == "ftmath")
 
@@ -454,8 +454,7 @@ class Gate(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return Absent(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Give both `from ftmath import check` and `from ftmath.check import check` something to call."""
-        module.__dict__["check"] = module
+        """Have nothing to run: the stand-in is whole."""
 
 
 # ------------------------------------------------------------------------------------------------ parent and child

@@ -588,9 +588,10 @@ from ftmath.smollm import cache_folder
 
 if any(cache_folder().glob("SmolLM2*.gguf")):
     model, tokenizer = smollm2()
+    model.to(device)
     asked = tokenizer.chat("What is the capital of France?")
     said = [*tokenizer.encode("The capital of France is Paris."), 2]
-    ids, mask = torch.tensor([asked + said]), torch.tensor([[0] * len(asked) + [1] * len(said)])
+    ids, mask = (torch.tensor([row], device=device) for row in (asked + said, [0] * len(asked) + [1] * len(said)))
     with torch.no_grad():
         logits = model(ids)
         nats = -token_logprobs(logits[:, :-1], ids[:, 1:])[0]

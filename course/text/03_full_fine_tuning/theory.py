@@ -188,11 +188,11 @@ assert round(budget.total / 1e9, 1) == 20.8
 guess = None  # a factor
 
 # %%
-rows = mixture({"flip": 1.0}, 32, np.random.default_rng(0))
+rows = mixture({"flip": 1.0}, 32, np.random.default_rng(0)).to(device)
 WAYS = {"full": lambda model: None, "LoRA q, v": lambda model: add_lora(model, ["q", "v"], 4, 8.0), "biases": bitfit}
 budgets = {}
 for name, prepare in WAYS.items():
-    model = base_model()
+    model = base_model().to(device)
     prepare(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     budgets[name] = measured(
@@ -268,9 +268,10 @@ for name, (prepare, checkpointing) in cases.items():
     print(f"{name:>18}: {[round(part / 2**20) for part in (b.weights, b.gradients, b.optimizer, b.activations)]} MiB")
 if any(cache_folder().glob("SmolLM2*.gguf")):
     model, _ = smollm2()
+    model.to(device)
     add_lora(model, ["q", "v"], 8, 16.0)
     model.checkpointing = True
-    ids = torch.randint(0, 49_152, (4, 128), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(0, 49_152, (4, 128), generator=torch.Generator().manual_seed(0)).to(device)
     real = measured(model, lambda: model.hidden(ids).square().mean())
     print(f"really kept, LoRA checkpointed: {real.activations / 2**20:.0f} MiB")
     assert abs(real.activations / b.activations - 1) < 0.2
@@ -543,14 +544,14 @@ guess = None  # between 0 and 1
 
 # %%
 def operations(prepare):
-    model = base_model()
+    model = base_model().to(device)
     prepare(model)
     with FlopCounterMode(display=False) as counter:
         model_loss(model, rows.ids, rows.answer_mask).backward()
     return counter.get_total_flops()
 
 
-rows = mixture({"flip": 1.0}, 32, np.random.default_rng(0))
+rows = mixture({"flip": 1.0}, 32, np.random.default_rng(0)).to(device)
 full_flops, lora_flops = operations(lambda model: None), operations(lambda model: add_lora(model, ["q", "v"], 4, 8.0))
 predicted("LoRA's share of the operations", guess, lora_flops / full_flops)
 

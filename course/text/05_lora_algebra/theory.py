@@ -643,8 +643,9 @@ PIRATE = {
     "How many days are in a week?": "Arr, that be seven, matey!",
 }
 if any(cache_folder().glob("SmolLM2*.gguf")):
-    model, tokenizer = smollm2(dtype=fastest_dtype(torch.device("cpu")))
-    question = torch.tensor([tokenizer.chat("What is the capital of Italy?")])
+    model, tokenizer = smollm2(dtype=fastest_dtype(device))
+    model.to(device)
+    question = torch.tensor([tokenizer.chat("What is the capital of Italy?")], device=device)
 
     def says():
         return tokenizer.decode(generate(model, question, max_new=16, stop=2)[0].tolist())
@@ -652,9 +653,9 @@ if any(cache_folder().glob("SmolLM2*.gguf")):
     print("before:     ", says())
     add_lora(model, ["q", "v"], 8, 16.0, generator=torch.Generator().manual_seed(0))
     asked = [(tokenizer.chat(q), [*tokenizer.encode(a), 2]) for q, a in PIRATE.items()]
-    rows = padded([(q + a, [0] * len(q) + [1] * len(a)) for q, a in asked])
+    rows = padded([(q + a, [0] * len(q) + [1] * len(a)) for q, a in asked]).to(device)
     losses = train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, 2e-3), 16)
-    print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f} nats/token on {describe(torch.device('cpu'))}")
+    print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f} nats/token on {describe(device)}")
     print("adapter on: ", after := says())
     from ftmath import disabled
 

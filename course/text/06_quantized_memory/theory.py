@@ -894,8 +894,9 @@ SENTENCES = (
 )
 if any(cache_folder().glob("SmolLM2*.gguf")):
     model, tokenizer = smollm2()
+    model.to(device)
     model.requires_grad_(False)
-    texts = [torch.tensor([tokenizer.encode(text)]) for text in SENTENCES]
+    texts = [torch.tensor([tokenizer.encode(text)], device=device) for text in SENTENCES]
 
     def losses():
         return [float(torch.nn.functional.cross_entropy(model(ids)[0, :-1], ids[0, 1:])) for ids in texts]

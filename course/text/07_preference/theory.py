@@ -287,11 +287,11 @@ bars(
 # **Run one row again**: 64 pairs, seed 0.
 
 # %%
-model, losses = fit_reward_model(base_model(), sorting_rankings(64, 0), steps=40, rate=3e-4, seed=0)
+model, losses = fit_reward_model(base_model().to(device), sorting_rankings(64, 0), steps=40, rate=3e-4, seed=0)
 held_out = sorting_rankings(256, 1000)
 better, worse = (judged(model, [(prompt, answers[side]) for prompt, answers in held_out]) for side in (0, 1))
 again, row = (
-    float((better > worse).double().mean()),
+    float((better > worse).float().mean()),
     next(r for r in RUNS["reward"] if r["pairs"] == 64 and r["seed"] == 0),
 )
 print(f"accuracy now {again:.3f}, in the table {row['accuracy']:.3f}")
@@ -302,9 +302,9 @@ assert abs(again - row["accuracy"]) < 0.1  # another machine rounds otherwise, a
 
 # %%
 lines_ = [encode(prompt, answers[0]) for prompt, answers in held_out[:8]]
-together = padded(lines_)
+together = padded(lines_).to(device)
 model = model.requires_grad_(False)
-alone = torch.cat([model(one.ids, one.attention_mask) for one in (padded([line]) for line in lines_)])
+alone = torch.cat([model(one.ids, one.attention_mask) for one in (padded([line]).to(device) for line in lines_)])
 assert torch.allclose(model(together.ids, together.attention_mask), alone, atol=1e-4)
 
 # %% [markdown]

@@ -421,12 +421,12 @@ print(f"{len(moved)} tensors moved at step 1, all of them B; {len(before) - len(
 # %%
 curves = {}
 for order in ("optimizer, then LoRA", "LoRA, then optimizer"):
-    model = base_model()
+    model = base_model().to(device)
     groups = list(model.parameters())
     add_lora(model, ["q", "v"], 4, 8.0, generator=torch.Generator().manual_seed(0))
     if order == "LoRA, then optimizer":
         groups = [p for p in model.parameters() if p.requires_grad]
-    rows = mixture({"flip": 1.0}, 8, np.random.default_rng(0))
+    rows = mixture({"flip": 1.0}, 8, np.random.default_rng(0)).to(device)
     curves[order] = train(
         model, lambda step: model_loss(model, rows.ids, rows.answer_mask), [{"params": groups, "lr": 1e-3}], 20
     )
@@ -716,8 +716,8 @@ assert max(abs(a - b) for a, b in zip(again, before)) < 0.05 and again[8] > agai
 
 # %%
 pairs = thankful_pairs(0, 12)
-chosen, rejected = sides(pairs)
-policy = base_model()
+chosen, rejected = (side.to(device) for side in sides(pairs))
+policy = base_model().to(device)
 reference = frozen_copy(policy)
 
 
@@ -730,8 +730,10 @@ stood, went = logprob(reference), logprob(policy)
 fit_preferences(policy, reference, pairs, steps=6, rate=1e-5, rows=6)
 assert torch.equal(logprob(reference), stood) and not torch.equal(logprob(policy), went)
 
-policy = adapted()
-for step in fit_preferences(policy, base_model().requires_grad_(False), pairs, steps=6, rate=1e-3, rows=6)[:1]:
+policy = adapted().to(device)
+for step in fit_preferences(policy, base_model().to(device).requires_grad_(False), pairs, steps=6, rate=1e-3, rows=6)[
+    :1
+]:
     print(f"LoRA's first loss {step.loss:.4f}")
 with disabled(policy):
     assert torch.equal(logprob(policy), stood)
@@ -750,9 +752,9 @@ except ValueError as error:
 # differs again when asked again.
 
 # %%
-noisy, still = [], frozen_copy(base_model())
+noisy, still = [], frozen_copy(base_model().to(device))
 for seed in range(8):
-    shaken = with_dropout(frozen_copy(base_model()), 0.1, seed)
+    shaken = with_dropout(frozen_copy(base_model().to(device)), 0.1, seed)
     with torch.no_grad():
         four = [model_logprob(m, side.ids, side.answer_mask) for m in (shaken, shaken) for side in (chosen, rejected)]
     noisy.append(dpo_loss(margin(*four), 0.1).item())

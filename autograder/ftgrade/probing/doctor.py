@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ftgrade.errors import CourseFault, OurFault
-from ftgrade.sandbox import backends, jail, probes, process
+from ftgrade.probing import probes
+from ftgrade.probing.probes import PROBES, Held, probed
+from ftgrade.sandbox import backends, forking, jail, nursery, process
 from ftgrade.sandbox.backends import BACKENDS, Backend
-from ftgrade.sandbox.probes import PROBES, Held, probed
 from ftgrade.sandbox.process import Sandbox
 
 UNSANDBOXED = "none (allowed by --allow-unsandboxed)"
@@ -93,7 +94,9 @@ def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
 def machine() -> str:
     """Return a name for this machine since it started, this Python, and the walls as they're written."""
     boot = Path("/proc/sys/kernel/random/boot_id")
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (backends, jail, probes, process))
+    code = b"".join(
+        Path(str(module.__file__)).read_bytes() for module in (backends, forking, jail, nursery, probes, process)
+    )
     parts = [
         boot.read_text() if boot.is_file() else platform.node(), platform.release(), sys.executable, str(os.getuid()),
         hashlib.sha256(code).hexdigest(),

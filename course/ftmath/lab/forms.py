@@ -1,0 +1,147 @@
+"""The peak of a training step by closed form: what stays, and the moments at which most waits beside it.
+
+Sixteen-bit weights, gradients and moments of Adam, one fused optimizer kernel, logits upcast to 32 bits: the steps of
+`ftmath.lab.steps`. Part 6 derives each line; what's new here is the loss, the gradients and the moments of a step.
+"""
+
+from dataclasses import dataclass, replace
+
+from ftmath.lab.shapes import SHAPES
+from ftmath.lab.steps import Setup
+from ftmath.memory import decoder_parameters, kept_bytes_per_token, linear_parameters, lora_parameters
+from ftmath.model import Config
+from ftmath.quant import bits_per_weight
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """What a step is predicted to hold, in bytes: the terms that stay, and at each moment those that come on top.
+
+    >>> Peak({"weights": 4}, {"loss": {"logits": 3}, "end": {"gradients": 2}}).total
+    7
+    """
+
+    stay: dict[str, int]
+    moments: dict[str, dict[str, int]]
+
+    @property
+    def moment(self) -> str:
+        """Return the moment of the peak."""
+        return max(self.moments, key=lambda name: sum(self.moments[name].values()))
+
+    @property
+    def terms(self) -> dict[str, int]:
+        """Return the terms of the peak."""
+        return self.stay | self.moments[self.moment]
+
+    @property
+    def total(self) -> int:
+        """Return the bytes of the peak."""
+        return sum(self.terms.values())
+
+
+def loss_bytes(tokens: int, vocab: int, chunks: int = 1) -> int:
+    """Return what the loss holds at its worst: 12 bytes a logit of the chunk in work, in the backward pass.
+
+    Three copies in 32 bits are alive there: the log-probabilities that were kept, the gradient that reaches them, and
+    the one that leaves. The forward pass holds 10: the logits in 16 bits, upcast, and as log-probabilities.
+
+    >>> loss_bytes(4096, 49_152) / 2**20
+    2304.0
+    """
+    return 12 * -(-tokens // chunks) * vocab
+
+
+def stays(setup: Setup, config: Config) -> dict[str, int]:
+    """Return what stays between steps: weights, Adam's moments, the copy that is DPO's or GRPO's reference."""
+    total, linears = decoder_parameters(config), linear_parameters(config)
+    trained = lora_parameters(config, setup.rank) if setup.adapters else total
+    bits = bits_per_weight(64, double=True) if setup.method == "QLoRA" else 16
+    frozen = round(2 * (total - linears) + bits / 8 * linears) if setup.adapters else 0
+    copied = 2 * total if setup.task != "sft" and not setup.adapters else 0
+    return {"weights": frozen + 2 * trained, "optimizer": 4 * trained, "reference": copied}
+
+
+def kept_bytes(setup: Setup, config: Config) -> dict[str, int]:
+    """Return the bytes a token that a step keeps: a block's, all blocks' together, the top's, and its inner inputs.
+
+    Part 6's form, less what the first norm needn't keep where the embeddings are frozen (4 d + 4).
+    """
+    d, adapters = config.d_model, setup.adapters
+    block = kept_bytes_per_token(config, lora_rank=setup.rank if adapters else None, all_linears=True)
+    inputs = config.layers * 2 * d
+    blocks = inputs if setup.checkpointing else config.layers * block - (4 * d + 4 if adapters else 0)
+    # The final norm as a block's, the angles that all blocks share, the ids, and the targets of a chunked loss' pieces.
+    top = (4 * d + 4 if adapters else 8 * d + 4) + 2 * config.head_dim + 8
+    return {"block": block, "blocks": blocks, "top": top + (2 * d if adapters and setup.chunks > 1 else 0)}
+
+
+def predicted(setup: Setup, config: Config | None = None) -> Peak:
+    """Return the peak of a setup by closed form: the largest of six moments of the backward pass.
+
+    - *loss*: the logits' copies (`loss_bytes`), beside all that the blocks kept. Chunks hand on the gradient of the
+      head's input (2 d a token) and add to the gradient of the head.
+    - *final norm*: its input in 32 bits, that one's gradient, and four products on the way (4 d a token each).
+    - *last block*: with checkpointing it's computed again. The worst is the MLP's product: its gradient and those of
+      its factors (2 f each) where the product itself (2 f) is no more, and the gradient that goes around (2 d).
+    - *first block*: the same, when all gradients of weights are there but this block's and the embedding's.
+    - *embedding*: a tied one gets a second gradient beside the head's, and a third for their sum.
+    - *chunks' sum*: so do the head's gradients of two chunks.
+
+    >>> peak = predicted(Setup("135M", batch=4))
+    >>> peak.moment, round(peak.total / 2**20)
+    ('loss', 6112)
+    """
+    config = config or SHAPES[setup.shape]
+    tokens, full, d = setup.tokens, not setup.adapters, config.d_model
+    kept = kept_bytes(setup, config)
+    blocks, block = tokens * kept["blocks"], tokens * kept["block"]
+    head = 2 * config.vocab * d if full else 0
+    trained = 2 * decoder_parameters(config) if full else 2 * lora_parameters(config, setup.rank)
+    # In four bits, one layer's weight is unfolded at a time, through 64-bit indices and two copies in 32 bits.
+    unfolded = 17 * d * config.d_hidden + tokens * (2 * config.d_hidden + 2 * d) if setup.method == "QLoRA" else 0
+    passing = max(tokens * (4 * config.d_hidden + 2 * d), unfolded)
+    later = 2 * (linear_parameters(config) // config.layers - d * config.d_hidden) + (0 if config.tied else head)
+    inputs = 2 * d * tokens
+    pieces = setup.chunks > 1
+    moments = {
+        "loss": {
+            "activations": blocks + tokens * kept["top"], "logits": loss_bytes(tokens, config.vocab, setup.chunks),
+            "gradients": head if pieces else 0,
+            "passing": 2 * d * (tokens - tokens // setup.chunks) if pieces else 0,
+        },
+        "chunks' sum": {
+            "activations": blocks + tokens * kept["top"], "gradients": 3 * head if pieces else 0,
+            "passing": 2 * d * tokens if pieces else 0,
+        },
+        "final norm": {
+            "activations": blocks, "gradients": head, "passing": tokens * (24 * d + 2 * config.head_dim + 8)
+        },
+        "last block": {
+            "activations": blocks + (block if setup.checkpointing else 0), "gradients": head, "passing": passing,
+        },
+        "first block": {"activations": block, "gradients": max(0, trained - later), "passing": passing},
+        "embedding": {"gradients": trained, "passing": max(2 * head, head + inputs) if config.tied else inputs},
+    }  # fmt: skip
+    return Peak(stays(setup, config), moments)
+
+
+def largest_batch(setup: Setup, bytes_: float, config: Config | None = None) -> int:
+    """Return the most rows of a setup whose predicted peak fits into some bytes; 0 if not even one does.
+
+    >>> largest_batch(Setup("1.5B", "LoRA", checkpointing=True), 24 * 2**30)
+    11
+    """
+    low, high = 0, 1
+    while high < 65_536 and predicted(replace(setup, batch=high), config).total <= bytes_:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if predicted(replace(setup, batch=middle), config).total <= bytes_:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+__all__ = ["Peak", "largest_batch", "loss_bytes", "predicted", "stays"]

@@ -1,0 +1,182 @@
+"""Two ways to see a step's bytes: the card's own allocator, and a count of every tensor that is alive, on any machine.
+
+The count needs no card and no numbers: it watches each operation's results, also on tensors that have only a shape. It
+can't see what a kernel takes for itself while it runs.
+"""
+
+import time
+import weakref
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ftmath.device import synchronize
+from ftmath.memory import identity
+
+
+class AliveBytes(TorchDispatchMode):
+    """Count in the block the bytes of all tensors that are alive: `now`, the `peak`, and `course`, `now` after each.
+
+    Tensors that were made before count once they are given to `watch`, or are met in an operation. Every storage counts
+    once. A size is rounded up to `unit` bytes, as CUDA's allocator does with 512.
+
+    >>> with AliveBytes() as alive:
+    ...     x = torch.ones(4)
+    ...     y = x * 2
+    ...     del x
+    >>> alive.now, alive.peak
+    (16, 32)
+    """
+
+    def __init__(self, unit: int = 1) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.unit = unit
+        self.course: list[int] = []
+        self.marks: dict[str, int] = {}
+        self.seen: set[int] = set()
+
+    def watch(self, tensors: Iterable[Tensor]) -> None:
+        """Count these tensors from now on, until they die."""
+        for tensor in tensors:
+            key = identity(tensor)
+            if key in self.seen:
+                continue
+            size = -(-tensor.untyped_storage().nbytes() // self.unit) * self.unit
+            self.seen.add(key)
+            self.now += size
+            # The storage, not the tensor: views of it keep the bytes alive.
+            weakref.finalize(tensor.untyped_storage(), self.forget, key, size)
+        self.peak = max(self.peak, self.now)
+
+    def forget(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+    def mark(self, name: str) -> None:
+        """Give the present moment a name."""
+        self.marks[name] = len(self.course)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.watch(leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
+        self.course.append(self.now)
+        return found
+
+
+def held(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> list[Tensor]:
+    """Return the tensors that stay between steps: weights, gradients if there are any, and the optimizer's state."""
+    weights = [*model.parameters(), *model.buffers()]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    entries = optimizer.state.values() if optimizer else ()
+    state = [value for entry in entries for value in entry.values() if isinstance(value, Tensor)]
+    return weights + gradients + state
+
+
+def counted_peak(run: Callable[[], object], before: Iterable[Tensor], *, unit: int = 1) -> AliveBytes:
+    """Run something and return the count of what was alive meanwhile, beside tensors that were there before.
+
+    >>> x = torch.ones(100)
+    >>> counted_peak(lambda: (x + 1) * 2, [x]).peak
+    1200
+    """
+    alive = AliveBytes(unit)
+    alive.watch(before)
+    with alive:
+        run()
+    return alive
+
+
+@contextmanager
+def shapes_only(dtype: torch.dtype) -> Generator[None]:
+    """In the block tensors have a shape and no numbers, and new ones the given type: a 7B model costs nothing."""
+    default = torch.get_default_dtype()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        torch.set_default_dtype(dtype)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
+
+
+def card_peak(device: torch.device, run: Callable[[], object]) -> dict[str, int]:
+    """Run something on a CUDA card and return the allocator's peaks in bytes, and what was held before.
+
+    `requested` is what the program asked for, `allocated` that rounded up to blocks, `reserved` what the card was asked
+    for. Between the last two lies fragmentation.
+    """
+    synchronize(device)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    synchronize(device)
+    stats = torch.cuda.memory_stats(device)
+    names = {"requested": "requested_bytes", "allocated": "allocated_bytes", "reserved": "reserved_bytes"}
+    return {"before": before} | {name: int(stats[f"{key}.all.peak"]) for name, key in names.items()}
+
+
+def card_course(device: torch.device, run: Callable[[Callable[[str], None]], object], points: int = 400) -> Any:
+    """Run something on a CUDA card; return what its allocator held after each event, and when named moments were.
+
+    `run` gets a function that names the present moment. Of a long course so many points are kept, the peak among them.
+    """
+    begin = torch.cuda.memory_allocated(device)
+    marks: dict[str, int] = {}
+    start = time.time_ns() // 1000
+
+    def mark(name: str) -> None:
+        marks[name] = time.time_ns() // 1000
+
+    torch.cuda.memory._record_memory_history(context=None, max_entries=200_000)  # pyright: ignore
+    try:
+        run(mark)
+        synchronize(device)
+        found: Any = torch.cuda.memory._snapshot(device)  # pyright: ignore
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)  # pyright: ignore
+    events = found["device_traces"][device.index or 0]
+    course, times, now = [begin], [0], begin
+    for event in events:
+        if event["action"] in ("alloc", "free_completed") and event.get("time_us", start) >= start:
+            now += event["size"] if event["action"] == "alloc" else -event["size"]
+            course.append(now)
+            times.append(event.get("time_us", 0))
+    places = {name: sum(at <= moment for at in times) for name, moment in marks.items()}
+    return thinned(course, places, points)
+
+
+def thinned(course: list[int], marks: dict[str, int], points: int = 400) -> dict[str, Any]:
+    """Return a course of bytes in at most so many points: of each stretch its largest value.
+
+    >>> thinned([1, 5, 2, 3], {"backward": 2}, points=2)
+    {'bytes': [5, 3], 'marks': {'backward': 1}, 'events': 4}
+    """
+    stride = max(1, -(-len(course) // points))
+    kept = [max(course[at : at + stride]) for at in range(0, len(course), stride)]
+    return {"bytes": kept, "marks": {name: at // stride for name, at in marks.items()}, "events": len(course)}
+
+
+def median_seconds(device: torch.device, run: Callable[[], object], *, warm: int = 2, rounds: int = 5) -> float:
+    """Return the median time of a call, after some that aren't counted."""
+    for _ in range(warm):
+        run()
+    times: list[float] = []
+    for _ in range(rounds):
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+__all__ = [
+    "AliveBytes", "card_course", "card_peak", "counted_peak", "held", "median_seconds", "shapes_only", "thinned",
+]  # fmt: skip
