@@ -19,7 +19,7 @@ from pathlib import Path
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import GradingError
-from ftgrade.intake.notebook import read_file
+from ftgrade.intake.notebook import Cell, read, read_file
 from ftgrade.judging.problem import load_problem
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport
@@ -61,28 +61,26 @@ def answers_of(catalog: Catalog, stem: str) -> list[str]:
     return found
 
 
-def notebooks(catalog: Catalog, stem: str, students: list[str], folder: Path) -> dict[str, Path]:
-    """Write a notebook for each student: the built one with answers in the hand of their own."""
+def notebooks(catalog: Catalog, stem: str, students: list[str]) -> dict[str, tuple[Cell, ...]]:
+    """Return the cells of a notebook for each student: the built one with answers in the hand of their own."""
     rng = random.Random(stem)
     sources = answers_of(catalog, stem)
     document = json.loads(build.filled_notebook(catalog, stem, sources[0]))
     names = {node.name for node in ast.parse(sources[0]).body if isinstance(node, ast.FunctionDef)}
     rest = [cell for cell in document["cells"] if cell["metadata"].get("nbgrader", {}).get("grade_id") not in names]
-    made: dict[str, Path] = {}
+    made: dict[str, tuple[Cell, ...]] = {}
     for student in students:
         text = ast.unparse(Hand(rng).visit(ast.parse(rng.choice(sources))))
         cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": text}
-        made[student] = folder / student / f"{stem}.ipynb"
-        made[student].parent.mkdir(exist_ok=True)
-        made[student].write_text(json.dumps({**document, "cells": [*rest, cell]}), "utf-8")
+        made[student] = read(json.dumps({**document, "cells": [*rest, cell]}).encode()).cells
     return made
 
 
-def reports(catalog: Catalog, stem: str, students: list[str]) -> Iterator[Report]:
-    """Yield a made-up report for each student."""
+def reports(catalog: Catalog, stem: str, notebooks: dict[str, tuple[Cell, ...]]) -> Iterator[Report]:
+    """Yield a made-up report on each student's notebook."""
     rng = random.Random(stem)
     checks = load_problem(catalog, stem).checks
-    for student in students:
+    for student, cells in notebooks.items():
         rows: list[CheckReport] = []
         for check in checks:
             status = rng.choice(STATUSES)
@@ -93,7 +91,7 @@ def reports(catalog: Catalog, stem: str, students: list[str]) -> Iterator[Report
                     check.name, check.title, check.of, check.points, score, status, 0, 3, mistake=said, says=said
                 )
             )
-        yield Report(stem, student, "graded", "", "", 1, tuple(rows))
+        yield Report(stem, student, "graded", "", "", 1, tuple(rows), cells=cells)
 
 
 def main() -> None:
@@ -104,10 +102,10 @@ def main() -> None:
     comparing, busy, writing, pairs, summaries = 0.0, 0.0, 0.0, 0, []
     with tempfile.TemporaryDirectory() as name:
         for stem in catalog.stems():
-            paths = notebooks(catalog, stem, students, Path(name))
-            found = list(reports(catalog, stem, students))
+            found = list(reports(catalog, stem, notebooks(catalog, stem, students)))
+            given = read_file(catalog.leaves(stem).notebook).cells
             start, worked = time.perf_counter(), time.process_time()
-            echoes = classreport.compared(found, paths, catalog.leaves(stem).notebook)
+            echoes = classreport.compared(found, given)
             comparing, busy = comparing + time.perf_counter() - start, busy + time.process_time() - worked
             pairs += len(echoes)
             start = time.perf_counter()

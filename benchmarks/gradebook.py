@@ -25,9 +25,11 @@ from typing import Any
 
 import postgres
 from ftgrade.catalog import home
-from ftgrade.gradebook.book import CONFIG_FILE, CONFIG_TEXT, Book
+from ftgrade.course import CONFIG_FILE, Course
+from ftgrade.gradebook.book import CONFIG_TEXT, Book
 from ftgrade.gradebook.exporters import Csv
-from ftgrade.grading.grader import Course
+from ftgrade.grading.grader import Grader
+from ftgrade.pages.feedback import page_maker
 from nbgrader import api
 from sqlalchemy import Engine, create_engine, insert, text
 from tqdm import tqdm
@@ -65,9 +67,10 @@ def queries(stem: str, student: str) -> dict[str, Callable[[Any], object]]:
 
 def standing(nb: Any, stem: str, student: str) -> float:
     """Return the seconds in which a ledger opens, or, given a student, in which it then looks one up for booking."""
+    grader, pages = Grader(home(), Course(Path(nb.coursedir.root))), page_maker()
     start = time.perf_counter()
     with (
-        Book(Course(Path(nb.coursedir.root))).ledgers([stem]) as ledgers,
+        Book(grader.course).ledgers(grader, [stem], pages) as ledgers,
         ledgers.by_stem[stem].engine.connect() as one,
     ):
         opened = time.perf_counter()
@@ -111,7 +114,8 @@ def load(book: Book, students: list[str], bar: "tqdm[Any]") -> None:
     directory: Any = book.api.coursedir
     with api.Gradebook(directory.db_url, directory.course_id) as gradebook:
         write(gradebook.engine, api.Student, ({"id": student} for student in students))
-        for assignment in gradebook.assignments:
+        assignments: list[Any] = gradebook.assignments
+        for assignment in assignments:
             (notebook,) = assignment.notebooks
             checks = [(cell.id, cell.max_score) for cell in notebook.grade_cells]
             answers = [cell.id for cell in notebook.solution_cells]

@@ -1,6 +1,7 @@
-"""What many tests share: the catalog of this checkout, one sandbox a process, and notebooks made of answers."""
+"""What many tests share: the catalog of this checkout, a grader with one judge, and notebooks made of answers."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
-from ftgrade.grading.grader import Course, Grader
+from ftgrade.course import Course
+from ftgrade.grading.grader import Grader
+from ftgrade.judging.report import Limits
 
 torch.set_num_threads(1)
 # Start-up files of the person who runs the tests must not change what the commands under test do.
@@ -26,7 +29,7 @@ def catalog() -> Catalog:
 
 @pytest.fixture(scope="session")
 def shared_grader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grader]:
-    """A grader whose sandbox is started once; tests that use it give it a course of their own."""
+    """A grader whose judge is started once, by the first test that has something to judge."""
     grader = Grader(CATALOG, Course(tmp_path_factory.mktemp("course")))
     yield grader
     grader.close()
@@ -34,8 +37,29 @@ def shared_grader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grader]:
 
 @pytest.fixture
 def grader(shared_grader: Grader, tmp_path: Path) -> Grader:
+    """The shared grader, which has a course of this test's own and knows nothing of another's."""
     shared_grader.course = Course(tmp_path)
+    shared_grader.limits = Limits()
+    shared_grader.lasts, shared_grader.statements = {}, {}
     return shared_grader
+
+
+@pytest.fixture(scope="session")
+def one_problem(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Catalog]:
+    """Return a function that makes a checkout with one problem alone, to whose judging a text is added."""
+
+    def one_problem(stem: str, more: str) -> Catalog:
+        root = tmp_path_factory.mktemp("checkout")
+        leaves = CATALOG.leaves(stem)
+        for path in (leaves.source, leaves.solution, leaves.problem, leaves.notebook):
+            goal = root / path.relative_to(CATALOG.root)
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, goal)
+        with (root / leaves.problem.relative_to(CATALOG.root)).open("a", encoding="utf-8") as file:
+            file.write(more)
+        return Catalog(root)
+
+    return one_problem
 
 
 @pytest.fixture

@@ -252,6 +252,6 @@ def test_a_report_holds_no_value_of_a_hidden_case(stem: str, grader: Grader, han
     hand_in("eve", stem, answers=answers)
     report = grader.report("eve", stem)
     assert report.score == 0
-    stored = grader.course.report_path("eve", stem).read_text()
-    assert "CANARY" not in stored
+    stored = json.loads(grader.course.report_path("eve", stem).read_text())
+    assert "CANARY" not in json.dumps(stored | {"cells": []}), "what was handed in alone may say so"
     assert not re.search(r"tensor\(|array\(", str(report.checks))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from ftgrade.authoring.build import filled_notebook
 from ftgrade.catalog import home
-from ftgrade.grading.grader import open_seed
 from ftgrade.judging.judge import Judging
 from ftgrade.judging.problem import load_problem
+from ftgrade.judging.seeds import open_seed
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.ledger import Ledger
 from ftgrade.gradebook.steps import grader_of
-from ftgrade.grading.grader import Grader, grade_class
-from ftgrade.intake.notebook import Finding
-from ftgrade.probing.doctor import kept_here, strongest
-from ftgrade.sandbox.process import Sandbox
+from ftgrade.grading.grader import Grader, key_of
+from ftgrade.grading.run import grade_class
+from ftgrade.judging.judges import Judges
+from ftgrade.pages.feedback import page_maker
+from ftgrade.sandbox.backends import BACKENDS
 from nbgrader.api import Gradebook
 
 STEM = "p03_lora_parameters"
@@ -43,17 +45,10 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Generator[Sandbox]:
-    made = Sandbox(strongest(kept_here()))
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def root(released: Path, tmp_path: Path, sandbox: Sandbox) -> Path:
+def root(released: Path, tmp_path: Path, shared_grader: Grader) -> Path:
     root = shutil.copytree(released, tmp_path / "course")
-    grader_of(root.absolute()).made = sandbox
+    grader_of(root.absolute()).judges = shared_grader.judges
     return root
 
 
@@ -62,10 +57,10 @@ def graded(root: Path) -> list[str]:
     judged: list[str] = []
     grader = grader_of(root.absolute())
     grader.lasts.clear()  # as in a process of its own
-    with pytest.MonkeyPatch.context() as patch, Book(Course(root)).ledgers([STEM]) as ledgers:
-        original = Grader.graded
-        patch.setattr(Grader, "graded", lambda *given: judged.append(given[1].blank.student) or original(*given))
-        for report in grade_class(grader, [STEM], workers=1):
+    with pytest.MonkeyPatch.context() as patch, Book(Course(root)).ledgers(grader, [STEM], page_maker()) as ledgers:
+        original = Grader.keep
+        patch.setattr(Grader, "keep", lambda *given: judged.append(given[1].blank.student) or original(*given))
+        for report in grade_class(grader, [STEM]):
             ledgers.book(report)
         assert ledgers.settle() == []
     return sorted(judged)
@@ -179,11 +174,16 @@ def test_a_false_hint_of_a_submission_is_found_out(root: Path):
 
 def test_a_report_made_without_a_sandbox_is_no_report_with_one(root: Path):
     graded(root)
-    grader = grader_of(root.absolute())
-    blank, handed_in = grader.blank(grader.judging(STEM), "ada", Course(root).secret()), grader.last(STEM)["ada"]
-    assert grader.kept(blank, grader.parts(handed_in.submission, blank, ())) is not None
-    stamp = (Finding("unsandboxed", "Graded without a sandbox."),)
-    assert grader.kept(blank, grader.parts(handed_in.submission, blank, stamp)) is None
+    with_one = grader_of(root.absolute())
+    without = Grader(home(), Course(root), Judges(home(), lambda: BACKENDS["none"]))
+    blank, handed_in = with_one.blank("ada", STEM, Course(root).secret()), with_one.last(STEM)["ada"].submission
+    made_in_one = with_one.kept(blank, handed_in)
+    assert made_in_one is not None
+    assert without.kept(blank, handed_in) == made_in_one, "it holds where there is no sandbox too"
+    made_without = replace(made_in_one, key=key_of(with_one.parts(handed_in, blank, "none")))
+    with_one.reports.put(made_without)
+    assert with_one.kept(blank, handed_in) is None
+    assert without.kept(blank, handed_in) == made_without
 
 
 def test_late_work_costs_what_nbgraders_plugin_says(root: Path):
@@ -196,8 +196,8 @@ def test_late_work_costs_what_nbgraders_plugin_says(root: Path):
     book = Book(Course(root))
     book.config.LateSubmissionPlugin.penalty_method = "zero"
     grader = grader_of(root.absolute())
-    with book.ledgers([STEM]) as ledgers:
-        for report in grade_class(grader, [STEM], workers=1):
+    with book.ledgers(grader, [STEM], page_maker()) as ledgers:
+        for report in grade_class(grader, [STEM]):
             ledgers.book(report)
         assert ledgers.settle() == []
     with gradebook(root) as opened:

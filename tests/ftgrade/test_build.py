@@ -11,6 +11,7 @@ from ftgrade.catalog import Catalog, home
 from ftgrade.commands import cli
 from ftgrade.errors import AuthorFault, CourseFault
 from ftgrade.judging.judge import Judging, local, with_mistake
+from ftgrade.judging.problem import load_problem
 
 STEM = "p03_lora_parameters"
 
@@ -123,10 +124,10 @@ def test_a_problem_is_found_by_its_short_names_and_an_unknown_one_is_said():
 def test_a_leaf_that_does_not_import_is_its_authors_fault(checkout: Catalog):
     checkout.leaves(STEM).problem.write_text("1 / 0")
     with pytest.raises(AuthorFault, match="ZeroDivisionError"):
-        checkout.problem(STEM)
+        load_problem(checkout, STEM)
     checkout.leaves(STEM).problem.write_text("problem = 3")
     with pytest.raises(AuthorFault, match="must define"):
-        checkout.problem(STEM)
+        load_problem(checkout, STEM)
 
 
 def test_filling_and_checking_from_the_command_line(tmp_path: Path, capsys):

@@ -1,5 +1,6 @@
 """The hop: values cross as themselves or as the name of their type, and no reply is believed without being read."""
 
+import itertools
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import pytest
 import torch
 from ftgrade.errors import AuthorFault
 from ftgrade.sandbox import channel, worker
-from ftgrade.sandbox.channel import Call, Deadline, Lost, Raised, Value
+from ftgrade.sandbox.channel import Allowance, Call, Crowded, Deadline, Lost, Raised, Value
 from ftgrade.sandbox.worker import FrameError, Other, Stream, decode, encode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -535,9 +536,14 @@ def answering(theirs: socket.socket, *frames: object, before: bytes = b"") -> th
     return thread
 
 
+def wall(seconds: float) -> Allowance:
+    """Return an allowance of this long on the wall for each reply."""
+    return Allowance(seconds, seconds)
+
+
 def asked(ours: socket.socket, seconds: float = 5.0, item: str = "0") -> Any:
     """Ask one item and return its reply."""
-    (reply,) = channel.ask(ours, "call", [item], lambda: seconds)
+    (reply,) = channel.ask(ours, "call", [item], wall(seconds))
     return json.loads(reply)
 
 
@@ -585,7 +591,7 @@ def test_every_item_has_a_reply_of_its_own_and_a_time_of_its_own(pair: Pair):
 
     thread = threading.Thread(target=answer)
     thread.start()
-    assert list(channel.ask(ours, "call", ["1", '"two"', "[3]"], lambda: 1.0)) == [b"1", b'"two"', b"[3]"]
+    assert list(channel.ask(ours, "call", ["1", '"two"', "[3]"], wall(1.0))) == [b"1", b'"two"', b"[3]"]
     thread.join()
 
 
@@ -600,7 +606,7 @@ def test_replies_come_in_order_and_each_once(pair: Pair, said: list[int]):
     thread = threading.Thread(target=answer)
     thread.start()
     with pytest.raises(FrameError, match="another question"):
-        list(channel.ask(ours, "call", ["1", "2"], lambda: 5.0))
+        list(channel.ask(ours, "call", ["1", "2"], wall(5.0)))
     thread.join()
 
 
@@ -614,14 +620,14 @@ def test_bytes_after_the_last_reply_are_refused_with_it(pair: Pair):
     thread = threading.Thread(target=answer)
     thread.start()
     with pytest.raises(FrameError, match="nobody asked"):
-        list(channel.ask(ours, "call", ["1"], lambda: 5.0))
+        list(channel.ask(ours, "call", ["1"], wall(5.0)))
     thread.join()
 
 
 def test_inputs_that_are_too_large_to_send_are_their_authors_fault(pair: Pair, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worker, "MAX_FRAME_BYTES", 100)
     with pytest.raises(AuthorFault, match="draw smaller ones"):
-        list(channel.ask(pair[0], "call", ["1" * 100], lambda: 5.0))
+        list(channel.ask(pair[0], "call", ["1" * 100], wall(5.0)))
 
 
 def test_who_greets_is_told_by_the_kernel(pair: Pair):
@@ -634,6 +640,46 @@ def test_who_greets_is_told_by_the_kernel(pair: Pair):
 def test_silence_ends_at_the_deadline(pair: Pair):
     with pytest.raises(TimeoutError):
         asked(pair[0], 0.02)
+
+
+def test_silence_of_an_end_that_gets_no_processor_is_a_crowd_and_no_timeout(pair: Pair):
+    """Who was kept from computing by its neighbours is tried again; the wall says nothing about it."""
+    with pytest.raises(Crowded):
+        list(channel.ask(pair[0], "call", ["0"], Allowance(5.0, 0.02, processor=lambda: 0.0)))
+
+
+@pytest.mark.parametrize("end", [0.5, math.inf], ids=["of all replies together", "of each reply"])
+def test_processor_time_that_is_used_up_ends_the_wait_long_before_the_wall(pair: Pair, end: float):
+    used = itertools.count()  # a second more with each look
+    with pytest.raises(TimeoutError):
+        list(channel.ask(pair[0], "call", ["0"], Allowance(2.0, 1e6, lambda: float(next(used)), end)))
+    assert next(used) <= 5
+
+
+def test_the_last_moment_of_all_replies_on_the_wall_comes_before_that_of_each(pair: Pair):
+    with pytest.raises(Crowded):
+        list(channel.ask(pair[0], "call", ["0"], Allowance(5.0, 1e6, lambda: 0.0, wall_end=time.monotonic() + 0.02)))
+
+
+def test_every_reply_may_take_its_own_processor_time(pair: Pair):
+    ours, theirs = pair
+    spent = 0.0
+
+    def answer() -> None:
+        nonlocal spent
+        request = worker.read_frame(theirs.recv)
+        for place, item in enumerate(request["each"]):
+            spent += 0.8
+            theirs.sendall(worker.frame([request["number"], place, item]))
+            assert theirs.recv(1)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    replies = channel.ask(ours, "call", ["1", "2", "3"], Allowance(1.0, 1e6, lambda: spent))
+    for number in (b"1", b"2", b"3"):
+        assert next(replies) == number
+        ours.sendall(b"+")
+    thread.join()
 
 
 def test_a_slow_drip_ends_at_the_deadline_although_no_silence_is_long(pair: Pair):
@@ -663,8 +709,8 @@ def test_a_deadline_that_has_passed_reads_nothing_more(pair: Pair):
     ours, theirs = pair
     theirs.sendall(b"waiting")
     with pytest.raises(TimeoutError):
-        Deadline(ours, 0.0).receive(1)
-    assert Deadline(ours, 5.0).receive(7) == b"waiting"
+        Deadline(ours, wall(0.0)).receive(1)
+    assert Deadline(ours, wall(5.0)).receive(7) == b"waiting"
 
 
 def test_another_end_that_reads_nothing_does_not_hold_us(pair: Pair):

@@ -16,7 +16,8 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.gradebook import late
 from ftgrade.gradebook.steps import make_alembic_findable
-from ftgrade.intake.notebook import Finding
+from ftgrade.intake.gate import MAX_WORDS
+from ftgrade.intake.notebook import Finding, read_file
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport, similarity
 from ftgrade.pages.classreport import Arrivals, Row, Span, discrimination, rows, summarise
@@ -310,7 +311,8 @@ def test_hostile_names_are_text_on_the_page_and_no_formula_in_the_csv(tmp_path: 
     demand_static((tmp_path / "class_report.html").read_text("utf-8"))
     with (tmp_path / "class_report.csv").open(encoding="utf-8", newline="") as file:
         found = [row["student"] for row in csv.DictReader(file)]
-    assert found[::2] == [HOSTILE, "'=HYPERLINK(1)", "\u202egnp", "{{ 7 * 7 }}", "x" * 5_000, "caf?", "a,b\n\"c'"]
+    long = "x" * (MAX_WORDS - 1) + "…"
+    assert found[::2] == [HOSTILE, "'=HYPERLINK(1)", "\ufffdgnp", "{{ 7 * 7 }}", long, "caf\ufffd", "a,b␊\"c'"]
 
 
 def test_the_csv_holds_a_row_for_each_student_and_check():
@@ -455,7 +457,7 @@ def test_a_notebook_is_parsed_within_bounds(hand_in: Callable[..., Path]):
         for text in ("def first(): pass", long, *[filler] * 6, "def last(): " + "pass;" * 1_500)
     ]
     path = hand_in("ada", STEM, data=json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
-    assert set(similarity.written(path)) == {"first", "filler"}
+    assert set(similarity.defined(read_file(path).cells)) == {"first", "filler"}
 
 
 def test_very_long_answers_are_told_only_if_they_are_the_same():
@@ -514,7 +516,7 @@ def test_looking_only_at_fitting_lengths_misses_no_pair(forms: list[list[str]]):
 
 
 def test_answers_are_read_from_notebooks_and_what_was_handed_out_takes_no_part(
-    catalog: Catalog, hand_in: Callable[..., Path], tmp_path: Path
+    catalog: Catalog, hand_in: Callable[..., Path]
 ):
     right = catalog.leaves(STEM).solution.read_text("utf-8")
     stub = catalog.leaves(STEM).notebook
@@ -524,8 +526,8 @@ def test_answers_are_read_from_notebooks_and_what_was_handed_out_takes_no_part(
         document = json.loads(stub.read_text("utf-8"))
         document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": functions})
         notebooks[f"s{number}"] = hand_in(f"s{number}", STEM, data=json.dumps(document))
-    notebooks |= {"broken": hand_in("broken", STEM, data="{"), "nothing": tmp_path / "missing.ipynb"}
-    found = similar(notebooks, ["low_rank_dof", "lora_model_params"], stub)
+    judged = {name: read_file(path).cells for name, path in notebooks.items()} | {"broken": (), "nothing": ()}
+    found = similar(judged, ["low_rank_dof", "lora_model_params"], read_file(stub).cells)
     assert [(one.function, one.students, one.of) for one in found] == [("low_rank_dof", ("ada", "bob"), 12)]
 
 
@@ -536,7 +538,7 @@ def test_nothing_of_a_notebook_is_run(hand_in: Callable[..., Path], tmp_path: Pa
     document = json.loads(path.read_text("utf-8"))
     document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": source})
     path.write_text(json.dumps(document))
-    assert "low_rank_dof" in similarity.written(path)
+    assert "low_rank_dof" in similarity.defined(read_file(path).cells)
     assert not mark.exists()
 
 

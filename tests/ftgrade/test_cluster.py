@@ -1,7 +1,6 @@
 """A class on a real Dask scheduler with worker processes on this machine (python3 start.py test cluster)."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,13 +13,16 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.commands import cli
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.grading import cluster
-from ftgrade.grading.cluster import demand_same, filled, from_bytes, grade_class, to_bytes
-from ftgrade.grading.grader import Course, Grader, Work
-from ftgrade.grading.grader import grade_class as grade_here
-from ftgrade.judging import report
-from ftgrade.judging.report import DEADLY
+from ftgrade.grading.grader import Grader
+from ftgrade.grading.run import grade_class
+from ftgrade.judging.bench import demand_same, judged_by
+from ftgrade.judging.judge import Judging
+from ftgrade.judging.judges import Judges, Work
+from ftgrade.judging.report import DEADLY, Report, judgement_of, text_of
+from ftgrade.probing.doctor import kept_here, strongest
 
 pytestmark = pytest.mark.cluster
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: python3 start.py test cluster")
@@ -30,15 +32,21 @@ RIGHT = home().leaves(STEM).solution.read_text("utf-8")
 WRONG = RIGHT.replace("(d_out * d_in - 1) //", "(d_out * d_in) //")
 DEATHS = 3
 CLASS = {"ada": RIGHT, "bob": WRONG, "cyd": "", "dan": "def lora_param_count(*a):\n    return 7\n", "eve": "1 / 0"}
-POISON = "def lora_param_count(*a):\n    return 666\n"
-# As if native code that compares had a hole: student code itself can't reach the process that judges.
+POISON, WORSE = (f"def lora_param_count(*a):\n    return {number}\n" for number in (666, 667))
+# As if native code that compares had a hole, or took the memory of the machine so that the kernel ended the worker:
+# student code itself can't reach the process that judges.
 HOLE = """
-import dataclasses, os, signal
+import dataclasses, os, pathlib, signal
+
+def parent_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 def with_a_hole(same):
     def compare(right, mine):
         if type(mine) is int and mine == 666:
             os.kill(os.getpid(), signal.SIGKILL)
+        if type(mine) is int and mine == 667:
+            os.kill(parent_of(os.getppid()), signal.SIGKILL)
         return same(right, mine)
     return compare
 
@@ -49,20 +57,13 @@ Graders = Callable[[str], Grader]
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalog]:
+def catalog(one_problem: Callable[[str, str], Catalog]) -> Iterator[Catalog]:
     """A checkout with one problem, whose judging one answer can end; it is the home of all that runs here."""
-    root = tmp_path_factory.mktemp("checkout")
-    leaves = home().leaves(STEM)
-    for path in (leaves.source, leaves.solution, leaves.problem, leaves.notebook):
-        goal = root / path.relative_to(home().root)
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, goal)
-    with (root / "autograder" / "problems" / f"{STEM}.py").open("a") as file:
-        file.write(HOLE)
+    made = one_problem(STEM, HOLE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FTGRADE_HOME", str(root))
+        patch.setenv("FTGRADE_HOME", str(made.root))
         patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", str(DEATHS - 1))
-        yield Catalog(root)
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def machines(graders: Graders, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def local(graders: Graders) -> dict[str, str]:
     """What is stored of the class that is graded without a cluster."""
     grader = graders("local")
-    for _ in grade_here(grader, [STEM], workers=2):
+    for _ in grade_class(grader, [STEM]):
         pass
     return stored(grader)
 
@@ -169,7 +170,7 @@ def pids(machines: Machines, count: int) -> list[int]:
 
 
 def has_judged(pid: int) -> bool:
-    """Say whether a worker process has the sealed parent of a sandbox, which it starts with its first submission."""
+    """Say whether a worker process has what its judge is forked from, which it starts with its first submission."""
     return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text()) or any(
         path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")
     )
@@ -178,25 +179,33 @@ def has_judged(pid: int) -> bool:
 def test_what_travels_names_nobody_and_holds_no_secret(graders: Graders):
     grader = graders("travel")
     hand_in(grader, "hermia", RIGHT)
-    work = grader.found("hermia", STEM, False)
+    work = grader.found("hermia", STEM, fresh=False)
     assert isinstance(work, Work)
-    data = to_bytes(work)
-    assert b"hermia" not in data
-    assert grader.course.secret().hex().encode() not in data
-    assert to_bytes(from_bytes(data)) == data
-    made = grader.graded(work, list)
-    nameless = report.to_json(grader.graded(from_bytes(data), list)).encode()
-    assert filled(work.blank, nameless) == made
+    brief = text_of(work.brief).encode()
+    for data in (brief, work.data, work.statements):
+        assert b"hermia" not in data
+        assert grader.course.secret().hex().encode() not in data
+    assert cluster.brief_of(brief) == work.brief
+    made = grader.report("hermia", STEM)
+    try:
+        nameless = cluster.judged(brief, work.data, work.statements)
+    finally:
+        cluster.judges().close()
+    assert b"hermia" not in nameless
+    assert grader.keep(work, judgement_of(nameless)) == made
 
 
 def test_a_worker_with_another_checkout_is_refused(graders: Graders):
     grader = graders("other")
-    work = grader.found("ada", STEM, False)
+    work = grader.found("ada", STEM, fresh=False)
     assert isinstance(work, Work)
-    demand_same(grader, work.blank)
-    other = Grader(home_of_the_tests(), grader.course)
+    demand_same(judged_by(Judging(grader.catalog, STEM)), work.brief.judged_by)
     with pytest.raises(CourseFault, match="another problem than this machine"):
-        demand_same(other, work.blank)
+        demand_same(judged_by(Judging(home_of_the_tests(), STEM)), work.brief.judged_by)
+    grader.judges = Judges(home_of_the_tests(), lambda: strongest(kept_here()))
+    with pytest.raises(CourseFault, match="another problem than this machine"):
+        grader.report("ada", STEM)
+    assert stored(grader) == {}
 
 
 def home_of_the_tests() -> Catalog:
@@ -230,7 +239,7 @@ def test_a_worker_that_is_killed_in_mid_run_costs_nothing(graders: Graders, mach
     grader = graders("killed")
     more(grader, 20)
     victim = pids(machines, 2)[0]
-    reports = grade_class(grader, [STEM], machines.address)
+    reports = grade_class(grader, [STEM], scheduler=machines.address)
     found = [next(reports), next(reports)]
     os.kill(victim, signal.SIGKILL)
     found += reports
@@ -246,7 +255,7 @@ def test_a_worker_that_joins_late_takes_its_share(
     grader = graders("late")
     more(grader, 20)
     before = pids(machines, 2)
-    reports = grade_class(grader, [STEM], machines.address)
+    reports = grade_class(grader, [STEM], scheduler=machines.address)
     found = [next(reports)]
     late = machines.worker("--no-nanny")
     newcomer = next(pid for pid in pids(machines, 3) if pid not in before)
@@ -266,7 +275,7 @@ def test_a_lost_scheduler_is_told_and_the_next_run_goes_on_from_what_is_stored(
     try:
         first = machines.scheduler()
         machines.worker("--no-nanny")
-        reports = grade_class(grader, [STEM], machines.address)
+        reports = grade_class(grader, [STEM], scheduler=machines.address)
         next(reports)
         first.kill()
         with pytest.raises(CourseFault, match="run the same command again"):
@@ -276,7 +285,7 @@ def test_a_lost_scheduler_is_told_and_the_next_run_goes_on_from_what_is_stored(
         machines.stop()
         machines.scheduler()
         machines.worker("--no-nanny")
-        assert len(list(grade_class(grader, [STEM], machines.address))) == len(CLASS)
+        assert len(list(grade_class(grader, [STEM], scheduler=machines.address))) == len(CLASS)
     finally:
         machines.stop()
     assert stored(grader) == local
@@ -288,15 +297,30 @@ def stamps(grader: Grader) -> dict[str, int]:
     return {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.json")}
 
 
+def test_a_submission_that_ends_its_judges_is_set_aside_and_harms_nobody(
+    graders: Graders, machines: Machines, local: dict[str, str]
+):
+    grader, before = graders("poisoned"), pids(machines, 2)
+    hand_in(grader, "mallory", POISON)
+    found = {one.student: one for one in grade_class(grader, [STEM], scheduler=machines.address)}
+    demand_set_aside(grader, found["mallory"], local)
+    assert pids(machines, 2) == before, "no worker ended with its judge"
+
+
 def test_a_submission_that_ends_its_workers_is_set_aside_and_harms_nobody(
     graders: Graders, machines: Machines, local: dict[str, str]
 ):
-    grader = graders("poisoned")
-    hand_in(grader, "mallory", POISON)
-    found = {one.student: one for one in grade_class(grader, [STEM], machines.address)}
-    poisoned = found["mallory"]
+    grader, before = graders("worse"), pids(machines, 2)
+    hand_in(grader, "mallory", WORSE)
+    found = {one.student: one for one in grade_class(grader, [STEM], scheduler=machines.address)}
+    demand_set_aside(grader, found["mallory"], local)
+    assert pids(machines, 2) != before
+
+
+def demand_set_aside(grader: Grader, poisoned: Report, local: dict[str, str]) -> None:
+    """Hold that a submission waits for a person, and that its neighbours have what they have without it."""
     assert (poisoned.state, poisoned.score, poisoned.needs_a_person) == ("ours", 0, True)
     assert poisoned.findings[-1].kind == DEADLY
-    assert f"{DEATHS} times" in poisoned.findings[-1].words
+    assert "twice" in poisoned.findings[-1].words
     assert {student: text for student, text in stored(grader).items() if student in CLASS} == local
-    assert grader.report("mallory", STEM) == poisoned, "booking doesn't judge it again, least of all in this process"
+    assert grader.report("mallory", STEM) == poisoned, "booking doesn't judge it again"

@@ -1,20 +1,30 @@
 """One submission through the sandbox: what hostile, odd and unlucky notebooks come to."""
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.grading.grader import Course, Grader, Session, grade_class, hidden_seeds, open_seed, whole_pictures
+from ftgrade.grading.grader import Grader
+from ftgrade.grading.run import grade_class
 from ftgrade.intake.notebook import Cell
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging import report
+from ftgrade.judging.bench import Bench
+from ftgrade.judging.judges import Work
+from ftgrade.judging.report import Limits
+from ftgrade.judging.seeds import hidden_seeds, open_seed
+from ftgrade.judging.session import Session, whole_pictures
+from ftgrade.probing.doctor import kept_here, strongest
 from ftgrade.sandbox.channel import Call, Raised, Value, read
+from ftgrade.sandbox.process import Sandbox
 
 CATALOG = home()
 STEM = "p03_lora_parameters"
@@ -56,6 +66,72 @@ def test_a_stored_report_is_used_until_the_submission_changes(grader: Grader, ha
     assert grader.report("ada", STEM).score < 10.0
 
 
+def test_what_can_not_be_read_is_told_until_the_file_changes(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, data="{")
+    first = grader.report("ada", STEM)
+    path = grader.course.report_path("ada", STEM)
+    stamp = path.stat().st_mtime_ns
+    assert (first.state, grader.report("ada", STEM)) == ("unreadable", first)
+    assert path.stat().st_mtime_ns == stamp
+    hand_in("ada", STEM, answers=RIGHT)
+    assert grader.report("ada", STEM).score == 10.0
+
+
+def fingerprint(grader: Grader, student: str) -> str:
+    """Return what names a submission among what it's judged by."""
+    work = grader.found(student, STEM, fresh=True)
+    assert isinstance(work, Work)
+    return work.blank.graded_by["submission"]
+
+
+Parts = tuple[str, str, str | None]
+"""A cell's kind, its text, and the id that it claims."""
+BASE: list[Parts] = [("code", "import torch", None), ("code", "def f(): return 1", "f"), ("markdown", "# Notes", None)]
+
+
+def document(cells: list[Parts]) -> str:
+    raw = [
+        {"cell_type": kind, "source": source, "metadata": {"nbgrader": {"grade_id": claimed}}}
+        for kind, source, claimed in cells
+    ]
+    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": raw})
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [("code", "import  torch", None), *BASE[1:]],
+        [BASE[1], BASE[0], BASE[2]],
+        BASE[:2],
+        [*BASE, ("code", "", None)],
+        [BASE[0], ("code", "def f(): return 1", None), BASE[2]],
+        [BASE[0], ("code", "def f(): return 1", "g"), BASE[2]],
+        [("markdown", "import torch", None), *BASE[1:]],
+        [("code", "import torchdef f(): return 1", "f"), ("code", "", None), BASE[2]],
+    ],
+    ids=["a space", "order", "one less", "one more", "no id", "another id", "another kind", "text that moved"],
+)
+def test_the_fingerprint_changes_with_what_can_change_a_score(grader: Grader, hand_in: HandIn, cells: list[Parts]):
+    hand_in("ada", STEM, data=document(BASE))
+    hand_in("bob", STEM, data=document(BASE))
+    hand_in("cyd", STEM, data=document(cells))
+    assert fingerprint(grader, "ada") == fingerprint(grader, "bob") != fingerprint(grader, "cyd")
+
+
+def test_a_notebook_saved_with_other_outputs_is_judged_again_to_the_same_score(grader: Grader, hand_in: HandIn):
+    text = json.loads(build.filled_notebook(CATALOG, STEM, RIGHT.replace("(d_out * d_in - 1)", "(d_out * d_in)")))
+    hand_in("ada", STEM, data=json.dumps(text))
+    first = grader.report("ada", STEM)
+    for cell in text["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "1"}]
+    hand_in("ada", STEM, data=json.dumps(text | {"metadata": {"kernelspec": {"name": "other"}}}, indent=4))
+    second = grader.report("ada", STEM)
+    assert first.graded_by["submission"] != second.graded_by["submission"]
+    assert 0 < first.score < 10
+    assert (first.checks, first.cells) == (second.checks, second.cells)
+
+
 def test_students_get_other_values_and_a_student_the_same_ones():
     secret = bytes(32)
     assert hidden_seeds(secret, "ada", STEM, 1) == hidden_seeds(secret, "ada", STEM, 1)
@@ -70,9 +146,16 @@ def test_students_get_other_values_and_a_student_the_same_ones():
     assert open_seed(STEM, 1) not in mine
 
 
-def test_calls_after_a_lost_one_are_answered_by_a_fresh_process(grader: Grader):
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox in this process, as every judge has one."""
+    with contextlib.closing(Sandbox(strongest(kept_here()))) as made:
+        yield made
+
+
+def test_calls_after_a_lost_one_are_answered_by_a_fresh_process(sandbox: Sandbox):
     source = "import os\ndef f(x):\n    return x\ndef g(x):\n    os._exit(x)\n"
-    with Session(grader.sandbox, [Cell(1, "code", source, None)], 5.0) as session:
+    with Session(sandbox, [Cell(1, "code", source, None)], Limits()) as session:
         calls = [Call(name, (number,)) for number, name in enumerate("fgfgf")]
         found = [read(answer) for answer in session.ask(calls)]
     assert [one.value if isinstance(one, Value) else one.kind for one in found if not isinstance(one, Raised)] == [
@@ -118,18 +201,16 @@ def test_a_lost_secret_is_an_error_rather_than_a_new_one(grader: Grader, hand_in
     ],
     ids=["endless", "exit", "crash"],
 )
-def test_what_does_not_return_costs_its_own_question(
-    grader: Grader, hand_in: HandIn, line: str, kind: str, monkeypatch
-):
-    monkeypatch.setattr(grader.judging(STEM).problem, "call_seconds", 0.5)
+def test_what_does_not_return_costs_its_own_question(grader: Grader, hand_in: HandIn, line: str, kind: str):
+    grader.limits = Limits(call_seconds=0.5)
     hand_in("ada", STEM, answers=RIGHT.replace("    r = min(r, d_out, d_in)\n", f"    {line}\n"))
     made = grader.report("ada", STEM)
     assert statuses(made)["dof"] == kind
     assert made.score == 8.5
 
 
-def test_a_cell_that_hangs_or_dies_is_left_out_and_said(grader: Grader, hand_in: HandIn, monkeypatch):
-    monkeypatch.setattr("ftgrade.grading.grader.LOAD_SECONDS", 1.0)
+def test_a_cell_that_hangs_or_dies_is_left_out_and_said(grader: Grader, hand_in: HandIn):
+    grader.limits = Limits(cell_seconds=1.0)
     hand_in("ada", STEM, data=with_cells("while True: pass", "import os; os._exit(1)", "1 / 0"))
     made = grader.report("ada", STEM)
     assert made.score == 10.0
@@ -163,9 +244,7 @@ def test_a_submission_can_not_reach_what_judges_it(grader: Grader, hand_in: Hand
 
 def test_a_lying_object_is_no_number(grader: Grader, hand_in: HandIn):
     liar = "class Liar(int):\n    __eq__ = lambda a, b: True\n    __hash__ = int.__hash__\n"
-    answers = liar + "\n".join(
-        f"def {name}(*a, **b):\n    return Liar(7)\n" for name in grader.judging(STEM).problem.functions
-    )
+    answers = liar + "\n".join(f"def {name}(*a, **b):\n    return Liar(7)\n" for name in grader.problem(STEM).functions)
     hand_in("eve", STEM, answers=answers)
     assert grader.report("eve", STEM).score == 0
 
@@ -183,7 +262,7 @@ def test_forged_replies_and_a_broken_protocol_give_nothing(grader: Grader, hand_
         "            pass\n"
         "    return 1\n"
     )
-    names = grader.judging(STEM).problem.functions
+    names = grader.problem(STEM).functions
     hand_in("eve", STEM, answers=forge + "\n".join(f"def {name}(*a, **b):\n    return forge()\n" for name in names))
     made = grader.report("eve", STEM)
     assert made.state == "graded"
@@ -207,14 +286,20 @@ def test_what_a_hidden_call_prints_is_dropped_and_what_a_cell_prints_is_kept(gra
     answers = RIGHT.replace("    d_out, d_in, r = whole", chatty) + "\nprint('OUTSIDE', lora_param_count(5, 3, 2))\n"
     hand_in("ada", STEM, answers=answers)
     made = grader.report("ada", STEM)
-    text = grader.course.report_path("ada", STEM).read_text()
+    stored = json.loads(grader.course.report_path("ada", STEM).read_text())
+    text = json.dumps(stored | {"cells": []})  # what was handed in stands in there too
     assert made.score == 10.0
     assert "OUTSIDE 16" in text
     assert text.count("INSIDE") <= 2, "only the student's own call may show"
 
 
 def test_magics_and_a_notebook_that_imports_its_checks_are_graded_like_any_other(grader: Grader, hand_in: HandIn):
-    extras = ("%matplotlib inline", "!echo hi", "%%time\nx = 1", "from ftmath import check\nimport ftmath.check")
+    extras = (
+        "%matplotlib inline",
+        "!echo hi",
+        "%%time\nx = 1",
+        "from ftmath import check\nimport ftmath.checks\ncheck(1)\nftmath.checks.check(1)",
+    )
     hand_in("ada", STEM, data=with_cells(*extras))
     made = grader.report("ada", STEM)
     assert made.score == 10.0
@@ -229,6 +314,15 @@ def test_what_a_cell_draws_is_shown_to_its_student(grader: Grader, hand_in: Hand
     assert made.score == 10.0
     assert [len(note.pictures) for note in made.notes][:2] == [1, 0]
     assert report.from_json(report.to_json(made)) == made
+
+
+def test_pictures_of_all_cells_together_are_bounded(grader: Grader, hand_in: HandIn):
+    """A judgement travels in one frame: more pictures than have room in it would end the judge."""
+    draws = "import matplotlib.pyplot as plt\nfor _ in range(4):\n    plt.figure(figsize=(0.2, 0.2))"
+    hand_in("ada", STEM, data=with_cells(*[draws] * 27))
+    made = grader.report("ada", STEM)
+    assert made.score == 10.0
+    assert [len(note.pictures) for note in made.notes][:27] == [4] * 25 + [0] * 2
 
 
 @pytest.mark.parametrize("claimed", [None, 7, "x", ["x", 7, None], ["PHNjcmlwdD4="], [["a"]]])
@@ -260,7 +354,7 @@ def test_a_class_goes_on_past_every_kind_of_trouble(grader: Grader, hand_in: Han
     hand_in("bob", STEM, data="{")
     hand_in("cyd", STEM, data='{"nbformat": 3, "worksheets": []}')
     (grader.course.root / "submitted" / "dan" / STEM).mkdir(parents=True)
-    found = {made.student: made for made in grade_class(grader, [STEM], workers=2)}
+    found = {made.student: made for made in grade_class(grader, [STEM])}
     assert {student: made.state for student, made in found.items()} == {
         "ada": "graded", "bob": "unreadable", "cyd": "unreadable", "dan": "unreadable",
     }  # fmt: skip
@@ -268,15 +362,21 @@ def test_a_class_goes_on_past_every_kind_of_trouble(grader: Grader, hand_in: Han
     assert found["ada"].score == 10.0
 
 
-def test_a_fault_of_the_problem_is_told_as_such_and_never_as_the_students(grader: Grader, hand_in: HandIn, monkeypatch):
+def test_a_fault_of_the_problem_is_told_as_such_and_never_as_the_students(
+    grader: Grader, hand_in: HandIn, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+):
     def failing(*_: object) -> None:
         raise RuntimeError("a bug of ours")
 
     hand_in("ada", STEM, answers=RIGHT)
-    monkeypatch.setattr(grader.judging(STEM), "judge", failing)
-    made = grader.report("ada", STEM)
+    work = grader.found("ada", STEM, fresh=False)
+    assert isinstance(work, Work)
+    bench = Bench(CATALOG, sandbox)
+    monkeypatch.setattr(bench.judging(STEM), "judge", failing)
+    made = grader.keep(work, bench.judge(work.brief, work.data))
     assert (made.state, made.score, made.needs_a_person) == ("ours", 0, True)
     assert "a bug of ours" in made.findings[0].words
+    assert grader.report("ada", STEM).score == 10.0, "it's judged again the next time"
 
 
 def test_files_that_start_something_are_set_aside_and_kept(grader: Grader, hand_in: HandIn):
@@ -342,7 +442,7 @@ def test_only_a_finite_score_within_its_points_is_booked(score: float):
 def test_text_that_no_file_can_take_stops_nobody(grader: Grader, hand_in: HandIn):
     hand_in("eve", STEM, data=with_cells("print(chr(0xD800))", "raise ValueError(chr(0xDFFF))"))
     hand_in("ada", STEM, answers=RIGHT)
-    assert [made.score for made in grade_class(grader, [STEM], workers=2)] == [10.0, 10.0]
+    assert [made.score for made in grade_class(grader, [STEM])] == [10.0, 10.0]
 
 
 @pytest.mark.parametrize(
@@ -350,7 +450,7 @@ def test_text_that_no_file_can_take_stops_nobody(grader: Grader, hand_in: HandIn
 )
 def test_a_value_of_any_kind_is_the_students_and_never_our_fault(grader: Grader, hand_in: HandIn, value: str):
     for stem in ("p01_answer_only_loss", STEM, "p08_dpo_loss"):
-        names = grader.judging(stem).problem.functions
+        names = grader.problem(stem).functions
         hand_in("eve", stem, answers="\n".join(f"def {name}(*a, **b):\n    return {value}\n" for name in names))
         made = grader.report("eve", stem)
         assert (made.state, made.score) == ("graded", 0.0)

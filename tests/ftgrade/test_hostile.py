@@ -17,9 +17,13 @@ from pathlib import Path
 import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
-from ftgrade.grading.grader import Course, Grader, grade_class
-from ftgrade.judging.report import Report
+from ftgrade.grading.grader import Grader
+from ftgrade.grading.run import grade_class
+from ftgrade.judging.judges import Judges
+from ftgrade.judging.report import Limits, Report
+from ftgrade.probing.doctor import kept_here, strongest
 from nbgrader.api import Gradebook
 
 pytestmark = pytest.mark.hostile
@@ -59,12 +63,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def reports(root: Path) -> dict[str, Report]:
-    grader = Grader(home(), Course(root))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ftgrade.grading.grader.LOAD_SECONDS", 5.0)  # what never ends needs no longer to show it
-        found = {report.student: report for report in grade_class(grader, [STEM], workers=2)}
-    grader.close()
-    return found
+    # What never ends needs no longer to show it.
+    grader = Grader(home(), Course(root), two_judges(), limits=Limits(cell_seconds=5.0, patience=1.5))
+    with contextlib.closing(grader):
+        return {report.student: report for report in grade_class(grader, [STEM])}
+
+
+def two_judges() -> Judges:
+    return Judges(home(), lambda: strongest(kept_here()), 2)
 
 
 def test_the_corpus_is_large():
@@ -131,9 +137,8 @@ def test_nbgraders_own_notebooks_as_submissions_stop_nobody(tmp_path: Path):
         folder = tmp_path / "submitted" / f"s{number}" / STEM
         folder.mkdir(parents=True)
         shutil.copy(path, folder / f"{STEM}.ipynb")
-    grader = Grader(home(), Course(tmp_path))
-    reports = list(grade_class(grader, [STEM], workers=2))
-    grader.close()
+    with contextlib.closing(Grader(home(), Course(tmp_path), two_judges())) as grader:
+        reports = list(grade_class(grader, [STEM]))
     assert len(reports) == len(found)
     assert {report.state for report in reports} <= {"graded", "unreadable"}
     assert {report.score for report in reports} == {0.0}

@@ -15,9 +15,10 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.commands import cli
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.gradebook.late import LatePolicy, Policy, extensions, moment, penalty, plugin
-from ftgrade.grading.grader import Course
+from ftgrade.gradebook.late import LatePolicy, Policy, extensions, penalty, plugin
+from ftgrade.moments import moment
 from hypothesis import given
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook

@@ -14,6 +14,8 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.commands import cli
+from ftgrade.grading import grader
+from ftgrade.judging.problem import load_problem
 from nbgrader.api import Gradebook
 
 CATALOG = home()
@@ -219,11 +221,12 @@ def test_a_resubmission_without_its_cells_does_not_keep_its_old_marks(course: Pa
     assert sum(scores(course)["right"].values()) == 10.0
 
 
-def test_a_gradebook_of_another_version_is_refused_with_the_mend(course: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    from ftgrade.gradebook.steps import grader_of
-
-    problem = grader_of(course.absolute()).judging(STEM).problem
-    monkeypatch.setattr(problem, "checks", problem.checks[:-1])
+def test_a_gradebook_of_another_version_is_refused_with_the_mend(
+    course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    problem = load_problem(CATALOG, STEM)
+    problem.checks.pop()
+    monkeypatch.setattr(grader, "load_problem", lambda *_: problem)
     assert cli.main(["grade", "p03", "--course", str(course)]) == cli.COULD_NOT
     assert f"ftgrade release {STEM}" in capsys.readouterr().err
 
@@ -241,8 +244,8 @@ def test_zip_collect_fills_the_same_folders(course: Path, tmp_path: Path):
 
 def test_formgraders_button_books_the_same_scores(course: Path):
     """The button calls `NbGraderAPI.autograde` with the course's own configuration."""
+    from ftgrade.course import Course
     from ftgrade.gradebook.book import Book
-    from ftgrade.grading.grader import Course
 
     before = scores(course)
     book = Book(Course(course))

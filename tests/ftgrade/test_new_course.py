@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ftgrade.commands import cli
-from ftgrade.grading.grader import Course
+from ftgrade.course import Course
 from nbgrader.api import Gradebook
 
 ROSTER = (

@@ -7,9 +7,12 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.commands import cli
+from ftgrade.course import Course, read_roster
 from ftgrade.errors import CourseFault
-from ftgrade.grading.grader import Course, Grader, open_seed, personal_seed, read_roster
+from ftgrade.grading.grader import Grader
 from ftgrade.judging.judge import Judging
+from ftgrade.judging.report import Report
+from ftgrade.judging.seeds import open_seed, personal_seed
 
 CATALOG = home()
 STEM = "p02_kl_shift"
@@ -19,15 +22,15 @@ ROSTER = "id,first_name,last_name\nada,Ada,L.\nbob,Bob,\n"
 
 
 @pytest.fixture
-def course(tmp_path: Path, shared_grader: Grader) -> Course:
+def course(tmp_path: Path, grader: Grader) -> Course:
     """A course that released problem 2 to a roster of two."""
     roster = tmp_path / "students.csv"
     roster.write_text(ROSTER)
     # Of a drawn secret, two rounded answers coincide now and then.
     (Course(tmp_path / "course").state / "secret").write_text("11" * 32 + "\n")
     assert cli.main(["release", STEM, "--course", str(tmp_path / "course"), "--students", str(roster)]) == 0
-    shared_grader.course = Course(tmp_path / "course")
-    return shared_grader.course
+    grader.course = Course(tmp_path / "course")
+    return grader.course
 
 
 def number_of(course: Course, student: str) -> float:
@@ -36,7 +39,7 @@ def number_of(course: Course, student: str) -> float:
     return float(answer)  # pyright: ignore[reportArgumentType]
 
 
-def graded(grader: Grader, student: str, number: float):
+def graded(grader: Grader, student: str, number: float) -> Report:
     """Hand in a number and nothing else, and return the report."""
     path = grader.course.notebook(student, STEM)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,34 +62,34 @@ def test_each_student_of_the_roster_gets_a_statement_of_their_own(course: Course
         assert build.personal_words(JUDGING.problem, personal_seed(course, student, STEM, VERSION)) in text
 
 
-def test_one_s_own_number_gives_the_point(course: Course, shared_grader: Grader):
-    report = graded(shared_grader, "ada", round(number_of(course, "ada"), 4))
+def test_one_s_own_number_gives_the_point(course: Course, grader: Grader):
+    report = graded(grader, "ada", round(number_of(course, "ada"), 4))
     assert (report.score, report.points) == (1.0, 11.0)
     assert report.findings == ()
 
 
-def test_a_neighbours_number_loses_the_point_and_is_reported(course: Course, shared_grader: Grader):
-    report = graded(shared_grader, "ada", round(number_of(course, "bob"), 4))
+def test_a_neighbours_number_loses_the_point_and_is_reported(course: Course, grader: Grader):
+    report = graded(grader, "ada", round(number_of(course, "bob"), 4))
     assert report.score == 0.0
     assert [finding.kind for finding in report.findings] == ["neighbours-number"]
     assert "bob" not in report.findings[0].words
 
 
-def test_the_published_number_is_a_neighbours_for_a_student_of_the_roster(course: Course, shared_grader: Grader):
-    report = graded(shared_grader, "ada", round(number_of(course, "eve"), 4))
+def test_the_published_number_is_a_neighbours_for_a_student_of_the_roster(course: Course, grader: Grader):
+    report = graded(grader, "ada", round(number_of(course, "eve"), 4))
     assert [finding.kind for finding in report.findings] == ["neighbours-number"]
 
 
-def test_a_student_without_a_roster_answers_the_published_question(course: Course, shared_grader: Grader):
+def test_a_student_without_a_roster_answers_the_published_question(course: Course, grader: Grader):
     assert personal_seed(course, "eve", STEM, VERSION) == open_seed(STEM, VERSION)
-    assert graded(shared_grader, "eve", round(number_of(course, "eve"), 4)).score == 1.0
+    assert graded(grader, "eve", round(number_of(course, "eve"), 4)).score == 1.0
 
 
-def test_a_known_mistake_is_named_and_the_number_is_not_told(course: Course, shared_grader: Grader):
+def test_a_known_mistake_is_named_and_the_number_is_not_told(course: Course, grader: Grader):
     mistake = next(mistake for mistake in JUDGING.problem.mistakes if "direction" in mistake.name)
     seed = personal_seed(course, "ada", STEM, VERSION)
     wrong = float(JUDGING.answer(seed, JUDGING.asked(mistake)))  # pyright: ignore[reportArgumentType]
-    check = graded(shared_grader, "ada", round(wrong, 4)).checks[-1]
+    check = graded(grader, "ada", round(wrong, 4)).checks[-1]
     assert check.name == "mine"
     assert check.says == mistake.says
     assert (check.ratio, check.largest) == (None, None)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from ftgrade.catalog import home, load
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.ledger import ENROL, STUDENT
-from ftgrade.grading.grader import Course
 from nbgrader.api import Base, Gradebook
 from sqlalchemy import Engine, create_engine, select
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ftgrade.course import Course
 from ftgrade.errors import CourseFault, OurFault
-from ftgrade.grading.grader import Course, Grader
+from ftgrade.grading.grader import Grader
 from ftgrade.probing import doctor, probes
 from ftgrade.sandbox import backends, jail
 from ftgrade.sandbox.backends import BACKENDS, Backend
@@ -201,11 +202,13 @@ def test_everything_ends_with_a_grader_that_is_killed(tmp_path: Path):
     program.write_text(
         "import sys, time\nfrom ftgrade.sandbox.backends import BACKENDS\nfrom ftgrade.sandbox.process import Sandbox\n"
         "sandbox = Sandbox(BACKENDS['namespaces'])\n"
-        "with sandbox.worker() as worker:\n    print(worker.pid, sandbox.process.pid, flush=True)\n    time.sleep(60)\n"
+        "with sandbox.worker() as worker:\n"
+        "    print(worker.pid, sandbox.program.process.pid, flush=True)\n    time.sleep(60)\n"
     )
     grader = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
     assert grader.stdout is not None
     pids = [int(word) for word in grader.stdout.readline().split()]
+    assert len(pids) == 2
     assert all(Path(f"/proc/{pid}").exists() for pid in pids)
     grader.kill()
     grader.wait()

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from ftgrade.catalog import home
 from ftgrade.classroom import selfstudy
 from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
-from ftgrade.grading.grader import Course, Grader, open_seed
+from ftgrade.gradebook.cells import check_html
+from ftgrade.grading.grader import Grader
+from ftgrade.judging.judge import Judging
 from ftgrade.judging.problem import PERSONAL, load_problem
-from ftgrade.pages.feedback import check_html
+from ftgrade.judging.seeds import open_seed
 from ftmath.progress import progress_path
 
 CATALOG = home()
@@ -28,15 +31,8 @@ XSS = "<script>alert('x')</script>"
 Write = Callable[..., Path]
 
 
-class Shared:
-    """The tests' one sandbox, where the code under test makes and closes a grader of its own."""
-
-    def __init__(self, grader: Grader, course: Course) -> None:
-        self.grader = grader
-        grader.course = course
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.grader, name)
+class Kept(Grader):
+    """A grader that the code under test makes and closes, and whose judge stays for the next test."""
 
     def close(self) -> None:
         pass
@@ -49,7 +45,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_grader: Grader
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("FTMATH_PROGRESS", str(tmp_path / "data" / "progress.json"))
-    monkeypatch.setattr(selfstudy, "Grader", lambda _, course, **__: Shared(shared_grader, course))
+    monkeypatch.setattr(selfstudy, "Grader", partial(Kept, judges=shared_grader.judges))
     set_clock(monkeypatch, 30)
 
 
@@ -72,7 +68,7 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
 
 def with_own_number(answers: str) -> str:
     """Add the right answer to the question that the notebook shows."""
-    judging = selfstudy.Grader(CATALOG, Course(Path())).judging(STEM)
+    judging = Judging(CATALOG, STEM)
     number = judging.answer(open_seed(STEM, judging.problem.version), judging.reference)
     return f"{answers}\n\ndef {PERSONAL}():\n    return {getattr(number, 'value', number)!r}\n"
 

@@ -7,8 +7,8 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.commands import cli
+from ftgrade.course import Course
 from ftgrade.gradebook.todo import Need, fields_before, needs, reported
-from ftgrade.grading.grader import Course
 from ftgrade.intake.notebook import Finding
 from ftgrade.judging.report import Report
 from nbgrader.api import Gradebook

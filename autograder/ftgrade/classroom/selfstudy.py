@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -126,7 +126,7 @@ def saved(path: Path) -> float:
 
 def stub(catalog: Catalog, stem: str) -> str:
     """Return the fingerprint of what is handed out."""
-    return fingerprint_of(catalog, stem, notebook.read(problem_notebook(catalog, stem).encode()))
+    return fingerprint_of(catalog, stem, notebook.read(problem_notebook(catalog, stem).encode()).cells)
 
 
 def answered(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
@@ -137,14 +137,14 @@ def answered(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
 def answer_in(catalog: Catalog, stem: str, path: Path) -> str:
     """Return the fingerprint of a notebook file's answers, empty for one that can't be read."""
     try:
-        return fingerprint_of(catalog, stem, notebook.read_file(path))
+        return fingerprint_of(catalog, stem, notebook.read_file(path).cells)
     except StudentFault:
         return ""
 
 
-def fingerprint_of(catalog: Catalog, stem: str, submission: notebook.Submission) -> str:
+def fingerprint_of(catalog: Catalog, stem: str, cells: Iterable[notebook.Cell]) -> str:
     """Return a name for a notebook's answers that layout, comments and choice of names don't change."""
-    own = defined(submission.cells)
+    own = defined(cells)
     parts = [answer(function, own) for function in (*load_problem(catalog, stem).functions, PERSONAL)]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -163,7 +163,7 @@ def check(catalog: Catalog, named: str, stem: str | None = None, day: str | None
     report, sandbox = graded(catalog, path, stem, day or today)
     given = stub(catalog, stem)
     passed_over = tuple(other for other in others if answered(catalog, stem, other, given))
-    mine = answer_in(catalog, stem, path)
+    mine = fingerprint_of(catalog, stem, report.cells) if report.cells else ""
     done = Checked(path, day or today, sandbox, mine, report, before, passed_over)
     if done.day != today or not tried(report):
         return done

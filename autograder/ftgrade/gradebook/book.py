@@ -24,7 +24,7 @@ from ftgrade.gradebook.ledger import Ledger, PageMaker
 from ftgrade.gradebook.steps import configure
 from ftgrade.grading.grader import Grader
 from ftgrade.guard import Mishap, guarded
-from ftgrade.intake.gate import Clean, line
+from ftgrade.intake.gate import NOTHING, Clean, line
 from ftgrade.judging.report import Report
 
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
@@ -52,19 +52,21 @@ class Ledgers:
 
     def settle(self) -> list[tuple[Report, Clean]]:
         """Try once more what waits; return what could not be booked, and why."""
-        self.stuck = False
+        self.stuck, words = False, NOTHING
         failed: list[tuple[Report, Clean]] = []
         for report in self.waiting:
-            words = line("as the one before" if self.stuck else self.trouble(report))
-            if words:
+            if self.stuck:
+                self.by_stem[report.stem].note(report.student, words)
+                failed.append((report, line("as the one before")))
+            elif words := self.trouble(report):
                 failed.append((report, words))
         return failed
 
-    def trouble(self, report: Report) -> str:
+    def trouble(self, report: Report) -> Clean:
         """Book a report; return why that failed, empty if it didn't."""
         ledger = self.by_stem[report.stem]
         mishap = guarded(lambda: ledger.book(report))
-        words = line(mishap.words) if isinstance(mishap, Mishap) else ""
+        words = line(mishap.words) if isinstance(mishap, Mishap) else NOTHING
         if isinstance(mishap, Mishap):
             get_logger().error("not booked: %s, %s", report.student, report.stem, exc_info=mishap.error)
             self.stuck = concerns_everybody(mishap.error)

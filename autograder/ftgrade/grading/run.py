@@ -1,13 +1,13 @@
 """A class to reports: what the command line, a benchmark and a cluster's master call."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ftgrade.grading import cluster
 from ftgrade.grading.grader import Grader
 from ftgrade.judging.report import Report
 
 
-def grade_class(grader: Grader, stems: list[str], *, fresh: bool = False, scheduler: str = "") -> Iterator[Report]:
+def grade_class(grader: Grader, stems: list[str], *, fresh: bool = False, scheduler: str = "") -> Generator[Report]:
     """Yield a report for every submission of these problems, as they are finished; each is stored by then.
 
     The grader's own judges work, or the workers of a Dask scheduler. Raises CourseFault.

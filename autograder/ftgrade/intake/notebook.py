@@ -40,7 +40,7 @@ def make_finding(kind: str, words: object) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is left of a submitted notebook: its cells in order, what was found about it, and its fingerprint."""
+    """What is left of a submitted notebook: its cells in order, and what was found about it."""
 
     cells: tuple[Cell, ...]
     findings: tuple[Finding, ...]

@@ -24,13 +24,14 @@ START_UP_FILES = (
 def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
     """Move what a submission's folder must not hold to `aside`, and tell all that was ever moved there.
 
-    A folder that is itself a link is moved whole, and an empty one takes its place. Nothing is deleted.
+    A folder that is itself a link is moved whole, and an empty one takes its place. Nothing is deleted. A folder that
+    is gone holds nothing.
     """
     try:
         if folder.is_symlink():
             move(folder, aside / "folder-that-was-a-link")
             folder.mkdir()
-        for path in unwanted(folder):
+        for path in unwanted(folder) if folder.exists() else ():
             move(path, aside / path.relative_to(folder))
     except OSError as error:
         raise OurFault(f"a submission's unwanted files can't be moved to {aside.name}: {error.strerror}") from error

@@ -58,11 +58,18 @@ class Judge:
         self.forked: Forked = nursery.fork("ftgrade.judging.bench", backend)
         self.waiting: deque[Work] = deque()
         self.known: dict[str, bytes] = {}
-        self.ready = False
+        self.ready = self.late = False
         self.begun = time.monotonic()
-        self.tell(
-            {"op": "hello", "root": str(catalog.root.absolute()), "backend": backend.name, "megabytes": megabytes}
-        )
+        hello: dict[str, object] = {
+            "op": "hello",
+            "root": str(catalog.root.absolute()),
+            "backend": backend.name,
+            "megabytes": megabytes,
+        }
+        try:
+            self.tell(hello)
+        except Died as error:
+            raise OurFault(f"a judge did not start: {error}") from error
 
     def demand_ready(self) -> None:
         """Wait until it has its sandbox and what it judges with. Raises OurFault."""
@@ -109,15 +116,23 @@ class Judge:
         limit = self.waiting[0].brief.limits.judge_wall_seconds
         return max(0.0, self.begun + limit - time.monotonic())
 
+    def kill(self) -> None:
+        """Kill it, since it is out of time."""
+        self.late = True
+        os.kill(self.forked.pid, signal.SIGKILL)
+
     def end(self) -> str:
         """End it, and say how it ended."""
-        status = self.nursery.end(self.forked)
+        try:
+            status = self.nursery.end(self.forked)
+        except OurFault as fault:  # all judges end with the nursery
+            return f"ended the process that judged ({fault})"
+        if self.late:
+            return "took longer than judging may take"
         if status == OUT_OF_MEMORY:
             return "took more memory than judging may take"
         if status == -signal.SIGPROF:
             return "took more processor time than judging may take"
-        if status == -signal.SIGKILL:
-            return "took longer than judging may take"
         return f"ended the process that judged (status {status})"
 
 
@@ -145,6 +160,15 @@ class Judges:
 
         What a judge died of, and what met a limit on the wall, is tried once more at the end, alone.
         """
+        try:
+            yield from self.tried(found)
+        finally:
+            for judge in self.busy():  # nobody waits any more for what they hold
+                self.judges.remove(judge)
+                judge.end()
+
+    def tried(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+        """Yield what `each` does; whoever stops early leaves submissions with the judges."""
         coming, more = iter(found), True
         again: deque[Work] = deque()
         suspects: list[Work] = []
@@ -195,13 +219,36 @@ class Judges:
         return Judgement("ours", findings=(make_finding("ours", fault),))
 
     def freest(self) -> Judge:
-        """Return the judge that holds fewest submissions, ready for one; all are started at once. Raises OurFault."""
+        """Return the judge that holds fewest submissions, ready for one.
+
+        One that doesn't start is done without as long as there are others. Raises OurFault.
+        """
+        self.start()
+        judge = min(self.judges, key=lambda judge: len(judge.waiting))
+        try:
+            judge.demand_ready()
+        except OurFault:
+            self.judges.remove(judge)
+            judge.end()
+            if not self.judges:
+                raise
+            self.count = len(self.judges)
+            return self.freest()
+        return judge
+
+    def start(self) -> None:
+        """Start the judges that are missing, all at once; they aren't waited for. Raises OurFault if there is none."""
+        if self.nursery is not None and self.nursery.broken:
+            self.nursery.close()
+            self.nursery = None
         self.nursery = self.nursery or Nursery()
         while len(self.judges) < self.count:
-            self.judges.append(Judge(self.nursery, self.catalog, self.backend(), Limits().judge_megabytes))
-        judge = min(self.judges, key=lambda judge: len(judge.waiting))
-        judge.demand_ready()
-        return judge
+            try:
+                self.judges.append(Judge(self.nursery, self.catalog, self.backend(), Limits().judge_megabytes))
+            except OurFault:
+                if not self.judges:
+                    raise
+                self.count = len(self.judges)
 
     def answering(self) -> list[Judge]:
         """Wait for judges, and return those that answer; one that is out of time is killed, and answers with that."""
@@ -209,7 +256,7 @@ class Judges:
         ready, _, _ = select.select(list(busy), [], [], min(judge.left() for judge in busy.values()))
         for judge in busy.values():
             if judge.left() == 0.0 and judge.forked.channel not in ready:
-                os.kill(judge.forked.pid, signal.SIGKILL)
+                judge.kill()
                 ready.append(judge.forked.channel)
         return [busy[channel] for channel in ready]
 

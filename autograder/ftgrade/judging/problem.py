@@ -300,7 +300,6 @@ class Problem:
     importance: int
     minutes: int
     version: int = 1
-    call_seconds: float = 5.0
     written: tuple[Written, ...] = ()
     checks: list[Check] = field(default_factory=list)
     mistakes: list[Mistake] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import itertools
 import json
 import time
@@ -16,6 +17,8 @@ from ftgrade.sandbox.process import Sandbox, Worker
 from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parsed
 
 MAX_NOTE_CHARACTERS = 2_000
+MAX_ALL_PICTURES = 100
+"""How many pictures of all cells together are kept: a judgement with all of them has room in one frame."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -100,7 +103,7 @@ class Session:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
                 return cell, "The cell ended the whole process and was left out."
-        self.notes.sort(key=lambda said: said.number)
+        self.notes = list(within(sorted(self.notes, key=lambda said: said.number)))
         return None
 
     def ask(self, calls: Sequence[Call]) -> list[Answer]:
@@ -163,6 +166,14 @@ def note(cell: Cell, reply: object) -> Iterator[CellNote]:
     pictures = tuple(whole_pictures(reply.get("pictures")))
     if printed or error or pictures:
         yield CellNote(cell.number, printed, clean(error), pictures)
+
+
+def within(notes: list[CellNote]) -> Iterator[CellNote]:
+    """Yield the notes with the first pictures of all."""
+    room = MAX_ALL_PICTURES
+    for one in notes:
+        yield dataclasses.replace(one, pictures=one.pictures[:room])
+        room -= min(room, len(one.pictures))
 
 
 def whole_pictures(claimed: object) -> Iterator[str]:

@@ -25,9 +25,9 @@ class Nursery:
     """The process from which judges are forked, each with the parent of its sandbox where the backend allows that."""
 
     def __init__(self) -> None:
-        """Start it; the first fork waits until it has imported torch."""
+        """Start it; the first fork waits until it has imported torch. `broken` says that it no longer answers."""
         self.base = tempfile.mkdtemp(prefix="ftgrade-")
-        self.ready = False
+        self.ready = self.broken = False
         words = sys.executable, "-I", "-S", str(nursery.__file__), sysconfig.get_path("purelib"), worker_file()
         self.program = Program(lambda number: [*words, str(jail.__file__), str(number)], sandbox_environment(self.base))
 
@@ -50,6 +50,7 @@ class Nursery:
                 reply, _ = told(self.program.control, request, [theirs.fileno()])
             except (OSError, ValueError) as error:
                 ours.close()
+                self.broken = True
                 raise OurFault(f"a judge can't be started: {error}") from error
         return Forked(int(reply["pid"]), ours)
 
@@ -59,6 +60,7 @@ class Nursery:
         try:
             return int(told(self.program.control, {"op": "end", "pid": forked.pid}, [])[0]["status"])
         except (OSError, ValueError) as error:
+            self.broken = True
             raise OurFault(f"a judge can't be ended: {error}") from error
 
     def last_words(self) -> str:
