@@ -165,6 +165,17 @@ def test_an_error_is_a_document_too(course: Path, capsys: pytest.CaptureFixture[
     assert "nothing was handed in" in json.loads(capsys.readouterr().out)["error"]
 
 
+def test_a_command_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ftgrade.classroom.selfstudy.read_record", stop)
+    assert cli.main(["certificate", "--json"]) == cli.STOPPED
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("ftgrade: stopped")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_knows_every_command_and_problem(shell: str, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["completion", shell]) == cli.FINE
