@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from ftgrade.catalog import home
 from ftgrade.commands import cli, days, learn, teach, write
-from ftgrade.commands.command import Command, command, word
-from ftgrade.commands.out import Out
-from ftgrade.commands.terminal import Board, table
+from ftgrade.commands.command import Command, Done, command, word
+from ftgrade.commands.terminal import Board, Out, table
 from rich.console import Console
 
 CATALOG = home()
@@ -61,14 +60,14 @@ def test_a_command_takes_the_words_that_its_parser_reads(one: Command):
 
 
 def test_only_a_parser_gives_a_function_its_words():
-    def tell(out: Out, word: str) -> int:
-        return out.end({"said": word})
+    def tell(_out: Out, word: str) -> Done:
+        return Done({"said": word})
 
     top = argparse.ArgumentParser()
     command("say a word", word("word", help="which"))(tell).add(top.add_subparsers())
     read = vars(top.parse_args(["tell", "it", "--json"]))
     assert read == {"command": read["command"], "word": "it", "json": True}
-    assert read["command"].run(Out(), "it") == cli.FINE
+    assert read["command"].run(Out(), word="it") == Done({"said": "it"})
 
 
 def test_every_word_of_every_command_says_what_it_is():
@@ -109,15 +108,12 @@ def test_a_line_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]):
 
 
 def test_people_read_stderr_where_a_program_reads_stdout(capsys: pytest.CaptureFixture[str]):
-    out = Out(as_json=True)
+    out = Out(stderr=True)
     out.line("a line")
     out.table("a title", ("a column",), [("a cell",)])
-    assert out.end({"key": Path("value")}, needs_a_person=True) == cli.SOME_NEED_A_PERSON
     said = capsys.readouterr()
-    assert json.loads(said.out) == {"key": "value"}
+    assert said.out == ""
     assert all(text in said.err for text in ("a line", "a title", "a column", "a cell"))
-    assert Out().end({"key": "value"}) == cli.FINE
-    assert capsys.readouterr() == ("", "")
 
 
 def test_the_board_counts_what_was_judged():
@@ -167,6 +163,17 @@ def test_an_error_is_a_document_too(course: Path, capsys: pytest.CaptureFixture[
     assert said.err.startswith("ftgrade: there is no problem")
     assert cli.main(["grade", "p03", "--course", str(course), "--json"]) == cli.COULD_NOT
     assert "nothing was handed in" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_command_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ftgrade.classroom.selfstudy.read_record", stop)
+    assert cli.main(["certificate", "--json"]) == cli.STOPPED
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("ftgrade: stopped")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -5,14 +5,27 @@ What a command needs is imported when it runs: `--help` and completion answer at
 
 import argparse
 import gc
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
 from ftgrade.commands import days, learn, manpage, teach, write
-from ftgrade.commands.command import Command, command, word
-from ftgrade.commands.out import COULD_NOT, EXIT_CODES, FINE, SOME_NEED_A_PERSON, STOPPED, Out
+from ftgrade.commands.command import Command, Done, command, word
 from ftgrade.errors import GradingError
+
+if TYPE_CHECKING:
+    from ftgrade.commands.terminal import Out
+
+FINE, SOME_NEED_A_PERSON, COULD_NOT, STOPPED = 0, 1, 2, 130
+EXIT_CODES = """exit codes:
+  0    fine
+  1    done, and something needs a person: `ftgrade todo` says what
+  2    could not, for the reason that is told
+  130  stopped from the keyboard; what was done is kept
+
+`ftgrade COMMAND --help` tells more. With --json a command prints one JSON document; the rest goes to stderr."""
 
 
 @command(
@@ -21,9 +34,9 @@ from ftgrade.errors import GradingError
     more='bash: `eval "$(ftgrade completion bash)"` in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit.',
     json=False,
 )
-def completion(_out: Out, shell: str) -> int:
+def completion(_out: "Out", shell: str) -> Done:
     print(manpage.completion(parser(), shell, home().stems()))  # a script is for a shell to read: nothing is laid out
-    return FINE
+    return Done({})
 
 
 GROUPS: Mapping[str, Sequence[Command]] = {
@@ -40,16 +53,20 @@ GROUPS: Mapping[str, Sequence[Command]] = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return 0 (fine), 1 (done, and some submissions need a person) or 2 (could not)."""
     read = vars(parser().parse_args(words))
-    command, out = read.pop("command"), Out(read.pop("json", False))
+    from ftgrade.commands.terminal import Out
+
+    run, as_json = read.pop("command").run, read.pop("json", False)
     try:
-        return command.run(out, **read)
+        done: Done = run(Out(stderr=as_json), **read)
     except GradingError as error:
-        out.json({"error": str(error)})
-        out.complain(str(error))
-        return COULD_NOT
+        Out(stderr=True).line(f"ftgrade: {error}")
+        done = Done({"error": str(error)}, failed=True)
     except KeyboardInterrupt:
-        out.complain("stopped; what was graded is kept, and the next run goes on from there")
+        Out(stderr=True).line("ftgrade: stopped; what was graded is kept, and the next run goes on from there")
         return STOPPED
+    if as_json:
+        print(json.dumps(done.document, ensure_ascii=False, indent=1, default=str))
+    return COULD_NOT if done.failed else SOME_NEED_A_PERSON if done.needs_a_person else FINE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,19 +101,6 @@ def program() -> None:
     gc.freeze()  # Python would look through all of torch once more for what it could free, for most of a second
     sys.exit(status)
 
-
-__all__ = [
-    "COULD_NOT",
-    "FINE",
-    "GROUPS",
-    "SOME_NEED_A_PERSON",
-    "STOPPED",
-    "main",
-    "manual",
-    "parser",
-    "parsers",
-    "program",
-]
 
 if __name__ == "__main__":
     program()

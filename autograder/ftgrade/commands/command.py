@@ -1,7 +1,7 @@
-"""What a command is: a function and the words that it takes; and the words that several commands take."""
+"""What a command is: a function of words that says what it did; and the words that several commands take."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,27 @@ Word = Callable[[Parser], object]
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """What a command did: the document that `--json` prints, and what the exit code tells."""
+
+    document: Mapping[str, Any]
+    needs_a_person: bool = False
+    failed: bool = False
+
+
+Run = Callable[..., Done]
+"""What a command does. It gets an `Out` for what people read and, by name, each word of its parser."""
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `run` gets an `Out` and, by name, each of the words; it returns an exit code."""
+    """One command; `words` add to its parser what `run` takes, `more` ends its help."""
 
     name: str
     about: str
     words: tuple[Word, ...]
     more: str | None
-    run: Callable[..., int]
+    run: Run
 
     def add(self, commands: Parser) -> None:
         """Add the command's parser to the others."""
@@ -34,10 +47,8 @@ class Command:
         parser.set_defaults(command=self)
 
 
-def command(
-    about: str, *words: Word, more: str | None = None, json: bool = True
-) -> Callable[[Callable[..., int]], Command]:
-    """Make the function below the command of its name. `more` ends its help; `json` says whether it takes `--json`."""
+def command(about: str, *words: Word, more: str | None = None, json: bool = True) -> Callable[[Run], Command]:
+    """Make a command of the function below, with its name and these words; `json` says whether it takes `--json`."""
     taken = (*words, JSON) if json else words
     return lambda run: Command(run.__name__.replace("_", "-"), about, taken, more, run)
 

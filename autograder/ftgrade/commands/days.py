@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
-from ftgrade.commands.command import COURSE, STEM, STEMS, chosen, command, either, word
-from ftgrade.commands.out import Out
+from ftgrade.commands.command import COURSE, STEM, STEMS, Done, chosen, command, either, word
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.moments import local, moment
 
 if TYPE_CHECKING:
+    from ftgrade.commands.terminal import Out
     from ftgrade.gradebook.todo import Need
 
 
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
     ),
     COURSE,
 )
-def due(out: Out, stem: str | None, time: str | None, none: bool, course: Path) -> int:
+def due(out: "Out", stem: str | None, time: str | None, none: bool, course: Path) -> Done:
     from ftgrade.gradebook import book, late
+    from ftgrade.moments import local, moment
 
     catalog, zone = home(), late.timezone_of(course)
     if none and not stem:
@@ -50,7 +50,7 @@ def due(out: Out, stem: str | None, time: str | None, none: bool, course: Path) 
     words = "tell no time and count as in time: a timestamp.txt, or `ftgrade collect --at`, would say"
     untimed = [one for one in found if one.without_time]
     out.line(*(f"{one.stem}: {one.without_time} of {one.booked} submissions {words}" for one in untimed))
-    return out.end({"time zone": zone, "deadlines": [asdict(one) for one in found]})
+    return Done({"time zone": zone, "deadlines": [asdict(one) for one in found]})
 
 
 @command(
@@ -64,8 +64,9 @@ def due(out: Out, stem: str | None, time: str | None, none: bool, course: Path) 
     ),
     COURSE,
 )
-def extend(out: Out, student: str, stem: str, until: str | None, none: bool, course: Path) -> int:
+def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, course: Path) -> Done:
     from ftgrade.gradebook import book, late
+    from ftgrade.moments import local, moment
 
     problem, zone = home().stem(stem), late.timezone_of(course)
     end = None if until is None else moment(until, zone)
@@ -73,7 +74,7 @@ def extend(out: Out, student: str, stem: str, until: str | None, none: bool, cou
         late.extend(gradebook, Course(course), student, problem, end)
     words = f"has time until {local(end, zone)}" if end else "has no extension any more"
     out.line(f"{student} {words} for {problem}; the next `ftgrade grade` books it.")
-    return out.end({"student": student, "problem": problem, "until": end and f"{end.isoformat()}+00:00"})
+    return Done({"student": student, "problem": problem, "until": end and f"{end.isoformat()}+00:00"})
 
 
 @command(
@@ -91,9 +92,10 @@ def extend(out: Out, student: str, stem: str, until: str | None, none: bool, cou
     "learning platform) or {name} (first and last name), {stem}, {time}, {order}, {any} and {deep} (folders) stand for "
     "its parts. From nbgrader's exchange `nbgrader collect STEM` fills the same folders.",
 )
-def collect(out: Out, source: Path, pattern: str, stem: str | None, at: str | None, course: Path) -> int:
+def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | None, course: Path) -> Done:
     from ftgrade.gradebook import book, late
     from ftgrade.intake import collect
+    from ftgrade.moments import local, moment
 
     catalog, zone = home(), late.timezone_of(course)
     only = catalog.stem(stem) if stem else None
@@ -119,7 +121,7 @@ def collect(out: Out, source: Path, pattern: str, stem: str | None, at: str | No
         *(f"left where it is: {path}: {why}" for path, why in found.left),
         f"{len(found.taken)} submissions are in place{aside}; {len(found.left)} files were left.",
     )
-    return out.end(asdict(found), bool(found.left))
+    return Done(asdict(found), needs_a_person=bool(found.left))
 
 
 @command(
@@ -129,7 +131,7 @@ def collect(out: Out, source: Path, pattern: str, stem: str | None, at: str | No
     word("--server", default="http://localhost:8888", help="where formgrader runs (default: %(default)s)"),
     COURSE,
 )
-def todo(out: Out, stems: list[str], settle: list[str] | None, server: str, course: Path) -> int:
+def todo(out: "Out", stems: list[str], settle: list[str] | None, server: str, course: Path) -> Done:
     from ftgrade.gradebook import book, todo
 
     catalog = home()
@@ -143,7 +145,7 @@ def todo(out: Out, stems: list[str], settle: list[str] | None, server: str, cour
             out.line(f"\n{reason}: {about} ({len(mine)})", *todo_lines(mine))
     links = f" Links lead to formgrader, which `jupyter lab` in {course.absolute()} opens."
     out.line(f"\n{len(needs)} things need a person.{links}" if needs else "Nothing needs a person.")
-    return out.end({"needs": [asdict(need) for need in needs]}, bool(needs))
+    return Done({"needs": [asdict(need) for need in needs]}, needs_a_person=bool(needs))
 
 
 def todo_lines(needs: "list[Need]") -> Iterator[str]:
@@ -157,7 +159,7 @@ def todo_lines(needs: "list[Need]") -> Iterator[str]:
 
 
 @command("explain the last regrade: whose score changed, and why", STEMS, COURSE)
-def diff(out: Out, stems: list[str], course: Path) -> int:
+def diff(out: "Out", stems: list[str], course: Path) -> Done:
     from ftgrade.grading.regrade import changes
 
     found = list(changes(Course(course), chosen(home(), stems)))
@@ -168,7 +170,7 @@ def diff(out: Out, stems: list[str], course: Path) -> int:
     ]
     out.table("The last regrade", columns, rows, left=(columns[1], *columns[4:]))
     out.line(f"{sum(one.before != one.now for one in found)} scores changed, {len(found)} submissions were regraded.")
-    return out.end({"changes": [asdict(one) for one in found]})
+    return Done({"changes": [asdict(one) for one in found]})
 
 
 @command(
@@ -181,7 +183,7 @@ def diff(out: Out, stems: list[str], course: Path) -> int:
     "by its documentation; our tests don't run it. Code that its Python grammar can't read it leaves out, and says "
     "so. A match proves nothing: it says which notebooks to read.",
 )
-def jplag(out: Out, stem: str, folder: Path, course: Path) -> int:
+def jplag(out: "Out", stem: str, folder: Path, course: Path) -> Done:
     from ftgrade.classroom import jplag
 
     wrote, left = jplag.export(Course(course), home().stem(stem), folder)
@@ -190,11 +192,11 @@ def jplag(out: Out, stem: str, folder: Path, course: Path) -> int:
         *(f"left out: {student}: {words}" for student, words in left.items()),
         f"Next:\n  {jplag.command(folder)}",
     )
-    return out.end({"wrote": wrote, "left out": left, "command": jplag.command(folder)})
+    return Done({"wrote": wrote, "left out": left, "command": jplag.command(folder)})
 
 
 @command("find stored reports that were changed after they were written", COURSE)
-def verify(out: Out, course: Path) -> int:
+def verify(out: "Out", course: Path) -> Done:
     from ftgrade.grading.reports import Reports
 
     found = list(Reports(Course(course)).verified())
@@ -203,4 +205,4 @@ def verify(out: Out, course: Path) -> int:
         *(f"{one['problem']}, {one['student']}: {one['words']}" for one in changed),
         f"{len(found)} reports, {len(changed)} not as they were written; `ftgrade grade` judges those again.",
     )
-    return out.end({"reports": len(found), "changed": changed}, bool(changed))
+    return Done({"reports": len(found), "changed": changed}, needs_a_person=bool(changed))

@@ -3,10 +3,13 @@
 import argparse
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
-from ftgrade.commands.command import command, word
-from ftgrade.commands.out import Out
+from ftgrade.commands.command import Done, command, word
+
+if TYPE_CHECKING:
+    from ftgrade.commands.terminal import Out
 
 
 def a_day(text: str) -> str:
@@ -25,7 +28,7 @@ def a_day(text: str) -> str:
     word("--page", action="store_true", help="write the feedback as a page beside the notebook"),
     word("--solution", action="store_true", help="show the solution, after honest attempts"),
 )
-def check(out: Out, notebook: str, stem: str | None, day: str | None, page: bool, solution: bool) -> int:
+def check(out: "Out", notebook: str, stem: str | None, day: str | None, page: bool, solution: bool) -> Done:
     from ftgrade.classroom import selfstudy
     from ftgrade.judging.report import told
 
@@ -36,7 +39,7 @@ def check(out: Out, notebook: str, stem: str | None, day: str | None, page: bool
         out.line(f"page: {selfstudy.write_page(catalog, done)}")
     if solution:
         out.line(selfstudy.reveal(catalog, done))
-    return out.end(told(done.report), done.report.needs_a_person)
+    return Done(told(done.report), needs_a_person=done.report.needs_a_person)
 
 
 @command(
@@ -44,10 +47,10 @@ def check(out: Out, notebook: str, stem: str | None, day: str | None, page: bool
     word("--name", default="", help="whose page it is"),
     word("-o", "--output", type=Path, default=Path("certificate.html"), help="its file"),
 )
-def certificate(out: Out, name: str, output: Path) -> int:
+def certificate(out: "Out", name: str, output: Path) -> Done:
     from ftgrade.classroom import selfstudy
 
     page = selfstudy.certificate(home(), selfstudy.read_record(), name, date.today().isoformat())
     output.write_text(page, "utf-8")
     out.line(f"wrote {output}: it opens in a browser and prints")
-    return out.end({"wrote": str(output)})
+    return Done({"wrote": str(output)})

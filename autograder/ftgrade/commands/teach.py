@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import COURSE, STEMS, chosen, command, word
-from ftgrade.commands.out import COULD_NOT, Out
+from ftgrade.commands.command import COURSE, STEMS, Done, chosen, command, word
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 
 if TYPE_CHECKING:
     from ftgrade.classroom.marking import Marked
+    from ftgrade.commands.terminal import Out
     from ftgrade.judging.report import Report
     from ftgrade.probing.doctor import Finding
 
@@ -35,7 +35,7 @@ TakenOff = dict[tuple[str, str], float]
         help="take the course's secret from here, such as an earlier course's .ftgrade/secret, instead of drawing one",
     ),
 )  # fmt: skip
-def new_course(out: Out, folder: Path, roster: Path, secret: Path | None) -> int:
+def new_course(out: "Out", folder: Path, roster: Path, secret: Path | None) -> Done:
     from ftgrade.classroom import newcourse
 
     students = newcourse.new_course(folder, roster, secret)
@@ -48,7 +48,7 @@ def new_course(out: Out, folder: Path, roster: Path, secret: Path | None) -> int
         f"  ftgrade grade --course {quoted}",
         f"  cd {quoted} && nbgrader export --exporter ftgrade.exporters.Csv --to grades.csv",
     )
-    return out.end({"course": str(folder), "students": students})
+    return Done({"course": str(folder), "students": students})
 
 
 @command(
@@ -58,7 +58,7 @@ def new_course(out: Out, folder: Path, roster: Path, secret: Path | None) -> int
     word("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive"),
     COURSE,
 )
-def release(out: Out, stems: list[str], students: Path | None, bundle: Path | None, course: Path) -> int:
+def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | None, course: Path) -> Done:
     from ftgrade.classroom.bundle import write as write_bundle
     from ftgrade.classroom.personal import release_personally
     from ftgrade.gradebook.book import Book
@@ -75,10 +75,10 @@ def release(out: Out, stems: list[str], students: Path | None, bundle: Path | No
         out.line(f"{count} students have questions of their own: give each {course / 'personal'}/STUDENT")
     if bundle:
         out.line(*(f"bundle: {path}" for path in write_bundle(catalog, released, bundle)))
-    return out.end({"released": problems, "folder": str(course / "release")})
+    return Done({"released": problems, "folder": str(course / "release")})
 
 
-def build_stale(out: Out, catalog: Catalog) -> None:
+def build_stale(out: "Out", catalog: Catalog) -> None:
     """Build what is stale, and say so: a release must not hold an older problem than the one that is graded."""
     from ftgrade.authoring.build import build, made
 
@@ -96,9 +96,9 @@ def build_stale(out: Out, catalog: Catalog) -> None:
     COURSE,
 )
 def grade(
-    out: Out, stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, allow_unsandboxed: bool,
+    out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, allow_unsandboxed: bool,
     course: Path,
-) -> int:  # fmt: skip
+) -> Done:  # fmt: skip
     from ftgrade.sandbox.forking import Nursery
 
     catalog = home()
@@ -124,7 +124,7 @@ def grade(
     return sum_up(out, done, root, taken_off, demo)
 
 
-def made_up_class(out: Out, catalog: Catalog) -> Path:
+def made_up_class(out: "Out", catalog: Catalog) -> Path:
     """Lay down the demo class; return its folder."""
     from ftgrade.classroom import demo
 
@@ -134,7 +134,7 @@ def made_up_class(out: Out, catalog: Catalog) -> Path:
     return root
 
 
-def show_scores(out: Out, reports: "list[Report]", course: Path, taken_off: TakenOff) -> None:
+def show_scores(out: "Out", reports: "list[Report]", course: Path, taken_off: TakenOff) -> None:
     """Print a row for each student, with what lateness takes off, and where everything is."""
     stems = list(dict.fromkeys(report.stem for report in reports))
     by_student: dict[str, dict[str, Report]] = defaultdict(dict)
@@ -169,8 +169,8 @@ def kinds(mine: "dict[str, Report]") -> list[str]:
     return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
 
 
-def sum_up(out: Out, done: "Marked", course: Path, taken_off: TakenOff, demo: bool) -> int:
-    """Print how many submissions were graded and how many need a person; return the exit code."""
+def sum_up(out: "Out", done: "Marked", course: Path, taken_off: TakenOff, demo: bool) -> Done:
+    """Print how many submissions were graded and how many need a person; return the result."""
     from ftgrade.judging.report import told
 
     reports, failed = done.reports, done.failed
@@ -186,11 +186,11 @@ def sum_up(out: Out, done: "Marked", course: Path, taken_off: TakenOff, demo: bo
     submissions = [told(one) | {"late penalty": taken_off.get((one.student, one.stem), 0.0)} for one in reports]
     expected = troubled - ours if demo else 0  # the demo class hands in unreadable files on purpose
     document = {"course": str(course), "submissions": submissions, "not booked": failed}
-    return out.end(document, bool(failed) or troubled > expected)
+    return Done(document, needs_a_person=bool(failed or troubled > expected))
 
 
 @command("try to break out of every sandbox of this machine, and say what holds")
-def doctor(out: Out) -> int:
+def doctor(out: "Out") -> Done:
     from ftgrade.probing.doctor import examination
     from ftgrade.probing.probes import PROBES
 
@@ -209,8 +209,7 @@ def doctor(out: Out) -> int:
         | {"held": {held.probe: held.holds for held in one.held}}
         for one in found
     ]
-    done = out.end({"uses": best.name if best else None, "sandboxes": sandboxes})
-    return done if best else COULD_NOT
+    return Done({"uses": best.name if best else None, "sandboxes": sandboxes}, failed=best is None)
 
 
 def probed_row(one: "Finding", names: Sequence[str]) -> tuple[str, ...]:

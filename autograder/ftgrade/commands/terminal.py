@@ -1,7 +1,8 @@
-"""What the command line shows while it works and when it's done: text, tables, bars with a rate and the time left."""
+"""What people see of a command: lines, tables, and while it works bars with a rate and the time left."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from rich.console import Console, RenderableType
@@ -34,6 +35,27 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lef
     for row in rows:
         made.add_row(*map(Text, row))  # nothing that a student wrote is markup
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """The one way in which a command speaks to people: on stdout, or on stderr where a program reads stdout."""
+
+    stderr: bool = False
+
+    def line(self, *texts: str) -> None:
+        """Print each text as it is on a line of its own, which only the terminal wraps."""
+        for text in texts:
+            console(self.stderr).print(text, soft_wrap=True)
+
+    def table(
+        self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()
+    ) -> None:
+        console(self.stderr).print(table(title, columns, rows, left))
+
+    def board(self, totals: dict[str, int] | None = None) -> "Board":
+        """Return progress bars on stderr, with a row for each problem whose total is known."""
+        return Board(totals)
 
 
 class Rate(ProgressColumn):
@@ -79,4 +101,4 @@ class Board(Progress):
         return stem, f"{len(seen)} of {self.totals[stem]}", mean, str(sum(person for _, person in seen) or "")
 
 
-__all__ = ["Board", "console", "table"]
+__all__ = ["Board", "Out", "console", "table"]

@@ -4,14 +4,17 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
-from ftgrade.commands.command import STEM, STEMS, chosen, command, word
-from ftgrade.commands.out import Out
+from ftgrade.commands.command import STEM, STEMS, Done, chosen, command, word
+
+if TYPE_CHECKING:
+    from ftgrade.commands.terminal import Out
 
 
 @command("write the three leaves of a next problem", word("slug", help="its name, such as dora_magnitude"))
-def new(out: Out, slug: str) -> int:
+def new(out: "Out", slug: str) -> Done:
     from ftgrade.authoring import build
 
     catalog = home()
@@ -22,14 +25,14 @@ def new(out: Out, slug: str) -> int:
         f"wrote five broken submissions to tests/submissions/{stem}",
         f"Fill them in, run `ftgrade build`, then `ftgrade audit {stem[:3]}`; CONTRIBUTING.md shows it.",
     )
-    return out.end({"wrote": names})
+    return Done({"wrote": names})
 
 
 @command(
     "make the notebooks from their masters",
     word("--check", action="store_true", help="change nothing; fail if a notebook is stale"),
 )
-def build(out: Out, check: bool, manual: Callable[[], str]) -> int:
+def build(out: "Out", check: bool, manual: Callable[[], str]) -> Done:
     """Make the built files, among them the page of commands, whose text is `manual()`."""
     from ftgrade.authoring import build
 
@@ -42,7 +45,7 @@ def build(out: Out, check: bool, manual: Callable[[], str]) -> int:
         out.line("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
     else:
         out.line(f"{len(build.wanted(catalog, more))} built files are up to date.")
-    return out.end({"changed": changed}, check and bool(paths))
+    return Done({"changed": changed}, needs_a_person=bool(check and paths))
 
 
 @command(
@@ -52,13 +55,13 @@ def build(out: Out, check: bool, manual: Callable[[], str]) -> int:
     word("-o", "--output", type=Path, required=True, help="the notebook to write"),
     json=False,
 )
-def fill(out: Out, stem: str, answers: Path, output: Path) -> int:
+def fill(out: "Out", stem: str, answers: Path, output: Path) -> Done:
     from ftgrade.authoring import build
 
     catalog = home()
     output.write_text(build.filled_notebook(catalog, catalog.stem(stem), answers.read_text("utf-8")), "utf-8")
     out.line(f"wrote {output}")
-    return out.end({"wrote": str(output)})
+    return Done({"wrote": str(output)})
 
 
 @command(
@@ -67,7 +70,7 @@ def fill(out: Out, stem: str, answers: Path, output: Path) -> int:
     word("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once"),
     word("--check", action="store_true", help="change nothing; fail if the README's table is stale"),
 )
-def audit(out: Out, stems: list[str], workers: int, check: bool) -> int:
+def audit(out: "Out", stems: list[str], workers: int, check: bool) -> Done:
     from ftgrade.authoring import audit
 
     catalog = home()
@@ -91,4 +94,5 @@ def audit(out: Out, stems: list[str], workers: int, check: bool) -> int:
             readme.write_text(audit.in_text(text, audits), "utf-8")
             out.line("wrote the table of README.md")
     out.line(*troubles)
-    return out.end({"problems": [asdict(one) for one in audits], "troubles": troubles}, bool(troubles))
+    document = {"problems": [asdict(one) for one in audits], "troubles": troubles}
+    return Done(document, needs_a_person=bool(troubles))
