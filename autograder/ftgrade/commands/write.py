@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ftgrade.catalog import home
-from ftgrade.commands.command import STEM, STEMS, Done, chosen, command, word
+from ftgrade.catalog import Catalog, home
+from ftgrade.commands.command import STEM, STEMS, Done, chosen, command, either, word
 
 if TYPE_CHECKING:
     from ftgrade.commands.terminal import Out
@@ -68,13 +68,18 @@ def fill(out: "Out", stem: str, answers: Path, output: Path) -> Done:
     "measure the hidden tests: what they catch, what they cost",
     STEMS,
     word("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once"),
-    word("--check", action="store_true", help="change nothing; fail if the README's table is stale"),
+    either(
+        word("--check", action="store_true", help="change nothing; fail if the README's table is stale"),
+        word("--stability", action="store_true", help="grade one class in many ways, and compare the stored reports"),
+    ),
 )
-def audit(out: "Out", stems: list[str], workers: int, check: bool) -> Done:
+def audit(out: "Out", stems: list[str], workers: int, check: bool, stability: bool) -> Done:
     from ftgrade.authoring import audit
 
     catalog = home()
     problems = chosen(catalog, stems)
+    if stability:
+        return compare_ways(out, catalog, problems)
     with out.board() as bars:
         bar = bars.add_task("auditing", total=len(problems))
         audits = audit.audit(catalog, problems, workers, lambda: bars.advance(bar))
@@ -96,3 +101,23 @@ def audit(out: "Out", stems: list[str], workers: int, check: bool) -> Done:
     out.line(*troubles)
     document = {"problems": [asdict(one) for one in audits], "troubles": troubles}
     return Done(document, needs_a_person=bool(troubles))
+
+
+def compare_ways(out: "Out", catalog: Catalog, problems: list[str]) -> Done:
+    """Grade one class in many ways; what is stored must be the same bytes, and no right answer may lose a point."""
+    from ftgrade.classroom import stability
+
+    with out.board() as bars:
+        bar = bars.add_task("grading", total=len(stability.WAYS))
+        found = stability.examine(catalog, problems, lambda: bars.advance(bar))
+    rows = [
+        (one.way.name, one.skipped or str(one.reports), str(len(one.differ)), str(len(one.wronged))) for one in found
+    ]
+    out.table("One class, graded in many ways", ("way", "reports", "differ", "right ones that lost a point"), rows)
+    for one in found:
+        for secret, stem, student in one.differ:
+            out.line(f"{one.way.name}: {stem}, {student}, secret {secret + 1}: not what {found[0].way.name} gave")
+        for secret, stem, student in one.wronged:
+            out.line(f"{one.way.name}: {stem}, {student}, secret {secret + 1}: a right answer lost a point")
+    document = {"ways": [asdict(one) for one in found]}
+    return Done(document, needs_a_person=any(one.differ or one.wronged for one in found))
