@@ -106,6 +106,12 @@ def test_the_logits_matter_to_the_form():
     assert abs((peak.total - peak.terms["logits"]) / counted(setup).peak - 1) > 0.1
 
 
+def test_a_kernel_that_spares_the_copy_saves_one_output_a_block():
+    setup, config = Setup("135M", batch=4), SHAPES["135M"]
+    saved = predicted(setup).total - predicted(setup, copied=False).total
+    assert saved == 2 * config.layers * config.heads * config.head_dim * setup.tokens
+
+
 @pytest.mark.parametrize("chunks", [1, 2, 5, 16])
 def test_a_chunked_loss_has_the_plain_ones_value_and_gradients(chunks: int):
     config = replace(SHAPES["toy"], vocab=64)
