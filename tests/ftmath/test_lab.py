@@ -29,7 +29,7 @@ from ftmath.lab.recipes import (
     small_subject,
     supervised,
 )  # fmt: skip
-from ftmath.lab.replay import NOT_RECORDED, chosen_record, measured_rows, read_verdict, section, stage, whose
+from ftmath.lab.replay import NOT_RECORDED, chosen_record, measured_rows, read_verdict, section, stage, table_row, whose
 from ftmath.lab.shapes import SHAPES, step_flops
 from ftmath.lab.steps import Setup, build, chunked_loss, loss_of, make_optimizer, plain_loss, step
 from ftmath.lab.sweep import counted, finding, fitting_batches, measure_memory, setups_for
@@ -248,6 +248,13 @@ def test_a_committed_record_is_of_a_card_and_keeps_the_promise(record: dict[str,
     rows = measured_rows(record)
     assert len(rows) >= 20
     assert max(abs(row["error"]) for row in rows) < 0.05
+
+
+def test_the_readme_has_a_row_for_every_committed_record():
+    """And says that none is there where none is."""
+    rows = [table_row(record) for record in recorded_cards().values()] or ["| none yet | not recorded |"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert all(row in readme for row in rows), rows
 
 
 # ------------------------------------------------------------------------------------------------------------ replay

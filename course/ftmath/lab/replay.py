@@ -56,6 +56,21 @@ def measured_rows(record: Found | None) -> list[Found]:
     return rows
 
 
+def table_row(record: Found) -> str:
+    """Return a record's row in the README's table: steps measured, the form's largest error, tokens a second.
+
+    >>> table_row({"card": "X"})
+    '| X | 0 | not recorded | not recorded |'
+    """
+    rows = measured_rows(record)
+    worst = f"{max(abs(row['error']) for row in rows):.1%}" if rows else "not recorded"
+    ladder = [one for one in section(record, "speed") if one["shape"] == "135M" and not one["rung"]["narrow"]]
+    speed = (
+        f"{ladder[0]['tokens_per_second']:,.0f} → {ladder[-1]['tokens_per_second']:,.0f}" if ladder else "not recorded"
+    )
+    return f"| {record['card']} | {len(rows)} | {worst} | {speed} |"
+
+
 def stage(record: Found | None, name: str) -> list[Found]:
     """Return the runs of one stage of the recorded model: base, trial, sft, grpo or dpo."""
     return [found for found in section(record, "one_model") if found["stage"] == name]
@@ -90,5 +105,5 @@ def read_verdict(change: Sequence[float], better: str = "gained", worse: str = "
 
 __all__ = [
     "NOT_RECORDED", "by_method", "chosen_record", "measured_rows", "read_verdict", "section", "spread", "stage",
-    "whose",
+    "table_row", "whose",
 ]  # fmt: skip
