@@ -78,10 +78,12 @@ def kept_bytes(setup: Setup, config: Config, copied: bool) -> dict[str, int]:
     return {"block": block, "blocks": blocks, "top": top + (2 * d if adapters and setup.chunks > 1 else 0)}
 
 
-def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True) -> Peak:
+def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True, watched: bool = False) -> Peak:
     """Return the peak of a setup by closed form: the largest of six moments of the backward pass.
 
-    `copied` says whether attention's output is laid out anew, as on a CPU; cards' kernels mostly needn't.
+    `copied` says whether attention's output is laid out anew before the next layer reads it. `watched` is for a count
+    (`AliveBytes`): autograd adds two gradients of a tensor in place only where nothing watches it, so a count sees one
+    copy more of a tied embedding's than a card does.
 
     - *loss*: the logits' copies (`loss_bytes`), beside all that the blocks kept. Chunks hand on the gradient of the
       head's input (2 d a token) and add to the gradient of the head.
@@ -89,8 +91,8 @@ def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True
     - *last block*: with checkpointing it's computed again. The worst is the MLP's product: its gradient and those of
       its factors (2 f each) where the product itself (2 f) is no more, and the gradient that goes around (2 d).
     - *first block*: the same, when all gradients of weights are there but this block's and the embedding's.
-    - *embedding*: a tied one gets a second gradient beside the head's, and a third for their sum.
-    - *chunks' sum*: so do the head's gradients of two chunks.
+    - *embedding*: a tied one gets a second gradient beside the head's.
+    - *chunks' sum*: the head's gradients of two chunks, and a third tensor for their sum.
 
     >>> peak = predicted(Setup("135M", batch=4))
     >>> peak.moment, round(peak.total / 2**20)
@@ -107,6 +109,7 @@ def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True
     passing = max(tokens * (4 * config.d_hidden + 2 * d), unfolded)
     later = 2 * (linear_parameters(config) // config.layers - d * config.d_hidden) + (0 if config.tied else head)
     inputs = 2 * d * tokens
+    twice = max(2 * head, head + inputs) if watched else head + inputs
     pieces = setup.chunks > 1
     moments = {
         "loss": {
@@ -125,7 +128,7 @@ def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True
             "activations": blocks + (block if setup.checkpointing else 0), "gradients": head, "passing": passing,
         },
         "first block": {"activations": block, "gradients": max(0, trained - later), "passing": passing},
-        "embedding": {"gradients": trained, "passing": max(2 * head, head + inputs) if config.tied else inputs},
+        "embedding": {"gradients": trained, "passing": twice if config.tied else inputs},
     }  # fmt: skip
     return Peak(stays(setup, config), moments)
 
