@@ -24,6 +24,7 @@ from ftmath.lab.recipes import (
     contains,
     desk_for,
     drawn,
+    measure_one_model,
     policy_stage,
     preference_stage,
     small_subject,
@@ -186,11 +187,14 @@ def test_a_later_run_keeps_the_sections_it_does_not_measure(tmp_path: Path):
     first = Record(CPU, path, say=lambda text: None)
     first.begin("speed")
     first.add("speed", {"seconds": 1.0})
+    first.skip("speed", "a rung", "out of time")
+    first.skip("memory", "a step", "out of time")
     second = Record(CPU, path, say=lambda text: None)
     second.begin("memory")
     second.add("memory", {"name": "x"})
     stored = json.loads(path.read_text("utf-8"))
     assert stored["speed"] == [{"seconds": 1.0}]
+    assert [skipped["section"] for skipped in stored["skipped"]] == ["speed"]  # memory's was tried again
     assert stored["memory"] == [{"name": "x"}]
 
 
@@ -201,6 +205,21 @@ def test_a_measurement_without_time_is_skipped_by_name():
     assert record.data["memory"] == []
     assert [skipped["what"] for skipped in record.data["skipped"]] == [setup.name for setup in setups]
     assert {skipped["why"] for skipped in record.data["skipped"]} == {"out of time"}
+
+
+def test_a_cut_off_run_of_the_model_is_continued(tmp_path: Path):
+    """What is recorded isn't run again, and keeps its numbers; what is missing is run."""
+    path, said = tmp_path / "cpu.json", list[str]()
+    measure_one_model(Record(CPU, path, say=said.append), Budget(300), CPU, toy=True)
+    whole = json.loads(path.read_text("utf-8"))
+    assert [run["stage"] for run in whole["one_model"]] == ["base", *["trial"] * 3, *["sft"] * 3, "grpo", "dpo"]
+    demand_schema(whole)
+    path.write_text(json.dumps(whole | {"one_model": whole["one_model"][:-1]}))
+    said.clear()
+    measure_one_model(Record(CPU, path, say=said.append), Budget(300), CPU, toy=True)
+    again = json.loads(path.read_text("utf-8"))
+    assert [line.split()[0] for line in said[1:]] == ["dpo"]
+    assert again["one_model"][:-1] == whole["one_model"][:-1]
 
 
 def test_a_share_of_a_budget_ends_with_the_budget():
