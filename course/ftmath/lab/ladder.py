@@ -96,7 +96,7 @@ def measure_ceilings(record: Record, budget: Budget, device: torch.device, toy: 
 # ---------------------------------------------------------------------------------------------------------- prediction
 
 LAUNCHES = {False: 115, True: 40}
-"""Kernels that a block starts in both passes. Eager: operations that aren't views, by a test's count. Compiled: guessed.
+"""Kernels that a block starts in both passes. Eager: operations that aren't views, as a test counts. Compiled: guessed.
 
 The H200's record was predicted with 150 for eager blocks, before they were counted.
 """
