@@ -33,8 +33,10 @@ def test_the_examples_hold(pages: ModuleType):
 
 
 def test_every_part_problem_and_sheet_is_staged_and_stands_in_the_sidebar(pages: ModuleType, tmp_path: Path):
-    notebooks = pages.staged(ROOT, tmp_path, set(range(1, 100)))
-    assert len(notebooks) == 1 + len([*(ROOT / "course").glob("[0-9]*/*.ipynb"), *(ROOT / "source").glob("*/*.ipynb")])
+    notebooks, course = pages.staged(ROOT, tmp_path, set(range(1, 100))), ROOT / "course"
+    assert len(notebooks) == 1 + len(
+        [*course.glob("[0-9]*/*.ipynb"), *course.glob("lab/*.ipynb"), *(ROOT / "source").glob("*/*.ipynb")]
+    )
     tree = said(tmp_path / "index.ipynb").partition("```{toctree}")[2]
     for path in [*notebooks, *tmp_path.glob("*.md")]:
         page = path.relative_to(tmp_path).with_suffix("").as_posix()

@@ -34,6 +34,10 @@
 # | 9 | Choosing a method: which trade is the right one here? | PART09 |
 # | 10 | Implementation checklist: what goes wrong in silence? | PART10 |
 #
+# **The lab** asks whether all this holds on a real card and a real model. [Memory and speed](lab/memory_and_speed.ipynb)
+# predicts the bytes and the seconds of a training step, then measures them; [one model](lab/one_model.ipynb) takes
+# SmolLM2-135M from base to policy. Both replay a recorded card where there is none, and say whose numbers they show.
+#
 # To look things up: the [formula sheet](formulas.md), with one relation for each subtopic; the [glossary](glossary.md) of
 # symbols and terms; and the [errata](errata.md), numbers of well-known texts that come out differently here.
 

@@ -6,7 +6,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,13 @@ class Record:
         if path and path.is_file():
             old = json.loads(path.read_text("utf-8"))
             if old.get("card") == self.data["card"]:
-                self.data |= {name: old[name] for name in SECTIONS if name in old}
-        self.data["skipped"] = []
+                self.data |= {name: old[name] for name in (*SECTIONS, "skipped") if name in old}
+        self.data.setdefault("skipped", [])
 
-    def begin(self, section: str) -> None:
-        self.data[section] = []
+    def begin(self, section: str, findings: Sequence[dict[str, Any]] = ()) -> None:
+        """Begin a section anew, with findings that are gone on with; what it had skipped is tried again."""
+        self.data[section] = list(findings)
+        self.data["skipped"] = [skipped for skipped in self.data["skipped"] if skipped["section"] != section]
 
     def add(self, section: str, finding: dict[str, Any]) -> None:
         self.data[section].append(finding)

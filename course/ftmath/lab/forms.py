@@ -62,13 +62,15 @@ def stays(setup: Setup, config: Config) -> dict[str, int]:
     return {"weights": frozen + 2 * trained, "optimizer": 4 * trained, "reference": copied}
 
 
-def kept_bytes(setup: Setup, config: Config) -> dict[str, int]:
-    """Return the bytes a token that a step keeps: a block's, all blocks' together, the top's, and its inner inputs.
+def kept_bytes(setup: Setup, config: Config, copied: bool) -> dict[str, int]:
+    """Return the bytes a token that a step keeps: a block's, all blocks' together, and the top's.
 
-    Part 6's form, less what the first norm needn't keep where the embeddings are frozen (4 d + 4).
+    Part 6's form, less what the first norm needn't keep where the embeddings are frozen (4 d + 4), and less the second
+    copy of attention's output (2 h d_h) where the kernel lays it out as the next layer reads it.
     """
     d, adapters = config.d_model, setup.adapters
     block = kept_bytes_per_token(config, lora_rank=setup.rank if adapters else None, all_linears=True)
+    block -= 0 if copied else 2 * config.heads * config.head_dim
     inputs = config.layers * 2 * d
     blocks = inputs if setup.checkpointing else config.layers * block - (4 * d + 4 if adapters else 0)
     # The final norm as a block's, the angles that all blocks share, the ids, and the targets of a chunked loss' pieces.
@@ -76,8 +78,12 @@ def kept_bytes(setup: Setup, config: Config) -> dict[str, int]:
     return {"block": block, "blocks": blocks, "top": top + (2 * d if adapters and setup.chunks > 1 else 0)}
 
 
-def predicted(setup: Setup, config: Config | None = None) -> Peak:
+def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True, watched: bool = False) -> Peak:
     """Return the peak of a setup by closed form: the largest of six moments of the backward pass.
+
+    `copied` says whether attention's output is laid out anew before the next layer reads it. `watched` is for a count
+    (`AliveBytes`): autograd adds two gradients of a tensor in place only where nothing watches it, so a count sees one
+    copy more of a tied embedding's than a card does.
 
     - *loss*: the logits' copies (`loss_bytes`), beside all that the blocks kept. Chunks hand on the gradient of the
       head's input (2 d a token) and add to the gradient of the head.
@@ -85,8 +91,8 @@ def predicted(setup: Setup, config: Config | None = None) -> Peak:
     - *last block*: with checkpointing it's computed again. The worst is the MLP's product: its gradient and those of
       its factors (2 f each) where the product itself (2 f) is no more, and the gradient that goes around (2 d).
     - *first block*: the same, when all gradients of weights are there but this block's and the embedding's.
-    - *embedding*: a tied one gets a second gradient beside the head's, and a third for their sum.
-    - *chunks' sum*: so do the head's gradients of two chunks.
+    - *embedding*: a tied one gets a second gradient beside the head's.
+    - *chunks' sum*: the head's gradients of two chunks, and a third tensor for their sum.
 
     >>> peak = predicted(Setup("135M", batch=4))
     >>> peak.moment, round(peak.total / 2**20)
@@ -94,7 +100,7 @@ def predicted(setup: Setup, config: Config | None = None) -> Peak:
     """
     config = config or SHAPES[setup.shape]
     tokens, full, d = setup.tokens, not setup.adapters, config.d_model
-    kept = kept_bytes(setup, config)
+    kept = kept_bytes(setup, config, copied)
     blocks, block = tokens * kept["blocks"], tokens * kept["block"]
     head = 2 * config.vocab * d if full else 0
     trained = 2 * decoder_parameters(config) if full else 2 * lora_parameters(config, setup.rank)
@@ -103,6 +109,7 @@ def predicted(setup: Setup, config: Config | None = None) -> Peak:
     passing = max(tokens * (4 * config.d_hidden + 2 * d), unfolded)
     later = 2 * (linear_parameters(config) // config.layers - d * config.d_hidden) + (0 if config.tied else head)
     inputs = 2 * d * tokens
+    twice = max(2 * head, head + inputs) if watched else head + inputs
     pieces = setup.chunks > 1
     moments = {
         "loss": {
@@ -121,7 +128,7 @@ def predicted(setup: Setup, config: Config | None = None) -> Peak:
             "activations": blocks + (block if setup.checkpointing else 0), "gradients": head, "passing": passing,
         },
         "first block": {"activations": block, "gradients": max(0, trained - later), "passing": passing},
-        "embedding": {"gradients": trained, "passing": max(2 * head, head + inputs) if config.tied else inputs},
+        "embedding": {"gradients": trained, "passing": twice if config.tied else inputs},
     }  # fmt: skip
     return Peak(stays(setup, config), moments)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from ftmath.device import synchronize
 from ftmath.memory import identity
+from ftmath.model import Config
 
 
 class AliveBytes(TorchDispatchMode):
@@ -122,6 +124,20 @@ def card_peak(device: torch.device, run: Callable[[], object]) -> dict[str, int]
     return {"before": before} | {name: int(stats[f"{key}.all.peak"]) for name, key in names.items()}
 
 
+def output_is_copied(device: torch.device, config: Config) -> bool:
+    """Say whether fused attention's output must be laid out anew before the next layer reads it.
+
+    >>> output_is_copied(torch.device("cpu"), Config())
+    True
+    """
+    heads, kv_heads, width = config.heads, config.kv_heads, config.head_dim
+    q = torch.zeros(2, heads, 128, width, dtype=torch.bfloat16, device=device, requires_grad=True)
+    k = torch.zeros(2, kv_heads, 128, width, dtype=torch.bfloat16, device=device)
+    v = torch.zeros(2, 128, kv_heads, width, dtype=torch.bfloat16, device=device).transpose(1, 2)
+    found = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=heads != kv_heads)
+    return not found.transpose(1, 2).is_contiguous()
+
+
 def card_course(device: torch.device, run: Callable[[Callable[[str], None]], object], points: int = 400) -> Any:
     """Run something on a CUDA card; return what its allocator held after each event, and when named moments were.
 
@@ -178,5 +194,6 @@ def median_seconds(device: torch.device, run: Callable[[], object], *, warm: int
 
 
 __all__ = [
-    "AliveBytes", "card_course", "card_peak", "counted_peak", "held", "median_seconds", "shapes_only", "thinned",
+    "AliveBytes", "card_course", "card_peak", "counted_peak", "held", "median_seconds", "output_is_copied",
+    "shapes_only", "thinned",
 ]  # fmt: skip

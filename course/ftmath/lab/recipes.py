@@ -5,6 +5,7 @@ problems that can't be answered. An answer is verified by comparing strings.
 """
 
 import copy
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -237,6 +238,7 @@ class Sheet:
     old: list[int]
     text_loss: list[float]
     said: list[str]
+    old_said: list[str]
 
 
 def contains(answer: str, wanted: str) -> bool:
@@ -264,7 +266,7 @@ def sheet(subject: Subject, model: Decoder, test: Sequence[Pair], passages: Tens
         [int(one == wanted) for one, (_, wanted) in zip(said, test, strict=True)],
         [int(contains(one, wanted)) for one, (_, wanted) in zip(said, test, strict=True)], sure,
         [int(contains(subject.read(row), wanted)) for row, (_, wanted) in zip(old, subject.old, strict=True)],
-        scores.mean(1).tolist(), said,
+        scores.mean(1).tolist(), said, [subject.read(row) for row in old],
     )  # fmt: skip
 
 
@@ -309,7 +311,7 @@ def compared(test: Sequence[Pair], before: Sheet, after: Sheet) -> dict[str, Any
         "calibration": calibration_error(after.sure, after.exact),
         "abstained": mean(int(after.said[place] == "unknown") for place in unknown),
         "abstained_wrongly": mean(int(after.said[place] == "unknown") for place in known),
-        "said": after.said[: len(families)],
+        "said": after.said[: len(families)], "old_said": after.old_said,
     }  # fmt: skip
 
 
@@ -525,59 +527,74 @@ def best_rate(trials: Sequence[dict[str, Any]], method: str) -> float:
     return max(mine, key=lambda trial: (trial["exact"], -trial["text_loss"]))["rate"]
 
 
+def continued(record: Record, model: str, sizes: Sizes) -> list[dict[str, Any]]:
+    """Return what a record holds of this model at these sizes: runs that needn't be repeated; none for another one."""
+    found: list[dict[str, Any]] = record.data.get("one_model", [])
+    wanted = json.loads(json.dumps(asdict(sizes)))
+    same = found and found[0]["stage"] == "base" and found[0]["model"] == model and found[0]["sizes"] == wanted
+    return found if same else []
+
+
 def measure_one_model(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:
-    """Tune one model from base to policy within the budget; each run is recorded as soon as it's done."""
+    """Tune one model from base to policy within the budget; each run is recorded as soon as it's done.
+
+    A record of the same card, model and sizes is continued: what it holds isn't run again.
+    """
     torch.set_float32_matmul_precision("high")
-    record.begin("one_model")
     sizes = Sizes(24, 12, 4, 32, 2, 4, 2, 2, 2, 2, 8, (1,), 1) if toy else Sizes()
     subject = the_subject(device, small=toy)
+    record.begin("one_model", continued(record, subject.name, sizes))
+    done: list[dict[str, Any]] = record.data["one_model"]
     desk = desk_for(subject, sizes)
     start = compared(desk.test, desk.before, desk.before)
-    record.add("one_model", {"stage": "base", "model": subject.name, "sizes": asdict(sizes), **start})
+    if not done:
+        record.add("one_model", {"stage": "base", "model": subject.name, "sizes": asdict(sizes), **start})
     record.say(
-        f"one model: {subject.name}; exact {start['exact']:.2f}, right {start['right']:.2f}, old {start['old']:.2f}"
+        f"one model: {subject.name}; exact {start['exact']:.2f}, right {start['right']:.2f}, old {start['old']:.2f}; "
+        f"{len(done) - 1} runs are there"
     )
     rates = SMALL_RATES if subject.pad == PAD else RATES
-    trials: list[dict[str, Any]] = []
 
-    def keep(found: dict[str, Any]) -> None:
-        record.add("one_model", found)
-        words = [
-            f"{name} {found[name]:.3g}"
-            for name in ("rate", "seed", "exact", "right", "old", "text_loss", "kl")
-            if name in found
-        ]
-        record.say(f"  {found['stage']:<6} {found.get('method', ''):<6} {', '.join(words)}")
-
-    def in_time(stage: str, what: str, seconds: float) -> bool:
-        if budget.left >= seconds:
+    def wanted(stage: str, method: str, key: str, value: float, seconds: float) -> bool:
+        """Say whether a run is missing and there is time for it; a missing one without time is noted."""
+        if any((run["stage"], run.get("method"), run.get(key)) == (stage, method, value) for run in done):
+            return False
+        if toy or budget.left >= seconds:
             return True
-        record.skip("one_model", f"{stage} {what}", "out of time")
+        record.skip("one_model", f"{stage} {method} {key} {value:g}", "out of time")
         return False
 
     for number in range(sizes.rates):
         for method, choices in rates.items():
-            if number < len(choices) and in_time("trial", f"{method} {choices[number]:g}", 0 if toy else 20):
-                trials.append(supervised(desk, method, choices[number], 0, trial=True)[1])
-                keep(trials[-1])
-    starts: dict[int, Decoder] = {}
-    for place, seed in enumerate(sizes.seeds):
-        for method in ("full", "LoRA", "QLoRA"):
-            if any(trial["method"] == method for trial in trials) and in_time(
-                "sft", f"{method} seed {seed}", 0 if toy else 15
-            ):
+            if number < len(choices) and wanted("trial", method, "rate", choices[number], 20):
+                keep_run(record, supervised(desk, method, choices[number], 0, trial=True)[1])
+    trials = [run for run in done if run["stage"] == "trial"]
+    known = [method for method in rates if any(trial["method"] == method for trial in trials)]
+    for seed in sizes.seeds:
+        tuned: Decoder | None = None
+        for method in known:
+            if wanted("sft", method, "seed", seed, 15):
                 model, found = supervised(desk, method, best_rate(trials, method), seed, trial=False)
-                keep(found)
-                if method == "full":
-                    starts[seed] = model
+                keep_run(record, found)
+                tuned = model if method == "full" else tuned
         # The policy's stages of a seed follow its supervised ones, so that a run cut off has whole chains.
-        if seed in starts and in_time("grpo", f"seed {seed}", 0 if toy else 20):
-            keep(policy_stage(desk, starts[seed], seed))
-        if in_time("dpo", f"seed {seed}", 0 if toy else 15):
-            keep(preference_stage(desk, best_rate(trials, "full"), seed))
-        if place == 0:
-            record.say(f"  {budget.left:.0f} s left after the first seed")
+        if "full" in known and wanted("grpo", "LoRA", "seed", seed, 30):
+            if tuned is None:
+                tuned, _ = learn(subject, "full", best_rate(trials, "full"), seed, desk.lessons, sizes)
+            keep_run(record, policy_stage(desk, tuned, seed))
+        if "full" in known and wanted("dpo", "LoRA", "seed", seed, 25):
+            keep_run(record, preference_stage(desk, best_rate(trials, "full"), seed))
     torch.set_float32_matmul_precision("highest")
+
+
+def keep_run(record: Record, found: dict[str, Any]) -> None:
+    """Record a run and say its numbers."""
+    record.add("one_model", found)
+    names = ("rate", "seed", "exact", "right", "old", "text_loss", "kl")
+    words = [f"{name} {found[name]:.3g}" for name in names if name in found]
+    if "after" in found:
+        words += [f"{name} {found['before'][name]:.2f} -> {found['after'][name]:.2f}" for name in ("bare", "right")]
+    record.say(f"  {found['stage']:<6} {found['method']:<6} {', '.join(words)}")
 
 
 def policy_stage(desk: Desk, start: Decoder, seed: int) -> dict[str, Any]:

@@ -42,18 +42,41 @@ def section(record: Found | None, name: str) -> list[Found]:
 
 
 def measured_rows(record: Found | None) -> list[Found]:
-    """Return the peaks that were measured, each with `error`, the prediction's, and the parts of what is left over."""
+    """Return the peaks that were measured, each with its prediction's `error` and the parts of what is left over.
+
+    `workspace` is what was held before the step beyond weights, moments and reference; `error_with` is the prediction's
+    error once it is added. Predictions are those that were recorded before the measurement.
+    """
     rows: list[Found] = []
     for found in section(record, "memory"):
         seen = found["measured"]
         if seen is None or "allocated" not in seen:
             continue
+        stays = sum(found["terms"][name] for name in ("weights", "optimizer", "reference"))
+        workspace = seen["before"] - stays
         rows.append(
             found
+            | {"workspace": workspace, "error_with": (found["predicted"] + workspace) / seen["allocated"] - 1}
             | {"error": found["predicted"] / seen["allocated"] - 1, "left": seen["allocated"] - found["predicted"],
                "rounding": seen["allocated"] - seen["requested"], "fragments": seen["reserved"] - seen["allocated"]}
         )  # fmt: skip
     return rows
+
+
+def table_row(record: Found) -> str:
+    """Return a record's row in the README's table: steps measured, the form's largest error, tokens a second.
+
+    >>> table_row({"card": "X"})
+    '| X | 0 | not recorded | not recorded |'
+    """
+    rows = measured_rows(record)
+    both = (max(abs(row[name]) for row in rows) for name in ("error", "error_with")) if rows else ()
+    worst = " / ".join(f"{error:.1%}" for error in both) or "not recorded"
+    ladder = [one for one in section(record, "speed") if one["shape"] == "135M" and not one["rung"]["narrow"]]
+    speed = (
+        f"{ladder[0]['tokens_per_second']:,.0f} → {ladder[-1]['tokens_per_second']:,.0f}" if ladder else "not recorded"
+    )
+    return f"| {record['card']} | {len(rows)} | {worst} | {speed} |"
 
 
 def stage(record: Found | None, name: str) -> list[Found]:
@@ -90,5 +113,5 @@ def read_verdict(change: Sequence[float], better: str = "gained", worse: str = "
 
 __all__ = [
     "NOT_RECORDED", "by_method", "chosen_record", "measured_rows", "read_verdict", "section", "spread", "stage",
-    "whose",
+    "table_row", "whose",
 ]  # fmt: skip

@@ -21,8 +21,8 @@ def step_flops(config: Config, tokens: int, time: int, *, adapters: bool = False
     6 or 4 a token (arXiv:2001.08361, section 2.1). Attention adds two products over the time / 2 tokens that a
     token sees on average, forward once and backward twice. Norms, the softmax and the optimizer count as nothing.
 
-    >>> step_flops(SHAPES["7B"], 1, 2048) / (6 * decoder_parameters(SHAPES["7B"]))
-    1.020402556640107
+    >>> round(step_flops(SHAPES["7B"], 1, 2048) / (6 * decoder_parameters(SHAPES["7B"])), 3)
+    1.02
     """
     matrices = linear_parameters(config) + config.vocab * config.d_model
     attention = 2 * config.layers * config.heads * config.head_dim * time

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ftmath.lab.cards import Budget, Record
 from ftmath.lab.forms import largest_batch, predicted
-from ftmath.lab.meters import AliveBytes, card_course, card_peak, held, shapes_only, thinned
+from ftmath.lab.meters import AliveBytes, card_course, card_peak, held, output_is_copied, shapes_only, thinned
 from ftmath.lab.shapes import SHAPES
 from ftmath.lab.steps import Setup, build, loss_of, make_optimizer, step
 from ftmath.memory import GIB, MIB
@@ -88,10 +88,13 @@ def counted(setup: Setup, config: Config | None = None) -> AliveBytes:
     return alive
 
 
-def finding(setup: Setup, measured: dict[str, int] | None, note: str = "") -> dict[str, Any]:
+def finding(
+    setup: Setup, measured: dict[str, int] | None, note: str = "", *, copied: bool = True
+) -> dict[str, Any]:  # fmt: skip
     """Return a measurement as the record holds it, its prediction first."""
-    peak = predicted(setup)
+    peak = predicted(setup, copied=copied)
     return {
+        "copied": copied,
         "name": setup.name, "setup": asdict(setup), "predicted": peak.total, "moment": peak.moment, "terms": peak.terms,
         "measured": measured, "note": note,
     }  # fmt: skip
@@ -147,30 +150,30 @@ def measured_on_card(
     free_all()
     model = build(config, method, device)
     optimizer = make_optimizer(model)
-    room = torch.cuda.get_device_properties(device).total_memory
+    room, copied = torch.cuda.get_device_properties(device).total_memory, output_is_copied(device, config)
     for setup in setups:
         if budget.left <= 0:
-            yield finding(setup, None, "out of time")
+            yield finding(setup, None, "out of time", copied=copied)
         elif predicted(setup).total > 1.05 * room:
-            yield finding(setup, None, "not tried: more than the card holds")
+            yield finding(setup, None, "not tried: more than the card holds", copied=copied)
         else:
-            yield measured_step(setup, config, device, model, optimizer)
+            yield measured_step(setup, config, device, model, optimizer, copied)
             optimizer.zero_grad(set_to_none=True)
             free_all()
 
 
 def measured_step(
-    setup: Setup, config: Config, device: torch.device, model: Decoder, optimizer: torch.optim.Optimizer
+    setup: Setup, config: Config, device: torch.device, model: Decoder, optimizer: torch.optim.Optimizer, copied: bool
 ) -> dict[str, Any]:
     """Return the finding of one setup on a card: its peak, or why there is none."""
     try:
         loss, _kept = prepared(setup, config, device, model)
         step(loss, optimizer)
-        return finding(setup, card_peak(device, lambda: step(loss, optimizer)))
+        return finding(setup, card_peak(device, lambda: step(loss, optimizer)), copied=copied)
     except torch.cuda.OutOfMemoryError:
-        return finding(setup, None, "out of memory")
+        return finding(setup, None, "out of memory", copied=copied)
     except RuntimeError as error:
-        return finding(setup, None, f"{type(error).__name__}: {str(error)[:120]}")
+        return finding(setup, None, f"{type(error).__name__}: {str(error)[:120]}", copied=copied)
 
 
 def measure_timeline(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:

@@ -12,11 +12,11 @@ MOMENTS = tuple(place / 10 for place in range(11))
 def phase_at(marks: Mapping[str, int], event: int) -> str:
     """Return the phase of a step that an event belongs to: the last one that had begun.
 
-    >>> phase_at({"forward": 0, "backward": 5}, 4), phase_at({"forward": 0, "backward": 5}, 7)
+    >>> phase_at({"backward": 5, "forward": 0}, 4), phase_at({"backward": 5, "forward": 0}, 7)
     ('forward', 'backward')
     """
-    begun = [name for name, first in marks.items() if first <= event]
-    return begun[-1] if begun else "before"
+    begun = {name: first for name, first in marks.items() if first <= event}
+    return max(begun, key=lambda name: begun[name]) if begun else "before"
 
 
 def timeline_explorer(courses: Mapping[str, Mapping[str, Any]]) -> Explorer:

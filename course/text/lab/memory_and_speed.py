@@ -2,7 +2,8 @@
 # # Lab: memory and speed
 #
 # **The claim.** The peak memory of a training step can be computed before the step runs, to within five per cent, from the shape of
-# the model and the batch. Its speed can be estimated from two numbers of the card: how fast it multiplies and how fast it copies.
+# the model and the batch. Its speed can't be computed as well: how fast the machine multiplies, copies and starts kernels gives a
+# floor, and the recorded steps took up to several times that.
 #
 # You need part 6. In the lab you predict first, then look at a measurement. On a machine without a graphics card the notebook counts
 # bytes on tensors that have only a shape, and replays numbers that were recorded on a real card; it always says which of the two you
@@ -94,7 +95,8 @@ print(inspect.getdoc(predicted))
 # %% [markdown]
 # **Check without a card.** We run a real step on tensors that have a shape and no numbers, and count the bytes of every tensor that is
 # alive after each operation. Nothing is simulated about *which* tensors exist: it is torch's own autograd. What it can't see is memory
-# that a kernel takes for itself while it runs.
+# that a kernel takes for itself while it runs. And watching changes one thing: autograd adds two gradients in place only where nothing
+# looks on, which `watched=True` accounts for.
 
 # %%
 checks = [
@@ -108,7 +110,7 @@ checks = [
 ]
 counts = {setup.name: counted(setup) for setup in checks}
 for setup in checks:
-    form, count = predicted(setup), counts[setup.name].peak
+    form, count = predicted(setup, watched=True), counts[setup.name].peak
     print(
         f"{setup.name:<42} form {form.total / MIB:8.1f} MiB, counted {count / MIB:8.1f} MiB ({form.total / count - 1:+.2%}), at: {form.moment}"
     )
@@ -172,9 +174,16 @@ rows = measured_rows(record)
 print(whose(record))
 for row in rows:
     print(
-        f"{row['name']:<44} form {row['predicted'] / MIB:>9,.0f} MiB, measured {row['measured']['allocated'] / MIB:>9,.0f} MiB ({row['error']:+.1%})"
+        f"{row['name']:<43} form {row['predicted'] / MIB:>7,.0f} MiB, measured {row['measured']['allocated'] / MIB:>7,.0f} MiB: {row['error']:+.1%}, with workspace {row['error_with']:+.1%}"
     )
 worst = max((abs(row["error"]) for row in rows), default=None)
+worst_with = max((abs(row["error_with"]) for row in rows), default=None)
+if rows:
+    above = [row for row in rows if abs(row["error"]) > 0.05]
+    print(
+        f"alone: at most {worst:.1%}, above 5 % in {len(above)} of {len(rows)}, with peaks below {max((row['measured']['allocated'] for row in above), default=0) / GIB:.1f} GiB; with workspace: at most {worst_with:.1%}"
+    )
+    assert worst_with < 0.05 and all(row["measured"]["allocated"] < 2 * GIB for row in above)
 compare("the largest error in per cent", guess, 100 * worst) if rows else None
 
 # %%
@@ -189,12 +198,12 @@ if rows:
             ]
             for shape in shapes
         },
-        curve=("equal", [0.5, 80], [0.5, 80]),
+        curve=("equal", [1, 80], [1, 80]),
         log_x=True,
-        title=f"{len(rows)} steps from {min(r['predicted'] for r in rows) / GIB:.1f} to {max(r['predicted'] for r in rows) / GIB:.0f} GiB: the form is off by at most {worst:.1%}",
+        title=f"{len(rows)} steps from {min(r['predicted'] for r in rows) / GIB:.1f} to {max(r['predicted'] for r in rows) / GIB:.0f} GiB: off by at most {worst:.1%}, {worst_with:.1%} with workspace",
         x_label=f"measured peak on {record['card']}, GiB",
         y_label="predicted peak, GiB",
-        alt=f"{len(rows)} dots along the diagonal, four shapes from 135M to 7B; the largest relative distance is {worst:.1%}.",
+        alt=f"{len(rows)} dots along the diagonal, of the shapes {', '.join(shapes)}; the largest relative distance is {worst:.1%}.",
     )
     picture.figure.axes[0].set_yscale("log")
 else:
@@ -203,23 +212,38 @@ else:
 picture
 
 # %% [markdown]
-# **What is left over.** Three things come on top of the form, and each has its own counter. *Workspace*: the matrix library keeps a
-# buffer that our tensors never see; it's there before a step begins. *Rounding*: the allocator hands out blocks, so it holds a little
-# more than was asked for. *Fragments*: it asks the card for more than it hands out, and holes remain between blocks.
+# **What is left over.** Three things come on top of the form, and each has its own counter. *Workspace*: the matrix library keeps
+# buffers that are no tensors of ours; they're there before a step begins, and weigh the same for a small model as for a large one.
+# (NVIDIA advises 32 MiB for each of the library's handles on cards of this kind, and a step uses two threads, the caller's and
+# autograd's. A sum of 64 MiB agrees with that; it doesn't prove it.) *Rounding*: the allocator hands out blocks, so it holds a little
+# more than was asked for. *Fragments*: it takes more from the card than it hands out, since holes remain between blocks.
 
 # %%
 if rows:
-    ready = [
-        row["measured"]["before"]
-        - sum(v for k, v in row["terms"].items() if k in ("weights", "optimizer", "reference"))
+    for name in ("workspace", "rounding", "fragments"):
+        values = sorted(row[name] / MIB for row in rows)
+        print(f"{name:>9}: {values[0]:,.0f} to {values[-1]:,.0f} MiB, median {values[len(values) // 2]:,.0f}")
+    share = max(row["fragments"] / row["measured"]["allocated"] for row in rows)
+    print(f"the allocator takes up to {share:.0%} more from the card than it hands out")
+    assert max(row["workspace"] for row in rows) < 100 * MIB
+else:
+    print(whose(record))
+
+# %% [markdown]
+# **What the card corrected.** Where an error stays after the workspace is added, the form had a mistake. In the record that is one
+# step, full tuning of 1.5B with checkpoints and a chunked loss: the form expected three gradients of the tied embedding at once, as
+# the count sees them. The card held two, because nothing watched and autograd added in place. Today's form says two. Its error below
+# is *after* the fact; the recorded predictions above stay as they were made.
+
+# %%
+if rows:
+    today = [
+        (predicted(Setup(**row["setup"]), copied=row.get("copied", True)).total + row["workspace"])
+        / row["measured"]["requested"]
+        - 1
         for row in rows
     ]
-    print(f"held before a step, beyond weights and moments: {min(ready) / MIB:.0f} to {max(ready) / MIB:.0f} MiB")
-    for name in ("left", "rounding", "fragments"):
-        values = [row[name] / MIB for row in rows]
-        print(
-            f"{name:>9}: {min(values):,.0f} to {max(values):,.0f} MiB, median {sorted(values)[len(values) // 2]:,.0f}"
-        )
+    print(f"today's form with the workspace, against the bytes requested: {min(today):+.2%} to {max(today):+.2%}")
 else:
     print(whose(record))
 
@@ -249,21 +273,31 @@ for shape in ("135M", "0.5B", "1.5B", "7B"):
 assert table["7B", "full", 8][:6] == [0] * 6 and table["7B", "full", 8][6] > 0 and table["7B", "QLoRA", 8][1] > 0
 
 # %% [markdown]
-# **Checked on a card** that was told to be smaller: the number of rows that the form allows, and a tenth more than the card could hold
-# without any reserve.
+# **Checked on a card** that was told to be smaller. Two batches each time: the one that the table's rule allows, and one a tenth larger
+# than the card could hold without any reserve.
 
 # %%
-for found in section(record, "fits"):
-    says = {batch: "runs" if ok else "out of memory" for batch, ok in found["runs"].items()}
+fits = section(record, "fits")
+for found in fits:
+    says = {int(batch): "runs" if ok else "out of memory" for batch, ok in found["runs"].items()}
     print(f"{found['setup']['shape']} {found['setup']['method']} on {found['size']} GB, rows: {says}")
+if fits:
+    small = sum(found["runs"][str(found["most"])] for found in fits)
+    large = sum(found["runs"][str(found["more"])] for found in fits)
+    print(f"of the batches that should fit, {small} of {len(fits)} ran; of those that shouldn't, {large} did")
 print(whose(record))
 
 # %% [markdown]
-# ## 5. Speed: two ceilings and a clock
+# So the rule isn't safe. The form is right about tensors, but a card's limit is on what the allocator *takes*, and it takes more than it
+# hands out. Read the table as an upper end, and start a row or two below it.
+
+# %% [markdown]
+# ## 5. Speed: three ceilings give a floor
 #
 # A step is a list of matrix products, and of passes over memory between them. Products can't be faster than the card multiplies; the
-# rest can't be faster than it copies; and a processor that starts thousands of small kernels can be slower than both. The model FLOPs
-# of a step are counted by formula:
+# rest can't be faster than it copies; and the processor that starts thousands of small kernels can be slower than both. The sum of the
+# first two, or the third if that is longer, estimates a floor; passes over memory are only counted roughly. The model FLOPs of a step
+# are counted by formula:
 #
 # $$\text{FLOPs} = 6\, P_\text{mat} N + 6\, L\, h\, d_h\, T\, N .$$
 #
@@ -298,13 +332,17 @@ def bound(parts):
 
 speeds = section(record, "speed")
 for shape in dict.fromkeys(found["shape"] for found in speeds):
-    print(f"{shape}: predicted and measured milliseconds, useful tokens a second, share of the peak")
+    print(f"{shape}: floor and measured milliseconds, useful tokens a second, share of the peak")
     for found in (one for one in speeds if one["shape"] == shape):
         print(
-            f"  {found['rung']['name']:<18} {found['predicted']['total'] * 1e3:>8.1f} {found['seconds'] * 1e3:>8.1f} ms {found['tokens_per_second']:>10,.0f}  {found['share']:>6.1%}   predicted bound: {bound(found['predicted'])}"
+            f"  {found['rung']['name']:<18} {found['predicted']['total'] * 1e3:>8.1f} {found['seconds'] * 1e3:>8.1f} ms {found['tokens_per_second']:>10,.0f}  {found['share']:>6.1%}   floor set by {bound(found['predicted'])}"
         )
 ladder = [found for found in speeds if found["shape"] == "135M" and not found["rung"]["narrow"]]
 factor = ladder[-1]["tokens_per_second"] / ladder[0]["tokens_per_second"] if len(ladder) > 1 else None
+if speeds:
+    times = [found["seconds"] / found["predicted"]["total"] for found in speeds]
+    print(f"measured over floor: {min(times):.1f} to {max(times):.1f}")
+    assert min(times) > 1
 print(whose(record))
 compare("tokens a second, last rung over first", guess, factor) if factor else None
 
@@ -313,12 +351,12 @@ if len(ladder) > 1:
     picture = bars(
         [found["rung"]["name"] for found in ladder],
         {
-            "predicted": [found["real_tokens"] / found["predicted"]["total"] / 1e3 for found in ladder],
+            "at the floor": [found["real_tokens"] / found["predicted"]["total"] / 1e3 for found in ladder],
             "measured": [found["tokens_per_second"] / 1e3 for found in ladder],
         },
         title=f"From {ladder[0]['tokens_per_second']:,.0f} to {ladder[-1]['tokens_per_second']:,.0f} useful tokens a second: a factor of {factor:.1f}",
         y_label=f"1,000 tokens a second, {record['card']}",
-        alt="Bars for each rung, predicted and measured: "
+        alt="Bars for each rung, at the floor and measured: "
         + "; ".join(
             f"{found['rung']['name']} {found['real_tokens'] / found['predicted']['total'] / 1e3:.0f} and {found['tokens_per_second'] / 1e3:.0f}"
             for found in ladder
@@ -331,19 +369,42 @@ else:
 picture
 
 # %% [markdown]
+# **Why so far above the floor?** A kernel's start was timed in the barest loop there is. A step starts its kernels through modules,
+# autograd and the optimizer, and each of these costs the processor time. Divide the measured time by the number of starts:
+
+# %%
+for found in speeds:
+    if not found["rung"]["compiled"]:
+        launch = section(record, "ceilings")[0]["launch"]
+        starts = found["predicted"]["launches"] / launch
+        print(
+            f"{found['shape']:>4} {found['rung']['name']:<18} {starts:6,.0f} starts assumed, {found['seconds'] / starts * 1e6:5.0f} microseconds each; {launch * 1e6:.0f} in the bare loop"
+        )
+seconds = {(found["shape"], found["rung"]["name"]): found["seconds"] for found in speeds}
+if speeds:
+    dearer = seconds["135M", "bf16, checkpointed"] / seconds["135M", "bf16 weights"]
+    print(f"checkpoints cost {dearer - 1:+.0%} for the 135M shape; by operations they would cost a third")
+    assert dearer > 4 / 3
+print(whose(record))
+
+# %% [markdown]
+# A step of these sizes on this machine seems to wait for its processor more than for its card: shares of the peak are low, and
+# checkpoints cost more than their operations do. A profile would settle it; none was recorded. With another processor or a larger
+# batch the order of the rungs can change. This is one machine and two shapes.
+#
 # The rungs, in words: *tf32* rounds the inputs of a product to 10 bits of fraction; *autocast* computes products in bfloat16 and keeps
 # weights in 32 bits; *fused attention* never writes the $T \times T$ scores; a *fused optimizer* updates all tensors in few kernels; a
 # *chunked loss* costs one more product with the head and saves memory, so it isn't there for speed; *compiled* blocks join the small
 # operations between products; *packed* rows hold no padding. Packing here lets a line see the lines before it in its row; masking that
 # out needs an attention kernel that knows where lines end.
 #
-# **Without a card**, the prediction alone, for a card whose ceilings you choose. Change them to those of yours.
+# **Without a card**, the floor alone, for a card whose ceilings you choose. These are round numbers to play with, not measurements.
 
 # %%
 ceilings = {"fp32": 50e12, "tf32": 380e12, "bf16": 700e12, "copy": 3.0e12, "launch": 5e-6}
 for rung in rungs():
-    seconds = predicted_seconds(rung, SHAPES["135M"], 8, 1024, ceilings)
-    print(f"{rung.name:<18} {seconds['total'] * 1e3:7.1f} ms, bound by {bound(seconds)}")
+    parts = predicted_seconds(rung, SHAPES["135M"], 8, 1024, ceilings)
+    print(f"{rung.name:<18} at least {parts['total'] * 1e3:7.1f} ms, set by {bound(parts)}")
 
 # %% [markdown]
 # ## 6. Beside other libraries
@@ -356,7 +417,8 @@ for found in section(record, "peers"):
     size = f", peak {found['peak']['allocated'] / GIB:.2f} GiB" if found["peak"] else ""
     print(f"{found['name']:<28} {found['seconds'] * 1e3:7.1f} ms, {found['tokens_per_second']:>10,.0f} tokens/s{size}")
 for skipped in record["skipped"] if record else []:
-    print(f"not measured: {skipped['section']}, {skipped['what']}: {skipped['why']}")
+    if skipped["section"] == "peers":
+        print(f"not measured: {skipped['what']} ({skipped['why']})")
 print(whose(record))
 
 # %% [markdown]
@@ -379,8 +441,8 @@ assert without < 6 * GIB and whole.total > 12 * GIB
 # | --- | --- | --- |
 # | 1 | the plain loss holds three copies of the logits in 32 bits | 12 bytes a logit |
 # | 2 | a peak is the largest of a few moments, not the sum of all terms | six moments |
-# | 3 | what the form leaves out is workspace, rounding and fragments | below 5 % in these steps |
-# | 4 | checkpoints and a chunked loss are worth most together | |
-# | 5 | first ask which ceiling binds: products, copies or launches | FLOPs are $6 P_\text{mat} N$ and attention |
+# | 3 | what the form leaves out is workspace, rounding and fragments | 64 MiB of workspace on the recorded card |
+# | 4 | checkpoints and a chunked loss are worth most together; leave room for fragments | |
+# | 5 | ceilings give a floor; first ask whether products, copies or starts set it | FLOPs are $6 P_\text{mat} N$ and attention |
 #
 # Record your own card with `python3 start.py lab --record`. Next: [one model, from base to policy](one_model.ipynb).
