@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import AuthorFault
+from ftgrade.judging.problem import load_problem
 
 BUILT, PLAIN = "p10_freeze_and_mask_audit", "p03_lora_parameters"
 
@@ -25,13 +26,13 @@ def test_a_problem_may_have_a_builder_and_need_not(checkout: Catalog):
     assert checkout.leaves(BUILT).builder.is_file()
     assert not checkout.leaves(PLAIN).builder.is_file()
     assert checkout.leaves(PLAIN).missing() == []
-    assert checkout.problem(PLAIN).points == checkout.problem(BUILT).points == 10
+    assert load_problem(checkout, PLAIN).points == load_problem(checkout, BUILT).points == 10
 
 
 def test_a_builder_that_a_problem_names_and_lacks_is_the_authors_fault(checkout: Catalog):
     checkout.leaves(BUILT).builder.unlink()
     with pytest.raises(AuthorFault, match=f"builders/{BUILT}"):
-        checkout.problem(BUILT)
+        load_problem(checkout, BUILT)
 
 
 @pytest.mark.parametrize("name", ["p11_no_such_problem.py", "planting.py", f"{BUILT}.txt"])
