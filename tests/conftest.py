@@ -11,7 +11,8 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.course import Course
 from ftgrade.grading.grader import Grader
-from ftgrade.judging.report import Limits
+from ftgrade.judging.judges import Judges
+from ftgrade.probing.doctor import kept_here, strongest
 
 torch.set_num_threads(1)
 # Start-up files of the person who runs the tests must not change what the commands under test do.
@@ -28,20 +29,17 @@ def catalog() -> Catalog:
 
 
 @pytest.fixture(scope="session")
-def shared_grader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grader]:
-    """A grader whose judge is started once, by the first test that has something to judge."""
-    grader = Grader(CATALOG, Course(tmp_path_factory.mktemp("course")))
-    yield grader
-    grader.close()
+def judges() -> Iterator[Judges]:
+    """One judge, which is started by the first test that has something to judge."""
+    judges = Judges(CATALOG, lambda: strongest(kept_here()))
+    yield judges
+    judges.close()
 
 
 @pytest.fixture
-def grader(shared_grader: Grader, tmp_path: Path) -> Grader:
-    """The shared grader, which has a course of this test's own and knows nothing of another's."""
-    shared_grader.course = Course(tmp_path)
-    shared_grader.limits = Limits()
-    shared_grader.lasts, shared_grader.statements = {}, {}
-    return shared_grader
+def grader(judges: Judges, tmp_path: Path) -> Grader:
+    """A grader of a course of this test's own; the judge is shared."""
+    return Grader(CATALOG, Course(tmp_path), judges)
 
 
 @pytest.fixture(scope="session")

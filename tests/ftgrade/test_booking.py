@@ -46,9 +46,9 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def root(released: Path, tmp_path: Path, shared_grader: Grader) -> Path:
+def root(released: Path, tmp_path: Path, judges: Judges) -> Path:
     root = shutil.copytree(released, tmp_path / "course")
-    grader_of(root.absolute()).judges = shared_grader.judges
+    grader_of(root.absolute()).judges = judges
     return root
 
 

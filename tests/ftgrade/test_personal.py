@@ -11,6 +11,7 @@ from ftgrade.course import Course, read_roster
 from ftgrade.errors import CourseFault
 from ftgrade.grading.grader import Grader
 from ftgrade.judging.judge import Judging
+from ftgrade.judging.judges import Judges
 from ftgrade.judging.report import Report
 from ftgrade.judging.seeds import open_seed, personal_seed
 
@@ -22,15 +23,19 @@ ROSTER = "id,first_name,last_name\nada,Ada,L.\nbob,Bob,\n"
 
 
 @pytest.fixture
-def course(tmp_path: Path, grader: Grader) -> Course:
+def course(tmp_path: Path) -> Course:
     """A course that released problem 2 to a roster of two."""
     roster = tmp_path / "students.csv"
     roster.write_text(ROSTER)
     # Of a drawn secret, two rounded answers coincide now and then.
     (Course(tmp_path / "course").state / "secret").write_text("11" * 32 + "\n")
     assert cli.main(["release", STEM, "--course", str(tmp_path / "course"), "--students", str(roster)]) == 0
-    grader.course = Course(tmp_path / "course")
-    return grader.course
+    return Course(tmp_path / "course")
+
+
+@pytest.fixture
+def grader(course: Course, judges: Judges) -> Grader:
+    return Grader(home(), course, judges)
 
 
 def number_of(course: Course, student: str) -> float:

@@ -71,11 +71,6 @@ def root(released: Path, tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def judges(shared_grader: Grader) -> Judges:
-    return shared_grader.judges
-
-
 class Quiet:
     """Nobody watches."""
 

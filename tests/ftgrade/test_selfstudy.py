@@ -19,6 +19,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.gradebook.cells import check_html
 from ftgrade.grading.grader import Grader
 from ftgrade.judging.judge import Judging
+from ftgrade.judging.judges import Judges
 from ftgrade.judging.problem import PERSONAL, load_problem
 from ftgrade.judging.seeds import open_seed
 from ftmath.progress import progress_path
@@ -39,13 +40,13 @@ class Kept(Grader):
 
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_grader: Grader) -> None:
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judges: Judges) -> None:
     """A learner in an empty folder, with a record of their own, on 2026-01-30."""
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setenv("FTMATH_PROGRESS", str(tmp_path / "data" / "progress.json"))
-    monkeypatch.setattr(selfstudy, "Grader", partial(Kept, judges=shared_grader.judges))
+    monkeypatch.setattr(selfstudy, "Grader", partial(Kept, judges=judges))
     set_clock(monkeypatch, 30)
 
 

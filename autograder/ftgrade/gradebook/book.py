@@ -149,7 +149,7 @@ class Book:
         """Send what nbgrader logs to a file of the course instead of the terminal."""
         logger: Any = get_logger()
         handlers, propagates = list(logger.handlers), logger.propagate
-        handler = logging.FileHandler(self.log_path, encoding="utf-8")
+        handler = logging.FileHandler(self.log_path, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         try:

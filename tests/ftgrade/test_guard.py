@@ -1,0 +1,221 @@
+"""An exception is planted at every hop of one student's way, and the neighbours keep every byte."""
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ftgrade.authoring import build
+from ftgrade.catalog import home
+from ftgrade.classroom import marking
+from ftgrade.course import Course
+from ftgrade.errors import CourseFault
+from ftgrade.gradebook import exporters, late, ledger, todo
+from ftgrade.gradebook.book import Book, opened
+from ftgrade.grading import grader as grading
+from ftgrade.grading.grader import Grader
+from ftgrade.grading.reports import Reports
+from ftgrade.guard import Mishap, guarded
+from ftgrade.intake import archives, collect
+from ftgrade.judging.judges import Judges
+from ftgrade.pages import similarity
+
+STEM = "p03_lora_parameters"
+RIGHT = home().leaves(STEM).solution.read_text("utf-8")
+CLASS = ("ada", "eve", "zoe")
+EXCEPTIONS = (
+    ValueError("\ud800\x1b[2J"),
+    OSError(errno.ENAMETOOLONG, "File name too long"),
+    UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+    RecursionError("maximum recursion depth exceeded"),
+    MemoryError(),
+    AssertionError(),
+    KeyError("names"),
+)
+
+
+class Quiet:
+    """Nobody watches."""
+
+    def saw(self, *_: object) -> None: ...
+
+    def compared(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
+    """A course whose class was graded without a mishap."""
+    root = tmp_path_factory.mktemp("guard")
+    for student in CLASS:
+        path = Course(root).notebook(student, STEM)
+        path.parent.mkdir(parents=True)
+        path.write_text(build.filled_notebook(home(), STEM, RIGHT.replace("rank", f"rank of {student}", 1)), "utf-8")
+        (path.parent / "timestamp.txt").write_text("2026-01-30 10:30:00 UTC\n")
+    marking.mark(Grader(home(), Course(root), judges), [STEM], Quiet())
+    return root
+
+
+@pytest.fixture
+def root(graded: Path, tmp_path: Path) -> Path:
+    """The same course before it was graded, under the same secret."""
+    root = tmp_path / "course"
+    shutil.copytree(graded / "submitted", root / "submitted")
+    Course(root).keep_secret(Course(graded).secret())
+    return root
+
+
+def results(root: Path, student: str) -> Iterator[bytes]:
+    """Yield all that a student has in the end: report, booked notebook, page, scores."""
+    yield Course(root).report_path(student, STEM).read_bytes()
+    yield (root / "autograded" / student / STEM / f"{STEM}.ipynb").read_bytes()
+    yield (root / "feedback" / student / STEM / f"{STEM}.html").read_bytes()
+    with opened(root) as gradebook:
+        grades = gradebook.find_submission_notebook(STEM, STEM, student).grades
+        yield repr(sorted((grade.name, grade.auto_score, grade.needs_manual_grade) for grade in grades)).encode()
+
+
+def in_her_folder(path: Path, *_: object) -> bool:
+    return "eve" in path.parts
+
+
+Hop = tuple[Any, str, Callable[..., bool]]
+HOPS: dict[str, Hop] = {
+    "reading": (grading, "read_bytes", in_her_folder),
+    "setting aside": (grading, "set_aside", in_her_folder),
+    "storing": (Reports, "put", lambda _self, report: report.student == "eve"),
+    "booking": (ledger.Ledger, "write", lambda _self, _connection, student, _document: student == "eve"),
+    "placing": (ledger.Ledger, "place", lambda _self, student, _document: student == "eve"),
+    "the page": (ledger.Ledger, "show", lambda _self, student, _document: student == "eve"),
+    "what is booked": (ledger, "document_of", lambda report, *_: report.student == "eve"),
+    "comparing": (similarity, "defined", lambda cells: any("rank of eve" in cell.source for cell in cells)),
+}
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, hop: Hop, error: Exception) -> None:
+    place, name, is_the_one = hop
+    before = getattr(place, name)
+
+    def planted(*arguments: Any, **named: Any) -> Any:
+        if is_the_one(*arguments):
+            raise error
+        return before(*arguments, **named)
+
+    monkeypatch.setattr(place, name, planted)
+
+
+PLANTED = [(hop, EXCEPTIONS[(place + turn) % len(EXCEPTIONS)]) for place, hop in enumerate(HOPS) for turn in (0, 2, 5)]
+"""Every kind of exception, and every hop, three times."""
+
+
+@pytest.mark.parametrize(("hop", "error"), PLANTED, ids=lambda one: one if isinstance(one, str) else type(one).__name__)
+def test_a_mishap_of_one_student_changes_no_byte_of_another(
+    hop: str, error: Exception, graded: Path, root: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+):
+    if hop not in ("reading", "setting aside", "storing"):  # there the stored reports do, and nothing is judged again
+        shutil.copytree(graded / ".ftgrade" / "reports", root / ".ftgrade" / "reports")
+    plant(monkeypatch, HOPS[hop], error)
+    grader = Grader(home(), Course(root), judges)
+    done = marking.mark(grader, [STEM], Quiet())
+    for student in ("ada", "zoe"):
+        assert list(results(root, student)) == list(results(graded, student))
+    assert [report.student for report in done.reports] == list(CLASS)
+    assert (root / "class_report.html").is_file()
+    eve = done.reports[1]
+    if hop == "comparing":
+        assert (eve.state, done.failed) == ("graded", [])
+        return
+    with opened(root) as gradebook:
+        waiting = [need for need in todo.needs(Course(root), gradebook, [STEM]) if need.student == "eve"]
+    assert waiting, "a person must see that something went wrong"
+    said = " ".join([*(need.words for need in waiting), *done.failed, *(one.words for one in eve.findings)])
+    assert type(error).__name__ in said
+    assert "\x1b" not in said
+    assert not any("\ud800" <= letter <= "\udfff" for letter in said)
+
+
+@pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
+def test_a_record_that_can_not_be_exported_costs_its_own_row(
+    error: Exception, graded: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plant(monkeypatch, (exporters, "mark", lambda submission: submission.student_id == "eve"), error)
+    with opened(graded) as gradebook:
+        table = exporters.Csv()
+        assert set(table.marks(gradebook, STEM)) == {"ada", "zoe"}
+
+
+def test_a_record_that_can_not_be_looked_at_is_told_in_todo(graded: Path, monkeypatch: pytest.MonkeyPatch):
+    plant(monkeypatch, (todo, "waits", lambda _course, student, *_: student == "eve"), ValueError("odd"))
+    with opened(graded) as gradebook:
+        found = todo.needs(Course(graded), gradebook, [STEM])
+    assert [(need.student, need.words) for need in found] == [("eve", "ValueError: odd")]
+
+
+def test_a_time_that_can_not_be_told_is_left_out(graded: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[object] = []
+
+    def first_of_three(*_: object) -> bool:
+        seen.append(1)
+        return len(seen) == 2
+
+    plant(monkeypatch, (late, "zoned", first_of_three), ValueError("odd"))
+    with opened(graded) as gradebook:
+        assert len(late.handed_in(gradebook, STEM, "UTC")) == 2
+
+
+@pytest.mark.parametrize("place", ["found", "placed"])
+@pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
+def test_a_file_that_can_not_be_put_in_its_place_is_left_and_the_others_are_taken(
+    place: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "in").mkdir()
+    for student in CLASS:
+        (tmp_path / "in" / f"{student}_{STEM}.ipynb").write_text(build.filled_notebook(home(), STEM, RIGHT), "utf-8")
+    names = lambda one, *_: "eve" in getattr(one, "shown", "") or getattr(one, "student", "") == "eve"  # noqa: E731
+    plant(monkeypatch, (collect, place, names), error)
+    course = Course(tmp_path / "course")
+    course.state.mkdir(parents=True, exist_ok=True)
+    known = collect.People(CLASS, {}, {})
+    done = collect.collect(tmp_path / "in", course, known, [STEM])
+    assert [one.student for one in done.taken] == ["ada", "zoe"]
+    assert [path for path, _ in done.left] == [f"eve_{STEM}.ipynb"]
+
+
+def test_one_bad_entry_of_an_archive_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for student in CLASS:
+        (folder / f"{student}.ipynb").write_text("{}")
+    archive = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder))
+    plant(monkeypatch, (archives, "take", lambda member, *_: "eve" in member.name), OSError(errno.ENAMETOOLONG, "long"))
+    left = archives.unpack(archive, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ada.ipynb", "zoe.ipynb"]
+    assert len(left) == 1
+
+
+def test_a_fault_of_the_course_is_everybodys():
+    def fail() -> None:
+        raise CourseFault("the secret is missing")
+
+    with pytest.raises(CourseFault):
+        guarded(fail)
+    assert isinstance(guarded(lambda: 1 / 0), Mishap)
+
+
+def test_while_the_gradebook_is_locked_nothing_more_is_tried_and_all_wait(
+    root: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+):
+    from sqlalchemy.exc import OperationalError
+
+    tried: list[str] = []
+
+    def locked(self: ledger.Ledger, report: Any) -> None:
+        tried.append(report.student)
+        raise OperationalError("BEGIN", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(ledger.Ledger, "book", locked)
+    done = marking.mark(Grader(home(), Course(root), judges), [STEM], Quiet())
+    assert len(tried) == 2, "once when it comes, once more at the end"
+    assert len(done.failed) == 3
+    assert Book(Course(root)).log_path.is_file()
