@@ -67,6 +67,8 @@ class Catalog:
 
     def stem(self, name: str) -> str:
         """Return the stem that a short name stands for: `p03_lora_parameters` for `p03`."""
+        if STEM.fullmatch(name) and any((drawer / f"{name}.py").is_file() for drawer in self.drawers()):
+            return name
         stems = self.stems()
         matches = [stem for stem in stems if name in (stem, stem[:3], stem[1:3], str(int(stem[1:3])))]
         if len(matches) != 1:

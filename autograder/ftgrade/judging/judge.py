@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -322,23 +321,26 @@ def with_mistake(catalog: Catalog, stem: str, mistake: Mistake) -> types.ModuleT
     if not hasattr(module, mistake.replaces):
         raise AuthorFault(f"the mistake {mistake.name!r} replaces {mistake.replaces!r}, which {stem} doesn't define")
     if mistake.function is None:
-        text = edited(function_text(catalog.leaves(stem).solution, mistake.replaces), mistake)
+        source = catalog.leaves(stem).solution.read_text("utf-8")
+        text = edited(functions_of(source)[mistake.replaces], mistake)
         exec(compile(text, f"<{mistake.name}>", "exec"), vars(module))  # noqa: S102
     else:
         setattr(module, mistake.replaces, mistake.function)
     return module
 
 
-def function_text(path: Path, name: str) -> str:
-    """Return the source of one function of a file, without its docstring."""
-    text = path.read_text("utf-8")
-    node = next(one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef) and one.name == name)
-    lines = text.splitlines(keepends=True)
-    if ast.get_docstring(node) is not None:
-        first = node.body[0]
-        for number in range(first.lineno - 1, first.end_lineno or first.lineno):
-            lines[number] = "\n"
-    return "".join(lines[node.lineno - 1 : node.end_lineno])
+@functools.cache
+def functions_of(text: str) -> dict[str, str]:
+    """Return the source of each function of a file's text, without its docstring."""
+    lines, found = text.splitlines(keepends=True), dict[str, str]()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef):
+            own = lines[node.lineno - 1 : node.end_lineno]
+            if ast.get_docstring(node) is not None:
+                first = node.body[0]
+                own[first.lineno - node.lineno : (first.end_lineno or first.lineno) - node.lineno + 1] = []
+            found[node.name] = "".join(own)
+    return found
 
 
 def edited(text: str, mistake: Mistake) -> str:

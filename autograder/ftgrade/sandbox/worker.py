@@ -383,17 +383,15 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     return reply
 
 
-def built(source: str) -> Callable[..., Any]:
-    """Return the function `build` of a builder's source, which is executed anew: two calls share nothing in it."""
-    namespace: dict[str, Any] = {"__name__": "builder"}
-    exec(builder_code(source), namespace)  # noqa: S102
-    return namespace["build"]
-
-
 @functools.cache
-def builder_code(source: str) -> types.CodeType:
-    """Return the code of a builder; the source is the grader's, never a student's."""
-    return compile(source, "<builder>", "exec")
+def built(source: str) -> Callable[..., Any]:
+    """Return the function `build` of a builder's source, which is the grader's, never a student's.
+
+    It is executed once: a builder keeps nothing between two calls, so they share its classes and no state.
+    """
+    namespace: dict[str, Any] = {"__name__": "builder"}
+    exec(compile(source, "<builder>", "exec"), namespace)  # noqa: S102
+    return namespace["build"]
 
 
 def same_json(before: Any, after: Any) -> bool:
