@@ -6,11 +6,63 @@ Sixteen-bit weights, gradients and moments of Adam, one fused optimizer kernel, 
 
 from dataclasses import dataclass, replace
 
-from ftmath.lab.shapes import SHAPES
-from ftmath.lab.steps import Setup
 from ftmath.memory import decoder_parameters, kept_bytes_per_token, linear_parameters, lora_parameters
 from ftmath.model import Config
 from ftmath.quant import bits_per_weight
+
+SHAPES: dict[str, Config] = {
+    "toy": Config(500, 64, 2, 4, 2, 16, 176, biases=False),
+    "small": Config(2_000, 128, 4, 4, 2, 32, 352, biases=False),
+    "135M": Config(49_152, 576, 30, 9, 3, 64, 1_536, biases=False),
+    "0.5B": Config(151_936, 896, 24, 14, 2, 64, 4_864, biases=False),
+    "1.5B": Config(151_936, 1_536, 28, 12, 2, 128, 8_960, biases=False),
+    "7B": Config(32_000, 4_096, 32, 32, 32, 128, 11_008, biases=False, tied=False),
+}
+"""SmolLM2-135M, Qwen2.5-0.5B, Qwen2.5-1.5B (without the biases of q, k and v) and LLaMA-7B, as their configs say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a measured step is: a shape's name, the method and the batch.
+
+    `method` is full, LoRA or QLoRA; `task` is sft, dpo or grpo. For dpo, `batch` counts pairs; for grpo, samples, of
+    which the last `answer` tokens are drawn. `chunks` cuts the loss into so many pieces; 1 is the plain one.
+    """
+
+    shape: str
+    method: str = "full"
+    task: str = "sft"
+    batch: int = 1
+    time: int = 1024
+    checkpointing: bool = False
+    chunks: int = 1
+    rank: int = 16
+    answer: int = 64
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows of tokens the trained pass reads."""
+        return 2 * self.batch if self.task == "dpo" else self.batch
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens the trained pass reads."""
+        return self.rows * self.time
+
+    @property
+    def adapters(self) -> bool:
+        return self.method != "full"
+
+    @property
+    def name(self) -> str:
+        """Return the setup in words, the same for the same setup.
+
+        >>> Setup("7B", "LoRA", batch=2, checkpointing=True).name
+        '7B LoRA sft 2x1024 checkpointed'
+        """
+        words = [self.shape, self.method, self.task, f"{self.batch}x{self.time}"]
+        words += ["checkpointed"] * self.checkpointing + [f"{self.chunks} chunks"] * (self.chunks > 1)
+        return " ".join(words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,4 +203,19 @@ def largest_batch(setup: Setup, bytes_: float, config: Config | None = None) -> 
     return low
 
 
-__all__ = ["Peak", "largest_batch", "loss_bytes", "predicted", "stays"]
+def step_flops(config: Config, tokens: int, time: int, *, adapters: bool = False) -> int:
+    """Return the operations that a training step must do on rows of `time` tokens, nothing being computed twice.
+
+    A weight of a matrix costs 2 forward, 2 for the gradient of its input and 2 for its own, which adapters spare:
+    6 or 4 a token (arXiv:2001.08361, section 2.1). Attention adds two products over the time / 2 tokens that a
+    token sees on average, forward once and backward twice. Norms, the softmax and the optimizer count as nothing.
+
+    >>> round(step_flops(SHAPES["7B"], 1, 2048) / (6 * decoder_parameters(SHAPES["7B"])), 3)
+    1.02
+    """
+    matrices = linear_parameters(config) + config.vocab * config.d_model
+    attention = 2 * config.layers * config.heads * config.head_dim * time
+    return tokens * ((4 if adapters else 6) * matrices + 3 * attention)
+
+
+__all__ = ["SHAPES", "Peak", "Setup", "largest_batch", "loss_bytes", "predicted", "stays", "step_flops"]

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ftmath.lab.cards import Budget, Record
-from ftmath.lab.meters import card_peak, median_seconds
-from ftmath.lab.shapes import SHAPES, step_flops
+from ftmath.lab.forms import SHAPES, step_flops
+from ftmath.lab.meters import card_peak, default_type, free_all, median_seconds
 from ftmath.lab.steps import LINEARS, UNSEEN, build, chunked_loss, plain_loss, step, targets_of
-from ftmath.lab.sweep import default_type, free_all
 from ftmath.memory import decoder_parameters, kept_bytes_per_token
 from ftmath.model import Config, Decoder
 

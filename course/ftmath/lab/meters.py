@@ -4,6 +4,7 @@ The count needs no card and no numbers: it watches each operation's results, als
 can't see what a kernel takes for itself while it runs.
 """
 
+import gc
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
@@ -96,15 +97,26 @@ def counted_peak(run: Callable[[], object], before: Iterable[Tensor], *, unit: i
 
 
 @contextmanager
+def default_type(dtype: torch.dtype) -> Generator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def shapes_only(dtype: torch.dtype) -> Generator[None]:
     """In the block tensors have a shape and no numbers, and new ones the given type: a 7B model costs nothing."""
-    default = torch.get_default_dtype()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        torch.set_default_dtype(dtype)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(default)
+    with FakeTensorMode(allow_non_fake_inputs=True), default_type(dtype):
+        yield
+
+
+def free_all() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def card_peak(device: torch.device, run: Callable[[], object]) -> dict[str, int]:
@@ -194,6 +206,6 @@ def median_seconds(device: torch.device, run: Callable[[], object], *, warm: int
 
 
 __all__ = [
-    "AliveBytes", "card_course", "card_peak", "counted_peak", "held", "median_seconds", "output_is_copied",
-    "shapes_only", "thinned",
+    "AliveBytes", "card_course", "card_peak", "counted_peak", "default_type", "free_all", "held", "median_seconds",
+    "output_is_copied", "shapes_only", "thinned",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,50 +16,6 @@ from ftmath.reward import group_advantages, policy_loss
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 UNSEEN = -100
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a measured step is: a shape's name, the method and the batch.
-
-    `method` is full, LoRA or QLoRA; `task` is sft, dpo or grpo. For dpo, `batch` counts pairs; for grpo, samples, of
-    which the last `answer` tokens are drawn. `chunks` cuts the loss into so many pieces; 1 is the plain one.
-    """
-
-    shape: str
-    method: str = "full"
-    task: str = "sft"
-    batch: int = 1
-    time: int = 1024
-    checkpointing: bool = False
-    chunks: int = 1
-    rank: int = 16
-    answer: int = 64
-
-    @property
-    def rows(self) -> int:
-        """Return how many rows of tokens the trained pass reads."""
-        return 2 * self.batch if self.task == "dpo" else self.batch
-
-    @property
-    def tokens(self) -> int:
-        """Return how many tokens the trained pass reads."""
-        return self.rows * self.time
-
-    @property
-    def adapters(self) -> bool:
-        return self.method != "full"
-
-    @property
-    def name(self) -> str:
-        """Return the setup in words, the same for the same setup.
-
-        >>> Setup("7B", "LoRA", batch=2, checkpointing=True).name
-        '7B LoRA sft 2x1024 checkpointed'
-        """
-        words = [self.shape, self.method, self.task, f"{self.batch}x{self.time}"]
-        words += ["checkpointed"] * self.checkpointing + [f"{self.chunks} chunks"] * (self.chunks > 1)
-        return " ".join(words)
 
 
 def build(config: Config, method: str, device: torch.device | None = None, rank: int = 16) -> Decoder:
@@ -147,19 +102,6 @@ def grpo_step(model: Decoder, reference: Decoder | None, prompts: Tensor, answer
     return policy_loss(token_scores(model, ids), sampled, wanted, group_advantages(rewards).flatten(), mask)
 
 
-def loss_of(setup: Setup, model: Decoder, reference: Decoder | None, ids: Tensor) -> Callable[[], Tensor]:
-    """Return the loss of a setup on some tokens, as a function to call once a step."""
-    if setup.task == "dpo":
-        return lambda: dpo_step(model, reference, ids)
-    if setup.task == "grpo":
-        prompts = ids[:, : setup.time - setup.answer]
-        group = next(size for size in (8, 4, 2) if setup.batch % size == 0)
-        return lambda: grpo_step(model, reference, prompts, setup.answer, group)
-    if setup.chunks > 1:
-        return lambda: chunked_loss(model, ids, setup.chunks)
-    return lambda: plain_loss(model, ids)
-
-
 def make_optimizer(model: Decoder) -> torch.optim.AdamW:
     """Return AdamW in one fused kernel, which needs no copies of its own; its moments have the parameters' type."""
     return torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5, fused=True)
@@ -178,6 +120,6 @@ def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, mark: Cal
 
 
 __all__ = [
-    "LINEARS", "Setup", "build", "chunked_loss", "dpo_step", "grpo_step", "loss_of", "make_optimizer", "plain_loss",
-    "step", "token_scores",
+    "LINEARS", "UNSEEN", "build", "chunked_loss", "dpo_step", "grpo_step", "make_optimizer", "plain_loss", "step",
+    "targets_of", "token_scores",
 ]  # fmt: skip

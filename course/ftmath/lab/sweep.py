@@ -1,8 +1,6 @@
 """Predict the peak of many steps, then measure each: on a card by its allocator, elsewhere by counting."""
 
-import gc
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
@@ -11,10 +9,19 @@ import torch
 from torch import Tensor
 
 from ftmath.lab.cards import Budget, Record
-from ftmath.lab.forms import largest_batch, predicted
-from ftmath.lab.meters import AliveBytes, card_course, card_peak, held, output_is_copied, shapes_only, thinned
-from ftmath.lab.shapes import SHAPES
-from ftmath.lab.steps import Setup, build, loss_of, make_optimizer, step
+from ftmath.lab.forms import SHAPES, Setup, largest_batch, predicted
+from ftmath.lab.meters import (
+    AliveBytes,
+    card_course,
+    card_peak,
+    default_type,
+    free_all,
+    held,
+    output_is_copied,
+    shapes_only,
+    thinned,
+)  # fmt: skip
+from ftmath.lab.steps import build, chunked_loss, dpo_step, grpo_step, make_optimizer, plain_loss, step
 from ftmath.memory import GIB, MIB
 from ftmath.model import Config, Decoder
 
@@ -47,14 +54,17 @@ def setups_for(toy: bool) -> list[Setup]:
                   + order[s.method]) + late  # fmt: skip
 
 
-@contextmanager
-def default_type(dtype: torch.dtype) -> Generator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+def loss_of(setup: Setup, model: Decoder, reference: Decoder | None, ids: Tensor) -> Callable[[], Tensor]:
+    """Return the loss of a setup on some tokens, as a function to call once a step."""
+    if setup.task == "dpo":
+        return lambda: dpo_step(model, reference, ids)
+    if setup.task == "grpo":
+        prompts = ids[:, : setup.time - setup.answer]
+        group = next(size for size in (8, 4, 2) if setup.batch % size == 0)
+        return lambda: grpo_step(model, reference, prompts, setup.answer, group)
+    if setup.chunks > 1:
+        return lambda: chunked_loss(model, ids, setup.chunks)
+    return lambda: plain_loss(model, ids)
 
 
 def prepared(setup: Setup, config: Config, device: torch.device, model: Decoder) -> tuple[Callable[[], Tensor], Any]:
@@ -108,12 +118,6 @@ def line(found: dict[str, Any]) -> str:
     seen = measured.get("allocated", measured.get("counted"))
     off = f"{found['predicted'] / seen - 1:+.1%}"
     return f"  {found['name']:<44} {found['predicted'] / MIB:>10,.0f} MiB  {seen / MIB:>10,.0f} MiB  {off}"
-
-
-def free_all() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def measure_memory(record: Record, budget: Budget, device: torch.device, setups: Sequence[Setup]) -> None:
@@ -254,6 +258,6 @@ def fits(setup: Setup, device: torch.device) -> bool:
 
 
 __all__ = [
-    "CARD_SIZES", "counted", "finding", "fitting_batches", "measure_fits", "measure_memory", "measure_timeline",
-    "setups_for",
+    "CARD_SIZES", "counted", "finding", "fitting_batches", "loss_of", "measure_fits", "measure_memory",
+    "measure_timeline", "setups_for",
 ]  # fmt: skip

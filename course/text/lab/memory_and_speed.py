@@ -22,12 +22,11 @@ import inspect
 import torch
 
 from ftmath import best_device, describe
-from ftmath.lab.forms import largest_batch, loss_bytes, predicted
+from ftmath.lab.forms import SHAPES, Setup, largest_batch, loss_bytes, predicted, step_flops
 from ftmath.lab.ladder import predicted_seconds, rungs
 from ftmath.lab.meters import thinned
 from ftmath.lab.replay import chosen_record, measured_rows, section, whose
-from ftmath.lab.shapes import SHAPES, step_flops
-from ftmath.lab.steps import Setup, plain_loss
+from ftmath.lab.steps import plain_loss
 from ftmath.lab.sweep import counted
 from ftmath.memory import GIB, MIB
 from ftmath.plots import bars, lines, points
