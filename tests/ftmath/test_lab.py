@@ -11,7 +11,7 @@ import pytest
 import torch
 from ftmath.lab import __main__ as lab
 from ftmath.lab.cards import SCHEMA, SECTIONS, Budget, Record, combined, recorded_cards, slug
-from ftmath.lab.forms import largest_batch, loss_bytes, predicted
+from ftmath.lab.forms import SHAPES, Setup, largest_batch, loss_bytes, predicted, step_flops
 from ftmath.lab.ladder import CASTS, LAUNCHES, drawn_rows, predicted_seconds, rungs
 from ftmath.lab.meters import AliveBytes, held, shapes_only, thinned
 from ftmath.lab.recipes import (
@@ -31,9 +31,8 @@ from ftmath.lab.recipes import (
     supervised,
 )  # fmt: skip
 from ftmath.lab.replay import NOT_RECORDED, chosen_record, measured_rows, read_verdict, section, stage, table_row, whose
-from ftmath.lab.shapes import SHAPES, step_flops
-from ftmath.lab.steps import Setup, build, chunked_loss, loss_of, make_optimizer, plain_loss, step
-from ftmath.lab.sweep import counted, finding, fitting_batches, measure_memory, setups_for
+from ftmath.lab.steps import build, chunked_loss, make_optimizer, plain_loss, step
+from ftmath.lab.sweep import counted, finding, fitting_batches, loss_of, measure_memory, setups_for
 from ftmath.memory import GIB, decoder_parameters
 from ftmath.model import Decoder
 from torch.utils._python_dispatch import TorchDispatchMode

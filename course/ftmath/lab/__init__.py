@@ -1,1 +1,1 @@
-"""The lab: a step's bytes and seconds predicted, then measured; and one real model from base to policy."""
+"""The lab predicts a training step's bytes and seconds and measures them, and takes one model from base to policy."""

@@ -24,7 +24,7 @@ PARTS: dict[str, tuple[float, Part]] = {
     "peers": (25, measure_peers),
     "one_model": (235, measure_one_model),
 }
-"""Each part, and the most seconds that it may take; the most telling first."""
+"""Each part with the most seconds that it may take, in the order in which they run."""
 
 
 def say(text: str) -> None:
@@ -46,7 +46,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
 
 
 def join(first: Path, second: Path, folder: Path) -> int:
-    """Write two records of one card as one."""
+    """Combine two records of one card into one file."""
     found = combined(json.loads(first.read_text("utf-8")), json.loads(second.read_text("utf-8")))
     path = folder / f"{slug(found['card'])}.json"
     written(found, path)

@@ -1,4 +1,4 @@
-"""A record of what a card did: one JSON file a card, written whole after each measurement, read by the notebooks."""
+"""The record of a card's measurements: one JSON file a card, rewritten after each finding, read by the notebooks."""
 
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ SCHEMA = 1
 SECTIONS = ("ceilings", "memory", "timeline", "fits", "speed", "peers", "one_model")
 PEERS = ("transformers", "peft", "bitsandbytes", "liger_kernel")
 DENSE_BF16 = {"H100 80GB HBM3": 989.4e12, "H200": 989.4e12, "H100 PCIe": 756e12, "A100": 312e12, "L4": 121e12}
-"""Operations a second that data sheets promise for dense products in bfloat16."""
+"""Operations a second for dense products in bfloat16, from the data sheets."""
 
 
 def peak_of(card: str) -> float | None:
@@ -30,7 +30,7 @@ def peak_of(card: str) -> float | None:
 
 
 def slug(card: str) -> str:
-    """Return a card's name as a file's.
+    """Return a file name for a card.
 
     >>> slug("NVIDIA H100 80GB HBM3")
     'nvidia-h100-80gb-hbm3'
@@ -39,7 +39,7 @@ def slug(card: str) -> str:
 
 
 def version_of(package: str) -> str:
-    """Return the version of a package, or that it isn't there.
+    """Return the version of a package, or "not installed".
 
     >>> version_of("no such package")
     'not installed'
@@ -51,7 +51,7 @@ def version_of(package: str) -> str:
 
 
 def surroundings(device: torch.device) -> dict[str, Any]:
-    """Return what a run depends on: the card, its memory, versions. No date: it would change a file and no finding."""
+    """Return what a run depends on: the card, its memory, the versions. No date: it would change the file alone."""
     found: dict[str, Any] = {
         "card": "cpu", "python": platform.python_version(), "torch": torch.__version__, "numpy": version_of("numpy"),
         "libraries": {name: version_of(name.replace("_", "-")) for name in PEERS},
@@ -79,9 +79,9 @@ def written(data: dict[str, Any], path: Path) -> None:
 
 
 class Record:
-    """What was found so far; `add` puts a finding into a section, and writes the file if there is one.
+    """The findings so far, by section. `add` appends one to a section, and rewrites the file if there is one.
 
-    Sections hold lists. A file of the same card is continued: a section that is begun anew replaces the old one.
+    An existing file of the same card is continued; a section that is begun again replaces its old findings.
     """
 
     def __init__(self, device: torch.device, path: Path | None, say: Callable[[str], object] = print) -> None:
@@ -94,7 +94,7 @@ class Record:
         self.data.setdefault("skipped", [])
 
     def begin(self, section: str, findings: Sequence[dict[str, Any]] = ()) -> None:
-        """Begin a section anew, with findings that are gone on with; what it had skipped is tried again."""
+        """Begin a section with the findings to keep (default: none), and forget what it had skipped."""
         self.data[section] = list(findings)
         self.data["skipped"] = [skipped for skipped in self.data["skipped"] if skipped["section"] != section]
 
@@ -115,13 +115,13 @@ class Record:
 
 
 class Budget:
-    """The seconds that a run may take; `left` says how many remain until the end of a share of them."""
+    """The seconds that a run, or a share of it, may take; `left` says how many remain."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.end = clock, clock() + seconds
 
     def share(self, seconds: float) -> "Budget":
-        """Return a budget of so many seconds, or of what is left."""
+        """Return a budget of these seconds, or of those that are left if they are fewer."""
         return Budget(min(seconds, self.left), self.clock)
 
     @property
@@ -130,7 +130,7 @@ class Budget:
 
 
 def recorded_cards(folder: Path | None = None) -> dict[str, dict[str, Any]]:
-    """Return the records that were made, by the cards' names; none where none was made.
+    """Return all records in a folder by card name.
 
     >>> recorded_cards(Path("nowhere"))
     {}

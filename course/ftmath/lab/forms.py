@@ -1,21 +1,74 @@
-"""The peak of a training step by closed form: what stays, and the moments at which most waits beside it.
+"""A training step by closed form: its peak in bytes, and its operations.
 
-Sixteen-bit weights, gradients and moments of Adam, one fused optimizer kernel, logits upcast to 32 bits: the steps of
-`ftmath.lab.steps`. Part 6 derives each line; what's new here is the loss, the gradients and the moments of a step.
+The forms are for the steps of `ftmath.lab.steps`: weights, gradients and Adam's moments in 16 bits, one fused optimizer
+kernel, logits upcast to 32 bits. Part 6 derives the bytes of weights, moments and blocks. The loss, the gradients and
+the moments at which a peak can occur are added here.
 """
 
 from dataclasses import dataclass, replace
 
-from ftmath.lab.shapes import SHAPES
-from ftmath.lab.steps import Setup
 from ftmath.memory import decoder_parameters, kept_bytes_per_token, linear_parameters, lora_parameters
 from ftmath.model import Config
 from ftmath.quant import bits_per_weight
 
+SHAPES: dict[str, Config] = {
+    "toy": Config(500, 64, 2, 4, 2, 16, 176, biases=False),
+    "small": Config(2_000, 128, 4, 4, 2, 32, 352, biases=False),
+    "135M": Config(49_152, 576, 30, 9, 3, 64, 1_536, biases=False),
+    "0.5B": Config(151_936, 896, 24, 14, 2, 64, 4_864, biases=False),
+    "1.5B": Config(151_936, 1_536, 28, 12, 2, 128, 8_960, biases=False),
+    "7B": Config(32_000, 4_096, 32, 32, 32, 128, 11_008, biases=False, tied=False),
+}
+"""Two toys for a CPU, SmolLM2-135M, Qwen2.5-0.5B and -1.5B (without the biases of q, k and v) and LLaMA-7B."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a step is: the name of a shape, the method, the task and the batch.
+
+    `method` is full, LoRA or QLoRA; `task` is sft, dpo or grpo. For dpo, `batch` counts pairs. For grpo it counts
+    samples, whose last `answer` tokens are generated. The loss is computed in `chunks` pieces; 1 is the plain loss.
+    """
+
+    shape: str
+    method: str = "full"
+    task: str = "sft"
+    batch: int = 1
+    time: int = 1024
+    checkpointing: bool = False
+    chunks: int = 1
+    rank: int = 16
+    answer: int = 64
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows of tokens the trained pass reads."""
+        return 2 * self.batch if self.task == "dpo" else self.batch
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens the trained pass reads."""
+        return self.rows * self.time
+
+    @property
+    def adapters(self) -> bool:
+        return self.method != "full"
+
+    @property
+    def name(self) -> str:
+        """Return the setup in words, the same for the same setup.
+
+        >>> Setup("7B", "LoRA", batch=2, checkpointing=True).name
+        '7B LoRA sft 2x1024 checkpointed'
+        """
+        words = [self.shape, self.method, self.task, f"{self.batch}x{self.time}"]
+        words += ["checkpointed"] * self.checkpointing + [f"{self.chunks} chunks"] * (self.chunks > 1)
+        return " ".join(words)
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """What a step is predicted to hold, in bytes: the terms that stay, and at each moment those that come on top.
+    """The bytes that a step is predicted to hold: the terms that stay, and the extra terms of each moment.
 
     >>> Peak({"weights": 4}, {"loss": {"logits": 3}, "end": {"gradients": 2}}).total
     7
@@ -26,12 +79,12 @@ class Peak:
 
     @property
     def moment(self) -> str:
-        """Return the moment of the peak."""
+        """Return the name of the moment that holds most."""
         return max(self.moments, key=lambda name: sum(self.moments[name].values()))
 
     @property
     def terms(self) -> dict[str, int]:
-        """Return the terms of the peak."""
+        """Return all terms at the peak, by name."""
         return self.stay | self.moments[self.moment]
 
     @property
@@ -41,10 +94,11 @@ class Peak:
 
 
 def loss_bytes(tokens: int, vocab: int, chunks: int = 1) -> int:
-    """Return what the loss holds at its worst: 12 bytes a logit of the chunk in work, in the backward pass.
+    """Return the most bytes that the loss holds at once: 12 for each logit of the largest chunk, in the backward pass.
 
-    Three copies in 32 bits are alive there: the log-probabilities that were kept, the gradient that reaches them, and
-    the one that leaves. The forward pass holds 10: the logits in 16 bits, upcast, and as log-probabilities.
+    Three copies in 32 bits are alive there: the log-probabilities that the forward pass kept, the gradient with respect
+    to them, and the gradient with respect to the logits. The forward pass holds 10 bytes a logit: the logits in 16
+    bits, their copy in 32, and the log-probabilities.
 
     >>> loss_bytes(4096, 49_152) / 2**20
     2304.0
@@ -53,7 +107,7 @@ def loss_bytes(tokens: int, vocab: int, chunks: int = 1) -> int:
 
 
 def stays(setup: Setup, config: Config) -> dict[str, int]:
-    """Return what stays between steps: weights, Adam's moments, the copy that is DPO's or GRPO's reference."""
+    """Return the bytes that stay between steps: weights, Adam's moments, and the reference copy of DPO or GRPO."""
     total, linears = decoder_parameters(config), linear_parameters(config)
     trained = lora_parameters(config, setup.rank) if setup.adapters else total
     bits = bits_per_weight(64, double=True) if setup.method == "QLoRA" else 16
@@ -63,36 +117,40 @@ def stays(setup: Setup, config: Config) -> dict[str, int]:
 
 
 def kept_bytes(setup: Setup, config: Config, copied: bool) -> dict[str, int]:
-    """Return the bytes a token that a step keeps: a block's, all blocks' together, and the top's.
+    """Return the bytes per token that are kept for the backward pass: by one block, by all blocks, and above them.
 
-    Part 6's form, less what the first norm needn't keep where the embeddings are frozen (4 d + 4), and less the second
-    copy of attention's output (2 h d_h) where the kernel lays it out as the next layer reads it.
+    This is part 6's form with two corrections. Where the embeddings are frozen, the first norm keeps 4 d + 4 bytes
+    less. Where the attention kernel writes its output as the next layer reads it, its second copy (2 h d_h) isn't made.
     """
     d, adapters = config.d_model, setup.adapters
     block = kept_bytes_per_token(config, lora_rank=setup.rank if adapters else None, all_linears=True)
     block -= 0 if copied else 2 * config.heads * config.head_dim
     inputs = config.layers * 2 * d
     blocks = inputs if setup.checkpointing else config.layers * block - (4 * d + 4 if adapters else 0)
-    # The final norm as a block's, the angles that all blocks share, the ids, and the targets of a chunked loss' pieces.
+    # The final norm (like a block's), the rotation angles that all blocks share, and 8 bytes of an id or a target.
+    # A chunked loss keeps its input (2 d), which a frozen head otherwise needn't.
     top = (4 * d + 4 if adapters else 8 * d + 4) + 2 * config.head_dim + 8
     return {"block": block, "blocks": blocks, "top": top + (2 * d if adapters and setup.chunks > 1 else 0)}
 
 
 def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True, watched: bool = False) -> Peak:
-    """Return the peak of a setup by closed form: the largest of six moments of the backward pass.
+    """Return the peak of a setup by closed form: the largest of six moments, in bytes.
 
-    `copied` says whether attention's output is laid out anew before the next layer reads it. `watched` is for a count
-    (`AliveBytes`): autograd adds two gradients of a tensor in place only where nothing watches it, so a count sees one
-    copy more of a tied embedding's than a card does.
+    A moment's terms come on top of those that stay (`stays`). With the letters of part 6, the moments are:
 
-    - *loss*: the logits' copies (`loss_bytes`), beside all that the blocks kept. Chunks hand on the gradient of the
-      head's input (2 d a token) and add to the gradient of the head.
-    - *final norm*: its input in 32 bits, that one's gradient, and four products on the way (4 d a token each).
-    - *last block*: with checkpointing it's computed again. The worst is the MLP's product: its gradient and those of
-      its factors (2 f each) where the product itself (2 f) is no more, and the gradient that goes around (2 d).
-    - *first block*: the same, when all gradients of weights are there but this block's and the embedding's.
-    - *embedding*: a tied one gets a second gradient beside the head's.
-    - *chunks' sum*: the head's gradients of two chunks, and a third tensor for their sum.
+    - *loss*: the copies of the logits (`loss_bytes`), and all that the blocks kept. With chunks also the gradient of
+      the head so far, and the gradient of the head's input (2 d bytes a token).
+    - *chunks' sum*: the head's gradients of two chunks and of their sum.
+    - *final norm*: six tensors of its input's size in 32 bits (4 d bytes a token each): the input, its gradient and
+      four products of the backward pass.
+    - *last block*: the gradients inside its MLP (4 f + 2 d bytes a token), or the weight that QLoRA unfolds, if that is
+      larger. With checkpoints also what the block kept, since it has just been computed again.
+    - *first block*: the same, and the gradients of all weights of the blocks above it.
+    - *embedding*: the gradients of all weights. A tied embedding gets one gradient from the head and a second one here.
+
+    `copied` says whether attention's output is copied before the next layer reads it. `watched` gives what a count
+    (`AliveBytes`) sees: autograd adds two gradients in place only where nothing observes them, so a count finds one
+    copy more of a tied embedding's gradient than a card holds.
 
     >>> peak = predicted(Setup("135M", batch=4))
     >>> peak.moment, round(peak.total / 2**20)
@@ -104,7 +162,7 @@ def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True
     blocks, block = tokens * kept["blocks"], tokens * kept["block"]
     head = 2 * config.vocab * d if full else 0
     trained = 2 * decoder_parameters(config) if full else 2 * lora_parameters(config, setup.rank)
-    # In four bits, one layer's weight is unfolded at a time, through 64-bit indices and two copies in 32 bits.
+    # QLoRA unfolds one layer's weight at a time, through 64-bit indices and two copies in 32 bits.
     unfolded = 17 * d * config.d_hidden + tokens * (2 * config.d_hidden + 2 * d) if setup.method == "QLoRA" else 0
     passing = max(tokens * (4 * config.d_hidden + 2 * d), unfolded)
     later = 2 * (linear_parameters(config) // config.layers - d * config.d_hidden) + (0 if config.tied else head)
@@ -134,7 +192,7 @@ def predicted(setup: Setup, config: Config | None = None, *, copied: bool = True
 
 
 def largest_batch(setup: Setup, bytes_: float, config: Config | None = None) -> int:
-    """Return the most rows of a setup whose predicted peak fits into some bytes; 0 if not even one does.
+    """Return the largest batch of a setup whose predicted peak fits into some bytes; 0 if not even one row fits.
 
     >>> largest_batch(Setup("1.5B", "LoRA", checkpointing=True), 24 * 2**30)
     11
@@ -151,4 +209,20 @@ def largest_batch(setup: Setup, bytes_: float, config: Config | None = None) -> 
     return low
 
 
-__all__ = ["Peak", "largest_batch", "loss_bytes", "predicted", "stays"]
+def step_flops(config: Config, tokens: int, time: int, *, adapters: bool = False) -> int:
+    """Return the operations of a training step on rows of `time` tokens, if nothing is computed twice.
+
+    A weight of a matrix costs 6 operations a token (arXiv:2001.08361, section 2.1): 2 in the forward pass, 2 for the
+    gradient of its input and 2 for its own gradient. With adapters the weights are frozen and the last 2 are saved.
+    Attention adds two products over the time / 2 tokens that a token sees on average, once forward and twice backward.
+    Norms, the softmax and the optimizer aren't counted.
+
+    >>> round(step_flops(SHAPES["7B"], 1, 2048) / (6 * decoder_parameters(SHAPES["7B"])), 3)
+    1.02
+    """
+    matrices = linear_parameters(config) + config.vocab * config.d_model
+    attention = 2 * config.layers * config.heads * config.head_dim * time
+    return tokens * ((4 if adapters else 6) * matrices + 3 * attention)
+
+
+__all__ = ["SHAPES", "Peak", "Setup", "largest_batch", "loss_bytes", "predicted", "stays", "step_flops"]

@@ -1,4 +1,4 @@
-"""A ladder of speed: each rung changes one thing, is predicted from the card's two ceilings, and is then timed."""
+"""A ladder of speed: each rung changes one thing, gets a floor from the card's ceilings, and is then timed."""
 
 import importlib
 from collections.abc import Callable
@@ -12,17 +12,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ftmath.lab.cards import Budget, Record
-from ftmath.lab.meters import card_peak, median_seconds
-from ftmath.lab.shapes import SHAPES, step_flops
+from ftmath.lab.forms import SHAPES, step_flops
+from ftmath.lab.meters import card_peak, default_type, free_all, median_seconds
 from ftmath.lab.steps import LINEARS, UNSEEN, build, chunked_loss, plain_loss, step, targets_of
-from ftmath.lab.sweep import default_type, free_all
 from ftmath.memory import decoder_parameters, kept_bytes_per_token
 from ftmath.model import Config, Decoder
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """What a step does differently from the textbook's: 32 bits, scores written out, one tensor updated at a time."""
+    """How a step differs from the textbook's: in 32 bits, scores written to memory, one tensor updated at a time."""
 
     name: str
     tf32: bool = False
@@ -37,7 +36,7 @@ class Rung:
 
 
 def rungs() -> list[Rung]:
-    """Return the ladder: every rung keeps what those below it changed; the last two stand beside it."""
+    """Return the ladder. Each rung keeps the changes of those before it; the last two stand beside it."""
     first = Rung("fp32 by the book")
     found = [first]
     for name, change in (
@@ -55,7 +54,7 @@ def rungs() -> list[Rung]:
 
 
 def ceilings(device: torch.device, toy: bool) -> dict[str, float]:
-    """Return what the device reaches at best: operations a second of square products, bytes a second of a copy."""
+    """Return the device's ceilings: operations a second of products, bytes a second of a copy, seconds a launch."""
     size = 512 if toy else 8192
     found: dict[str, float] = {}
     for name, dtype, tf32 in (
@@ -96,21 +95,22 @@ def measure_ceilings(record: Record, budget: Budget, device: torch.device, toy: 
 # ---------------------------------------------------------------------------------------------------------- prediction
 
 LAUNCHES = {False: 115, True: 40}
-"""Kernels that a block starts in both passes. Eager: operations that aren't views, as a test counts. Compiled: guessed.
+"""Kernels that a block starts in both passes. Eager (False): operations that aren't views, counted by a test. Compiled
+(True): a guess.
 
 The H200's record was predicted with 150 for eager blocks, before they were counted.
 """
 CASTS = 33
-"""What autocast adds to them: weights and inputs are put into 16 bits, and gradients back."""
+"""Kernels that autocast adds to an eager block, to convert weights and inputs to 16 bits, and gradients back."""
 
 
 def predicted_seconds(rung: Rung, config: Config, rows: int, time: int, top: dict[str, float]) -> dict[str, float]:
-    """Return the least that a step should take, by parts, in seconds, from ceilings and bytes; `total` is for all.
+    """Return the seconds that the parts of a step take at the ceilings, and their `total`, a rough floor.
 
-    Products run at the ceiling's rate, everything else at the copy's. What a block keeps is written once and read or
-    written four times more (half of that where it's compiled); scores that are written out pass twelve times; a
-    logit is touched for 40 bytes; Adam touches 28 bytes a parameter in one kernel, and 80 in many. A device that waits
-    for launches takes as long as those. Ceilings are best cases, so the total is a floor more than a forecast.
+    Products run at the ceiling's rate, everything else at the rate of a copy. Five passes read or write what a block
+    keeps (half as many where it is compiled), and twelve the scores that are written to memory. A logit costs 40 bytes
+    of traffic. Adam costs 28 bytes a parameter in one kernel, and 80 in many. These counts are rough. If starting all
+    kernels takes longer than the sum of the parts, that is the total.
     """
     tokens = rows * time
     wide = 1 if rung.narrow else 2 if not rung.autocast else 1.5
@@ -139,8 +139,8 @@ def predicted_seconds(rung: Rung, config: Config, rows: int, time: int, top: dic
 def drawn_rows(vocab: int, rows: int, time: int, packed: bool, device: torch.device) -> tuple[Tensor, Tensor, int]:
     """Return ids and targets (rows, time), and how many tokens are real.
 
-    Lines have lengths drawn evenly between a quarter of `time` and all of it. They're padded; packed, rows are full, as
-    if lines stood one behind the other, each seeing those before it.
+    Lines have uniformly drawn lengths from `time` / 4 to `time`, and are padded. Packed rows are full, as if several
+    lines followed each other, each seeing those before it.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, vocab, (rows, time), generator=generator)
@@ -189,7 +189,7 @@ def timed(rung: Rung, config: Config, rows: int, time: int, device: torch.device
 
 
 def measure_speed(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:
-    """Predict and time every rung that the budget allows, on two shapes."""
+    """Predict and time each rung that the budget allows, on two shapes (one toy shape on a CPU)."""
     if not record.data.get("ceilings"):
         measure_ceilings(record, budget, device, toy)
     record.begin("speed")
@@ -236,7 +236,7 @@ def measure_speed(record: Record, budget: Budget, device: torch.device, toy: boo
 
 
 def peer_model(config: Config) -> Any:
-    """Return transformers' Llama of the same shape, with random weights in the default type."""
+    """Return a Llama of transformers with the same shape and random weights in the default type."""
     library = importlib.import_module("transformers")
     settings = library.LlamaConfig(
         vocab_size=config.vocab, hidden_size=config.d_model, intermediate_size=config.d_hidden,
@@ -260,7 +260,7 @@ def with_liger(model: Any) -> Any:
 
 
 def measure_peers(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:
-    """Time and measure transformers with peft and with Liger beside ours, on one shape, in bfloat16, fused AdamW."""
+    """Measure seconds and peak of our step beside transformers, peft and Liger: one shape, bfloat16, fused AdamW."""
     record.begin("peers")
     shape, rows, time = ("toy", 2, 64) if toy else ("135M", 8, 1024)
     config = SHAPES[shape]
@@ -295,7 +295,7 @@ def measure_peers(record: Record, budget: Budget, device: torch.device, toy: boo
 
 
 def peer_step(model: Any, config: Config, rows: int, time: int, device: torch.device, rounds: int) -> dict[str, Any]:
-    """Return the seconds and the peak of a step of a decoder of ours or of theirs."""
+    """Return the seconds and the peak of a step of our decoder or of a transformers model."""
     ids, _, _ = drawn_rows(config.vocab, rows, time, True, device)
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5, fused=True)
 

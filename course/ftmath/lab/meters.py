@@ -1,9 +1,10 @@
-"""Two ways to see a step's bytes: the card's own allocator, and a count of every tensor that is alive, on any machine.
+"""Two ways to measure a step's bytes: the card's own allocator, and on any machine a count of all living tensors.
 
-The count needs no card and no numbers: it watches each operation's results, also on tensors that have only a shape. It
-can't see what a kernel takes for itself while it runs.
+The count observes the results of each operation. It needs no card, and works on tensors that have a shape but no
+numbers. It can't see the memory that a kernel takes for itself while it runs.
 """
 
+import gc
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterable
@@ -23,10 +24,10 @@ from ftmath.model import Config
 
 
 class AliveBytes(TorchDispatchMode):
-    """Count in the block the bytes of all tensors that are alive: `now`, the `peak`, and `course`, `now` after each.
+    """Count the bytes of all living tensors in a `with` block: `now`, the `peak`, and the `course` by operation.
 
-    Tensors that were made before count once they are given to `watch`, or are met in an operation. Every storage counts
-    once. A size is rounded up to `unit` bytes, as CUDA's allocator does with 512.
+    A tensor made before the block counts once it is given to `watch`, or returned by an operation. Each storage counts
+    once. Sizes are rounded up to multiples of `unit` bytes; CUDA's allocator rounds to 512.
 
     >>> with AliveBytes() as alive:
     ...     x = torch.ones(4)
@@ -45,7 +46,7 @@ class AliveBytes(TorchDispatchMode):
         self.seen: set[int] = set()
 
     def watch(self, tensors: Iterable[Tensor]) -> None:
-        """Count these tensors from now on, until they die."""
+        """Count these tensors from now on, until they are freed."""
         for tensor in tensors:
             key = identity(tensor)
             if key in self.seen:
@@ -62,7 +63,7 @@ class AliveBytes(TorchDispatchMode):
         self.now -= size
 
     def mark(self, name: str) -> None:
-        """Give the present moment a name."""
+        """Name the present moment."""
         self.marks[name] = len(self.course)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -82,7 +83,7 @@ def held(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> li
 
 
 def counted_peak(run: Callable[[], object], before: Iterable[Tensor], *, unit: int = 1) -> AliveBytes:
-    """Run something and return the count of what was alive meanwhile, beside tensors that were there before.
+    """Run something and return the count of living tensors, those in `before` included.
 
     >>> x = torch.ones(100)
     >>> counted_peak(lambda: (x + 1) * 2, [x]).peak
@@ -96,22 +97,33 @@ def counted_peak(run: Callable[[], object], before: Iterable[Tensor], *, unit: i
 
 
 @contextmanager
+def default_type(dtype: torch.dtype) -> Generator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def shapes_only(dtype: torch.dtype) -> Generator[None]:
-    """In the block tensors have a shape and no numbers, and new ones the given type: a 7B model costs nothing."""
-    default = torch.get_default_dtype()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        torch.set_default_dtype(dtype)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(default)
+    """Make new tensors of the given type, with a shape but no numbers: a 7B model takes no memory."""
+    with FakeTensorMode(allow_non_fake_inputs=True), default_type(dtype):
+        yield
+
+
+def free_all() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def card_peak(device: torch.device, run: Callable[[], object]) -> dict[str, int]:
-    """Run something on a CUDA card and return the allocator's peaks in bytes, and what was held before.
+    """Run something on a CUDA card and return the allocator's peaks in bytes, and the bytes held before.
 
-    `requested` is what the program asked for, `allocated` that rounded up to blocks, `reserved` what the card was asked
-    for. Between the last two lies fragmentation.
+    `requested` is what the program asked for, `allocated` the same rounded up to blocks, and `reserved` what the
+    allocator took from the card. The difference of the last two is fragmentation.
     """
     synchronize(device)
     torch.cuda.empty_cache()
@@ -125,7 +137,7 @@ def card_peak(device: torch.device, run: Callable[[], object]) -> dict[str, int]
 
 
 def output_is_copied(device: torch.device, config: Config) -> bool:
-    """Say whether fused attention's output must be laid out anew before the next layer reads it.
+    """Say whether the output of fused attention must be copied before the next layer reads it.
 
     >>> output_is_copied(torch.device("cpu"), Config())
     True
@@ -139,9 +151,9 @@ def output_is_copied(device: torch.device, config: Config) -> bool:
 
 
 def card_course(device: torch.device, run: Callable[[Callable[[str], None]], object], points: int = 400) -> Any:
-    """Run something on a CUDA card; return what its allocator held after each event, and when named moments were.
+    """Run something on a CUDA card; return the bytes that its allocator held after each event, and the named moments.
 
-    `run` gets a function that names the present moment. Of a long course so many points are kept, the peak among them.
+    `run` gets a function that names the present moment. A long course is thinned to `points` points and keeps its peak.
     """
     begin = torch.cuda.memory_allocated(device)
     marks: dict[str, int] = {}
@@ -169,7 +181,7 @@ def card_course(device: torch.device, run: Callable[[Callable[[str], None]], obj
 
 
 def thinned(course: list[int], marks: dict[str, int], points: int = 400) -> dict[str, Any]:
-    """Return a course of bytes in at most so many points: of each stretch its largest value.
+    """Return a course of bytes in at most `points` points, each the largest value of a stretch.
 
     >>> thinned([1, 5, 2, 3], {"backward": 2}, points=2)
     {'bytes': [5, 3], 'marks': {'backward': 1}, 'events': 4}
@@ -180,7 +192,7 @@ def thinned(course: list[int], marks: dict[str, int], points: int = 400) -> dict
 
 
 def median_seconds(device: torch.device, run: Callable[[], object], *, warm: int = 2, rounds: int = 5) -> float:
-    """Return the median time of a call, after some that aren't counted."""
+    """Return the median seconds of a call over some rounds, after calls that aren't timed."""
     for _ in range(warm):
         run()
     times: list[float] = []
@@ -194,6 +206,6 @@ def median_seconds(device: torch.device, run: Callable[[], object], *, warm: int
 
 
 __all__ = [
-    "AliveBytes", "card_course", "card_peak", "counted_peak", "held", "median_seconds", "output_is_copied",
-    "shapes_only", "thinned",
+    "AliveBytes", "card_course", "card_peak", "counted_peak", "default_type", "free_all", "held", "median_seconds",
+    "output_is_copied", "shapes_only", "thinned",
 ]  # fmt: skip

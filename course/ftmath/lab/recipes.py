@@ -1,6 +1,6 @@
 """One model from base to policy: supervised tuning by three methods, GRPO with a verifier, DPO by a rule, a scorecard.
 
-All data are drawn here, so they belong to nobody else: sums, differences, sorting, JSON lists, word problems, and word
+All questions are generated here, so no licence applies: sums, differences, sorting, JSON lists, word problems, and word
 problems that can't be answered. An answer is verified by comparing strings.
 """
 
@@ -93,11 +93,11 @@ FACTS: tuple[Pair, ...] = (
     ("Which ocean lies between Europe and America?", "Atlantic"), ("What is the chemical symbol of water?", "H2O|H₂O"),
     ("In which country is the Great Wall?", "China"), ("What is the first month of the year?", "January"),
 )  # fmt: skip
-"""Questions that the model could answer before: what it forgets."""
+"""Plain questions that no stage trains on, with the words that count as right: they show what is forgotten."""
 
 
 def drawn(count: int, seed: int, families: Sequence[str] = tuple(FAMILIES), unlike: Sequence[Pair] = ()) -> list[Pair]:
-    """Return pairs of question and answer, the families in turn, none of whose questions is among others' (`unlike`).
+    """Return pairs of question and answer, the families in turn; no question is one of those in `unlike`.
 
     >>> drawn(2, seed=0)
     [('What is 85 + 64?', '149'), ('What is 51 - 27?', '24')]
@@ -112,13 +112,13 @@ def drawn(count: int, seed: int, families: Sequence[str] = tuple(FAMILIES), unli
 
 
 def larger_sums(count: int, seed: int) -> list[Pair]:
-    """Return sums and differences of three digits, which supervised tuning never showed."""
+    """Return sums and differences of numbers below 1,000; the lessons have numbers below 100."""
     rng = np.random.default_rng(seed)
     return [(a_sum if place % 2 else a_difference)(rng, 1000) for place in range(count)]
 
 
 def prose(pieces: int, letters: int = 600) -> list[str]:
-    """Return passages of English that ship with Python and are tuned on by nobody here: what drifts.
+    """Return passages of English that ship with Python; nothing here trains on them, so they show drift.
 
     >>> len(prose(3)), {len(text) for text in prose(3)}
     (3, {600})
@@ -132,7 +132,7 @@ def prose(pieces: int, letters: int = 600) -> list[str]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to be tuned, and how it's asked: `ask` gives a prompt's ids, `encode` an answer's with its end."""
+    """A model to be tuned and its format: `ask` gives the ids of a prompt, `encode` those of an answer and its end."""
 
     name: str
     model: Decoder
@@ -149,7 +149,7 @@ class Subject:
         return self.model.embed.weight.device
 
     def fresh(self) -> Decoder:
-        """Return a copy of the untouched model that trains nothing."""
+        """Return a frozen copy of the untouched model."""
         return copy.deepcopy(self.model).requires_grad_(False)
 
 
@@ -172,7 +172,7 @@ def real_subject(device: torch.device) -> Subject:
 
 
 def small_subject(device: torch.device) -> Subject:
-    """Return the course's base model in the same clothes: it speaks no English, and keeps its ten skills or doesn't."""
+    """Return the course's base model in the same format; its old questions are examples of its ten skills."""
 
     def read(ids: Sequence[int]) -> str:
         kept = list(ids)[: list(ids).index(EOS)] if EOS in ids else list(ids)
@@ -190,7 +190,7 @@ def small_subject(device: torch.device) -> Subject:
 
 
 def the_subject(device: torch.device, small: bool = False) -> Subject:
-    """Return the real model where it was fetched, else the course's own."""
+    """Return the real model if it was fetched, else the course's own."""
     if small or not any(cache_folder().glob("SmolLM2*.gguf")):
         return small_subject(device)
     return real_subject(device)
@@ -214,7 +214,7 @@ def answers(
     subject: Subject, model: Decoder, questions: Sequence[str], *, longest: int = 24, temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> list[list[int]]:  # fmt: skip
-    """Return the tokens that a model answers, up to its end token and with it, greedily or sampled."""
+    """Return the tokens of a model's answers, up to and including the end token, greedy or sampled."""
     asked = [subject.ask(question) for question in questions]
     time = max(map(len, asked))
     ids = torch.tensor([[subject.pad] * (time - len(row)) + row for row in asked], device=subject.device)
@@ -230,7 +230,7 @@ def answers(
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a model does on fixed questions: items, so that two models can be compared pair by pair."""
+    """What a model does on fixed questions, item by item, so that two models can be compared in pairs."""
 
     exact: list[int]
     right: list[int]
@@ -252,7 +252,7 @@ def contains(answer: str, wanted: str) -> bool:
 
 @torch.no_grad()
 def sheet(subject: Subject, model: Decoder, test: Sequence[Pair], passages: Tensor) -> Sheet:
-    """Return a model's sheet: exact and contained answers, the chance it gave them, old questions, loss on prose."""
+    """Return a model's sheet: exact and contained answers, their probabilities, old questions, loss on prose."""
     tokens = answers(subject, model, [question for question, _ in test])
     said = [subject.read(row) for row in tokens]
     asked = [subject.ask(question) for question, _ in test]
@@ -278,7 +278,7 @@ def drift(base: Decoder, tuned: Decoder, passages: Tensor) -> float:
 
 
 def calibration_error(sure: Sequence[float], right: Sequence[int], bins: int = 10) -> float:
-    """Return the expected calibration error: how far chance and frequency lie apart, by bins of chance.
+    """Return the expected calibration error: the mean gap between probability and frequency, by bins of probability.
 
     >>> round(calibration_error([0.95, 0.95, 0.05], [1, 0, 0]), 4)
     0.3167
@@ -291,7 +291,7 @@ def calibration_error(sure: Sequence[float], right: Sequence[int], bins: int = 1
 
 
 def compared(test: Sequence[Pair], before: Sheet, after: Sheet) -> dict[str, Any]:
-    """Return what changed between two sheets of the same questions, each with a paired 95 % interval."""
+    """Return the scores of the second sheet, and their changes from the first, with paired 95 % intervals."""
 
     def change(one: Sequence[int], two: Sequence[int]) -> list[float]:
         return list(accuracy_change(torch.tensor(one, dtype=torch.float), torch.tensor(two, dtype=torch.float)))
@@ -320,7 +320,7 @@ def compared(test: Sequence[Pair], before: Sheet, after: Sheet) -> dict[str, Any
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is done: the card's sizes by default; a CPU's live cell takes fewer."""
+    """How much is run. The defaults are for a card; a live cell on a CPU takes less."""
 
     lessons: int = 1536
     test: int = 240
@@ -340,12 +340,12 @@ class Sizes:
 RATES: Mapping[str, tuple[float, ...]] = {
     "full": (3e-5, 1e-5, 1e-4), "LoRA": (1e-3, 3e-4, 3e-3), "QLoRA": (1e-3, 3e-4, 3e-3),
 }  # fmt: skip
-"""What is swept for each method, the likeliest first."""
+"""The learning rates that are tried for each method; the likeliest comes first, in case time runs out."""
 SMALL_RATES: Mapping[str, tuple[float, ...]] = {"full": (3e-4,), "LoRA": (3e-3,), "QLoRA": (3e-3,)}
 
 
 def tunable(subject: Subject, method: str, seed: int, start: Decoder | None = None) -> Decoder:
-    """Return a copy of a model that a method made trainable: all of it, or LoRA of rank 8 on all linear layers."""
+    """Return a copy of a model prepared for a method: all of it trains, or LoRA of rank 8 on all linear layers."""
     model = copy.deepcopy(start).requires_grad_(False) if start else subject.fresh()
     if method == "full":
         return model.requires_grad_(True)
@@ -362,7 +362,7 @@ def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
 def learn(
     subject: Subject, method: str, rate: float, seed: int, lessons: Sequence[Pair], sizes: Sizes
 ) -> tuple[Decoder, list[float]]:
-    """Tune on lessons, batches being drawn by the seed; return the model and the loss of each step."""
+    """Tune on lessons in batches drawn by the seed; return the model and the loss of each step."""
     model, rng = tunable(subject, method, seed), np.random.default_rng(seed)
 
     def loss(step: int) -> Tensor:
@@ -374,7 +374,7 @@ def learn(
 
 
 def warm_and_fall(step: int, steps: int) -> float:
-    """Return the share of the rate at a step: five steps up, then down in a straight line to a tenth.
+    """Return the factor of the rate at a step: a warm-up of five steps, and a straight fall to a tenth.
 
     >>> round(warm_and_fall(0, 60), 3), round(warm_and_fall(5, 60), 3)
     (0.2, 0.925)
@@ -392,10 +392,11 @@ def improve(
     subject: Subject, start: Decoder, questions: Sequence[Pair], seed: int, sizes: Sizes, rate: float = 3e-4,
     beta: float = 0.02,
 ) -> tuple[Decoder, list[dict[str, float]]]:  # fmt: skip
-    """Raise the share of verified answers by GRPO; return the policy and what each step saw.
+    """Train a policy by GRPO on verified answers; return it, and the reward, divergence and length of each step.
 
-    LoRA of rank 8 trains, and the reference is the model without it. The divergence enters as k2, whose gradient on the
-    policy's own samples is that of KL(policy || reference). A step's update follows its samples at once.
+    LoRA of rank 8 trains, and the reference is the model without it. The divergence enters as k2 of each token. On the
+    policy's own samples its expected gradient is that of KL(policy || reference) of the next token. Each batch of
+    samples is used for one update.
     """
     policy, rng = tunable(subject, "LoRA", seed, start), np.random.default_rng(seed)
     generator = torch.Generator(subject.device).manual_seed(seed)
@@ -425,7 +426,7 @@ def improve(
 
 
 def in_words(answer: str) -> str:
-    """Return a number in a sentence: the style that the preferences are against.
+    """Return a number in a sentence, the form that the preferences reject.
 
     >>> in_words("42")
     'The answer is 42.'
@@ -437,7 +438,7 @@ def prefer(
     subject: Subject, start: Decoder, pairs: Sequence[Pair], seed: int, sizes: Sizes, rate: float = 3e-4,
     beta: float = 0.1,
 ) -> tuple[Decoder, list[dict[str, float]]]:  # fmt: skip
-    """Teach by DPO that a bare number is better than a sentence around it; return the policy and what each step saw."""
+    """Train by DPO to prefer a bare number to a sentence; return the policy and the loss and margin of each step."""
     policy, rng = tunable(subject, "LoRA", seed, start), np.random.default_rng(seed)
     seen: list[dict[str, float]] = []
 
@@ -461,7 +462,7 @@ def prefer(
 
 @torch.no_grad()
 def sampled(subject: Subject, policy: Decoder, questions: Sequence[Pair], seed: int) -> dict[str, float]:
-    """Return what sampled answers are: bare numbers, sentences, the right number, and log(pi / ref) an answer, nats."""
+    """Return the shares of sampled answers that are bare, sentences or right, and the mean log(pi / ref) in nats."""
     generator = torch.Generator(subject.device).manual_seed(seed)
     tokens = answers(subject, policy, [question for question, _ in questions], temperature=1.0, generator=generator)
     said = [subject.read(row) for row in tokens]
@@ -484,7 +485,7 @@ def sampled(subject: Subject, policy: Decoder, questions: Sequence[Pair], seed: 
 
 @dataclass(frozen=True)
 class Desk:
-    """What all runs share: the model, its lessons, fresh questions, prose, and its sheet before anything was tuned."""
+    """What all runs share: the model, lessons, trial and test questions, prose, and the untouched model's sheets."""
 
     subject: Subject
     sizes: Sizes
@@ -497,7 +498,7 @@ class Desk:
 
 
 def desk_for(subject: Subject, sizes: Sizes) -> Desk:
-    """Return the desk: rates are chosen on `trial`, results are told on `test`; neither is among the lessons."""
+    """Return the desk. Rates are chosen on `trial`, results reported on `test`; no question of either is a lesson."""
     lessons = drawn(sizes.lessons, seed=11)
     trial = drawn(sizes.test // 2, seed=12, unlike=lessons)
     test = drawn(sizes.test, seed=13, unlike=[*lessons, *trial])
@@ -508,7 +509,7 @@ def desk_for(subject: Subject, sizes: Sizes) -> Desk:
 
 
 def supervised(desk: Desk, method: str, rate: float, seed: int, *, trial: bool) -> tuple[Decoder, dict[str, Any]]:
-    """Return a tuned model and its finding: on the questions for choosing (`trial`), or on the test's."""
+    """Return a tuned model and its finding, on the trial questions (`trial`) or on the test questions."""
     start = time.perf_counter()
     model, losses = learn(desk.subject, method, rate, seed, desk.lessons, desk.sizes)
     seconds = time.perf_counter() - start
@@ -522,13 +523,13 @@ def supervised(desk: Desk, method: str, rate: float, seed: int, *, trial: bool) 
 
 
 def best_rate(trials: Sequence[dict[str, Any]], method: str) -> float:
-    """Return the rate of a method whose trial answered most, the loss on prose deciding between equals."""
+    """Return the rate of the trial with most exact answers; among equals, the one with the least loss on prose."""
     mine = [trial for trial in trials if trial["method"] == method]
     return max(mine, key=lambda trial: (trial["exact"], -trial["text_loss"]))["rate"]
 
 
 def continued(record: Record, model: str, sizes: Sizes) -> list[dict[str, Any]]:
-    """Return what a record holds of this model at these sizes: runs that needn't be repeated; none for another one."""
+    """Return the runs of a record if they are of this model and these sizes, so that they needn't be repeated."""
     found: list[dict[str, Any]] = record.data.get("one_model", [])
     wanted = json.loads(json.dumps(asdict(sizes)))
     same = found and found[0]["stage"] == "base" and found[0]["model"] == model and found[0]["sizes"] == wanted
@@ -536,9 +537,9 @@ def continued(record: Record, model: str, sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def measure_one_model(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:
-    """Tune one model from base to policy within the budget; each run is recorded as soon as it's done.
+    """Tune one model from base to policy within the budget, and record each run as soon as it's done.
 
-    A record of the same card, model and sizes is continued: what it holds isn't run again.
+    A record of the same card, model and sizes is continued: runs that it holds aren't repeated.
     """
     torch.set_float32_matmul_precision("high")
     sizes = Sizes(24, 12, 4, 32, 2, 4, 2, 2, 2, 2, 8, (1,), 1) if toy else Sizes()
@@ -556,7 +557,7 @@ def measure_one_model(record: Record, budget: Budget, device: torch.device, toy:
     rates = SMALL_RATES if subject.pad == PAD else RATES
 
     def wanted(stage: str, method: str, key: str, value: float, seconds: float) -> bool:
-        """Say whether a run is missing and there is time for it; a missing one without time is noted."""
+        """Say whether a run is missing and there is time for it; note a missing run that there is no time for."""
         if any((run["stage"], run.get("method"), run.get(key)) == (stage, method, value) for run in done):
             return False
         if toy or budget.left >= seconds:
@@ -588,7 +589,7 @@ def measure_one_model(record: Record, budget: Budget, device: torch.device, toy:
 
 
 def keep_run(record: Record, found: dict[str, Any]) -> None:
-    """Record a run and say its numbers."""
+    """Record a run and print its numbers."""
     record.add("one_model", found)
     names = ("rate", "seed", "exact", "right", "old", "text_loss", "kl")
     words = [f"{name} {found[name]:.3g}" for name in names if name in found]
@@ -598,10 +599,10 @@ def keep_run(record: Record, found: dict[str, Any]) -> None:
 
 
 def policy_stage(desk: Desk, start: Decoder, seed: int) -> dict[str, Any]:
-    """Return the finding of GRPO from a tuned model: verified answers to the test's questions before and after.
+    """Return the finding of GRPO from a tuned model: exact answers to the test questions before and after.
 
-    The questions it practises on are new ones of all families. Sums of three digits, which nothing here ever showed,
-    tell whether it learned to add or to answer.
+    It practises on newly drawn questions of all families, none of them in the trial or the test; a few may be lessons.
+    Sums and differences of larger numbers than any lesson has are asked before and after, too.
     """
     subject, sizes = desk.subject, desk.sizes
     practice = drawn(512, seed=21, unlike=[*desk.test, *desk.trial])
@@ -619,7 +620,7 @@ def policy_stage(desk: Desk, start: Decoder, seed: int) -> dict[str, Any]:
 
 
 def preference_stage(desk: Desk, rate: float, seed: int) -> dict[str, Any]:
-    """Return the finding of DPO: a model that says half its numbers in a sentence learns to say them bare."""
+    """Return the finding of DPO on a model that was tuned to give half its numbers in a sentence."""
     subject, sizes = desk.subject, desk.sizes
     begin = time.perf_counter()
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Read a recorded card for a notebook: whose numbers they are, and rows for its tables and pictures."""
+"""Read a recorded card for a notebook: its name and versions, and rows for tables and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,15 +37,15 @@ def whose(record: Found | None) -> str:
 
 
 def section(record: Found | None, name: str) -> list[Found]:
-    """Return a section of a record; nothing where there is no record, or it lacks the section."""
+    """Return the findings of a section; an empty list if there is no record or no such section."""
     return list(record.get(name, [])) if record else []
 
 
 def measured_rows(record: Found | None) -> list[Found]:
-    """Return the peaks that were measured, each with its prediction's `error` and the parts of what is left over.
+    """Return the measured peaks, each with the relative `error` of its prediction and the parts of the difference.
 
-    `workspace` is what was held before the step beyond weights, moments and reference; `error_with` is the prediction's
-    error once it is added. Predictions are those that were recorded before the measurement.
+    `workspace` is what was held before the step beyond weights, moments and reference. `error_with` is the error of the
+    prediction plus the workspace. Predictions are those that were recorded before the measurement.
     """
     rows: list[Found] = []
     for found in section(record, "memory"):
@@ -101,7 +101,7 @@ def spread(runs: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float, f
 
 
 def read_verdict(change: Sequence[float], better: str = "gained", worse: str = "lost") -> str:
-    """Return what a paired interval (mean, low, high) allows to say.
+    """Return what a paired interval (mean, low, high) shows.
 
     >>> read_verdict([0.2, 0.1, 0.3]), read_verdict([0.01, -0.02, 0.04])
     ('gained', 'nothing shown')

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,52 +18,8 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 UNSEEN = -100
 
 
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a measured step is: a shape's name, the method and the batch.
-
-    `method` is full, LoRA or QLoRA; `task` is sft, dpo or grpo. For dpo, `batch` counts pairs; for grpo, samples, of
-    which the last `answer` tokens are drawn. `chunks` cuts the loss into so many pieces; 1 is the plain one.
-    """
-
-    shape: str
-    method: str = "full"
-    task: str = "sft"
-    batch: int = 1
-    time: int = 1024
-    checkpointing: bool = False
-    chunks: int = 1
-    rank: int = 16
-    answer: int = 64
-
-    @property
-    def rows(self) -> int:
-        """Return how many rows of tokens the trained pass reads."""
-        return 2 * self.batch if self.task == "dpo" else self.batch
-
-    @property
-    def tokens(self) -> int:
-        """Return how many tokens the trained pass reads."""
-        return self.rows * self.time
-
-    @property
-    def adapters(self) -> bool:
-        return self.method != "full"
-
-    @property
-    def name(self) -> str:
-        """Return the setup in words, the same for the same setup.
-
-        >>> Setup("7B", "LoRA", batch=2, checkpointing=True).name
-        '7B LoRA sft 2x1024 checkpointed'
-        """
-        words = [self.shape, self.method, self.task, f"{self.batch}x{self.time}"]
-        words += ["checkpointed"] * self.checkpointing + [f"{self.chunks} chunks"] * (self.chunks > 1)
-        return " ".join(words)
-
-
 def build(config: Config, method: str, device: torch.device | None = None, rank: int = 16) -> Decoder:
-    """Return a decoder of a shape with random weights in the default type, made trainable by a method."""
+    """Return a decoder with random weights in the default type, prepared for a method (full, LoRA or QLoRA)."""
     with torch.device(device) if device else nullcontext():
         model = Decoder(config)
     if method == "QLoRA":
@@ -77,19 +32,19 @@ def build(config: Config, method: str, device: torch.device | None = None, rank:
 
 
 def targets_of(ids: Tensor) -> Tensor:
-    """Return the token after each (batch, time); the last one has none and isn't scored."""
+    """Return the next token at each position (batch, time); the last position has none and isn't scored."""
     return F.pad(ids[:, 1:], (0, 1), value=UNSEEN)
 
 
 def plain_loss(model: Decoder, ids: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Return the mean loss over the targets (default: all), in nats: all logits at once, in 32 bits, as usual."""
+    """Return the mean loss over the targets (default: the next tokens), in nats, from all logits at once in 32 bits."""
     targets = targets_of(ids) if targets is None else targets
     logits = model(ids)
     return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.flatten(), ignore_index=UNSEEN)
 
 
 def chunked_loss(model: Decoder, ids: Tensor, chunks: int, targets: Tensor | None = None) -> Tensor:
-    """Return `plain_loss` without ever holding all logits: each chunk's are computed again in the backward pass.
+    """Return `plain_loss` without holding all logits: those of a chunk are computed again in the backward pass.
 
     >>> model, ids = Decoder(Config(layers=1)), torch.arange(32)[None]
     >>> torch.allclose(chunked_loss(model, ids, 4), plain_loss(model, ids))
@@ -110,7 +65,7 @@ def chunked_loss(model: Decoder, ids: Tensor, chunks: int, targets: Tensor | Non
 
 
 def token_scores(model: Decoder, ids: Tensor) -> Tensor:
-    """Return log p of each row's next tokens (batch, time), in nats; 0 at the last place."""
+    """Return log p of the next tokens (batch, time), in nats; 0 at the last position."""
     logits = model(ids)
     flat = F.cross_entropy(
         logits.view(-1, logits.shape[-1]).float(), targets_of(ids).flatten(), ignore_index=UNSEEN, reduction="none"
@@ -119,7 +74,7 @@ def token_scores(model: Decoder, ids: Tensor) -> Tensor:
 
 
 def as_reference(model: Decoder, reference: Decoder | None) -> tuple[Decoder, AbstractContextManager[None]]:
-    """Return who scores as the reference, and the block to do it in: a copy, or the model without its adapters."""
+    """Return the reference model and the context to use it in: a copy, or the model with its adapters disabled."""
     return (reference, nullcontext()) if reference is not None else (model, disabled(model))
 
 
@@ -133,7 +88,7 @@ def dpo_step(model: Decoder, reference: Decoder | None, ids: Tensor) -> Tensor:
 
 
 def grpo_step(model: Decoder, reference: Decoder | None, prompts: Tensor, answer: int, group: int) -> Tensor:
-    """Return GRPO's loss on answers of fixed length that are drawn now; the rewards are random, for the bytes' sake."""
+    """Return GRPO's loss on answers of fixed length, sampled now. Rewards are random, since only bytes are measured."""
     drawn = generate(model, prompts, max_new=answer, temperature=1.0)
     ids = torch.cat([prompts, drawn], dim=1)
     other, block = as_reference(model, reference)
@@ -147,26 +102,13 @@ def grpo_step(model: Decoder, reference: Decoder | None, prompts: Tensor, answer
     return policy_loss(token_scores(model, ids), sampled, wanted, group_advantages(rewards).flatten(), mask)
 
 
-def loss_of(setup: Setup, model: Decoder, reference: Decoder | None, ids: Tensor) -> Callable[[], Tensor]:
-    """Return the loss of a setup on some tokens, as a function to call once a step."""
-    if setup.task == "dpo":
-        return lambda: dpo_step(model, reference, ids)
-    if setup.task == "grpo":
-        prompts = ids[:, : setup.time - setup.answer]
-        group = next(size for size in (8, 4, 2) if setup.batch % size == 0)
-        return lambda: grpo_step(model, reference, prompts, setup.answer, group)
-    if setup.chunks > 1:
-        return lambda: chunked_loss(model, ids, setup.chunks)
-    return lambda: plain_loss(model, ids)
-
-
 def make_optimizer(model: Decoder) -> torch.optim.AdamW:
-    """Return AdamW in one fused kernel, which needs no copies of its own; its moments have the parameters' type."""
+    """Return AdamW in one fused kernel, which makes no temporary copies. Its moments have the parameters' type."""
     return torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5, fused=True)
 
 
 def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, mark: Callable[[str], None] = lambda _: None):
-    """Take one training step; `mark` is told when each phase begins."""
+    """Take one training step; `mark` is called with the name of each phase when it begins."""
     mark("forward")
     value = loss()
     mark("backward")
@@ -178,6 +120,6 @@ def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer, mark: Cal
 
 
 __all__ = [
-    "LINEARS", "Setup", "build", "chunked_loss", "dpo_step", "grpo_step", "loss_of", "make_optimizer", "plain_loss",
-    "step", "token_scores",
+    "LINEARS", "UNSEEN", "build", "chunked_loss", "dpo_step", "grpo_step", "make_optimizer", "plain_loss", "step",
+    "targets_of", "token_scores",
 ]  # fmt: skip

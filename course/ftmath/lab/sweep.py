@@ -1,8 +1,6 @@
-"""Predict the peak of many steps, then measure each: on a card by its allocator, elsewhere by counting."""
+"""Predict the peaks of many steps, then measure them: on a card by its allocator, elsewhere by counting."""
 
-import gc
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
@@ -11,20 +9,29 @@ import torch
 from torch import Tensor
 
 from ftmath.lab.cards import Budget, Record
-from ftmath.lab.forms import largest_batch, predicted
-from ftmath.lab.meters import AliveBytes, card_course, card_peak, held, output_is_copied, shapes_only, thinned
-from ftmath.lab.shapes import SHAPES
-from ftmath.lab.steps import Setup, build, loss_of, make_optimizer, step
+from ftmath.lab.forms import SHAPES, Setup, largest_batch, predicted
+from ftmath.lab.meters import (
+    AliveBytes,
+    card_course,
+    card_peak,
+    default_type,
+    free_all,
+    held,
+    output_is_copied,
+    shapes_only,
+    thinned,
+)  # fmt: skip
+from ftmath.lab.steps import build, chunked_loss, dpo_step, grpo_step, make_optimizer, plain_loss, step
 from ftmath.memory import GIB, MIB
 from ftmath.model import Config, Decoder
 
 CARD_SIZES = (6, 8, 12, 16, 24, 40)
 SPARE = 1 * GIB
-"""What a card can't give: the driver's own memory, a desktop's."""
+"""The bytes of a card that a step can't use: the driver's and a desktop's."""
 
 
 def setups_for(toy: bool) -> list[Setup]:
-    """Return the steps to be measured, the most telling first; those of one shape and method stand together."""
+    """Return the steps to be measured, the most important first, grouped by shape and method."""
     if toy:
         one = [Setup("toy", time=64, batch=2), Setup("toy", time=64, batch=2, checkpointing=True)]
         loss = [Setup("small", "LoRA", time=64, batch=2, chunks=chunks) for chunks in (1, 4)]
@@ -40,25 +47,28 @@ def setups_for(toy: bool) -> list[Setup]:
             if method != "QLoRA" and shape in ("135M", "1.5B"):
                 found.append(replace(base, task="dpo", batch=batch // 2))
                 found.append(replace(base, task="grpo", batch=8, time=512, checkpointing=True))
-    # A 7B model's plain full step is the one that hardly fits; QLoRA of the small shapes tells nothing new.
+    # A 7B model's plain full step is the one that hardly fits; QLoRA of the small shapes is measured last.
     order = {"full": 0, "LoRA": 1, "QLoRA": 2}
     late = [setup for setup in found if setup.method == "QLoRA" and setup.shape in ("0.5B", "1.5B")]
     return sorted((s for s in found if s not in late), key=lambda s: ("135M", "1.5B", "7B", "0.5B").index(s.shape) * 3
                   + order[s.method]) + late  # fmt: skip
 
 
-@contextmanager
-def default_type(dtype: torch.dtype) -> Generator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+def loss_of(setup: Setup, model: Decoder, reference: Decoder | None, ids: Tensor) -> Callable[[], Tensor]:
+    """Return a function that computes the loss of a setup on some tokens, to be called once a step."""
+    if setup.task == "dpo":
+        return lambda: dpo_step(model, reference, ids)
+    if setup.task == "grpo":
+        prompts = ids[:, : setup.time - setup.answer]
+        group = next(size for size in (8, 4, 2) if setup.batch % size == 0)
+        return lambda: grpo_step(model, reference, prompts, setup.answer, group)
+    if setup.chunks > 1:
+        return lambda: chunked_loss(model, ids, setup.chunks)
+    return lambda: plain_loss(model, ids)
 
 
 def prepared(setup: Setup, config: Config, device: torch.device, model: Decoder) -> tuple[Callable[[], Tensor], Any]:
-    """Return a setup's loss on a model, and what it holds beside it: its reference and its tokens."""
+    """Return the loss function of a setup on a model, and what must be kept alive: the reference and the tokens."""
     model.checkpointing = setup.checkpointing
     reference = None
     if setup.task != "sft" and not setup.adapters:
@@ -70,7 +80,7 @@ def prepared(setup: Setup, config: Config, device: torch.device, model: Decoder)
 
 
 def counted(setup: Setup, config: Config | None = None) -> AliveBytes:
-    """Return the count of a setup's second step on tensors that have only a shape; no card and little memory needed.
+    """Count the bytes of a setup's second step on tensors without numbers; it needs no card and little memory.
 
     >>> counted(Setup("toy", time=8)).peak == counted(Setup("toy", time=8)).peak
     True
@@ -91,7 +101,7 @@ def counted(setup: Setup, config: Config | None = None) -> AliveBytes:
 def finding(
     setup: Setup, measured: dict[str, int] | None, note: str = "", *, copied: bool = True
 ) -> dict[str, Any]:  # fmt: skip
-    """Return a measurement as the record holds it, its prediction first."""
+    """Return a prediction and its measurement as the record stores them."""
     peak = predicted(setup, copied=copied)
     return {
         "copied": copied,
@@ -101,7 +111,7 @@ def finding(
 
 
 def line(found: dict[str, Any]) -> str:
-    """Return a measurement as a line of the table."""
+    """Return a stored measurement as a line of text."""
     measured = found["measured"]
     if measured is None:
         return f"  {found['name']:<44} {found['predicted'] / MIB:>10,.0f} MiB  {found['note']}"
@@ -110,14 +120,8 @@ def line(found: dict[str, Any]) -> str:
     return f"  {found['name']:<44} {found['predicted'] / MIB:>10,.0f} MiB  {seen / MIB:>10,.0f} MiB  {off}"
 
 
-def free_all() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def measure_memory(record: Record, budget: Budget, device: torch.device, setups: Sequence[Setup]) -> None:
-    """Measure every setup's peak that the budget allows; one that doesn't fit is noted beside its prediction."""
+    """Measure the peak of each setup that the budget allows; note those that don't fit."""
     record.begin("memory")
     record.say(f"memory: predicted, {'the allocator peak' if device.type == 'cuda' else 'counted'}, prediction's error")
     for (shape, method), mine in groupby(setups, key=lambda setup: (setup.shape, setup.method)):
@@ -146,7 +150,7 @@ def keep(record: Record, found: dict[str, Any]) -> None:
 def measured_on_card(
     setups: Iterable[Setup], device: torch.device, config: Config, method: str, budget: Budget
 ) -> Iterator[dict[str, Any]]:
-    """Yield the findings of setups that share a model; the second step is measured, when Adam's moments are there."""
+    """Yield the findings of setups that share a model, each from its second step, when Adam's moments exist."""
     free_all()
     model = build(config, method, device)
     optimizer = make_optimizer(model)
@@ -165,7 +169,7 @@ def measured_on_card(
 def measured_step(
     setup: Setup, config: Config, device: torch.device, model: Decoder, optimizer: torch.optim.Optimizer, copied: bool
 ) -> dict[str, Any]:
-    """Return the finding of one setup on a card: its peak, or why there is none."""
+    """Return the finding of one setup on a card: its peak, or the reason why there is none."""
     try:
         loss, _kept = prepared(setup, config, device, model)
         step(loss, optimizer)
@@ -177,7 +181,7 @@ def measured_step(
 
 
 def measure_timeline(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:
-    """Record what is held after each event of a step: plain, with a chunked loss, checkpointed, and with both."""
+    """Record the bytes held after each event of a step: plain, with a chunked loss, with checkpoints, and with both."""
     record.begin("timeline")
     base = Setup("small", batch=2, time=128) if toy else Setup("135M", batch=4)
     for checkpointing, chunks in ((False, 1), (False, 8), (True, 1), (True, 8)):
@@ -196,7 +200,7 @@ def measure_timeline(record: Record, budget: Budget, device: torch.device, toy: 
 
 
 def course_on_card(setup: Setup, device: torch.device) -> dict[str, Any]:
-    """Return what a card's allocator held after each event of a setup's second step."""
+    """Return the bytes that a card's allocator held after each event of a setup's second step."""
     with default_type(torch.bfloat16):
         model = build(SHAPES[setup.shape], setup.method, device)
         optimizer = make_optimizer(model)
@@ -206,16 +210,16 @@ def course_on_card(setup: Setup, device: torch.device) -> dict[str, Any]:
 
 
 def fitting_batches(setup: Setup, size: float) -> tuple[int, int]:
-    """Return the most rows that should fit on a card of a size in GiB, and a number that surely shouldn't.
+    """Return the largest batch that should fit on a card of `size` GiB, and one that shouldn't.
 
-    A twentieth of what the card can give is left to workspaces and fragmentation.
+    The first leaves a twentieth of the card to workspace and fragments; the second is a tenth above what fits without.
     """
     room = size * GIB - SPARE
     return largest_batch(setup, 0.95 * room), int(largest_batch(setup, room) * 1.1) + 1
 
 
 def measure_fits(record: Record, budget: Budget, device: torch.device) -> None:
-    """On a card that is told to be smaller: does the predicted largest batch run, and a larger one not?"""
+    """Limit a card to smaller sizes and record whether the predicted largest batch runs, and a larger one doesn't."""
     record.begin("fits")
     if device.type != "cuda":
         return record.skip("fits", "smaller cards", "no card")
@@ -254,6 +258,6 @@ def fits(setup: Setup, device: torch.device) -> bool:
 
 
 __all__ = [
-    "CARD_SIZES", "counted", "finding", "fitting_batches", "measure_fits", "measure_memory", "measure_timeline",
-    "setups_for",
+    "CARD_SIZES", "counted", "finding", "fitting_batches", "loss_of", "measure_fits", "measure_memory",
+    "measure_timeline", "setups_for",
 ]  # fmt: skip
