@@ -281,6 +281,31 @@ def test_memory_and_huge_values_stay_in_the_worker(grader: Grader, hand_in: Hand
     assert made.score == 0
 
 
+@pytest.mark.parametrize(
+    ("value", "given"),
+    [
+        ("list(range(3_000_000))", {"unsendable", "not-run"}),
+        ("[[] for _ in range(900_000)]", {"wrong", "unsendable", "not-run"}),
+    ],
+    ids=["long", "many small"],
+)
+def test_large_values_from_every_function_cost_no_judge_its_memory(
+    grader: Grader, hand_in: HandIn, value: str, given: set[str]
+):
+    names = grader.problem(STEM).functions
+    hand_in("eve", STEM, answers="\n".join(f"def {name}(*a):\n    return {value}\n" for name in names))
+    made = grader.report("eve", STEM)
+    assert (made.state, made.score) == ("graded", 0), made.findings
+    assert set(statuses(made).values()) - {"not-attempted"} <= given
+
+
+def test_large_values_of_one_function_cost_another_nothing(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, answers=RIGHT.replace("    r = min(r, d_out, d_in)\n", "    return list(range(1_000_000))\n"))
+    made = grader.report("ada", STEM)
+    assert statuses(made)["dof"] == "unsendable"
+    assert made.score == 8.5
+
+
 def test_what_a_hidden_call_prints_is_dropped_and_what_a_cell_prints_is_kept(grader: Grader, hand_in: HandIn):
     chatty = "    print('INSIDE', d_out, d_in)\n    d_out, d_in, r = whole"
     answers = RIGHT.replace("    d_out, d_in, r = whole", chatty) + "\nprint('OUTSIDE', lora_param_count(5, 3, 2))\n"

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 
 from ftgrade.intake.gate import clean
@@ -19,6 +20,9 @@ from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, 
 MAX_NOTE_CHARACTERS = 2_000
 MAX_ALL_PICTURES = 100
 """How many pictures of all cells together are kept: a judgement with all of them has room in one frame."""
+MAX_FUNCTION_BYTES = 4 * 2**20
+"""How long the replies of one function may be together. All are kept until a submission is judged, and a value takes up
+to thirty times the memory of its text; right answers to all cases are 60 KiB at most."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -37,6 +41,7 @@ class Session:
         self.spent = 0.0  # processor seconds of the processes that are gone
         self.end = time.monotonic() + limits.patience * limits.submission_seconds
         self.lost: dict[str, Lost] = {}
+        self.received = Counter[str]()  # bytes, by function
         self.skipped: dict[int, str] = {}
         self.notes: list[CellNote] = []
         self.stack = contextlib.ExitStack()
@@ -127,7 +132,10 @@ class Session:
                 "call", [call.text for call in together], self.allowance(worker, self.limits.call_seconds)
             )
             with self.at_the_wall():
-                found.extend(asked)
+                for call, answer in zip(together, asked, strict=True):
+                    if not self.has_room(call, answer):
+                        return [*found, self.lose(call, Lost("unsendable", "the returned values are too large"))]
+                    found.append(answer)
             if not worker.is_settled():
                 self.drop()  # what these calls left running would see the next ones' inputs
             return found
@@ -138,6 +146,11 @@ class Session:
         except (EOFError, BrokenPipeError):
             lost = Lost("killed", "the process ended")
         return [*found, self.lose(together[len(found)], lost)]
+
+    def has_room(self, call: Call, answer: bytes) -> bool:
+        """Say whether an answer can be kept beside the others of its function."""
+        self.received[call.function] += len(answer)
+        return self.received[call.function] <= MAX_FUNCTION_BYTES
 
     def drop(self) -> None:
         """End the worker; the next call gets a fresh one, in which the cells run again."""
