@@ -22,12 +22,14 @@ MAX_RATIO = 200
 MAX_DEPTH = 2
 CHUNK = 2**16
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-BROKEN = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError,
-          zlib.error, lzma.LZMAError)  # fmt: skip
+ARCHIVE_ERRORS = (
+    OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 @dataclass(slots=True)
-class Room:
+class Quota:
     """What is still allowed to come out of one archive and those inside it."""
 
     files: int = MAX_FILES
@@ -52,31 +54,31 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def unpack(path: Path, goal: Path, room: Room | None = None, depth: int = 0) -> list[str]:
+def unpack(path: Path, goal: Path, room: Quota | None = None, depth: int = 0) -> list[str]:
     """Write the ordinary files of an archive below a folder, archives in it too; return what was left out, and why.
 
     Links, devices, names that lead out of the folder and what exceeds a limit stay behind; nothing is raised for what
     an archive holds.
     """
-    room = room or Room()
+    room = room or Quota()
     allowed = max(CHUNK, MAX_RATIO * path.stat().st_size)
     left: list[str] = []
     try:
-        with opened(path) as archive:
+        with open_archive(path) as archive:
             for member in members(archive):
-                taken = guarded(lambda member=member: take(member, goal, room, allowed))
+                taken = guarded(lambda member=member: write_member(member, goal, room, allowed))
                 words = taken.words if isinstance(taken, Mishap) else taken
-                target = goal / inside(member.name) if not words else None
+                target = goal / safe_path(member.name) if not words else None
                 if target is not None and is_archive(target):
-                    left += nested(target, room, depth)
+                    left += unpack_nested(target, room, depth)
                 elif words:
                     left.append(f"{member.name[:100]}: {words}")
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         left.append(f"{path.name}: not a whole archive ({type(error).__name__})")
     return left
 
 
-def nested(target: Path, room: Room, depth: int) -> list[str]:
+def unpack_nested(target: Path, room: Quota, depth: int) -> list[str]:
     if depth + 1 >= MAX_DEPTH:
         return [f"{target.name}: an archive in an archive in an archive stays packed"]
     left = unpack(target, target.with_name(f"{target.name}.d"), room, depth + 1)
@@ -84,7 +86,7 @@ def nested(target: Path, room: Room, depth: int) -> list[str]:
     return left
 
 
-def opened(path: Path) -> Any:
+def open_archive(path: Path) -> Any:
     return zipfile.ZipFile(path) if path.name.lower().endswith(".zip") else tarfile.open(path)
 
 
@@ -101,10 +103,10 @@ def members(archive: Any) -> Iterator[Member]:
                 yield Member(entry.name, archive, entry)
 
 
-def inside(name: str) -> PurePosixPath:
+def safe_path(name: str) -> PurePosixPath:
     """Return a member's path below the folder. Raises ValueError for one that leads out of it.
 
-    >>> inside("a/b.ipynb")
+    >>> safe_path("a/b.ipynb")
     PurePosixPath('a/b.ipynb')
     """
     path = PurePosixPath(name.replace("\\", "/"))
@@ -113,10 +115,10 @@ def inside(name: str) -> PurePosixPath:
     return path
 
 
-def take(member: Member, goal: Path, room: Room, allowed: int) -> str:
+def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
     """Write one file, counting what really comes out; return why it was left out, empty if it wasn't."""
     try:
-        path = goal / inside(member.name)
+        path = goal / safe_path(member.name)
     except ValueError as error:
         return str(error)
     if room.files <= 0:
@@ -136,7 +138,7 @@ def take(member: Member, goal: Path, room: Room, allowed: int) -> str:
                     break
                 file.write(chunk)
         room.data -= min(written, most)
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         path.unlink(missing_ok=True)
         return f"it can't be read ({type(error).__name__})"
     if written > most:
@@ -165,4 +167,4 @@ class BoundedExtractor(ExtractorPlugin):
                     shutil.copy(path, place / name, follow_symlinks=False)
 
 
-__all__ = ["BoundedExtractor", "Room", "inside", "unpack"]
+__all__ = ["BoundedExtractor", "Quota", "safe_path", "unpack"]

@@ -26,7 +26,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
 from ftgrade.intake.gate import MAX_FILE_BYTES, line
-from ftgrade.moments import moment
+from ftgrade.moments import parse_time
 
 PATTERNS = {
     "plain": (
@@ -72,7 +72,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Identified:
     """Whose file it is and which problem's, when it was handed in (UTC, if known), and what tells copies apart."""
 
     file: File
@@ -115,14 +115,14 @@ class People:
     by_lms: dict[str, str]
     by_name: dict[str, list[str]]
 
-    def who(self, parts: dict[str, str]) -> str:
+    def student_of(self, parts: dict[str, str]) -> str:
         """Return the student whom the parts of a path name. Raises CourseFault if that is nobody, or several."""
         if "lms" in parts:
             if parts["lms"] not in self.by_lms:
                 raise CourseFault(f"no student's lms_user_id is {parts['lms']}")
             return self.by_lms[parts["lms"]]
         if "name" in parts:
-            found = self.by_name.get(plain(parts["name"]), [])
+            found = self.by_name.get(normalized(parts["name"]), [])
             if len(found) != 1:
                 raise CourseFault(f"{len(found) or 'no'} students are called {parts['name']!r}")
             return found[0]
@@ -140,15 +140,15 @@ def people(gradebook: Gradebook, course: Course) -> People:
         raise CourseFault("the course has no students yet: make it with `ftgrade new-course DIR --roster CSV`")
     by_name: dict[str, list[str]] = defaultdict(list)
     for one in records:
-        for name in {plain(f"{one.first_name} {one.last_name}"), plain(f"{one.last_name} {one.first_name}")}:
+        for name in {normalized(f"{one.first_name} {one.last_name}"), normalized(f"{one.last_name} {one.first_name}")}:
             by_name[name].append(one.id)
     return People(tuple(ids), {one.lms_user_id: one.id for one in records if one.lms_user_id}, dict(by_name))
 
 
-def plain(name: str) -> str:
+def normalized(name: str) -> str:
     """Return a name as it is compared.
 
-    >>> plain("Zoë_ O'Neil ")
+    >>> normalized("Zoë_ O'Neil ")
     "zoë o'neil"
     """
     return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
@@ -160,7 +160,7 @@ def plain(name: str) -> str:
 def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[File]:
     """Yield the files of a folder or an archive, and of the archives in it, which are unpacked to a scratch folder."""
     if source.is_file() and is_archive(source):
-        yield from unpacked(source, "", scratch, left)
+        yield from unpacked_files(source, "", scratch, left)
     elif source.is_dir():
         for folder, names, found in os.walk(source):
             names[:] = sorted(name for name in names if name not in JUNK)
@@ -169,14 +169,14 @@ def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[
                 if path.is_symlink() or not path.is_file():
                     left.append((shown, "not an ordinary file"))
                 elif is_archive(path):
-                    yield from unpacked(path, f"{shown}/", scratch / f"{shown}.d", left)
+                    yield from unpacked_files(path, f"{shown}/", scratch / f"{shown}.d", left)
                 else:
                     yield File(shown, path)
     else:
         raise CourseFault(f"{source} is neither a folder nor an archive ({', '.join(ENDINGS)})")
 
 
-def unpacked(archive: Path, above: str, goal: Path, left: list[tuple[str, str]]) -> Iterator[File]:
+def unpacked_files(archive: Path, above: str, goal: Path, left: list[tuple[str, str]]) -> Iterator[File]:
     """Yield the files of an archive, within the limits of `archives`."""
     goal.mkdir(parents=True, exist_ok=True)
     left += [(f"{above}{name}", why) for name, _, why in (line.partition(": ") for line in unpack(archive, goal))]
@@ -200,7 +200,7 @@ def expressions(pattern: str, stems: Sequence[str], only: str | None, students: 
     for fields in (FIELDS | {"student": f"(?P<student>{known})"}, FIELDS):
         for one in PATTERNS.get(pattern, (pattern,)):
             made.append(expression(one, fields | {"stem": problem}))
-            demand_whole(one, only)
+            demand_complete(one, only)
     return list(dict.fromkeys(made))
 
 
@@ -213,7 +213,7 @@ def expression(pattern: str, fields: dict[str, str]) -> re.Pattern[str]:
     return re.compile(rf"(?:.*/)?{''.join(texts)}{COPY}\.ipynb", re.DOTALL)
 
 
-def demand_whole(pattern: str, only: str | None) -> None:
+def demand_complete(pattern: str, only: str | None) -> None:
     """Raise CourseFault unless a pattern tells who and what."""
     who = any(f"{{{name}}}" in pattern for name in ("student", "name", "lms"))
     if not who or not pattern.endswith(".ipynb") or not (only or "{stem}" in pattern):
@@ -226,9 +226,9 @@ def demand_whole(pattern: str, only: str | None) -> None:
 # ------------------------------------------------------------------------------------------------------------- sorting
 
 
-def found(
+def identify(
     file: File, matchers: Sequence[re.Pattern[str]], known: People, stems: Sequence[str], only: str | None, zone: str
-) -> Found:
+) -> Identified:
     """Return whose file it is. Raises CourseFault with the reason why it can't be told."""
     if not file.shown.lower().endswith(".ipynb"):
         raise CourseFault("no notebook")
@@ -240,9 +240,9 @@ def found(
     parts = {name: text for name, text in match.groupdict().items() if text is not None}
     short = parts.get("stem", "").lower()
     stem = only or next(stem for stem in stems if short in (stem, stem.partition("_")[0]))
-    time = moment(dashed(parts["time"]), zone) if "time" in parts else None
+    time = parse_time(dashed(parts["time"]), zone) if "time" in parts else None
     order = (int(parts.get("order", 0)), int(re.sub(r"\D", "", parts.get("copy", "")) or 0))
-    return Found(file, known.who(parts), stem, time, order, "late" in parts)
+    return Identified(file, known.student_of(parts), stem, time, order, "late" in parts)
 
 
 def dashed(text: str) -> str:
@@ -256,7 +256,7 @@ def dashed(text: str) -> str:
     return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}T{clock}"
 
 
-def newest(several: Sequence[Found], left: list[tuple[str, str]]) -> Found | None:
+def newest(several: Sequence[Identified], left: list[tuple[str, str]]) -> Identified | None:
     """Return the newest of a student's files for a problem; tell of the others, and of all where none is the newest."""
     last = max(several, key=lambda one: one.age)
     rivals = [
@@ -289,12 +289,12 @@ def collect(
     """
     matchers = expressions(pattern, stems, only, known.ids)
     left: list[tuple[str, str]] = []
-    by_place: dict[tuple[str, str], list[Found]] = defaultdict(list)
+    by_place: dict[tuple[str, str], list[Identified]] = defaultdict(list)
     taken: list[Taken] = []
     with tempfile.TemporaryDirectory(dir=course.state, prefix="collect-") as scratch:
         for file in files(source, Path(scratch), left):
             try:
-                one = guarded(lambda file=file: found(file, matchers, known, stems, only, zone))
+                one = guarded(lambda file=file: identify(file, matchers, known, stems, only, zone))
             except CourseFault as fault:
                 left.append((file.shown, str(fault)))
                 continue
@@ -303,7 +303,7 @@ def collect(
             else:
                 by_place[one.student, one.stem].append(one)
         for _, several in sorted(by_place.items()):
-            done = guarded(lambda several=several: settled(several, at, course, left))
+            done = guarded(lambda several=several: place_newest(several, at, course, left))
             if isinstance(done, Mishap):
                 left.append((several[0].file.shown, f"it could not be put in its place: {done.words}"))
             else:
@@ -311,16 +311,18 @@ def collect(
     return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)))
 
 
-def settled(several: Sequence[Found], at: datetime | None, course: Course, left: list[tuple[str, str]]) -> list[Taken]:
+def place_newest(
+    several: Sequence[Identified], at: datetime | None, course: Course, left: list[tuple[str, str]]
+) -> list[Taken]:
     """Put the newest of a student's files for a problem in its place; return what became of it."""
     one = newest(several, left)
-    return [] if one is None else list(placed(one, one.time or at, course, left))
+    return [] if one is None else list(place(one, one.time or at, course, left))
 
 
-def placed(one: Found, time: datetime | None, course: Course, left: list[tuple[str, str]]) -> Iterator[Taken]:
+def place(one: Identified, time: datetime | None, course: Course, left: list[tuple[str, str]]) -> Iterator[Taken]:
     """Yield what became of a file: nothing if what is there is newer."""
     goal, aside = course.notebook(one.student, one.stem), course.state / "earlier" / one.stem / one.student
-    data, there = one.file.path.read_bytes(), stamped(goal.parent)
+    data, there = one.file.path.read_bytes(), time_handed_in(goal.parent)
     if goal.is_file() and not goal.is_symlink() and goal.read_bytes() == data and time in (None, there):
         outcome = "unchanged"
     elif there is not None and time is not None and time < there:
@@ -328,7 +330,7 @@ def placed(one: Found, time: datetime | None, course: Course, left: list[tuple[s
     elif time is None and any(path.read_bytes() == data for path in aside.glob(f"*/{goal.name}")):
         return left.append((one.file.shown, "it was replaced by what is there now: `--at TIME` takes it again"))
     else:
-        outcome = "replaced" if keep_aside(goal.parent, aside) else "new"
+        outcome = "replaced" if move_earlier_aside(goal.parent, aside) else "new"
         goal.parent.mkdir(parents=True)
         if time is not None:
             (goal.parent / "timestamp.txt").write_text(f"{time} UTC\n", "utf-8")
@@ -336,7 +338,7 @@ def placed(one: Found, time: datetime | None, course: Course, left: list[tuple[s
     yield Taken(one.student, one.stem, one.file.shown, outcome, time, one.marked_late)
 
 
-def stamped(folder: Path) -> datetime | None:
+def time_handed_in(folder: Path) -> datetime | None:
     """Return when a submission that is there was handed in (UTC), as far as its time stamp tells."""
     try:
         return parse_utc((folder / "timestamp.txt").read_text("utf-8").strip())
@@ -344,7 +346,7 @@ def stamped(folder: Path) -> datetime | None:
         return None
 
 
-def keep_aside(folder: Path, aside: Path) -> bool:
+def move_earlier_aside(folder: Path, aside: Path) -> bool:
     """Move an earlier submission to the next free number; say whether there was one."""
     if not folder.exists() and not folder.is_symlink():
         return False

@@ -46,12 +46,12 @@ class Submission:
     findings: tuple[Finding, ...]
 
 
-def read_file(path: Path) -> Submission:
+def read_submission(path: Path) -> Submission:
     """Return the submission in a file. Raises StudentFault."""
-    return read(read_bytes(path))
+    return parse_submission(read_bounded(path))
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bounded(path: Path) -> bytes:
     """Return what is in a file, cut where it's too large. Raises StudentFault: `missing`, `not-a-file`."""
     if path.parent.is_symlink():
         raise StudentFault("not-a-file", "The folder that was handed in is a link. Hand in the folder itself.")
@@ -69,7 +69,7 @@ def read_bytes(path: Path) -> bytes:
         return file.read(MAX_FILE_BYTES + 1)
 
 
-def read(data: bytes) -> Submission:
+def parse_submission(data: bytes) -> Submission:
     """Return the submission in a notebook's bytes. Raises StudentFault: `too-large`, `malformed`, `old-format`."""
     if len(data) > MAX_FILE_BYTES:
         words = f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB. Clear the outputs, save, and hand in again."
@@ -93,10 +93,10 @@ def read(data: bytes) -> Submission:
             "Open it in a current JupyterLab, save it, and hand in again."
         )
         raise StudentFault("old-format", words)
-    return keep(document["cells"], len(data))
+    return within_bounds(document["cells"], len(data))
 
 
-def keep(raw_cells: list[Any], file_bytes: int) -> Submission:
+def within_bounds(raw_cells: list[Any], file_bytes: int) -> Submission:
     """Return the cells within bounds; those with an nbgrader id come first, so an answer isn't crowded out."""
     parsed = [cell_of(number, raw) for number, raw in enumerate(raw_cells, 1)]
     cells = [cell for cell in parsed if cell is not None]

@@ -32,14 +32,14 @@ from ftgrade.intake import notebook
 from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
 from ftgrade.judging import report
-from ftgrade.judging.judge import CheckVerdict, Judging, Verdict
+from ftgrade.judging.judge import CheckVerdict, Oracle, Verdict
 from ftgrade.judging.problem import calls_of
-from ftgrade.judging.report import OUT_OF_MEMORY, Brief, CheckReport, Judgement, Limits, booked
+from ftgrade.judging.report import OUT_OF_MEMORY, Brief, CheckReport, Judgement, Limits, safe_score
 from ftgrade.judging.session import Session
 from ftgrade.sandbox.backends import BACKENDS, read_control
 from ftgrade.sandbox.channel import Crowded, Value
 from ftgrade.sandbox.process import Sandbox
-from ftgrade.sandbox.worker import framed, parsed, read_exactly
+from ftgrade.sandbox.worker import frame, parse_json, read_exactly
 
 UNWRITTEN = "Write the function in its answer cell; run the notebook from the top."
 
@@ -50,15 +50,15 @@ class Bench:
     def __init__(self, catalog: Catalog, sandbox: Sandbox) -> None:
         self.catalog = catalog
         self.sandbox = sandbox
-        self.judging = functools.cache(functools.partial(Judging, catalog))
+        self.oracle_of = functools.cache(functools.partial(Oracle, catalog))
         self.statements: dict[str, list[int]] = {}
 
     def judge(self, brief: Brief, data: bytes) -> Judgement:
         """Return the judgement on what was handed in, whatever happens; a lack of memory ends the process."""
         try:
-            judging = self.judging(brief.stem)
-            demand_same(judged_by(judging), brief.judged_by)
-            return self.judged(judging, brief, notebook.read(data))
+            oracle = self.oracle_of(brief.stem)
+            demand_same(judged_by(oracle), brief.judged_by)
+            return self.judge_submission(oracle, brief, notebook.parse_submission(data))
         except StudentFault as fault:
             return Judgement("unreadable", findings=(make_finding(fault.kind, fault.words),))
         except Crowded:
@@ -66,18 +66,20 @@ class Bench:
         except GradingError as error:
             return Judgement("fault", findings=(make_finding(type(error).__name__, error),))
 
-    def judged(self, judging: Judging, brief: Brief, submission: Submission) -> Judgement:
+    def judge_submission(self, judging: Oracle, brief: Brief, submission: Submission) -> Judgement:
         """Return the judgement on a submission; a fault of the problem or of ours is told as such, and scores 0."""
-        cells, odd = answer_cells(submission, {check.name for check in judging.problem.judged})
+        cells, odd = answer_cells(submission, {check.name for check in judging.problem.all_checks})
         findings = [*submission.findings, *odd]
         with Session(self.sandbox, cells, brief.limits, alone=brief.alone) as session:
             try:
-                session.loaded()
+                session.loaded_worker()
                 verdicts = judging.judge(session.ask, brief.seeds)
                 if judging.problem.own:
-                    verdicts.append(judging.own(session.ask, brief.personal))
-                    findings += neighbours(judging, brief.personal, verdicts[-1], self.statements.get(brief.stem, []))
-                checks = tuple(describe(verdict) for verdict in verdicts)
+                    verdicts.append(judging.judge_personal(session.ask, brief.personal))
+                    findings += neighbour_findings(
+                        judging, brief.personal, verdicts[-1], self.statements.get(brief.stem, [])
+                    )
+                checks = tuple(check_report(verdict) for verdict in verdicts)
             except (Crowded, MemoryError):
                 raise
             except Exception as error:  # whatever it is, this student waits and the class goes on
@@ -88,7 +90,7 @@ class Bench:
         return Judgement("graded", checks, tuple(findings), tuple(session.notes), submission.cells)
 
 
-def judged_by(judging: Judging) -> dict[str, str]:
+def judged_by(judging: Oracle) -> dict[str, str]:
     """Return what judges a problem here, by what it is; a score made by something else may differ."""
     return {"problem": judging.digest, "engine": code_digest(), "environment": environment()}
 
@@ -125,12 +127,12 @@ def answer_cells(submission: Submission, graded: set[str]) -> tuple[list[Cell], 
     return code, [make_finding("duplicate-cells", words)] if twice else []
 
 
-def neighbours(judging: Judging, personal: int, verdict: CheckVerdict, statements: list[int]) -> list[Finding]:
+def neighbour_findings(judging: Oracle, personal: int, verdict: CheckVerdict, statements: list[int]) -> list[Finding]:
     """Return a finding if a wrong personal number is the right one of another statement of this course."""
     if verdict.worst is None or verdict.worst.status != "wrong":
         return []
     outcome = verdict.worst.outcomes[0]
-    if not any(judging.gives(outcome, seed) for seed in statements if seed != personal):
+    if not any(judging.answers_personal(outcome, seed) for seed in statements if seed != personal):
         return []
     return [make_finding("neighbours-number", "The personal number is that of another statement than this student's.")]
 
@@ -138,7 +140,7 @@ def neighbours(judging: Judging, personal: int, verdict: CheckVerdict, statement
 # ------------------------------------------------------------------------------------------------- verdicts in words
 
 
-def describe(verdict: CheckVerdict) -> CheckReport:
+def check_report(verdict: CheckVerdict) -> CheckReport:
     """Return a check's verdict in words."""
     check, worst = verdict.check, verdict.worst
     whole = CheckReport(
@@ -146,29 +148,31 @@ def describe(verdict: CheckVerdict) -> CheckReport:
         title=check.title,
         function=check.of,
         points=check.points,
-        score=booked(verdict.score, check.points),
+        score=safe_score(verdict.score, check.points),
         status=worst.status if worst else "pass",
         passed=verdict.passed,
         cases=verdict.cases,
     )
-    return whole if worst is None else dataclasses.replace(whole, **failure(verdict, worst))
+    return whole if worst is None else dataclasses.replace(whole, **failure_fields(verdict, worst))
 
 
-def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
+def failure_fields(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
     """Return the words for a failed check: the case, the difference, the known mistake, one next step."""
     if worst.status == "not-attempted":
-        words = f"{unwritten(worst) or verdict.check.of} is not written yet, or its cell is missing or didn't run."
+        words = (
+            f"{missing_function(worst) or verdict.check.of} is not written yet, or its cell is missing or didn't run."
+        )
         return {
             "words": clean(words),
             "next_step": "Write the function in its answer cell; run the notebook from the top.",
         }
     difference, mistake = worst.difference, verdict.mistake
-    ratio = shown(difference.ratio) if difference else None
+    ratio = rounded(difference.ratio) if difference else None
     return {
         "case": worst.case.words,
         "words": clean(difference.words if difference else ""),
         # A difference and a ratio together give the hidden value away: one of them is told.
-        "largest": shown(difference.largest) if difference and ratio is None else None,
+        "largest": rounded(difference.largest) if difference and ratio is None else None,
         "ratio": ratio,
         "mistake": mistake.name if mistake else "",
         "says": mistake.says if mistake else "",
@@ -176,13 +180,13 @@ def failure(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
     }
 
 
-def unwritten(worst: Verdict) -> str:
+def missing_function(worst: Verdict) -> str:
     """Return the function whose call found nothing to call."""
     calls = zip(calls_of(worst.case), worst.outcomes, strict=False)
     return next((call.function for call, outcome in calls if not isinstance(outcome, Value)), "")
 
 
-def shown(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Round to four digits: enough to recognise a factor, too few to rebuild a hidden value."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
@@ -198,7 +202,7 @@ def serve(channel: socket.socket, control: socket.socket | None) -> None:
         read_control(control)
     bench = Bench(Catalog(Path(hello["root"])), Sandbox(BACKENDS[hello["backend"]], control=control))
     gc.freeze()
-    channel.sendall(framed(b'{"ready": true}'))
+    channel.sendall(frame(b'{"ready": true}'))
     while True:
         try:
             message, data = receive(channel)
@@ -208,10 +212,10 @@ def serve(channel: socket.socket, control: socket.socket | None) -> None:
             bench.statements[message["stem"]] = json.loads(data)
             continue
         brief = Brief(**message["brief"] | {"limits": Limits(**message["brief"]["limits"])})
-        channel.sendall(framed(report.text_of(bounded(bench, brief, data)).encode()))
+        channel.sendall(frame(report.text_of(judge_bounded(bench, brief, data)).encode()))
 
 
-def bounded(bench: Bench, brief: Brief, data: bytes) -> Judgement:
+def judge_bounded(bench: Bench, brief: Brief, data: bytes) -> Judgement:
     """Judge within the limits of the process: beyond them it ends, and the grader's side says what that means."""
     signal.setitimer(signal.ITIMER_PROF, brief.limits.judge_seconds)
     try:
@@ -234,7 +238,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
     if not head:
         raise EOFError
     head += read_exactly(channel.recv, 4 - len(head)) if len(head) < 4 else b""
-    message = parsed(read_exactly(channel.recv, struct.unpack(">I", head)[0]))
+    message = parse_json(read_exactly(channel.recv, struct.unpack(">I", head)[0]))
     if not descriptors:
         return message, b""
     with os.fdopen(descriptors[0], "rb") as file:

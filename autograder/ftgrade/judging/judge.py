@@ -33,16 +33,16 @@ from ftgrade.judging.problem import (
     load_problem,
 )  # fmt: skip
 from ftgrade.sandbox import channel, worker
-from ftgrade.sandbox.channel import Answer, Call, Lost, Outcome, Raised, Value, read
+from ftgrade.sandbox.channel import Call, Lost, Outcome, Raised, Reply, Value, outcome_of
 
-Ask = Callable[[Sequence[Call]], Sequence[Answer]]
+Ask = Callable[[Sequence[Call]], Sequence[Reply]]
 """Answer calls, in order."""
-Told = Callable[[Sequence[Call]], list[Outcome]]
+TrustedAsk = Callable[[Sequence[Call]], list[Outcome]]
 """The same from a process that is trusted: nothing in it is left to be read."""
 
-KEPT_DRAWS = 256
+CACHED_DRAWS = 256
 """Of how many pairs of a check and a seed the cases are kept, with all that doesn't depend on who answers them."""
-KEPT_VERDICTS, KEPT_BYTES = 16, 8_000
+CACHED_VERDICTS, MAX_CACHED_BYTES = 16, 8_000
 """How many verdicts are kept of one case, and how long the replies that they are about may be."""
 
 _LOST_WORDS = {
@@ -65,8 +65,8 @@ class Posed:
     case: AnyCase
     expected: Value | None = None
     seconds: float = math.inf
-    mistaken: dict[str, tuple[Outcome, ...]] = field(default_factory=dict[str, tuple[Outcome, ...]])
-    judged: "dict[tuple[Answer, ...], Verdict]" = field(default_factory=dict[tuple[Answer, ...], "Verdict"])
+    mistake_outcomes: dict[str, tuple[Outcome, ...]] = field(default_factory=dict[str, tuple[Outcome, ...]])
+    verdicts: "dict[tuple[Reply, ...], Verdict]" = field(default_factory=dict[tuple[Reply, ...], "Verdict"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,9 @@ class CheckVerdict:
     mistake: Mistake | None
 
 
-def local(module: types.ModuleType) -> Told:
+def local_ask(module: types.ModuleType) -> TrustedAsk:
     """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
-    return lambda calls: [channel.outcome(worker.call(call.request, vars(module))) for call in calls]
+    return lambda calls: [channel.outcome_of(worker.call(call.request, vars(module))) for call in calls]
 
 
 def used_by(name: str, namespace: dict[str, Any]) -> set[str]:
@@ -126,12 +126,12 @@ def used_by(name: str, namespace: dict[str, Any]) -> set[str]:
     return found
 
 
-def cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
+def draw_cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
     """Yield a check's cases for one seed; checks draw from streams of their own, so none shifts another's values."""
     return check.cases(np.random.default_rng([seed, position]))
 
 
-class Judging:
+class Oracle:
     """One problem with its reference and mistakes, loaded once for a class."""
 
     def __init__(self, catalog: Catalog, stem: str) -> None:
@@ -143,15 +143,15 @@ class Judging:
         self.stem = stem
         self.digest = catalog.digest(stem)  # of what is loaded here, whatever happens to the files later
         solution = catalog.solution(stem)
-        self.reference = local(solution)
+        self.reference = local_ask(solution)
         self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
-        self.mistaken: dict[str, Told] = {}
-        self.posed = functools.lru_cache(KEPT_DRAWS)(self.pose)
+        self.wrong_references: dict[str, TrustedAsk] = {}
+        self.posed = functools.lru_cache(CACHED_DRAWS)(self.pose)
 
     def pose(self, position: int, seed: int) -> list[Posed]:
         """Return the cases of one check for a seed. Raises AuthorFault if there are none, or one without an answer."""
         check = self.problem.checks[position]
-        found = [self.with_answer(case, check) for case in cases(check, position, seed)]
+        found = [self.with_answer(case, check) for case in draw_cases(check, position, seed)]
         if not found:
             raise AuthorFault(f"the check {check.name!r} of {self.stem} drew no case for a seed")
         return found
@@ -173,30 +173,30 @@ class Judging:
         coincide with the answers, the one that explains most checks is named.
         """
         verdicts = [self.verdicts(check, position, ask, seeds) for position, check in enumerate(self.problem.checks)]
-        everything = refuse_everything([verdict for found in verdicts for verdict in found])
-        verdicts = [[held_against(verdict, everything) for verdict in found] for found in verdicts]
-        suspects = list(self.suspected(verdicts))
+        everything = blanket_refusers([verdict for found in verdicts for verdict in found])
+        verdicts = [[deny_blanket_refusal(verdict, everything) for verdict in found] for found in verdicts]
+        suspects = list(self.suspects_by_check(verdicts))
         explained = Counter(mistake.name for found in suspects for mistake in found)
         return [
             check_verdict(check, found, likeliest(check, suspected, explained))
             for check, found, suspected in zip(self.problem.checks, verdicts, suspects, strict=True)
         ]
 
-    def answer(self, seed: int, ask: Ask) -> object:
+    def personal_answer(self, seed: int, ask: Ask) -> object:
         """Return the answer to the personal question of a seed, by the reference or by a mistake in it."""
         assert self.problem.own is not None
         question = self.problem.own.draw(np.random.default_rng(seed))
-        outcome = read(*ask([question.call]))
+        outcome = outcome_of(*ask([question.call]))
         return question.part(outcome.value) if isinstance(outcome, Value) else None
 
-    def own(self, ask: Ask, seed: int) -> CheckVerdict:
+    def judge_personal(self, ask: Ask, seed: int) -> CheckVerdict:
         """Return the verdict on a student's own number, with the mistake that gives the student's answer."""
         assert self.problem.own is not None
         check, case = self.problem.own.check, Case("your own numbers", Call(PERSONAL))
-        expected = self.answer(seed, self.reference)
+        expected = self.personal_answer(seed, self.reference)
         if expected is None:
             raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
-        outcome = read(*ask([case.call]))
+        outcome = outcome_of(*ask([case.call]))
         status, difference = compare(case, check.same, Value(expected), (outcome,))
         if status == "pass":
             return CheckVerdict(check, check.points, 1, 1, None, None)
@@ -208,12 +208,17 @@ class Judging:
     def personal_mistake(self, outcome: Outcome, seed: int) -> Mistake | None:
         """Return the first mistake that answers the personal question as the student did."""
         return next(
-            (mistake for mistake in self.problem.mistakes if self.gives(outcome, seed, self.asked(mistake))), None
+            (
+                mistake
+                for mistake in self.problem.mistakes
+                if self.answers_personal(outcome, seed, self.reference_with(mistake))
+            ),
+            None,
         )
 
-    def gives(self, outcome: Outcome, seed: int, ask: Ask | None = None) -> bool:
+    def answers_personal(self, outcome: Outcome, seed: int, ask: Ask | None = None) -> bool:
         """Say whether a student's answer is the one to the personal question of a seed."""
-        expected = self.answer(seed, ask or self.reference)
+        expected = self.personal_answer(seed, ask or self.reference)
         if self.problem.own is None or expected is None or not isinstance(outcome, Value):
             return False
         return equal(expected, outcome.value, self.problem.own.check.same)
@@ -225,7 +230,7 @@ class Judging:
         answers = iter(ask([call for posed in asked for call in calls_of(posed.case)]))
         return [verdict(posed, check, tuple(islice(answers, len(calls_of(posed.case))))) for posed in asked]
 
-    def suspected(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
+    def suspects_by_check(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
         """Yield the suspects of each check: those that explain an earlier one too, and only without such all others."""
         known: dict[str, Mistake] = {}
         for check, found in zip(self.problem.checks, verdicts, strict=True):
@@ -247,11 +252,11 @@ class Judging:
             if mistake.replaces in reached and all(self.explains(check, verdict, mistake) for verdict in failed)
         ]
 
-    def asked(self, mistake: Mistake) -> Told:
+    def reference_with(self, mistake: Mistake) -> TrustedAsk:
         """Return the reference with this mistake in it, made at its first use."""
-        if mistake.name not in self.mistaken:
-            self.mistaken[mistake.name] = local(with_mistake(self.catalog, self.stem, mistake))
-        return self.mistaken[mistake.name]
+        if mistake.name not in self.wrong_references:
+            self.wrong_references[mistake.name] = local_ask(with_mistake(self.catalog, self.stem, mistake))
+        return self.wrong_references[mistake.name]
 
     def explains(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
         """Say whether a mistake fails a case in the very way in which the student did, which is found out once."""
@@ -262,28 +267,28 @@ class Judging:
     def coincides(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
         """Say whether a mistake's outcomes are the student's, and fail as they do."""
         posed = verdict.posed
-        if mistake.name not in posed.mistaken:
-            posed.mistaken[mistake.name] = tuple(self.asked(mistake)(calls_of(posed.case)))
-        outcomes = posed.mistaken[mistake.name]
+        if mistake.name not in posed.mistake_outcomes:
+            posed.mistake_outcomes[mistake.name] = tuple(self.reference_with(mistake)(calls_of(posed.case)))
+        outcomes = posed.mistake_outcomes[mistake.name]
         if not all(alike(mine, theirs, check.same) for mine, theirs in zip(verdict.outcomes, outcomes, strict=True)):
             return False
         return compare(posed.case, check.same, posed.expected, outcomes)[0] == verdict.status
 
 
-def verdict(posed: Posed, check: Check, answers: tuple[Answer, ...]) -> Verdict:
+def verdict(posed: Posed, check: Check, answers: tuple[Reply, ...]) -> Verdict:
     """Return the verdict of one case."""
-    size = sum(len(answer) if isinstance(answer, bytes) else KEPT_BYTES for answer in answers)
-    known = posed.judged.get(answers) if size < KEPT_BYTES else None
+    size = sum(len(answer) if isinstance(answer, bytes) else MAX_CACHED_BYTES for answer in answers)
+    known = posed.verdicts.get(answers) if size < MAX_CACHED_BYTES else None
     if known is not None:
         return known
-    outcomes = tuple(map(read, answers))
+    outcomes = tuple(map(outcome_of, answers))
     made = Verdict(posed, outcomes, *compare(posed.case, check.same, posed.expected, outcomes))
-    if size < KEPT_BYTES and len(posed.judged) < KEPT_VERDICTS:
-        posed.judged[answers] = made
+    if size < MAX_CACHED_BYTES and len(posed.verdicts) < CACHED_VERDICTS:
+        posed.verdicts[answers] = made
     return made
 
 
-def refuse_everything(verdicts: list[Verdict]) -> set[str]:
+def blanket_refusers(verdicts: list[Verdict]) -> set[str]:
     """Return the functions that met no valid input which they didn't answer with a ValueError."""
     met: dict[str, bool] = {}
     for verdict in verdicts:
@@ -294,7 +299,7 @@ def refuse_everything(verdicts: list[Verdict]) -> set[str]:
     return {name for name, always in met.items() if always}
 
 
-def held_against(verdict: Verdict, everything: set[str]) -> Verdict:
+def deny_blanket_refusal(verdict: Verdict, everything: set[str]) -> Verdict:
     """Return a verdict in which who refuses everything has refused nothing in particular."""
     if not isinstance(verdict.case, Refusal) or verdict.status != "pass":
         return verdict
@@ -308,7 +313,7 @@ def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None
     """Return what became of one check as a whole."""
     failed = [verdict for verdict in verdicts if verdict.status != "pass"]
     score = 0.0 if failed else check.points
-    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), first_telling(failed), mistake)
+    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), most_informative(failed), mistake)
 
 
 def likeliest(check: Check, suspected: list[Mistake], explained: Counter[str]) -> Mistake | None:
@@ -322,7 +327,7 @@ def with_mistake(catalog: Catalog, stem: str, mistake: Mistake) -> types.ModuleT
     if not hasattr(module, mistake.replaces):
         raise AuthorFault(f"the mistake {mistake.name!r} replaces {mistake.replaces!r}, which {stem} doesn't define")
     if mistake.function is None:
-        text = edited(function_text(catalog.leaves(stem).solution, mistake.replaces), mistake)
+        text = apply_edits(function_text(catalog.leaves(stem).solution, mistake.replaces), mistake)
         exec(compile(text, f"<{mistake.name}>", "exec"), vars(module))  # noqa: S102
     else:
         setattr(module, mistake.replaces, mistake.function)
@@ -341,10 +346,10 @@ def function_text(path: Path, name: str) -> str:
     return "".join(lines[node.lineno - 1 : node.end_lineno])
 
 
-def edited(text: str, mistake: Mistake) -> str:
+def apply_edits(text: str, mistake: Mistake) -> str:
     """Return a function's source with a mistake's edits.
 
-    >>> edited("lambda x: 2 * x", Mistake("halved", "f", "", "", edits=(("2 * x", "x"),)))
+    >>> apply_edits("lambda x: 2 * x", Mistake("halved", "f", "", "", edits=(("2 * x", "x"),)))
     'lambda x: x'
     """
     for was, now in mistake.edits:
@@ -367,7 +372,7 @@ def compare(
         if isinstance(outcome, Raised) and outcome.is_a("NotImplementedError"):
             return "not-attempted", None
     if isinstance(case, Refusal):
-        return refusal(case, got[0])
+        return compare_refusal(case, got[0])
     for outcome in got:
         if isinstance(outcome, Raised):
             return "error", raised_words(outcome)
@@ -387,10 +392,10 @@ def values_differ(
     if isinstance(case, Relation):
         return case.holds(*values)
     assert isinstance(expected, Value)
-    return answer(case, same, expected, values[0])
+    return value_difference(case, same, expected, values[0])
 
 
-def refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
+def compare_refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
     """Return the status of a case that asks for an error."""
     if isinstance(got, Value):
         return "wrong", Difference("it returned a value, where a ValueError was expected")
@@ -402,7 +407,7 @@ def refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
     return "pass", None
 
 
-def answer(case: Case, same: Same, expected: Value, got: Value) -> Difference | None:
+def value_difference(case: Case, same: Same, expected: Value, got: Value) -> Difference | None:
     """Return how a value differs from the reference's, in its purity, its numbers or its gradients."""
     if case.pure and got.changed:
         return Difference("it changed one of its inputs; work on a copy")
@@ -456,10 +461,10 @@ def equal(right: object, left: object, same: Same) -> bool:
         return False
 
 
-def first_telling(failed: list[Verdict]) -> Verdict | None:
+def most_informative(failed: list[Verdict]) -> Verdict | None:
     """Return the failed case that says most: a difference with a ratio before one without."""
     ranked = sorted(failed, key=lambda verdict: verdict.difference is None or verdict.difference.ratio is None)
     return ranked[0] if ranked else None
 
 
-__all__ = ["Ask", "CheckVerdict", "Judging", "Posed", "Verdict", "cases", "compare", "local", "with_mistake"]
+__all__ = ["Ask", "CheckVerdict", "Oracle", "Posed", "Verdict", "compare", "draw_cases", "local_ask", "with_mistake"]

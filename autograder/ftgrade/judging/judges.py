@@ -26,7 +26,7 @@ from ftgrade.intake.notebook import make_finding
 from ftgrade.judging.report import DEADLY, OUT_OF_MEMORY, Brief, Judgement, Limits, Report, judgement_of
 from ftgrade.sandbox.backends import START_SECONDS, Backend
 from ftgrade.sandbox.forking import Forked, Nursery
-from ftgrade.sandbox.worker import framed, read_body
+from ftgrade.sandbox.worker import frame, read_body
 
 WAITING = 2
 """How many submissions a judge holds: the one that it's at, and the next, so that it never waits for the grader."""
@@ -57,7 +57,7 @@ class Judge:
         self.nursery = nursery
         self.forked: Forked = nursery.fork("ftgrade.judging.bench", backend)
         self.waiting: deque[Work] = deque()
-        self.known: dict[str, bytes] = {}
+        self.sent_statements: dict[str, bytes] = {}
         self.ready = self.late = False
         self.begun = time.monotonic()
         hello: dict[str, object] = {
@@ -79,7 +79,7 @@ class Judge:
         try:
             read_body(self.forked.channel.recv)
         except (EOFError, OSError) as error:
-            raise OurFault(f"a judge did not start: {self.nursery.last_words() or error}") from error
+            raise OurFault(f"a judge did not start: {self.nursery.last_error_line() or error}") from error
         self.forked.channel.settimeout(None)
         self.ready = True
 
@@ -89,16 +89,16 @@ class Judge:
             self.begun = time.monotonic()
         self.waiting.append(work)
         stem = work.brief.stem
-        if self.known.get(stem) != work.statements:
+        if self.sent_statements.get(stem) != work.statements:
             self.tell({"op": "statements", "stem": stem}, work.statements)
-            self.known[stem] = work.statements
+            self.sent_statements[stem] = work.statements
         self.tell({"op": "judge", "brief": dataclasses.asdict(work.brief)}, work.data)
 
     def tell(self, message: dict[str, object], data: bytes = b"") -> None:
         """Send a message with a file of data: it is small, so that this never waits for a judge that is at work."""
         try:
-            with spooled(data) as file:
-                socket.send_fds(self.forked.channel, [framed(json.dumps(message).encode())], [file.fileno()])
+            with memory_file(data) as file:
+                socket.send_fds(self.forked.channel, [frame(json.dumps(message).encode())], [file.fileno()])
         except OSError as error:
             raise Died(str(error)) from error
 
@@ -111,7 +111,7 @@ class Judge:
         self.begun = time.monotonic()
         return self.waiting.popleft(), judgement
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Return how many seconds on the wall it has left for the submission that it's at."""
         limit = self.waiting[0].brief.limits.judge_wall_seconds
         return max(0.0, self.begun + limit - time.monotonic())
@@ -151,23 +151,23 @@ class Judges:
 
     def judge(self, work: Work) -> Judgement:
         """Return the judgement on one submission."""
-        (found,) = self.each([work])
+        (found,) = self.judge_each([work])
         assert not isinstance(found, Report)
         return found[1]
 
-    def each(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+    def judge_each(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
         """Yield each submission with its judgement, as they are finished; a report needs none and passes through.
 
         What a judge died of, and what met a limit on the wall, is tried once more at the end, alone.
         """
         try:
-            yield from self.tried(found)
+            yield from self.judge_all(found)
         finally:
             for judge in self.busy():  # nobody waits any more for what they hold
                 self.judges.remove(judge)
                 judge.end()
 
-    def tried(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+    def judge_all(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
         """Yield what `each` does; whoever stops early leaves submissions with the judges."""
         coming, more = iter(found), True
         again: deque[Work] = deque()
@@ -179,21 +179,21 @@ class Judges:
                     more = False
                 elif isinstance(one, Report):
                     yield one
-                elif (fault := self.sent(one, again, suspects)) is not None:
+                elif (fault := self.dispatch(one, again, suspects)) is not None:
                     yield one, fault
                 continue
             for judge in self.answering():
                 try:
                     work, judgement = judge.receive()
                 except Died:
-                    self.bury(judge, again, suspects)
+                    self.remove_dead(judge, again, suspects)
                     continue
                 if judgement.state == "crowded":
                     suspects.append(work)
                 else:
                     yield work, judgement
         for work in suspects:
-            yield work, self.alone(work)
+            yield work, self.judge_alone(work)
 
     def busy(self) -> list[Judge]:
         return [judge for judge in self.judges if judge.waiting]
@@ -201,24 +201,24 @@ class Judges:
     def has_room(self) -> bool:
         return len(self.judges) < self.count or any(len(judge.waiting) < WAITING for judge in self.judges)
 
-    def sent(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judgement | None:
+    def dispatch(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judgement | None:
         """Give a submission to the judge that holds fewest; return a judgement only if none can be started."""
         try:
-            judge = self.freest()
+            judge = self.least_busy()
         except OurFault as fault:
-            return self.failed(fault)
+            return self.unstartable(fault)
         try:
             judge.send(work)
         except Died:
-            self.bury(judge, again, suspects)
+            self.remove_dead(judge, again, suspects)
         return None
 
-    def failed(self, fault: OurFault) -> Judgement:
+    def unstartable(self, fault: OurFault) -> Judgement:
         """Return the judgement where no judge can be started; the next submission tries with a new nursery."""
         self.close()
         return Judgement("ours", findings=(make_finding("ours", fault),))
 
-    def freest(self) -> Judge:
+    def least_busy(self) -> Judge:
         """Return the judge that holds fewest submissions, ready for one.
 
         One that doesn't start is done without as long as there are others. Raises OurFault.
@@ -233,7 +233,7 @@ class Judges:
             if not self.judges:
                 raise
             self.count = len(self.judges)
-            return self.freest()
+            return self.least_busy()
         return judge
 
     def start(self) -> None:
@@ -253,14 +253,14 @@ class Judges:
     def answering(self) -> list[Judge]:
         """Wait for judges, and return those that answer; one that is out of time is killed, and answers with that."""
         busy = {judge.forked.channel: judge for judge in self.busy()}
-        ready, _, _ = select.select(list(busy), [], [], min(judge.left() for judge in busy.values()))
+        ready, _, _ = select.select(list(busy), [], [], min(judge.seconds_left() for judge in busy.values()))
         for judge in busy.values():
-            if judge.left() == 0.0 and judge.forked.channel not in ready:
+            if judge.seconds_left() == 0.0 and judge.forked.channel not in ready:
                 judge.kill()
                 ready.append(judge.forked.channel)
         return [busy[channel] for channel in ready]
 
-    def bury(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> str:
+    def remove_dead(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> str:
         """Take leave of a judge that died: what it was at is suspect, what waited is sent again; say how it ended."""
         self.judges.remove(judge)
         if judge.waiting:
@@ -268,23 +268,23 @@ class Judges:
         again.extend(judge.waiting)
         return judge.end()
 
-    def alone(self, work: Work) -> Judgement:
+    def judge_alone(self, work: Work) -> Judgement:
         """Return the judgement on a suspect, while nothing else is judged: what happens now is its own doing."""
-        found = self.once(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
-        return found if isinstance(found, Judgement) else deadly(found)
+        found = self.try_once(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
+        return found if isinstance(found, Judgement) else deadly_judgement(found)
 
-    def once(self, work: Work) -> Judgement | str:
+    def try_once(self, work: Work) -> Judgement | str:
         """Return the judgement of a single try, or how its judge died of it; these judges are idle before and after."""
         try:
-            judge = self.freest()
+            judge = self.least_busy()
         except OurFault as fault:
-            return self.failed(fault)
+            return self.unstartable(fault)
         try:
             judge.send(work)
             self.answering()
             return judge.receive()[1]
         except Died:
-            return self.bury(judge, deque(), [])
+            return self.remove_dead(judge, deque(), [])
 
     def close(self) -> None:
         """End them all, and what they are forked from; the next submission starts others."""
@@ -296,7 +296,7 @@ class Judges:
             self.nursery = None
 
 
-def deadly(how: str) -> Judgement:
+def deadly_judgement(how: str) -> Judgement:
     """Return the judgement on a submission that is judged no more, because its judge died of it twice."""
     words = (
         f"Judging this submission {how}, twice. It is set aside until a person has looked at it; "
@@ -305,7 +305,7 @@ def deadly(how: str) -> Judgement:
     return Judgement("ours", findings=(make_finding(DEADLY, words),))
 
 
-def spooled(data: bytes) -> IO[bytes]:
+def memory_file(data: bytes) -> IO[bytes]:
     """Return a file in memory, where the system has such, that holds these bytes."""
     if sys.platform == "linux":
         made = os.fdopen(os.memfd_create("submission"), "w+b")

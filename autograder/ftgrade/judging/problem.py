@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftgrade.catalog import Catalog, load
+from ftgrade.catalog import Catalog, load_module
 from ftgrade.errors import AuthorFault
 from ftgrade.sandbox.channel import Call, Outcome, Value
 from ftgrade.sandbox.worker import Stream
@@ -351,7 +351,7 @@ class Problem:
         return register
 
     @property
-    def judged(self) -> list[Check]:
+    def all_checks(self) -> list[Check]:
         """Return all that is judged by machine: the checks, and the student's own number if there is one."""
         return [*self.checks, *([self.own.check] if self.own else [])]
 
@@ -368,7 +368,7 @@ class Problem:
 def load_problem(catalog: Catalog, stem: str) -> Problem:
     """Load how a stem is judged. Raises AuthorFault."""
     path = catalog.leaves(stem).problem
-    problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)
+    problem = getattr(load_module(path, f"ftgrade_problem_{stem}"), "problem", None)
     if not isinstance(problem, Problem):
         raise AuthorFault(f"{path.name} must define `problem = Problem(...)`, and doesn't")
     return problem

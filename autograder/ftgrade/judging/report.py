@@ -93,7 +93,7 @@ class Report:
         return sum(check.points for check in self.checks)
 
     @property
-    def stands(self) -> bool:
+    def is_reusable(self) -> bool:
         """Say whether it's used again while its key is the same: judging again would say the same, or do harm."""
         return self.state in ("graded", "unreadable") or any(finding.kind == DEADLY for finding in self.findings)
 
@@ -150,12 +150,12 @@ class Judgement:
     cells: tuple[Cell, ...] = ()
 
 
-def booked(score: float, points: float) -> float:
+def safe_score(score: float, points: float) -> float:
     """Return a score that may enter a gradebook: finite and within 0 and the points, 0 where it's neither."""
     return min(max(float(score), 0.0), points) if math.isfinite(score) else 0.0
 
 
-def told(report: Report) -> dict[str, Any]:
+def student_view(report: Report) -> dict[str, Any]:
     """Return what a report's student may read, without pictures, as `ftgrade … --json` prints it."""
     return {
         "student": report.student,
@@ -201,7 +201,7 @@ def from_json(text: str, secret: bytes = b"") -> Report:
     if not hmac.compare_digest(str(data.pop("seal", "")), seal(data, secret)):
         raise ValueError("this report was changed after it was written, or written with another secret")
     try:
-        return Report(**data | records(data))
+        return Report(**data | parse_records(data))
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not a report: {error}") from None
 
@@ -209,10 +209,10 @@ def from_json(text: str, secret: bytes = b"") -> Report:
 def judgement_of(text: bytes) -> Judgement:
     """Return the judgement that `text_of` wrote."""
     data = json.loads(text)
-    return Judgement(**data | records(data))
+    return Judgement(**data | parse_records(data))
 
 
-def records(data: dict[str, Any]) -> dict[str, Any]:
+def parse_records(data: dict[str, Any]) -> dict[str, Any]:
     """Return the records in a report's JSON form."""
     return {
         "checks": tuple(CheckReport(**check) for check in data["checks"]),

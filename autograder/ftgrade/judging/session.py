@@ -12,9 +12,9 @@ from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell
 from ftgrade.judging.report import CellNote, Limits
 from ftgrade.sandbox import channel
-from ftgrade.sandbox.channel import Allowance, Answer, Call, Crowded, Lost
+from ftgrade.sandbox.channel import Allowance, Call, Crowded, Lost, Reply
 from ftgrade.sandbox.process import Sandbox, Worker
-from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parsed
+from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parse_json
 
 MAX_NOTE_CHARACTERS = 2_000
 MAX_ALL_PICTURES = 100
@@ -74,14 +74,14 @@ class Session:
                 raise
             raise TimeoutError from None
 
-    def loaded(self) -> Worker:
+    def loaded_worker(self) -> Worker:
         """Return a worker in which every cell has run, leaving out cells that hang or kill it."""
         while self.worker is None:
             worker = self.stack.enter_context(self.sandbox.worker())
             self.notes = []
             stuck = self.load(worker)
             if stuck is None:
-                worker.settle()
+                worker.take_baseline()
                 self.worker = worker
             else:
                 self.spent += worker.processor_seconds()
@@ -98,38 +98,38 @@ class Session:
         for cell in waiting:
             try:
                 with self.at_the_wall():
-                    self.notes += note(cell, parsed(next(replies)))
+                    self.notes += cell_notes(cell, parse_json(next(replies)))
             except TimeoutError:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
                 return cell, "The cell ended the whole process and was left out."
-        self.notes = list(within(sorted(self.notes, key=lambda said: said.number)))
+        self.notes = list(limit_pictures(sorted(self.notes, key=lambda said: said.number)))
         return None
 
-    def ask(self, calls: Sequence[Call]) -> list[Answer]:
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
         """Return the answers to calls, in order; what follows a lost one is asked of a fresh worker."""
-        found: list[Answer] = []
+        found: list[Reply] = []
         while len(found) < len(calls):
-            found += self.answered(calls[len(found) :])
+            found += self.ask_some(calls[len(found) :])
         return found
 
-    def answered(self, calls: Sequence[Call]) -> list[Answer]:
+    def ask_some(self, calls: Sequence[Call]) -> list[Reply]:
         """Return the answers to the first of these calls, to one at least."""
         if calls[0].function in self.lost:
             return [self.lost[calls[0].function]]
         if self.is_late():
             return [Lost("timeout", "the submission's time was used up")]
         together = list(itertools.takewhile(lambda call: call.function not in self.lost, calls))
-        found: list[Answer] = []
+        found: list[Reply] = []
         try:
-            worker = self.loaded()
+            worker = self.loaded_worker()
             asked = worker.ask(
                 "call", [call.text for call in together], self.allowance(worker, self.limits.call_seconds)
             )
             with self.at_the_wall():
                 found.extend(asked)
-            if not worker.is_settled():
-                self.drop()  # what these calls left running would see the next ones' inputs
+            if not worker.wipe_and_check():
+                self.drop_worker()  # what these calls left running would see the next ones' inputs
             return found
         except TimeoutError:
             lost = Lost("timeout", "the call ran too long")
@@ -139,7 +139,7 @@ class Session:
             lost = Lost("killed", "the process ended")
         return [*found, self.lose(together[len(found)], lost)]
 
-    def drop(self) -> None:
+    def drop_worker(self) -> None:
         """End the worker; the next call gets a fresh one, in which the cells run again."""
         if self.worker is not None:
             self.spent += self.worker.processor_seconds()
@@ -148,19 +148,19 @@ class Session:
 
     def lose(self, call: Call, outcome: Lost) -> Lost:
         """Drop the worker and remember that this function doesn't come back."""
-        self.drop()
+        self.drop_worker()
         self.lost[call.function] = Lost("not-run", "the function had failed to return before")
         return outcome
 
 
-def note(cell: Cell, reply: object) -> Iterator[CellNote]:
+def cell_notes(cell: Cell, reply: object) -> Iterator[CellNote]:
     """Yield what a cell's reply tells its student, if it tells anything."""
     if not isinstance(reply, dict):
         return
     printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
     if isinstance(reply.get("error"), dict):
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            failure = channel.raised(reply["error"])
+            failure = channel.parse_raised(reply["error"])
             place = f" (line {failure.line})" if failure.line else ""
             error = f"{failure.names[0] if failure.names else 'Error'}{place}: {failure.message[:300]}"
     pictures = tuple(whole_pictures(reply.get("pictures")))
@@ -168,7 +168,7 @@ def note(cell: Cell, reply: object) -> Iterator[CellNote]:
         yield CellNote(cell.number, printed, clean(error), pictures)
 
 
-def within(notes: list[CellNote]) -> Iterator[CellNote]:
+def limit_pictures(notes: list[CellNote]) -> Iterator[CellNote]:
     """Yield the notes with the first pictures of all."""
     room = MAX_ALL_PICTURES
     for one in notes:

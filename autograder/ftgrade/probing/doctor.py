@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ftgrade.errors import CourseFault, OurFault
 from ftgrade.probing import probes
-from ftgrade.probing.probes import PROBES, Held, probed
+from ftgrade.probing.probes import PROBES, ProbeResult, run_probes
 from ftgrade.sandbox import backends, forking, jail, nursery, process
 from ftgrade.sandbox.backends import BACKENDS, Backend
 from ftgrade.sandbox.process import Sandbox
@@ -23,12 +23,12 @@ ALLOW = "FTGRADE_ALLOW_UNSANDBOXED"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BackendResult:
     """What became of one backend: why it can't be used, or what was tried on it."""
 
     backend: Backend
     lacks: str
-    held: tuple[Held, ...]
+    held: tuple[ProbeResult, ...]
 
     @property
     def holds(self) -> bool:
@@ -41,27 +41,27 @@ class Finding:
         return [f"{one.probe}: {one.words}" for one in self.held if not one.holds]
 
 
-def examined(backend: Backend, *, all_of_them: bool = True) -> Finding:
+def examine(backend: Backend, *, all_of_them: bool = True) -> BackendResult:
     """Return what holds of a backend on this machine."""
     lacks = backend.lacks()
     if lacks:
-        return Finding(backend, lacks, ())
+        return BackendResult(backend, lacks, ())
     sandbox = Sandbox(backend)
     try:
-        return Finding(backend, "", tuple(probed(sandbox, all_of_them=all_of_them)))
+        return BackendResult(backend, "", tuple(run_probes(sandbox, all_of_them=all_of_them)))
     except OurFault as fault:
-        return Finding(backend, str(fault), ())
+        return BackendResult(backend, str(fault), ())
     finally:
         sandbox.close()
 
 
-def examination() -> Iterator[Finding]:
+def examine_all() -> Iterator[BackendResult]:
     """Yield what holds of every backend, strongest first."""
     for backend in BACKENDS.values():
-        yield examined(backend)
+        yield examine(backend)
 
 
-def kept_here() -> Path:
+def cache_file() -> Path:
     """Return where this user keeps what was found on this machine: a new course needn't try to break out again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftgrade" / "doctor.json"
 
@@ -71,16 +71,16 @@ def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
 
     Raises CourseFault if none holds, unless working without one is allowed: then that one is returned.
     """
-    known = remembered(kept)
+    known = read_cache(kept)
     if known is not None:
         return known
-    found: list[Finding] = []
+    found: list[BackendResult] = []
     for backend in BACKENDS.values():
         if backend.name == "none":
             break
-        found.append(examined(backend, all_of_them=False))
+        found.append(examine(backend, all_of_them=False))
         if found[-1].holds:
-            remember(kept, found[-1])
+            write_cache(kept, found[-1])
             return backend
     if allow_unsandboxed or os.environ.get(ALLOW):
         return BACKENDS["none"]
@@ -91,7 +91,7 @@ def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
     )
 
 
-def machine() -> str:
+def machine_digest() -> str:
     """Return a name for this machine since it started, this Python, and the walls as they're written."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     code = b"".join(
@@ -104,16 +104,16 @@ def machine() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def remembered(kept: Path) -> Backend | None:
+def read_cache(kept: Path) -> Backend | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         data = json.loads(kept.read_text("utf-8"))
-        if data["machine"] == machine() and data["backend"] != "none":
+        if data["machine"] == machine_digest() and data["backend"] != "none":
             return BACKENDS[data["backend"]]
     return None
 
 
-def remember(kept: Path, found: Finding) -> None:
-    record = {"machine": machine(), "backend": found.backend.name, "held": [asdict(one) for one in found.held]}
+def write_cache(kept: Path, found: BackendResult) -> None:
+    record = {"machine": machine_digest(), "backend": found.backend.name, "held": [asdict(one) for one in found.held]}
     with contextlib.suppress(OSError):  # it's found again next time
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}.partial")

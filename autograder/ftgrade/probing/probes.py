@@ -19,7 +19,7 @@ TOKEN = "FTGRADE_PROBE"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ProbeResult:
     """Whether one attempt was stopped, and how one knows."""
 
     probe: str
@@ -32,18 +32,18 @@ class Probe:
     """One kind of attempt; grading for marks demands that it's stopped, unless it says otherwise."""
 
     name: str
-    asks: str
+    attempts: str
     attempt: Callable[[Sandbox], tuple[bool, str]]
     demanded: bool = True
 
 
-def tried(sandbox: Sandbox, source: str, **limits: int) -> str:
+def run_fresh(sandbox: Sandbox, source: str, **limits: int) -> str:
     """Return what a cell printed in a fresh worker, or `ended` if it took the worker along."""
     with with_limits(sandbox, limits), sandbox.worker() as worker:
-        return said(worker, source)
+        return run_in(worker, source)
 
 
-def said(worker: Worker, source: str) -> str:
+def run_in(worker: Worker, source: str) -> str:
     from ftgrade.sandbox.channel import FrameError
 
     try:
@@ -63,7 +63,7 @@ def with_limits(sandbox: Sandbox, limits: dict[str, int]) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def folder() -> Generator[Path]:
+def shared_folder() -> Generator[Path]:
     """Yield a folder that any user of this machine may write to, for as long as the attempt takes."""
     with tempfile.TemporaryDirectory(prefix="ftgrade-probe-") as name:
         Path(name).chmod(0o777)
@@ -72,12 +72,12 @@ def folder() -> Generator[Path]:
 
 def reads_a_file(sandbox: Sandbox) -> tuple[bool, str]:
     canary = secrets.token_hex(8)
-    with folder() as place:
+    with shared_folder() as place:
         (place / "canary").write_text(canary)
         (place / "canary").chmod(0o644)
         source = f"for path in ({str(place / 'canary')!r}, '/etc/passwd', '/proc/self/environ', '/proc/1/environ'):\n"
         source += "    try: print(open(path).read())\n    except OSError: pass\n"
-        found = tried(sandbox, source)
+        found = run_fresh(sandbox, source)
     if canary in found or "root:" in found or "PATH=" in found:
         return False, "a file of this machine was read"
     return True, "a readable file elsewhere, the list of users and /proc stay closed"
@@ -86,7 +86,7 @@ def reads_a_file(sandbox: Sandbox) -> tuple[bool, str]:
 def reads_another_submission(sandbox: Sandbox) -> tuple[bool, str]:
     canary = secrets.token_hex(8)
     with sandbox.worker() as other, sandbox.worker() as spy:
-        where = said(other, f"import os\nopen('answer', 'w').write({canary!r})\nprint(os.getcwd())").strip()
+        where = run_in(other, f"import os\nopen('answer', 'w').write({canary!r})\nprint(os.getcwd())").strip()
         # Their folders may have the same name, each in a file system of its own: then this one has no `answer`.
         source = (
             "import glob, os\nabove = os.path.dirname(os.getcwd())\n"
@@ -96,7 +96,7 @@ def reads_another_submission(sandbox: Sandbox) -> tuple[bool, str]:
             "            except OSError: pass\n"
         )
         source += f"try: print(open('/proc/{other.pid}/root{where}/answer').read())\nexcept OSError: pass\n"
-        found = said(spy, source)
+        found = run_in(spy, source)
     return (False, "a neighbour's file was read") if canary in found else (True, "a neighbour's files stay closed")
 
 
@@ -118,7 +118,7 @@ def reaches_the_network(sandbox: Sandbox) -> tuple[bool, str]:
             unix.listen()
             unix.settimeout(0.01)
             listening.append(unix)
-        tried(
+        run_fresh(
             sandbox,
             "import socket\n"
             "def go(f):\n    try: f()\n    except OSError: pass\n"
@@ -139,9 +139,9 @@ def reaches_the_network(sandbox: Sandbox) -> tuple[bool, str]:
 
 def writes_outside(sandbox: Sandbox) -> tuple[bool, str]:
     token = secrets.token_hex(8)
-    with folder() as place:
+    with shared_folder() as place:
         places = [str(place), tempfile.gettempdir(), "/var/tmp", "/dev/shm", os.path.dirname(os.__file__), "/"]  # noqa: S108
-        tried(
+        run_fresh(
             sandbox,
             f"for place in {places!r}:\n    try: open(f'{{place}}/{token}', 'w').close()\n    except OSError: pass\n",
         )
@@ -161,9 +161,9 @@ def outlives_its_worker(sandbox: Sandbox) -> tuple[bool, str]:
         f"        ctypes.CDLL(None).prctl(15, {name.encode()!r}, 0, 0, 0)\n        time.sleep(30)\n    os._exit(0)\n"
         "time.sleep(0.2 if first > 0 else 0)\n"
     )
-    tried(sandbox, daemon)
+    run_fresh(sandbox, daemon)
     ends = time.monotonic() + 2.0
-    while (left := named(name)) and time.monotonic() < ends:
+    while (left := processes_named(name)) and time.monotonic() < ends:
         time.sleep(0.02)
     for pid in left:
         with contextlib.suppress(OSError):
@@ -171,7 +171,7 @@ def outlives_its_worker(sandbox: Sandbox) -> tuple[bool, str]:
     return (False, "a daemon went on after its worker") if left else (True, "no daemon goes on")
 
 
-def named(name: str) -> list[int]:
+def processes_named(name: str) -> list[int]:
     """Return the processes of this machine with this name."""
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/comm"):
@@ -188,7 +188,7 @@ def forks_without_end(sandbox: Sandbox) -> tuple[bool, str]:
         "        if pid == 0:\n            time.sleep(30)\n            os._exit(0)\n        made.append(pid)\n"
         "except OSError:\n    pass\nprint('made', len(made))\nfor pid in made: os.kill(pid, 9)\n"
     )
-    words = tried(sandbox, source, RLIMIT_NPROC=16)
+    words = run_fresh(sandbox, source, RLIMIT_NPROC=16)
     count = int(words.split()[1]) if words.startswith("made") else 200
     return count < 16, f"{count} of 200 processes were made, of a limit of 16"
 
@@ -199,7 +199,7 @@ def eats_memory(sandbox: Sandbox) -> tuple[bool, str]:
         "try:\n    for _ in range(32): had.append(mmap.mmap(-1, 2**28))\nexcept (MemoryError, OSError): pass\n"
         "print('had', len(had))\n"
     )
-    words = tried(sandbox, source, RLIMIT_AS=4 * 2**30)
+    words = run_fresh(sandbox, source, RLIMIT_AS=4 * 2**30)
     had = int(words.split()[1]) / 4 if words.startswith("had") else 0
     return had < 4, f"{had:g} of 8 GiB were had, of a limit of 4"
 
@@ -214,7 +214,7 @@ def makes_forbidden_calls(sandbox: Sandbox) -> tuple[bool, str]:
         "    if libc.syscall(number, *rest) >= 0: print(name)\n"
         "import socket\ntry:\n    socket.socket(40, socket.SOCK_STREAM); print('vsock')\nexcept OSError: pass\n"
     )
-    done = tried(sandbox, source).split()
+    done = run_fresh(sandbox, source).split()
     return (False, f"allowed: {', '.join(done)}") if done else (True, "namespaces, ptrace, keyrings, io_uring, vsock …")
 
 
@@ -229,7 +229,7 @@ def reaches_the_grader(sandbox: Sandbox) -> tuple[bool, str]:
             "    except OSError: pass\n"
             f"try:\n    os.kill({os.getpid()}, 0)\n    print('signalled')\nexcept OSError: pass\n"
         )
-        found = tried(sandbox, source)
+        found = run_fresh(sandbox, source)
     finally:
         del os.environ[TOKEN]
     if token in found:
@@ -242,14 +242,14 @@ def fills_the_disk(sandbox: Sandbox) -> tuple[bool, str]:
         "done = 0\ntry:\n    for number in range(40):\n        with open(f'f{number}', 'wb') as file:\n"
         "            for _ in range(8): done += file.write(bytes(2**20))\nexcept OSError: pass\nprint('wrote', done)\n"
     )
-    words = tried(sandbox, source)
+    words = run_fresh(sandbox, source)
     wrote = int(words.split()[1]) if words.startswith("wrote") else 0
     return wrote <= 2 * LIMITS["megabytes"] * 2**20, f"{wrote / 2**20:.0f} of 320 MiB were written"
 
 
 def hogs_the_processor(sandbox: Sandbox) -> tuple[bool, str]:
     start = time.monotonic()
-    words = tried(sandbox, "while True: pass", RLIMIT_CPU=1)
+    words = run_fresh(sandbox, "while True: pass", RLIMIT_CPU=1)
     seconds = time.monotonic() - start
     return words == "ended" and seconds < SECONDS / 2, f"ended after {seconds:.1f} s of a limit of 1"
 
@@ -269,17 +269,17 @@ PROBES = (
 )
 
 
-def probed(sandbox: Sandbox, *, all_of_them: bool = True) -> list[Held]:
+def run_probes(sandbox: Sandbox, *, all_of_them: bool = True) -> list[ProbeResult]:
     """Return what holds of a sandbox, by trying; without `all_of_them` only what grading for marks demands."""
-    found: list[Held] = []
+    found: list[ProbeResult] = []
     for probe in PROBES:
         if probe.demanded or all_of_them:
             try:
                 holds, words = probe.attempt(sandbox)
             except OurFault as fault:
                 holds, words = False, str(fault)
-            found.append(Held(probe.name, holds, words))
+            found.append(ProbeResult(probe.name, holds, words))
     return found
 
 
-__all__ = ["PROBES", "Held", "Probe", "probed"]
+__all__ = ["PROBES", "Probe", "ProbeResult", "run_probes"]
