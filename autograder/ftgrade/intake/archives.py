@@ -1,4 +1,4 @@
-"""Archives that people hand in: only ordinary files come out, within limits on number, bytes, ratio and depth."""
+"""Unpack archives that people hand in: ordinary files only, within limits on number, bytes, ratio and depth."""
 
 import lzma
 import os
@@ -30,7 +30,7 @@ ARCHIVE_ERRORS = (
 
 @dataclass(slots=True)
 class Quota:
-    """What is still allowed to come out of one archive and those inside it."""
+    """How much may still be unpacked from one archive and the archives inside it: files, and bytes of `data`."""
 
     files: int = MAX_FILES
     data: int = MAX_BYTES
@@ -38,7 +38,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One ordinary file in an archive: its name, and how it is opened."""
+    """One ordinary file in an archive."""
 
     name: str
     archive: Any
@@ -55,10 +55,10 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(path: Path, goal: Path, room: Quota | None = None, depth: int = 0) -> list[str]:
-    """Write the ordinary files of an archive below a folder, archives in it too; return what was left out, and why.
+    """Unpack an archive, and the archives in it, below a folder; return a line for each file left out, with the reason.
 
-    Links, devices, names that lead out of the folder and what exceeds a limit stay behind; nothing is raised for what
-    an archive holds.
+    Links, devices, names that lead out of the folder and files beyond a limit are left out. No content of an archive
+    raises an exception.
     """
     room = room or Quota()
     allowed = max(CHUNK, MAX_RATIO * path.stat().st_size)
@@ -104,7 +104,7 @@ def members(archive: Any) -> Iterator[Member]:
 
 
 def safe_path(name: str) -> PurePosixPath:
-    """Return a member's path below the folder. Raises ValueError for one that leads out of it.
+    """Return a member's name as a relative path. Raises ValueError if it would lead out of the folder.
 
     >>> safe_path("a/b.ipynb")
     PurePosixPath('a/b.ipynb')
@@ -116,7 +116,7 @@ def safe_path(name: str) -> PurePosixPath:
 
 
 def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
-    """Write one file, counting what really comes out; return why it was left out, empty if it wasn't."""
+    """Write one file, counting the bytes really unpacked; return why it was left out, or an empty text."""
     try:
         path = goal / safe_path(member.name)
     except ValueError as error:
@@ -148,7 +148,7 @@ def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
 
 
 class BoundedExtractor(ExtractorPlugin):
-    """nbgrader's `zip_collect` with these limits: what is left out is logged, and nobody else waits."""
+    """Apply these limits in nbgrader's `zip_collect`; files left out are logged and don't stop the others."""
 
     def extract(self, archive_path: str, extracted_path: str) -> None:
         source, goal = Path(archive_path), Path(extracted_path)

@@ -1,4 +1,4 @@
-"""Which sandbox holds on this machine: found by real attempts, kept until the machine or the walls change."""
+"""Find the strongest sandbox that holds on this machine; the result is cached until the machine or the code changes."""
 
 import contextlib
 import hashlib
@@ -19,12 +19,12 @@ from ftgrade.sandbox.process import Sandbox
 
 UNSANDBOXED = "none (allowed by --allow-unsandboxed)"
 ALLOW = "FTGRADE_ALLOW_UNSANDBOXED"
-"""Set in the environment, it does for nbgrader's own commands what `--allow-unsandboxed` does for ours."""
+"""The environment variable that does for nbgrader's commands what `--allow-unsandboxed` does for ours."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendResult:
-    """What became of one backend: why it can't be used, or what was tried on it."""
+    """The examination of one backend: why it can't be used, or the results of its probes."""
 
     backend: Backend
     lacks: str
@@ -32,7 +32,7 @@ class BackendResult:
 
     @property
     def holds(self) -> bool:
-        """Say whether everything holds that grading for marks demands."""
+        """Say whether all demanded probes were stopped."""
         demanded = {probe.name for probe in PROBES if probe.demanded}
         return not self.lacks and demanded <= {one.probe for one in self.held if one.holds}
 
@@ -42,7 +42,7 @@ class BackendResult:
 
 
 def examine(backend: Backend, *, all_of_them: bool = True) -> BackendResult:
-    """Return what holds of a backend on this machine."""
+    """Run the probes on a backend on this machine."""
     lacks = backend.lacks()
     if lacks:
         return BackendResult(backend, lacks, ())
@@ -56,20 +56,20 @@ def examine(backend: Backend, *, all_of_them: bool = True) -> BackendResult:
 
 
 def examine_all() -> Iterator[BackendResult]:
-    """Yield what holds of every backend, strongest first."""
+    """Yield the examination of every backend, strongest first."""
     for backend in BACKENDS.values():
         yield examine(backend)
 
 
 def cache_file() -> Path:
-    """Return where this user keeps what was found on this machine: a new course needn't try to break out again."""
+    """Return the path of this user's cache of the result, which all courses on this machine share."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftgrade" / "doctor.json"
 
 
 def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
-    """Return the strongest backend that holds; what was found is kept in a file until machine or walls change.
+    """Return the strongest backend that holds, from the file `kept` if that is still valid.
 
-    Raises CourseFault if none holds, unless working without one is allowed: then that one is returned.
+    If none holds, return the backend `none` if that is allowed, else raise CourseFault.
     """
     known = read_cache(kept)
     if known is not None:
@@ -92,7 +92,7 @@ def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
 
 
 def machine_digest() -> str:
-    """Return a name for this machine since it started, this Python, and the walls as they're written."""
+    """Return a digest of this boot of the machine, this Python, the user and the sandbox's code."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     code = b"".join(
         Path(str(module.__file__)).read_bytes() for module in (backends, forking, jail, nursery, probes, process)
@@ -114,7 +114,7 @@ def read_cache(kept: Path) -> Backend | None:
 
 def write_cache(kept: Path, found: BackendResult) -> None:
     record = {"machine": machine_digest(), "backend": found.backend.name, "held": [asdict(one) for one in found.held]}
-    with contextlib.suppress(OSError):  # it's found again next time
+    with contextlib.suppress(OSError):  # without a cache the probes run again next time
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

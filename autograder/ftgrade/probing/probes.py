@@ -1,4 +1,4 @@
-"""Real attempts to get out of a sandbox, each judged from outside: what holds is measured, not assumed."""
+"""Try to escape from a sandbox, and check from outside what the attempt achieved."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ TOKEN = "FTGRADE_PROBE"  # noqa: S105
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """Whether one attempt was stopped, and how one knows."""
+    """Whether the sandbox stopped one attempt, and what was observed."""
 
     probe: str
     holds: bool
@@ -29,7 +29,7 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One kind of attempt; grading for marks demands that it's stopped, unless it says otherwise."""
+    """One kind of escape attempt. If it is `demanded`, grading for marks requires that the sandbox stops it."""
 
     name: str
     attempts: str
@@ -38,12 +38,13 @@ class Probe:
 
 
 def run_fresh(sandbox: Sandbox, source: str, **limits: int) -> str:
-    """Return what a cell printed in a fresh worker, or `ended` if it took the worker along."""
+    """Run a cell in a new worker with changed limits; return what it printed, or `ended` if the worker died."""
     with with_limits(sandbox, limits), sandbox.worker() as worker:
         return run_in(worker, source)
 
 
 def run_in(worker: Worker, source: str) -> str:
+    """Run a cell; return what it printed and the classes of its error, or `ended` if the worker died."""
     from ftgrade.sandbox.channel import FrameError
 
     try:
@@ -64,7 +65,7 @@ def with_limits(sandbox: Sandbox, limits: dict[str, int]) -> Generator[None]:
 
 @contextlib.contextmanager
 def shared_folder() -> Generator[Path]:
-    """Yield a folder that any user of this machine may write to, for as long as the attempt takes."""
+    """Yield a temporary folder that every user of this machine may write to."""
     with tempfile.TemporaryDirectory(prefix="ftgrade-probe-") as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -87,7 +88,7 @@ def reads_another_submission(sandbox: Sandbox) -> tuple[bool, str]:
     canary = secrets.token_hex(8)
     with sandbox.worker() as other, sandbox.worker() as spy:
         where = run_in(other, f"import os\nopen('answer', 'w').write({canary!r})\nprint(os.getcwd())").strip()
-        # Their folders may have the same name, each in a file system of its own: then this one has no `answer`.
+        # Both folders may have the same path, each in a file system of its own; then the spy's has no `answer`.
         source = (
             "import glob, os\nabove = os.path.dirname(os.getcwd())\n"
             f"for top in ({where!r}, *glob.glob('/tmp/ftgrade-*'), above if len(above) > 1 else '.'):\n"
@@ -172,7 +173,7 @@ def outlives_its_worker(sandbox: Sandbox) -> tuple[bool, str]:
 
 
 def processes_named(name: str) -> list[int]:
-    """Return the processes of this machine with this name."""
+    """Return the PIDs of the processes with this name."""
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/comm"):
         with contextlib.suppress(OSError):
@@ -270,7 +271,7 @@ PROBES = (
 
 
 def run_probes(sandbox: Sandbox, *, all_of_them: bool = True) -> list[ProbeResult]:
-    """Return what holds of a sandbox, by trying; without `all_of_them` only what grading for marks demands."""
+    """Return the result of every probe of a sandbox; without `all_of_them` only of the demanded ones."""
     found: list[ProbeResult] = []
     for probe in PROBES:
         if probe.demanded or all_of_them:
