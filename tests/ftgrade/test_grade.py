@@ -372,7 +372,7 @@ def test_a_fault_of_the_problem_is_told_as_such_and_never_as_the_students(
     work = grader.found("ada", STEM, fresh=False)
     assert isinstance(work, Work)
     bench = Bench(CATALOG, sandbox)
-    monkeypatch.setattr(bench.judging(STEM), "judge", failing)
+    monkeypatch.setattr(bench.oracle_of(STEM), "judge", failing)
     made = grader.keep(work, bench.judge(work.brief, work.data))
     assert (made.state, made.score, made.needs_a_person) == ("ours", 0, True)
     assert "a bug of ours" in made.findings[0].words

@@ -1,8 +1,8 @@
-"""Judges from the grader's side: processes that are started, asked, watched, and replaced when they die.
+"""The grader's end of its judges: start them, send submissions, watch their time, replace those that die.
 
-The grader's own process reads nothing of what was handed in: bytes go to a judge, and a judgement comes back. A judge
-that dies, or that takes too long, costs the submission that it was at another try, alone, and no other submission
-anything; one that a judge dies of twice is set aside for a person.
+The grader's own process never parses a submission: it sends bytes to a judge and gets a judgement back. If a judge dies
+or takes too long, its current submission is judged once more, alone. If that fails too, the submission is set aside for
+a person. No other submission is affected.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ from ftgrade.sandbox.forking import Forked, Nursery
 from ftgrade.sandbox.worker import frame, read_body
 
 WAITING = 2
-"""How many submissions a judge holds: the one that it's at, and the next, so that it never waits for the grader."""
+"""How many submissions a judge holds: the current one and the next, so that it never waits for the grader."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A submission that is to be judged: the report to fill, the brief, what was handed in, and the statements.
+    """A submission to judge: the report to fill, the brief, and the bytes that were handed in.
 
-    `statements` (JSON) are the personal seeds of the course, among which a neighbour's number is looked for.
+    `statements` are the personal seeds of the course in JSON, to recognise another student's number.
     """
 
     blank: Report
@@ -50,10 +50,10 @@ class Died(Exception):
 
 
 class Judge:
-    """One judge: the process, the submissions that it holds, and which statements it knows."""
+    """One judge's process, the submissions that it holds, and the statements that were sent to it, by stem."""
 
     def __init__(self, nursery: Nursery, catalog: Catalog, backend: Backend, megabytes: int) -> None:
-        """Start it; it isn't waited for. Raises OurFault."""
+        """Start the process without waiting for it. Raises OurFault."""
         self.nursery = nursery
         self.forked: Forked = nursery.fork("ftgrade.judging.bench", backend)
         self.waiting: deque[Work] = deque()
@@ -72,7 +72,7 @@ class Judge:
             raise OurFault(f"a judge did not start: {error}") from error
 
     def demand_ready(self) -> None:
-        """Wait until it has its sandbox and what it judges with. Raises OurFault."""
+        """Wait until the process has its sandbox and its imports. Raises OurFault."""
         if self.ready:
             return
         self.forked.channel.settimeout(START_SECONDS)
@@ -84,7 +84,7 @@ class Judge:
         self.ready = True
 
     def send(self, work: Work) -> None:
-        """Give it a submission. Raises Died."""
+        """Send a submission. Raises Died."""
         if not self.waiting:
             self.begun = time.monotonic()
         self.waiting.append(work)
@@ -95,7 +95,7 @@ class Judge:
         self.tell({"op": "judge", "brief": dataclasses.asdict(work.brief)}, work.data)
 
     def tell(self, message: dict[str, object], data: bytes = b"") -> None:
-        """Send a message with a file of data: it is small, so that this never waits for a judge that is at work."""
+        """Send a short message and a file with the data; so this never blocks on a busy judge. Raises Died."""
         try:
             with memory_file(data) as file:
                 socket.send_fds(self.forked.channel, [frame(json.dumps(message).encode())], [file.fileno()])
@@ -103,7 +103,7 @@ class Judge:
             raise Died(str(error)) from error
 
     def receive(self) -> tuple[Work, Judgement]:
-        """Return the judgement on the submission that it has held longest. Raises Died."""
+        """Return the oldest submission that the judge holds, with its judgement. Raises Died."""
         try:
             judgement = judgement_of(read_body(self.forked.channel.recv))
         except (EOFError, OSError) as error:
@@ -112,20 +112,20 @@ class Judge:
         return self.waiting.popleft(), judgement
 
     def seconds_left(self) -> float:
-        """Return how many seconds on the wall it has left for the submission that it's at."""
+        """Return the wall-clock seconds left for the current submission."""
         limit = self.waiting[0].brief.limits.judge_wall_seconds
         return max(0.0, self.begun + limit - time.monotonic())
 
     def kill(self) -> None:
-        """Kill it, since it is out of time."""
+        """Kill the process, because its time is up."""
         self.late = True
         os.kill(self.forked.pid, signal.SIGKILL)
 
     def end(self) -> str:
-        """End it, and say how it ended."""
+        """End the process, and describe how it ended in words that follow `Judging this submission …`."""
         try:
             status = self.nursery.end(self.forked)
-        except OurFault as fault:  # all judges end with the nursery
+        except OurFault as fault:  # the nursery has died, and all judges with it
             return f"ended the process that judged ({fault})"
         if self.late:
             return "took longer than judging may take"
@@ -137,12 +137,12 @@ class Judge:
 
 
 class Judges:
-    """The judges of one grader; they are started when there is something to judge."""
+    """The judges of one grader, started when there is something to judge."""
 
     def __init__(
         self, catalog: Catalog, backend: Callable[[], Backend], count: int = 1, nursery: Nursery | None = None
     ) -> None:
-        """A nursery that was started before may be given, which saves the time that its imports take."""
+        """Use up to `count` judges. A nursery that was started earlier has its imports done, which saves their time."""
         self.catalog = catalog
         self.backend = functools.cache(backend)
         self.count = count
@@ -156,19 +156,19 @@ class Judges:
         return found[1]
 
     def judge_each(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
-        """Yield each submission with its judgement, as they are finished; a report needs none and passes through.
+        """Yield each submission with its judgement, in the order in which they finish; reports pass through.
 
-        What a judge died of, and what met a limit on the wall, is tried once more at the end, alone.
+        A submission that ended its judge or met a wall-clock limit is judged once more at the end, alone.
         """
         try:
             yield from self.judge_all(found)
         finally:
-            for judge in self.busy():  # nobody waits any more for what they hold
+            for judge in self.busy():  # the caller stopped early and wants no more judgements
                 self.judges.remove(judge)
                 judge.end()
 
     def judge_all(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
-        """Yield what `each` does; whoever stops early leaves submissions with the judges."""
+        """Yield what `judge_each` does. If the caller stops early, judges still hold submissions."""
         coming, more = iter(found), True
         again: deque[Work] = deque()
         suspects: list[Work] = []
@@ -202,7 +202,7 @@ class Judges:
         return len(self.judges) < self.count or any(len(judge.waiting) < WAITING for judge in self.judges)
 
     def dispatch(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judgement | None:
-        """Give a submission to the judge that holds fewest; return a judgement only if none can be started."""
+        """Send a submission to the least busy judge; return a judgement only if no judge can be started."""
         try:
             judge = self.least_busy()
         except OurFault as fault:
@@ -214,14 +214,14 @@ class Judges:
         return None
 
     def unstartable(self, fault: OurFault) -> Judgement:
-        """Return the judgement where no judge can be started; the next submission tries with a new nursery."""
+        """Return the judgement if no judge can be started; the next submission tries a new nursery."""
         self.close()
         return Judgement("ours", findings=(make_finding("ours", fault),))
 
     def least_busy(self) -> Judge:
-        """Return the judge that holds fewest submissions, ready for one.
+        """Return the judge that holds the fewest submissions, once it is ready.
 
-        One that doesn't start is done without as long as there are others. Raises OurFault.
+        A judge that doesn't start is dropped as long as there are others. Raises OurFault.
         """
         self.start()
         judge = min(self.judges, key=lambda judge: len(judge.waiting))
@@ -237,7 +237,7 @@ class Judges:
         return judge
 
     def start(self) -> None:
-        """Start the judges that are missing, all at once; they aren't waited for. Raises OurFault if there is none."""
+        """Start the missing judges, without waiting for them. Raises OurFault if there is none."""
         if self.nursery is not None and self.nursery.broken:
             self.nursery.close()
             self.nursery = None
@@ -251,7 +251,7 @@ class Judges:
                 self.count = len(self.judges)
 
     def answering(self) -> list[Judge]:
-        """Wait for judges, and return those that answer; one that is out of time is killed, and answers with that."""
+        """Wait for replies, and return the judges that have one. Those out of time are killed and returned too."""
         busy = {judge.forked.channel: judge for judge in self.busy()}
         ready, _, _ = select.select(list(busy), [], [], min(judge.seconds_left() for judge in busy.values()))
         for judge in busy.values():
@@ -261,7 +261,7 @@ class Judges:
         return [busy[channel] for channel in ready]
 
     def remove_dead(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> str:
-        """Take leave of a judge that died: what it was at is suspect, what waited is sent again; say how it ended."""
+        """Remove a dead judge: its current submission is suspect, the next is sent again. Return how it ended."""
         self.judges.remove(judge)
         if judge.waiting:
             suspects.append(judge.waiting.popleft())
@@ -269,12 +269,12 @@ class Judges:
         return judge.end()
 
     def judge_alone(self, work: Work) -> Judgement:
-        """Return the judgement on a suspect, while nothing else is judged: what happens now is its own doing."""
+        """Judge a suspect while nothing else is judged, so that any failure is caused by the suspect."""
         found = self.try_once(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
         return found if isinstance(found, Judgement) else deadly_judgement(found)
 
     def try_once(self, work: Work) -> Judgement | str:
-        """Return the judgement of a single try, or how its judge died of it; these judges are idle before and after."""
+        """Return the judgement of a single try, or how its judge died. All judges must be idle."""
         try:
             judge = self.least_busy()
         except OurFault as fault:
@@ -287,7 +287,7 @@ class Judges:
             return self.remove_dead(judge, deque(), [])
 
     def close(self) -> None:
-        """End them all, and what they are forked from; the next submission starts others."""
+        """End all judges and the nursery; the next submission starts new ones."""
         for judge in self.judges:
             judge.forked.channel.close()
         self.judges.clear()
@@ -297,7 +297,7 @@ class Judges:
 
 
 def deadly_judgement(how: str) -> Judgement:
-    """Return the judgement on a submission that is judged no more, because its judge died of it twice."""
+    """Return the judgement on a submission whose judge died twice: it isn't judged again."""
     words = (
         f"Judging this submission {how}, twice. It is set aside until a person has looked at it; "
         "`ftgrade grade --fresh` tries again."
@@ -306,7 +306,7 @@ def deadly_judgement(how: str) -> Judgement:
 
 
 def memory_file(data: bytes) -> IO[bytes]:
-    """Return a file in memory, where the system has such, that holds these bytes."""
+    """Return a file with these bytes, in memory if the system supports that."""
     if sys.platform == "linux":
         made = os.fdopen(os.memfd_create("submission"), "w+b")
     else:

@@ -1,4 +1,4 @@
-"""One submission's process: its cells run in it, it answers calls, and it is replaced after a crash."""
+"""Run one submission: its cells are executed in a worker, which answers calls and is replaced after a crash."""
 
 import base64
 import contextlib
@@ -18,23 +18,23 @@ from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, 
 
 MAX_NOTE_CHARACTERS = 2_000
 MAX_ALL_PICTURES = 100
-"""How many pictures of all cells together are kept: a judgement with all of them has room in one frame."""
+"""The limit over all cells of a submission, so that a judgement fits into one frame."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Session:
-    """One submission's worker: runs its cells, answers calls, and is replaced after a crash.
+    """One submission's worker, which is replaced after a crash.
 
-    A function that once failed to return is not called again, so that a crash or an endless loop costs one question.
+    A function that once failed to return isn't called again, so a crash or an endless loop costs its time only once.
     """
 
     def __init__(self, sandbox: Sandbox, cells: list[Cell], limits: Limits, *, alone: bool = False) -> None:
-        """`alone` says that nothing else of ours runs meanwhile: who meets the wall now is late by themselves."""
+        """If `alone`, nothing else is judged meanwhile: exceeding a wall-clock limit is the submission's own fault."""
         self.sandbox = sandbox
         self.cells = cells
         self.limits = limits
         self.alone = alone
-        self.spent = 0.0  # processor seconds of the processes that are gone
+        self.spent = 0.0  # processor seconds of earlier workers
         self.end = time.monotonic() + limits.patience * limits.submission_seconds
         self.lost: dict[str, Lost] = {}
         self.skipped: dict[int, str] = {}
@@ -49,12 +49,12 @@ class Session:
         self.stack.close()
 
     def allowance(self, worker: Worker, seconds: float) -> Allowance:
-        """Return what each step may take of these seconds, given what is left of the submission's time."""
+        """Return the limits of each step: these seconds, and what is left of the submission's time."""
         left = self.limits.submission_seconds - self.spent
         return Allowance(seconds, self.limits.patience * seconds, worker.processor_seconds, left, self.end)
 
     def is_late(self) -> bool:
-        """Say whether the submission's time is used up. Raises Crowded if that is so on the wall alone."""
+        """Say whether the submission's time is used up. Raises Crowded if only the wall-clock time is."""
         used = self.spent + (self.worker.processor_seconds() if self.worker else 0.0)
         if used >= self.limits.submission_seconds:
             return True
@@ -66,7 +66,7 @@ class Session:
 
     @contextlib.contextmanager
     def at_the_wall(self) -> Generator[None]:
-        """Let a step that met the wall be late where nothing else ran; elsewhere the submission is tried again."""
+        """Turn Crowded into TimeoutError if nothing else is judged meanwhile."""
         try:
             yield
         except Crowded:
@@ -75,7 +75,7 @@ class Session:
             raise TimeoutError from None
 
     def loaded_worker(self) -> Worker:
-        """Return a worker in which every cell has run, leaving out cells that hang or kill it."""
+        """Return a worker in which every cell has run, except those that hang or end a worker."""
         while self.worker is None:
             worker = self.stack.enter_context(self.sandbox.worker())
             self.notes = []
@@ -90,7 +90,7 @@ class Session:
         return self.worker
 
     def load(self, worker: Worker) -> tuple[Cell, str] | None:
-        """Run the cells in order; return the first that didn't come back, with the reason."""
+        """Run the cells in order; return the first that didn't finish, with the reason."""
         self.notes += [CellNote(number, error=clean(words)) for number, words in self.skipped.items()]
         waiting = [cell for cell in self.cells if cell.number not in self.skipped]
         seconds = self.limits.cell_seconds
@@ -107,14 +107,14 @@ class Session:
         return None
 
     def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """Return the answers to calls, in order; what follows a lost one is asked of a fresh worker."""
+        """Return the replies to calls, in order; after a lost one, a new worker gets the rest."""
         found: list[Reply] = []
         while len(found) < len(calls):
             found += self.ask_some(calls[len(found) :])
         return found
 
     def ask_some(self, calls: Sequence[Call]) -> list[Reply]:
-        """Return the answers to the first of these calls, to one at least."""
+        """Return the replies to the first of these calls, at least one."""
         if calls[0].function in self.lost:
             return [self.lost[calls[0].function]]
         if self.is_late():
@@ -129,7 +129,7 @@ class Session:
             with self.at_the_wall():
                 found.extend(asked)
             if not worker.wipe_and_check():
-                self.drop_worker()  # what these calls left running would see the next ones' inputs
+                self.drop_worker()  # threads or processes that are left would see the inputs of the next calls
             return found
         except TimeoutError:
             lost = Lost("timeout", "the call ran too long")
@@ -140,21 +140,21 @@ class Session:
         return [*found, self.lose(together[len(found)], lost)]
 
     def drop_worker(self) -> None:
-        """End the worker; the next call gets a fresh one, in which the cells run again."""
+        """End the worker; the next call gets a new one, in which the cells run again."""
         if self.worker is not None:
             self.spent += self.worker.processor_seconds()
         self.stack.close()
         self.worker = None
 
     def lose(self, call: Call, outcome: Lost) -> Lost:
-        """Drop the worker and remember that this function doesn't come back."""
+        """Drop the worker and mark the function, so that it isn't called again."""
         self.drop_worker()
         self.lost[call.function] = Lost("not-run", "the function had failed to return before")
         return outcome
 
 
 def cell_notes(cell: Cell, reply: object) -> Iterator[CellNote]:
-    """Yield what a cell's reply tells its student, if it tells anything."""
+    """Yield a note for the student on what a cell printed, raised and drew, if it did any of that."""
     if not isinstance(reply, dict):
         return
     printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
@@ -169,7 +169,7 @@ def cell_notes(cell: Cell, reply: object) -> Iterator[CellNote]:
 
 
 def limit_pictures(notes: list[CellNote]) -> Iterator[CellNote]:
-    """Yield the notes with the first pictures of all."""
+    """Yield the notes with the first MAX_ALL_PICTURES pictures."""
     room = MAX_ALL_PICTURES
     for one in notes:
         yield dataclasses.replace(one, pictures=one.pictures[:room])
@@ -177,7 +177,7 @@ def limit_pictures(notes: list[CellNote]) -> Iterator[CellNote]:
 
 
 def whole_pictures(claimed: object) -> Iterator[str]:
-    """Yield what a reply calls pictures, as far as it looks like PNG within bounds; anyone may have forged it."""
+    """Yield the pictures of a reply, which may be forged, that start as a PNG file does and are within the limits."""
     for text in claimed[:MAX_PICTURES] if isinstance(claimed, list) else []:
         with contextlib.suppress(ValueError, TypeError):
             data = base64.b64decode(text, validate=True)
