@@ -396,7 +396,7 @@ def private_bytes(catalog: Catalog, stem: str) -> int:
     judging, sandbox = Oracle(catalog, stem), Sandbox(strongest(cache_file()))
     with session(judging, sandbox, next(submissions(catalog, stem, 1))[1]) as opened:
         judging.judge(opened.ask, [0, 1, 2])
-        text = Path(f"/proc/{opened.loaded_worker().pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{opened.ensure_worker().pid}/smaps_rollup").read_text()
     sandbox.close()
     return int(text.partition("Private_Dirty:")[2].split()[0]) * 1024
 

@@ -38,7 +38,7 @@ class Course:
         folders = (self.root / "submitted").glob(f"*/{stem}")
         return sorted(name for folder in folders if is_id(name := folder.parent.name))
 
-    def quarantine_folder(self, student: str, stem: str) -> Path:
+    def quarantine(self, student: str, stem: str) -> Path:
         """Return the folder for files that must not be copied along with a submission."""
         return self.state / "quarantine" / stem / student
 

@@ -24,13 +24,13 @@ def parse_time(text: str, zone: str) -> datetime:
     if len(text) <= len("2026-12-01"):
         raise CourseFault(f"{text!r} is a whole day: say the hour too, {text}T18:00")
     if found.tzinfo is None:
-        found = found.replace(tzinfo=zone_named(zone))
+        found = found.replace(tzinfo=time_zone(zone))
         if not tz.datetime_exists(found):
             raise CourseFault(f"{text!r} doesn't exist in {zone}: clocks are put forward then")
     return found.astimezone(UTC).replace(tzinfo=None)
 
 
-def zone_named(name: str) -> Any:
+def time_zone(name: str) -> Any:
     zone = tz.gettz(name) if name else tz.UTC
     if zone is None:
         raise CourseFault(f"{CONFIG_FILE}: c.NbGraderAPI.timezone = {name!r} is no time zone such as Europe/Berlin")
@@ -48,4 +48,4 @@ def format_time(time: datetime, zone: str) -> str:
 
 def in_zone(time: datetime, zone: str) -> datetime:
     """Return a stored time in the course's time zone. Raises OverflowError near the years 1 and 9999."""
-    return time.replace(tzinfo=UTC).astimezone(zone_named(zone))
+    return time.replace(tzinfo=UTC).astimezone(time_zone(zone))

@@ -389,7 +389,7 @@ def test_files_that_start_something_are_set_aside_and_kept(grader: Grader, hand_
     made = grader.report("eve", STEM)
     assert made.score == 10.0
     assert sorted(path.name for path in folder.iterdir()) == ["data.csv", "deep", f"{STEM}.ipynb"]
-    aside = grader.course.quarantine_folder("eve", STEM)
+    aside = grader.course.quarantine("eve", STEM)
     assert (aside / "nbgrader_config.py").read_text() == "raise SystemExit"
     assert (aside / "link.csv").is_symlink()
     assert "deep/evil.pth" in made.findings[0].words

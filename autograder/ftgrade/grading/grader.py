@@ -87,9 +87,7 @@ class Grader:
             if kept is not None:
                 return kept
         try:
-            blank = dataclasses.replace(
-                blank, findings=set_aside(path.parent, self.course.quarantine_folder(student, stem))
-            )
+            blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.quarantine(student, stem)))
             look = look_of(path)  # before it's read: if the file changes meanwhile, the next run sees another
             data = read_bounded(path)
         except StudentFault as fault:

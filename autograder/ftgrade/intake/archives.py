@@ -64,7 +64,8 @@ def unpack(path: Path, goal: Path, room: Quota | None = None, depth: int = 0) ->
     allowed = max(CHUNK, MAX_RATIO * path.stat().st_size)
     left: list[str] = []
     try:
-        with open_archive(path) as archive:
+        is_zip = path.name.lower().endswith(".zip")
+        with zipfile.ZipFile(path) if is_zip else tarfile.open(path) as archive:
             for member in members(archive):
                 taken = guarded(lambda member=member: write_member(member, goal, room, allowed))
                 words = taken.words if isinstance(taken, Mishap) else taken
@@ -84,10 +85,6 @@ def unpack_nested(target: Path, room: Quota, depth: int) -> list[str]:
     left = unpack(target, target.with_name(f"{target.name}.d"), room, depth + 1)
     target.unlink()
     return left
-
-
-def open_archive(path: Path) -> Any:
-    return zipfile.ZipFile(path) if path.name.lower().endswith(".zip") else tarfile.open(path)
 
 
 def members(archive: Any) -> Iterator[Member]:
@@ -129,7 +126,7 @@ def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         source = member.open()
         if source is None or path.exists():
-            return "it stands twice" if path.exists() else "it can't be read"
+            return "its name occurs twice" if path.exists() else "it can't be read"
         with source, path.open("xb") as file:
             written = 0
             while chunk := source.read(CHUNK):

@@ -217,8 +217,8 @@ def expression(pattern: str, fields: dict[str, str]) -> re.Pattern[str]:
 
 def demand_complete(pattern: str, only: str | None) -> None:
     """Raise CourseFault unless a pattern identifies the student and the problem."""
-    who = any(f"{{{name}}}" in pattern for name in ("student", "name", "lms"))
-    if not who or not pattern.endswith(".ipynb") or not (only or "{stem}" in pattern):
+    named = any(f"{{{name}}}" in pattern for name in ("student", "name", "lms"))
+    if not named or not pattern.endswith(".ipynb") or not (only or "{stem}" in pattern):
         raise CourseFault(
             f"the pattern {pattern!r} must end in .ipynb, name who handed in ({{student}}, {{name}} or {{lms}}), and "
             f"hold {{stem}}, or `--stem` says which problem it is; known by name: {', '.join(PATTERNS)}"

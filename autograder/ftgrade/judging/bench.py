@@ -73,7 +73,7 @@ class Bench:
         findings = [*submission.findings, *odd]
         with Session(self.sandbox, cells, brief.limits, alone=brief.alone) as session:
             try:
-                session.loaded_worker()
+                session.ensure_worker()
                 verdicts = oracle.judge(session.ask, brief.seeds)
                 if oracle.problem.own:
                     verdicts.append(oracle.judge_personal(session.ask, brief.personal))

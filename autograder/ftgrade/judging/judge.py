@@ -344,7 +344,7 @@ def apply_edits(text: str, mistake: Mistake) -> str:
     for was, now in mistake.edits:
         if (times := text.count(was)) != 1:
             raise AuthorFault(
-                f"{mistake.name!r} edits {was!r}, which stands {times} times in {mistake.replaces}, not once"
+                f"{mistake.name!r} edits {was!r}, which occurs {times} times in {mistake.replaces}, not once"
             )
         text = text.replace(was, now)
     return text

@@ -58,7 +58,7 @@ class Judge:
         self.forked: Forked = nursery.fork("ftgrade.judging.bench", backend)
         self.waiting: deque[Work] = deque()
         self.sent_statements: dict[str, bytes] = {}
-        self.ready = self.late = False
+        self.ready = self.timed_out = False
         self.begun = time.monotonic()
         hello: dict[str, object] = {
             "op": "hello",
@@ -79,7 +79,7 @@ class Judge:
         try:
             read_body(self.forked.channel.recv)
         except (EOFError, OSError) as error:
-            raise OurFault(f"a judge did not start: {self.nursery.last_error_line() or error}") from error
+            raise OurFault(f"a judge did not start: {self.nursery.program.last_error_line() or error}") from error
         self.forked.channel.settimeout(None)
         self.ready = True
 
@@ -116,18 +116,13 @@ class Judge:
         limit = self.waiting[0].brief.limits.judge_wall_seconds
         return max(0.0, self.begun + limit - time.monotonic())
 
-    def kill(self) -> None:
-        """Kill the process, because its time is up."""
-        self.late = True
-        os.kill(self.forked.pid, signal.SIGKILL)
-
     def end(self) -> str:
         """End the process, and describe how it ended in words that follow `Judging this submission …`."""
         try:
             status = self.nursery.end(self.forked)
         except OurFault as fault:  # the nursery has died, and all judges with it
             return f"ended the process that judged ({fault})"
-        if self.late:
+        if self.timed_out:
             return "took longer than judging may take"
         if status == OUT_OF_MEMORY:
             return "took more memory than judging may take"
@@ -155,21 +150,21 @@ class Judges:
         assert not isinstance(found, Report)
         return found[1]
 
-    def judge_each(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+    def judge_each(self, submissions: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
         """Yield each submission with its judgement, in the order in which they finish; reports pass through.
 
         A submission that ended its judge or met a wall-clock limit is judged once more at the end, alone.
         """
         try:
-            yield from self.judge_all(found)
+            yield from self.judge_all(submissions)
         finally:
             for judge in self.busy():  # the caller stopped early and wants no more judgements
                 self.judges.remove(judge)
                 judge.end()
 
-    def judge_all(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+    def judge_all(self, submissions: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
         """Yield what `judge_each` does. If the caller stops early, judges still hold submissions."""
-        coming, more = iter(found), True
+        coming, more = iter(submissions), True
         again: deque[Work] = deque()
         suspects: list[Work] = []
         while more or again or self.busy():
@@ -256,7 +251,8 @@ class Judges:
         ready, _, _ = select.select(list(busy), [], [], min(judge.seconds_left() for judge in busy.values()))
         for judge in busy.values():
             if judge.seconds_left() == 0.0 and judge.forked.channel not in ready:
-                judge.kill()
+                judge.timed_out = True
+                os.kill(judge.forked.pid, signal.SIGKILL)
                 ready.append(judge.forked.channel)
         return [busy[channel] for channel in ready]
 

@@ -65,7 +65,7 @@ class Session:
         return True
 
     @contextlib.contextmanager
-    def at_the_wall(self) -> Generator[None]:
+    def timeout_if_alone(self) -> Generator[None]:
         """Turn Crowded into TimeoutError if nothing else is judged meanwhile."""
         try:
             yield
@@ -74,12 +74,12 @@ class Session:
                 raise
             raise TimeoutError from None
 
-    def loaded_worker(self) -> Worker:
+    def ensure_worker(self) -> Worker:
         """Return a worker in which every cell has run, except those that hang or end a worker."""
         while self.worker is None:
             worker = self.stack.enter_context(self.sandbox.worker())
             self.notes = []
-            stuck = self.load(worker)
+            stuck = self.run_cells(worker)
             if stuck is None:
                 worker.take_baseline()
                 self.worker = worker
@@ -89,7 +89,7 @@ class Session:
                 self.skipped[stuck[0].number] = stuck[1]
         return self.worker
 
-    def load(self, worker: Worker) -> tuple[Cell, str] | None:
+    def run_cells(self, worker: Worker) -> tuple[Cell, str] | None:
         """Run the cells in order; return the first that didn't finish, with the reason."""
         self.notes += [CellNote(number, error=clean(words)) for number, words in self.skipped.items()]
         waiting = [cell for cell in self.cells if cell.number not in self.skipped]
@@ -97,21 +97,21 @@ class Session:
         replies = worker.ask("run", [json.dumps(cell.source) for cell in waiting], self.allowance(worker, seconds))
         for cell in waiting:
             try:
-                with self.at_the_wall():
+                with self.timeout_if_alone():
                     self.notes += cell_notes(cell, parse_json(next(replies)))
             except TimeoutError:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
                 return cell, "The cell ended the whole process and was left out."
-        self.notes = list(limit_pictures(sorted(self.notes, key=lambda said: said.number)))
+        self.notes = list(limit_pictures(sorted(self.notes, key=lambda one: one.number)))
         return None
 
     def ask(self, calls: Sequence[Call]) -> list[Reply]:
         """Return the replies to calls, in order; after a lost one, a new worker gets the rest."""
-        found: list[Reply] = []
-        while len(found) < len(calls):
-            found += self.ask_some(calls[len(found) :])
-        return found
+        replies: list[Reply] = []
+        while len(replies) < len(calls):
+            replies += self.ask_some(calls[len(replies) :])
+        return replies
 
     def ask_some(self, calls: Sequence[Call]) -> list[Reply]:
         """Return the replies to the first of these calls, at least one."""
@@ -120,24 +120,22 @@ class Session:
         if self.is_late():
             return [Lost("timeout", "the submission's time was used up")]
         together = list(itertools.takewhile(lambda call: call.function not in self.lost, calls))
-        found: list[Reply] = []
+        replies: list[Reply] = []
         try:
-            worker = self.loaded_worker()
-            asked = worker.ask(
-                "call", [call.text for call in together], self.allowance(worker, self.limits.call_seconds)
-            )
-            with self.at_the_wall():
-                found.extend(asked)
+            worker = self.ensure_worker()
+            allowance = self.allowance(worker, self.limits.call_seconds)
+            with self.timeout_if_alone():
+                replies.extend(worker.ask("call", [call.text for call in together], allowance))
             if not worker.wipe_and_check():
                 self.drop_worker()  # threads or processes that are left would see the inputs of the next calls
-            return found
+            return replies
         except TimeoutError:
             lost = Lost("timeout", "the call ran too long")
         except FrameError:
             lost = Lost("protocol", "the reply was no frame")
         except (EOFError, BrokenPipeError):
             lost = Lost("killed", "the process ended")
-        return [*found, self.lose(together[len(found)], lost)]
+        return [*replies, self.lose(together[len(replies)], lost)]
 
     def drop_worker(self) -> None:
         """End the worker; the next call gets a new one, in which the cells run again."""

@@ -66,12 +66,12 @@ def cache_file() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftgrade" / "doctor.json"
 
 
-def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
-    """Return the strongest backend that holds, from the file `kept` if that is still valid.
+def strongest(cache: Path, allow_unsandboxed: bool = False) -> Backend:
+    """Return the strongest backend that holds, from the file `cache` if that is still valid.
 
     If none holds, return the backend `none` if that is allowed, else raise CourseFault.
     """
-    known = read_cache(kept)
+    known = read_cache(cache)
     if known is not None:
         return known
     found: list[BackendResult] = []
@@ -80,7 +80,7 @@ def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
             break
         found.append(examine(backend, all_of_them=False))
         if found[-1].holds:
-            write_cache(kept, found[-1])
+            write_cache(cache, found[-1])
             return backend
     if allow_unsandboxed or os.environ.get(ALLOW):
         return BACKENDS["none"]
@@ -104,18 +104,18 @@ def machine_digest() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def read_cache(kept: Path) -> Backend | None:
+def read_cache(cache: Path) -> Backend | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        data = json.loads(kept.read_text("utf-8"))
+        data = json.loads(cache.read_text("utf-8"))
         if data["machine"] == machine_digest() and data["backend"] != "none":
             return BACKENDS[data["backend"]]
     return None
 
 
-def write_cache(kept: Path, found: BackendResult) -> None:
-    record = {"machine": machine_digest(), "backend": found.backend.name, "held": [asdict(one) for one in found.held]}
+def write_cache(cache: Path, result: BackendResult) -> None:
+    record = {"machine": machine_digest(), "backend": result.backend.name, "held": [asdict(one) for one in result.held]}
     with contextlib.suppress(OSError):  # without a cache the probes run again next time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-        partial.replace(kept)
+        partial.replace(cache)

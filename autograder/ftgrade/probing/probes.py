@@ -13,6 +13,7 @@ from typing import Any
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox.process import LIMITS, Sandbox, Worker
+from ftgrade.sandbox.worker import FrameError
 
 SECONDS = 10.0
 TOKEN = "FTGRADE_PROBE"  # noqa: S105
@@ -39,28 +40,21 @@ class Probe:
 
 def run_fresh(sandbox: Sandbox, source: str, **limits: int) -> str:
     """Run a cell in a new worker with changed limits; return what it printed, or `ended` if the worker died."""
-    with with_limits(sandbox, limits), sandbox.worker() as worker:
-        return run_in(worker, source)
+    before, sandbox.limits = sandbox.limits, sandbox.limits | limits
+    try:
+        with sandbox.worker() as worker:
+            return run_in(worker, source)
+    finally:
+        sandbox.limits = before
 
 
 def run_in(worker: Worker, source: str) -> str:
     """Run a cell; return what it printed and the classes of its error, or `ended` if the worker died."""
-    from ftgrade.sandbox.channel import FrameError
-
     try:
         reply: Any = worker.run(source, SECONDS)
     except (EOFError, FrameError, TimeoutError, BrokenPipeError):
         return "ended"
     return str(reply.get("printed", "")) + str(reply.get("error", {}).get("names", "") if "error" in reply else "")
-
-
-@contextlib.contextmanager
-def with_limits(sandbox: Sandbox, limits: dict[str, int]) -> Generator[None]:
-    before, sandbox.limits = sandbox.limits, sandbox.limits | limits
-    try:
-        yield
-    finally:
-        sandbox.limits = before
 
 
 @contextlib.contextmanager

@@ -180,7 +180,7 @@ START_SECONDS = 120.0
 class Program:
     """A program of ours that runs as a process, and the socket over which it gets requests."""
 
-    def __init__(self, command: Callable[[int], Sequence[str]], environment: dict[str, str]) -> None:
+    def __init__(self, command: Callable[[int], Sequence[str]], base: str) -> None:
         """Start `command(n)`, where n is the descriptor of the program's end of the socket. Don't wait for it."""
         self.control, theirs = socket.socketpair()
         self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -188,7 +188,7 @@ class Program:
             self.process = subprocess.Popen(  # noqa: S603
                 list(command(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=clean_environment(base),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -238,8 +238,8 @@ def read_control(control: socket.socket) -> tuple[dict[str, Any], int | None]:
     return json.loads(data), descriptors[0] if descriptors else None
 
 
-def sandbox_environment(base: str) -> dict[str, str]:
-    """Return the environment of the parent: nothing of the grader's own, and one thread for numerical libraries."""
+def clean_environment(base: str) -> dict[str, str]:
+    """Return the environment of a program: nothing of the grader's own, and one thread for numerical libraries."""
     return {
         "PATH": os.defpath,
         "LANG": "C.UTF-8",

@@ -10,15 +10,7 @@ from dataclasses import dataclass
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import jail, nursery
-from ftgrade.sandbox.backends import (
-    Backend,
-    Program,
-    exchange,
-    prison_arguments,
-    sandbox_environment,
-    unwrapped,
-    worker_file,
-)
+from ftgrade.sandbox.backends import Backend, Program, exchange, prison_arguments, unwrapped, worker_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +32,7 @@ class Nursery:
         self.base = tempfile.mkdtemp(prefix="ftgrade-")
         self.ready = self.broken = False
         command = sys.executable, "-I", "-S", str(nursery.__file__), sysconfig.get_path("purelib"), worker_file()
-        self.program = Program(
-            lambda number: [*command, str(jail.__file__), str(number)], sandbox_environment(self.base)
-        )
+        self.program = Program(lambda number: [*command, str(jail.__file__), str(number)], self.base)
 
     def fork(self, module: str, backend: Backend) -> Forked:
         """Fork a process that runs the module's function `serve(channel, control)`. Raises OurFault."""
@@ -75,10 +65,6 @@ class Nursery:
         except (OSError, ValueError) as error:
             self.broken = True
             raise OurFault(f"a judge can't be ended: {error}") from error
-
-    def last_error_line(self) -> str:
-        """Return the last line that a forked process wrote to stderr."""
-        return self.program.last_error_line()
 
     def close(self) -> None:
         """End the nursery; its judges end when their sockets close."""

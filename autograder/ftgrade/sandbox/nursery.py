@@ -22,13 +22,14 @@ import traceback
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+Code = dict[str, Any]  # a module's names, as runpy returns them
 
 
 def main(site: str, worker: str, jail: str, control: str) -> None:
     sys.path.append(site)
     ours = socket.socket(fileno=int(control))
     code = runpy.run_path(worker, run_name="worker")
-    walls = runpy.run_path(jail, run_name="jail")
+    jail_code = runpy.run_path(jail, run_name="jail")
     code["preload"]()
     on_linux(PR_SET_CHILD_SUBREAPER, 1)  # elsewhere init reaps orphans
     ours.sendall(b'{"ready": true}')
@@ -39,7 +40,7 @@ def main(site: str, worker: str, jail: str, control: str) -> None:
         else:
             pid = os.fork()
             if pid == 0:
-                become_judge(ours, socket.socket(fileno=descriptors[0]), request, code, walls)
+                become_judge(ours, socket.socket(fileno=descriptors[0]), request, code, jail_code)
             os.close(descriptors[0])
             ended.pop(pid, None)  # the PID may be reused
             reply = {"pid": pid}
@@ -48,7 +49,7 @@ def main(site: str, worker: str, jail: str, control: str) -> None:
 
 
 def become_judge(
-    grader: socket.socket, channel: socket.socket, request: dict[str, Any], code: dict[str, Any], walls: dict[str, Any]
+    grader: socket.socket, channel: socket.socket, request: dict[str, Any], code: Code, jail_code: Code
 ) -> None:
     """Fork the sandbox's parent if the request asks for one, then run the requested module; never return."""
     status = 1
@@ -61,7 +62,7 @@ def become_judge(
             if os.fork() == 0:
                 channel.close()
                 control.close()
-                code["run_parent"](theirs, walls["Prison"](**request["prison"]))
+                code["run_parent"](theirs, jail_code["Prison"](**request["prison"]))
                 os._exit(0)
             theirs.close()
         sys.path[:0] = request["path"]

@@ -16,16 +16,7 @@ from typing import Any
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import channel, jail
-from ftgrade.sandbox.backends import (
-    BACKENDS,
-    START_SECONDS,
-    Backend,
-    Program,
-    exchange,
-    prison_arguments,
-    sandbox_environment,
-    worker_file,
-)
+from ftgrade.sandbox.backends import BACKENDS, START_SECONDS, Backend, Program, exchange, prison_arguments, worker_file
 from ftgrade.sandbox.channel import Allowance
 from ftgrade.sandbox.worker import parse_json
 
@@ -169,9 +160,7 @@ class Sandbox:
     def start(self) -> socket.socket:
         """Start the parent process, and wait until it has done its imports and confined itself. Raises OurFault."""
         self.base = self.backend.base or tempfile.mkdtemp(prefix="ftgrade-")
-        self.program = Program(
-            lambda number: self.backend.wrap(self.command(number), self.base), sandbox_environment(self.base)
-        )
+        self.program = Program(lambda number: self.backend.wrap(self.command(number), self.base), self.base)
         try:
             self.program.wait()
         except OSError as error:
