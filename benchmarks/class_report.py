@@ -19,7 +19,7 @@ from pathlib import Path
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import GradingError
-from ftgrade.intake.notebook import Cell, read, read_file
+from ftgrade.intake.notebook import Cell, parse_submission, read_submission
 from ftgrade.judging.problem import load_problem
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport
@@ -54,7 +54,9 @@ def answers_of(catalog: Catalog, stem: str) -> list[str]:
     found = [catalog.leaves(stem).solution.read_text("utf-8")]
     for path in (*catalog.submissions(stem, "accepted"), *catalog.submissions(stem, "wrong")):
         try:
-            cells = [cell.source for cell in read_file(path).cells if cell.kind == "code" and "def " in cell.source]
+            cells = [
+                cell.source for cell in read_submission(path).cells if cell.kind == "code" and "def " in cell.source
+            ]
             found.append(ast.unparse(ast.parse("\n".join(cells))))
         except (SyntaxError, GradingError):
             continue
@@ -72,7 +74,7 @@ def notebooks(catalog: Catalog, stem: str, students: list[str]) -> dict[str, tup
     for student in students:
         text = ast.unparse(Hand(rng).visit(ast.parse(rng.choice(sources))))
         cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": text}
-        made[student] = read(json.dumps({**document, "cells": [*rest, cell]}).encode()).cells
+        made[student] = parse_submission(json.dumps({**document, "cells": [*rest, cell]}).encode()).cells
     return made
 
 
@@ -103,9 +105,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for stem in catalog.stems():
             found = list(reports(catalog, stem, notebooks(catalog, stem, students)))
-            given = read_file(catalog.leaves(stem).notebook).cells
+            given = read_submission(catalog.leaves(stem).notebook).cells
             start, worked = time.perf_counter(), time.process_time()
-            functions = list(dict.fromkeys(check.of for check in load_problem(catalog, stem).judged))
+            functions = list(dict.fromkeys(check.of for check in load_problem(catalog, stem).all_checks))
             echoes = classreport.compared(found, functions, given)
             comparing, busy = comparing + time.perf_counter() - start, busy + time.process_time() - worked
             pairs += len(echoes)

@@ -27,7 +27,7 @@ from ftgrade.grading.run import grade_class
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.report import text_of
 from ftgrade.pages.feedback import page_maker
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 from tqdm import tqdm
 
 PORT = 18_786
@@ -111,7 +111,7 @@ def main() -> None:
     many = ("--nworkers", str(arguments.workers), "--nthreads", "1", "--no-dashboard", "--local-directory")
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        judges = Judges(catalog, lambda: strongest(kept_here()), arguments.workers)
+        judges = Judges(catalog, lambda: strongest(cache_file()), arguments.workers)
         grader = Grader(catalog, Course(root / "course"), judges)
         stack.callback(grader.close)
         hand_in(catalog, stem, grader, count)

@@ -38,7 +38,7 @@ def called(request: dict[str, Any], namespace: dict[str, Any]) -> None:
     keywords = {name: worker.decode(item) for name, item in request["keywords"].items()}
     observe = None
     if request["build"]:
-        arguments, observe = worker.built(request["build"])(*arguments)
+        arguments, observe = worker.load_build(request["build"])(*arguments)
     value = namespace[request["function"]](*arguments, **keywords)
     if observe is not None:
         observe()
@@ -55,11 +55,11 @@ def main() -> None:
     submissions = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
     worker.warm_up()
-    sys.meta_path.insert(0, worker.Gate())
-    memory = worker.memory_in_use()
+    sys.meta_path.insert(0, worker.ImportFilter())
+    memory = worker.own_memory()
     gc.collect()
     gc.freeze()
-    list(worker.gather_pages(memory))
+    list(worker.collapse_pages(memory))
     before = cpu_seconds()
     for work in submissions:
         pid = worker.fork()

@@ -39,15 +39,15 @@ from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.ledger import Ledger
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
-from ftgrade.intake.notebook import read_file
+from ftgrade.intake.notebook import read_submission
 from ftgrade.judging.bench import answer_cells
-from ftgrade.judging.judge import Judging, cases
+from ftgrade.judging.judge import Oracle, draw_cases
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.problem import Close, Refusal, Relation, calls_of, integer
 from ftgrade.judging.report import Limits
 from ftgrade.judging.session import Session
 from ftgrade.pages.feedback import page_maker
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.channel import Value
 from ftgrade.sandbox.process import Sandbox
@@ -114,7 +114,7 @@ class Assertions:
     complete: bool
 
 
-def assertions(judging: Judging, position: int) -> Assertions:
+def assertions(judging: Oracle, position: int) -> Assertions:
     """Return a graded cell: the cases of one check with the reference's values, asserted.
 
     Where a check compares by a rule of its problem's own, its calls are made and nothing is asserted: another rule
@@ -127,7 +127,7 @@ def assertions(judging: Judging, position: int) -> Assertions:
     elif check.same is integer:
         equals = "_grader.whole(_right, _mine)"
     complete = bool(equals)
-    for case in cases(check, position, SEED):
+    for case in draw_cases(check, position, SEED):
         if isinstance(case, Relation) or case.call.backward:
             complete = False
             continue
@@ -158,7 +158,7 @@ def stock_course(catalog: Catalog, stem: str, root: Path) -> list[str]:
 
     Its graded cells stand at its end, since a check may call what a later cell defines.
     """
-    judging = Judging(catalog, stem)
+    judging = Oracle(catalog, stem)
     asked = {check.name: assertions(judging, position) for position, check in enumerate(judging.problem.checks)}
     document = json.loads(build.problem_notebook(catalog, stem))
     graded = [cell for cell in document["cells"] if is_graded(cell)]
@@ -255,8 +255,8 @@ def stock_scores(root: Path, stem: str, checks: list[str]) -> Scores:
 
 def our_scores(catalog: Catalog, stem: str, count: int) -> Scores:
     """Return what we give for the very cases that the assertions ask."""
-    judging, found = Judging(catalog, stem), Scores()
-    sandbox = Sandbox(strongest(kept_here()))
+    judging, found = Oracle(catalog, stem), Scores()
+    sandbox = Sandbox(strongest(cache_file()))
     for student, text in submissions(catalog, stem, count):
         with session(judging, sandbox, text) as opened:
             for verdict in judging.judge(opened.ask, [SEED]):
@@ -275,11 +275,11 @@ def compared(stock: Scores, ours: Scores) -> str:
 
 
 @contextlib.contextmanager
-def session(judging: Judging, sandbox: Sandbox, text: str) -> Generator[Session]:
+def session(judging: Oracle, sandbox: Sandbox, text: str) -> Generator[Session]:
     """Open a session with a submission's cells."""
     path = new_folder() / "submission.ipynb"
     path.write_text(text, "utf-8")
-    cells, _ = answer_cells(read_file(path), {check.name for check in judging.problem.judged})
+    cells, _ = answer_cells(read_submission(path), {check.name for check in judging.problem.all_checks})
     with Session(sandbox, cells, Limits()) as opened:
         yield opened
 
@@ -299,7 +299,7 @@ def asserted(env):
 
 def otter_seconds(catalog: Catalog, stem: str, otter: str, count: int) -> float:
     """Return the CPU seconds of `otter run` for each submission, which is a process of its own."""
-    judging = Judging(catalog, stem)
+    judging = Oracle(catalog, stem)
     root = new_folder()
     (root / "tests").mkdir()
     for position, check in enumerate(judging.problem.checks):
@@ -352,7 +352,7 @@ def our_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> tuple[
     """
     root = new_folder()
     course = Course(root)
-    judges = Judges(catalog, lambda: strongest(kept_here()), at_once)
+    judges = Judges(catalog, lambda: strongest(cache_file()), at_once)
     grader, book = Grader(catalog, course, judges), Book(course)
     book.demand_released(grader, stem)
     spent, shown = list[float](), list[float]()
@@ -393,10 +393,10 @@ def timed(owner: type, name: str) -> Generator[list[float]]:
 
 def private_bytes(catalog: Catalog, stem: str) -> int:
     """Return what one child has for itself when it has answered everything, in bytes."""
-    judging, sandbox = Judging(catalog, stem), Sandbox(strongest(kept_here()))
+    judging, sandbox = Oracle(catalog, stem), Sandbox(strongest(cache_file()))
     with session(judging, sandbox, next(submissions(catalog, stem, 1))[1]) as opened:
         judging.judge(opened.ask, [0, 1, 2])
-        text = Path(f"/proc/{opened.loaded().pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{opened.ensure_worker().pid}/smaps_rollup").read_text()
     sandbox.close()
     return int(text.partition("Private_Dirty:")[2].split()[0]) * 1024
 
@@ -406,7 +406,7 @@ def floor_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> floa
 
     As many run at once as there are judges of ours: neighbours on one processor slow each other down.
     """
-    judging = Judging(catalog, stem)
+    judging = Oracle(catalog, stem)
     calls = [
         call.request for seed in range(3) for position in range(len(judging.problem.checks))
         for posed in judging.posed(position, seed) for call in calls_of(posed.case)
@@ -415,8 +415,8 @@ def floor_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> floa
     root = new_folder()
     for student, text in submissions(catalog, stem, count):
         hand_in(root, stem, student, text)
-        read = read_file(root / "submitted" / student / stem / f"{stem}.ipynb")
-        cells, _ = answer_cells(read, {check.name for check in judging.problem.judged})
+        read = read_submission(root / "submitted" / student / stem / f"{stem}.ipynb")
+        cells, _ = answer_cells(read, {check.name for check in judging.problem.all_checks})
         work.append({"cells": [cell.source for cell in cells], "calls": calls})
     path = root / "work.json"
     path.write_text(json.dumps(work))

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from ftgrade.catalog import home, load
-from ftgrade.judging.judge import cases, local
+from ftgrade.catalog import home, load_module
+from ftgrade.judging.judge import draw_cases, local_ask
 from ftgrade.judging.problem import call, calls_of
 from ftgrade.sandbox.channel import Raised, Value
 
 CATALOG = home()
 STEM = "p10_freeze_and_mask_audit"
-PLANTED = load(CATALOG.leaves(STEM).problem, "planted_faults")
-FAULTS = load(CATALOG.leaves(STEM).builder, "builder").FAULTS
-ASK = local(CATALOG.solution(STEM))
+PLANTED = load_module(CATALOG.leaves(STEM).problem, "planted_faults")
+FAULTS = load_module(CATALOG.leaves(STEM).builder, "builder").FAULTS
+ASK = local_ask(CATALOG.solution(STEM))
 
 FREEZE = {
     "extra trainable": "UNEXPECTED_TRAINABLE",
@@ -99,7 +99,7 @@ def test_every_fault_is_planted_by_a_case_and_no_other():
     drawn = [
         fault
         for position, check in enumerate(PLANTED.problem.checks)
-        for case in cases(check, position, 1)
+        for case in draw_cases(check, position, 1)
         for call in calls_of(case)
         if call.build
         for fault, _ in call.arguments[0]["faults"]

@@ -14,7 +14,7 @@ import torch
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.grading.grader import Grader
-from ftgrade.judging.judge import Judging, cases, local, with_mistake
+from ftgrade.judging.judge import Oracle, draw_cases, local_ask, with_mistake
 from ftgrade.judging.problem import Case, Refusal, calls_of
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.channel import Value
@@ -23,11 +23,11 @@ CATALOG = home()
 STEMS = CATALOG.stems()
 HandIn = Callable[..., Path]
 SEEDS = [11, 12, 13]
-JUDGINGS: dict[str, Judging] = {}
+JUDGINGS: dict[str, Oracle] = {}
 
 
-def judging(stem: str) -> Judging:
-    return JUDGINGS.setdefault(stem, Judging(CATALOG, stem))
+def judging(stem: str) -> Oracle:
+    return JUDGINGS.setdefault(stem, Oracle(CATALOG, stem))
 
 
 def mistakes() -> list[tuple[str, str]]:
@@ -59,7 +59,7 @@ def test_the_built_notebooks_are_fresh():
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_reference_scores_all_points_under_twenty_seeds(stem: str):
-    verdicts = judging(stem).judge(local(CATALOG.solution(stem)), list(range(20)))
+    verdicts = judging(stem).judge(local_ask(CATALOG.solution(stem)), list(range(20)))
     assert [(verdict.check.name, verdict.worst) for verdict in verdicts if verdict.score != verdict.check.points] == []
 
 
@@ -76,7 +76,7 @@ def test_the_stub_scores_nothing(stem: str, grader: Grader, hand_in: HandIn):
 @pytest.mark.parametrize(("stem", "name"), mistakes(), ids=called)
 def test_a_mistake_loses_points_is_named_and_costs_at_most_half(stem: str, name: str):
     mistake = next(mistake for mistake in judging(stem).problem.mistakes if mistake.name == name)
-    verdicts = judging(stem).judge(local(with_mistake(CATALOG, stem, mistake)), SEEDS)
+    verdicts = judging(stem).judge(local_ask(with_mistake(CATALOG, stem, mistake)), SEEDS)
     lost = [verdict for verdict in verdicts if verdict.score < verdict.check.points]
     assert lost, "this mistake keeps all its points: add a case that it fails"
     assert name in {verdict.mistake.name for verdict in lost if verdict.mistake}, (
@@ -94,9 +94,11 @@ def test_at_least_fifteen_mistakes_are_named(stem: str):
 def test_a_case_draws_other_values_from_another_seed(stem: str):
     problem = judging(stem).problem
     for position, check in enumerate(problem.checks):
-        drawn = [[call.request for case in cases(check, position, seed) for call in calls_of(case)] for seed in (1, 2)]
+        drawn = [
+            [call.request for case in draw_cases(check, position, seed) for call in calls_of(case)] for seed in (1, 2)
+        ]
         assert drawn[0] != drawn[1], f"{check.name} asks the same of everybody"
-        again = [call.request for case in cases(check, position, 1) for call in calls_of(case)]
+        again = [call.request for case in draw_cases(check, position, 1) for call in calls_of(case)]
         assert again == drawn[0], f"{check.name} draws from something other than its seed"
 
 
@@ -120,24 +122,24 @@ def test_every_case_can_be_failed(stem: str):
         module = CATALOG.solution(stem)
         for name in names:
             setattr(module, name, lazy)
-        verdicts = judging(stem).judge(local(module), [1])
+        verdicts = judging(stem).judge(local_ask(module), [1])
         assert [verdict.check.name for verdict in verdicts if verdict.score] == []
 
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_an_error_case_asks_for_what_the_reference_refuses(stem: str):
-    ask = local(CATALOG.solution(stem))
+    ask = local_ask(CATALOG.solution(stem))
     for position, check in enumerate(judging(stem).problem.checks):
-        for case in cases(check, position, 5):
+        for case in draw_cases(check, position, 5):
             outcome, *_ = ask(calls_of(case))
             assert isinstance(outcome, Value) != isinstance(case, Refusal), case.words
 
 
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_same_call_gives_the_same_answer_twice(stem: str):
-    ask = local(CATALOG.solution(stem))
+    ask = local_ask(CATALOG.solution(stem))
     for position, check in enumerate(judging(stem).problem.checks):
-        for case in cases(check, position, 5):
+        for case in draw_cases(check, position, 5):
             if isinstance(case, Case):
                 first, second = ask([case.call, case.call])
                 assert isinstance(first, Value)
@@ -149,9 +151,9 @@ def test_the_same_call_gives_the_same_answer_twice(stem: str):
 def test_a_personal_number_differs_from_student_to_student_and_from_mistake_to_mistake(stem: str):
     judged = judging(stem)
     assert judged.problem.own is not None
-    answers = [str(judged.answer(seed, judged.reference)) for seed in range(20)]
+    answers = [str(judged.personal_answer(seed, judged.reference)) for seed in range(20)]
     assert len(set(answers)) >= 15
-    wrong = [str(judged.answer(3, judged.asked(mistake))) for mistake in judged.problem.mistakes]
+    wrong = [str(judged.personal_answer(3, judged.reference_with(mistake))) for mistake in judged.problem.mistakes]
     assert any(answer != answers[3] for answer in wrong), "no mistake changes this number: ask for another"
 
 
@@ -170,7 +172,7 @@ def test_an_answer_depends_on_its_call_alone(stem: str):
     calls = [
         call.request
         for position, check in enumerate(judging(stem).problem.checks)
-        for case in cases(check, position, 5)
+        for case in draw_cases(check, position, 5)
         for call in calls_of(case)
     ]
     namespace = vars(CATALOG.solution(stem))

@@ -1,4 +1,7 @@
-"""Stem to leaves: the only module that knows the folders of the repository."""
+"""Find the files of each problem. This is the only module that knows the repository's folders.
+
+A problem's *stem* (`p03_lora_parameters`) names its files in three folders, the *drawers*; the files are its *leaves*.
+"""
 
 import hashlib
 import importlib.util
@@ -15,7 +18,7 @@ STEM = re.compile(r"p(\d\d)_[a-z0-9_]+")
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """The files that one stem ties together; few problems need a builder."""
+    """The paths of one problem's files. Only a few problems have a `builder`."""
 
     stem: str
     source: Path
@@ -35,7 +38,7 @@ class Catalog:
     root: Path
 
     def stems(self) -> list[str]:
-        """Return every stem that any of the three drawers holds, in order."""
+        """Return every stem that occurs in any of the three drawers, sorted."""
         found = {path.stem for drawer in self.drawers() for path in drawer.glob("*.py")}
         return sorted(stem for stem in found if STEM.fullmatch(stem))
 
@@ -43,7 +46,7 @@ class Catalog:
         return self.root / "source", self.root / "solutions", self.root / "autograder" / "problems"
 
     def builders(self) -> Path:
-        """Return the drawer of what builds, at the other end, the arguments that can't cross as data."""
+        """Return the folder of builders: code that the sandbox runs to make arguments that JSON can't hold."""
         return self.root / "autograder" / "builders"
 
     def strays(self) -> list[Path]:
@@ -54,7 +57,7 @@ class Catalog:
         return [path for path in files if not STEM.fullmatch(path.stem)] + sorted(set(builders) - set(wanted))
 
     def leaves(self, stem: str) -> Leaves:
-        """Return the leaves of a stem, or of what a person types for it (`p03`, `3`). Raises CourseFault."""
+        """Return the leaves of a stem, which may be abbreviated (`p03`, `3`). Raises CourseFault."""
         full = self.stem(stem)
         source, solutions, problems = self.drawers()
         file = f"{full}.py"
@@ -62,11 +65,11 @@ class Catalog:
         return Leaves(full, source / file, solutions / file, problems / file, self.builders() / file, notebook)
 
     def copies(self, stem: str) -> list[Path]:
-        """Return where a learner's own notebook of a stem may stand in this checkout, `work/` before the built one."""
+        """Return the places where a learner's notebook of a stem may be: first those in `work/`, then the built one."""
         return [*sorted((self.root / "work" / stem).glob("*.ipynb")), self.leaves(stem).notebook]
 
     def stem(self, name: str) -> str:
-        """Return the stem that a short name stands for: `p03_lora_parameters` for `p03`."""
+        """Return the full stem of a short name: `p03_lora_parameters` for `p03`. Raises CourseFault."""
         if STEM.fullmatch(name) and any((drawer / f"{name}.py").is_file() for drawer in self.drawers()):
             return name
         stems = self.stems()
@@ -76,11 +79,11 @@ class Catalog:
         return matches[0]
 
     def solution(self, stem: str) -> types.ModuleType:
-        """Load the reference of a stem afresh, so that a caller may replace its functions."""
-        return load(self.leaves(stem).solution, f"ftgrade_solution_{stem}")
+        """Load a new copy of a stem's reference module, so that a caller may replace its functions."""
+        return load_module(self.leaves(stem).solution, f"ftgrade_solution_{stem}")
 
     def digest(self, stem: str) -> str:
-        """Return a fingerprint of what judges a stem: a change of it makes every stored report stale."""
+        """Return a digest of the files that judge a stem; when it changes, the stem's stored reports are stale."""
         leaves = self.leaves(stem)
         files = [leaves.solution, leaves.problem, *([leaves.builder] if leaves.builder.is_file() else [])]
         return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
@@ -93,7 +96,7 @@ class Catalog:
         return match[1].strip()
 
     def course_text(self) -> dict[Path, Path]:
-        """Return the masters of the course's notebooks, each with the notebook that is built from it."""
+        """Map each text file of the course to the notebook that is built from it."""
         text = self.root / "course" / "text"
         masters = sorted(text.rglob("*.py"))
         return {path: self.root / "course" / path.relative_to(text).with_suffix(".ipynb") for path in masters}
@@ -103,8 +106,8 @@ class Catalog:
         return sorted((self.root / "tests" / "submissions" / self.stem(stem) / kind).glob("*.ipynb"))
 
 
-def load(path: Path, name: str) -> types.ModuleType:
-    """Import a content file by its path, without leaving it in `sys.modules`."""
+def load_module(path: Path, name: str) -> types.ModuleType:
+    """Import a file by its path, without adding it to `sys.modules`. Raises AuthorFault."""
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise AuthorFault(f"the leaf {path.name} is missing: `ftgrade new` writes all three of a problem")
@@ -117,7 +120,7 @@ def load(path: Path, name: str) -> types.ModuleType:
 
 
 def home() -> Catalog:
-    """Return the catalog of the checkout that this package runs from, or that FTGRADE_HOME names."""
+    """Return the catalog of the checkout that FTGRADE_HOME names, or else of the one that this package runs from."""
     root = Path(os.environ.get("FTGRADE_HOME", Path(__file__).parents[2]))
     if not (root / "autograder" / "problems").is_dir():
         raise CourseFault("the problems are not beside this installation: set FTGRADE_HOME to the repository's folder")

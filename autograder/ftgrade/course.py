@@ -1,4 +1,4 @@
-"""An instructor's course folder: where its files are, its secret, its roster. Nothing here needs torch."""
+"""An instructor's course folder: the paths of its files, its secret and its roster. Nothing here imports torch."""
 
 import contextlib
 import csv
@@ -17,16 +17,16 @@ CONFIG_FILE = "nbgrader_config.py"
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """An instructor's course folder, as nbgrader lays it out, with our own `.ftgrade/` beside the gradebook."""
+    """An instructor's course folder in nbgrader's layout, with our own `.ftgrade/` beside the gradebook."""
 
     root: Path
 
     @property
     def state(self) -> Path:
-        """Return the folder of the secret and the reports, made on first use and invisible to git."""
+        """Return the folder of the secret and the reports; make it on first use, ignored by git."""
         folder = self.root / ".ftgrade"
         if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)  # two threads and two graders may begin at once
+            folder.mkdir(parents=True, exist_ok=True)  # another thread or grader may make it at the same time
             (folder / ".gitignore").write_text("*\n")
         return folder
 
@@ -34,16 +34,12 @@ class Course:
         return self.root / "submitted" / student / stem / f"{stem}.ipynb"
 
     def students(self, stem: str) -> list[str]:
-        """Return who handed in a folder for this problem, in order; a folder whose name is no id is nobody's."""
+        """Return the sorted ids of the students who handed in this problem; folders whose name is no id are skipped."""
         folders = (self.root / "submitted").glob(f"*/{stem}")
         return sorted(name for folder in folders if is_id(name := folder.parent.name))
 
-    def nobodys(self) -> list[Path]:
-        """Return the folders of `submitted/` whose names can't be a student's id."""
-        return sorted(path for path in (self.root / "submitted").glob("*") if path.is_dir() and not is_id(path.name))
-
-    def aside(self, student: str, stem: str) -> Path:
-        """Return where files that must not be copied along are kept."""
+    def quarantine(self, student: str, stem: str) -> Path:
+        """Return the folder for files that must not be copied along with a submission."""
         return self.state / "quarantine" / stem / student
 
     def report_path(self, student: str, stem: str) -> Path:
@@ -57,30 +53,31 @@ class Course:
         return self.state / "roster.csv"
 
     def roster(self) -> list[str]:
-        """Return the students whose statements hold questions of their own, in the order of the list."""
+        """Return the students who get questions of their own, in the roster's order; empty without a roster."""
         try:
             changed = self.roster_path.stat().st_mtime_ns
         except FileNotFoundError:
             return []
-        return read_roster_of(self.roster_path, changed)
+        return cached_roster(self.roster_path, changed)
 
     def secret(self) -> bytes:
-        """Return the course's secret, made on first use. Raises CourseFault if reports exist and the secret doesn't.
+        """Return the course's secret; make it on first use. Raises CourseFault if it is missing but reports exist.
 
-        Graders that begin at once get the same: it appears whole or not at all, and before the first report.
+        Graders that start at the same time get the same secret, since its file is created atomically.
         """
         path = self.state / "secret"
+        # The file is looked up twice, since another grader may write it and a report in between.
         if not path.exists() and any(self.state.glob("reports/*/*.json")) and not path.exists():
             raise CourseFault(
                 f"the course's secret {path} is missing, and {self.root.name} was graded with one: put it back from a "
                 "backup, or remove .ftgrade/reports to grade everybody again with a new secret"
             )
         if not path.exists():
-            self.keep_secret(secrets.token_bytes(32))
+            self.write_secret(secrets.token_bytes(32))
         return bytes.fromhex(path.read_text().strip())
 
-    def keep_secret(self, secret: bytes) -> None:
-        """Write the secret for its owner's eyes alone, unless there is one already."""
+    def write_secret(self, secret: bytes) -> None:
+        """Write the secret, readable by its owner alone, unless one exists already."""
         with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
             fresh.write(secret.hex() + "\n")
             fresh.flush()
@@ -88,16 +85,16 @@ class Course:
                 os.link(fresh.name, self.state / "secret")
 
 
-ID = re.compile(r"[^/\\+.\s]([^/\\+]*[^/\\+\s])?")  # what nbgrader takes, and a folder can be called
+ID = re.compile(r"[^/\\+.\s]([^/\\+]*[^/\\+\s])?")  # what nbgrader accepts and a folder may be called
 ODD_IN_AN_ID = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters
-    "\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff"  # marks that nobody sees
+    "\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff"  # invisible marks
     "\ud800-\udfff]"  # lone surrogates
 )
 
 
 def is_id(name: str) -> bool:
-    """Say whether a text can be a student's id: it names a folder, and nothing in it moves a cursor.
+    """Say whether a text can be a student's id: a valid folder name without control or invisible characters.
 
     >>> [is_id(name) for name in ("ada", "zoë k", "..", "a/b", "a\\x1b[2J")]
     [True, True, False, False, False]
@@ -106,15 +103,15 @@ def is_id(name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=8)
-def read_roster_of(path: Path, _changed: int) -> list[str]:
-    """Return the students of a file that was last changed at this time; a class asks for them once a submission."""
+def cached_roster(path: Path, _changed: int) -> list[str]:
+    """Return the students of a file with this modification time; cached, since every submission asks for them."""
     return read_roster(path)
 
 
 def read_roster(path: Path) -> list[str]:
-    """Return the students of a CSV file: its column `id`, as nbgrader's own import has it, or its only column.
+    """Return the students of a CSV file: the column `id`, as in nbgrader's own import, or the only column.
 
-    Raises CourseFault with the line for an id that is missing, stands twice or can't name a folder.
+    Raises CourseFault with the line number for an id that is missing, repeated or invalid as a folder name.
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
@@ -132,7 +129,7 @@ def read_roster(path: Path) -> list[str]:
 
 
 def demand_unused(folder: Path) -> None:
-    """Raise CourseFault unless a folder is empty or can be made."""
+    """Raise CourseFault unless a folder is empty or doesn't exist yet."""
     if folder.exists() and not folder.is_dir():
         raise CourseFault(f"{folder} is a file: name a folder that doesn't exist yet, or an empty one")
     if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir())):

@@ -1,14 +1,14 @@
-"""Whose fault it is: the student's, the author's of a problem, the instructor's set-up, or ours."""
+"""The exceptions of this package, by whose fault it is: the student's, a problem author's, the course's, or ours."""
 
 
 class GradingError(Exception):
-    """Anything that this package raises on purpose; its text says what to do."""
+    """The base of every exception that this package raises on purpose; the text says what to do."""
 
 
 class StudentFault(GradingError):
-    """The submission can't be used as it is; the text is written for the student.
+    """The submission can't be used as it is. The text is written for the student.
 
-    `kind` is a short fixed word (`malformed`, `too-large`, …) that reports count.
+    `kind` is one of a fixed set of words (`malformed`, `too-large`, …), so that reports can count it.
     """
 
     def __init__(self, kind: str, words: str) -> None:
@@ -18,12 +18,12 @@ class StudentFault(GradingError):
 
 
 class AuthorFault(GradingError):
-    """A leaf of a problem breaks a law; the text is written for its author."""
+    """A file of a problem breaks a rule. The text is written for the problem's author."""
 
 
 class CourseFault(GradingError):
-    """The course folder or its settings stand in the way; the text is written for the instructor."""
+    """The course folder or its settings are wrong. The text is written for the instructor."""
 
 
 class OurFault(GradingError):
-    """The grader itself failed; the text is written for whoever maintains it."""
+    """The grader itself failed. The text is written for its maintainers."""

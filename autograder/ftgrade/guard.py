@@ -1,4 +1,4 @@
-"""The one guard of every loop over a class: what happens to one student is that student's, and nobody else's."""
+"""One guard for every loop over a class: an exception about one student doesn't stop the others."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Mishap:
-    """An exception that one student's work caused on our side; `words` may hold what the student wrote."""
+    """An exception that one student's work caused in the grader; `words` may quote the student's text."""
 
     error: Exception
 
@@ -21,7 +21,9 @@ class Mishap:
 
 
 def guarded(action: Callable[[], T]) -> T | Mishap:
-    """Return what an action about one student returns, or its mishap. A CourseFault concerns everybody, and passes.
+    """Return the result of an action on one student, or a Mishap if it raised.
+
+    A CourseFault concerns the whole class, so it is raised again.
 
     >>> guarded(lambda: 1 + 1), guarded(lambda: 1 / 0).words
     (2, 'ZeroDivisionError: division by zero')

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ftgrade.authoring.build import filled_notebook
 from ftgrade.catalog import home
-from ftgrade.judging.judge import Judging
+from ftgrade.judging.judge import Oracle
 from ftgrade.judging.problem import load_problem
 from ftgrade.judging.seeds import open_seed
 
@@ -41,7 +41,7 @@ def test_the_landing_notebook_runs_and_its_check_answers(run_notebook: Callable)
 def test_an_untouched_problem_runs_and_says_not_attempted_everywhere(run_notebook: Callable, stem: str):
     page, cells = run_notebook(f"source/{stem}/{stem}.ipynb", stem)
     said = [output["data"]["text/html"] for output in outputs(cells) if output["output_type"] == "execute_result"]
-    assert len(said) == len(load_problem(home(), stem).judged)
+    assert len(said) == len(load_problem(home(), stem).all_checks)
     assert all("not attempted" in "".join(text) for text in said)
     assert all("graded on hidden inputs" in "".join(text) for text in said)
     page.get_by_role("heading", name="Conventions").wait_for()
@@ -49,8 +49,8 @@ def test_an_untouched_problem_runs_and_says_not_attempted_everywhere(run_noteboo
 
 def solved(stem: str) -> str:
     """Return the notebook with the reference in its answers and the right personal number."""
-    judging = Judging(home(), stem)
-    answer = judging.answer(open_seed(stem, judging.problem.version), judging.reference)
+    judging = Oracle(home(), stem)
+    answer = judging.personal_answer(open_seed(stem, judging.problem.version), judging.reference)
     number = answer.item() if hasattr(answer, "item") else answer  # pyright: ignore[reportAttributeAccessIssue]
     text = home().leaves(stem).solution.read_text("utf-8")
     pieces = ast.parse(text).body
@@ -73,7 +73,7 @@ def test_a_solved_problem_says_right_everywhere(run_notebook: Callable, lab: tup
     _, cells = run_notebook(f"solved/{stem}.ipynb", f"solved-{stem}")
     said = ["".join(output["data"].get("text/html", "")) for output in outputs(cells) if "data" in output]
     said = [text for text in said if 'role="status"' in text]
-    assert len(said) == len(load_problem(home(), stem).judged)
+    assert len(said) == len(load_problem(home(), stem).all_checks)
     assert [text for text in said if "public checks passed" not in text] == []
 
 

@@ -59,7 +59,7 @@ def test_a_bomb_is_left_out_by_what_really_comes_out(tmp_path: Path, monkeypatch
     assert "too tightly" in left[0]
     monkeypatch.setattr(archives, "MAX_FILES", 3)
     path = packed(tmp_path / "many.zip", {f"f{n}": b"x" for n in range(9)})
-    left = unpack(path, tmp_path / "many", archives.Room(files=3))
+    left = unpack(path, tmp_path / "many", archives.Quota(files=3))
     assert len(found(tmp_path / "many")) == 3
     assert len(left) == 6
 

@@ -151,7 +151,7 @@ def test_a_link_that_came_below_an_unchanged_notebook_is_not_copied(root: Path):
     shutil.rmtree(root / "autograded")
     assert graded(root) == []
     assert not (root / "autograded" / "bob" / STEM / "deep" / "link").exists()
-    assert (Course(root).aside("bob", STEM) / "deep" / "link").is_symlink()
+    assert (Course(root).quarantine("bob", STEM) / "deep" / "link").is_symlink()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"ada": 3}', '{"ada": {"look": "x", "who": 1}}'])

@@ -10,7 +10,7 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.commands import cli
 from ftgrade.errors import AuthorFault, CourseFault
-from ftgrade.judging.judge import Judging, local, with_mistake
+from ftgrade.judging.judge import Oracle, local_ask, with_mistake
 from ftgrade.judging.problem import load_problem
 
 STEM = "p03_lora_parameters"
@@ -89,14 +89,16 @@ def test_a_new_problem_passes_the_laws_as_it_is_written(checkout: Catalog):
     (stem,) = set(checkout.stems()) - set(before)
     assert stem.endswith("_dora_magnitude")
     assert checkout.leaves(stem).missing() == []
-    judging = Judging(checkout, stem)
+    judging = Oracle(checkout, stem)
     assert judging.problem.points == 10
-    assert all(verdict.worst is None for verdict in judging.judge(local(checkout.solution(stem)), list(range(20))))
+    assert all(verdict.worst is None for verdict in judging.judge(local_ask(checkout.solution(stem)), list(range(20))))
     (mistake,) = judging.problem.mistakes
-    lost = [verdict for verdict in judging.judge(local(with_mistake(checkout, stem, mistake)), [1]) if verdict.worst]
+    lost = [
+        verdict for verdict in judging.judge(local_ask(with_mistake(checkout, stem, mistake)), [1]) if verdict.worst
+    ]
     assert [verdict.mistake for verdict in lost] == [mistake]
     assert sum(verdict.check.points for verdict in lost) <= 5
-    assert len({str(judging.answer(seed, judging.reference)) for seed in range(20)}) >= 15
+    assert len({str(judging.personal_answer(seed, judging.reference)) for seed in range(20)}) >= 15
     nbformat.validate(json.loads(build.problem_notebook(checkout, stem)))
     assert len(checkout.submissions(stem, "broken")) >= 5
 

@@ -270,9 +270,9 @@ def test_a_list_that_holds_itself_does_not_cross():
 
 def test_a_frame_holds_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(worker, "MAX_FRAME_BYTES", 100)
-    assert len(worker.frame("x" * 98)) == 104
+    assert len(worker.frame_json("x" * 98)) == 104
     with pytest.raises(FrameError, match="at most 100 bytes"):
-        worker.frame("x" * 99)
+        worker.frame_json("x" * 99)
     with pytest.raises(FrameError, match="a tensor of this size"):
         encode(torch.zeros(51, dtype=torch.uint8))
     with pytest.raises(FrameError, match="a tensor of this size"):
@@ -386,13 +386,13 @@ def test_what_encode_does_not_make_is_no_value(sent: Any):
     ids=str,
 )
 def test_a_reply_without_a_value_is_lost_in_a_named_way(reply: Any, kind: str):
-    outcome = channel.outcome(reply)
+    outcome = channel.outcome_of(reply)
     assert isinstance(outcome, Lost)
     assert outcome.kind == kind
 
 
 def test_an_error_is_capped():
-    outcome = channel.outcome({"error": {"names": ["N" * 10**6] * 100, "message": "m" * 10**6, "line": "3"}})
+    outcome = channel.outcome_of({"error": {"names": ["N" * 10**6] * 100, "message": "m" * 10**6, "line": "3"}})
     assert isinstance(outcome, Raised)
     assert [len(name) for name in outcome.names] == [100] * channel.MAX_NAMES
     assert len(outcome.message) == channel.MAX_MESSAGE
@@ -433,18 +433,18 @@ forged_replies = junk | st.one_of(
 @unhurried
 @given(forged_replies)
 def test_whatever_a_reply_says_it_comes_to_an_outcome(reply: Any):
-    assert isinstance(channel.outcome(json.loads(json.dumps(reply))), Value | Raised | Lost)
+    assert isinstance(channel.outcome_of(json.loads(json.dumps(reply))), Value | Raised | Lost)
 
 
 def test_an_endless_position_is_a_breach_of_the_protocol():
-    outcome = channel.outcome({"value": 1, "changed": [math.inf]})
+    outcome = channel.outcome_of({"value": 1, "changed": [math.inf]})
     assert isinstance(outcome, Lost)
     assert outcome.kind == "protocol"
 
 
 @pytest.mark.parametrize("name", ["i4,(", "(1,2", ","])
 def test_a_dtype_that_does_not_parse_is_a_breach_of_the_protocol(name: str):
-    outcome = channel.outcome({"value": {"scalar": [name, 1]}, "changed": []})
+    outcome = channel.outcome_of({"value": {"scalar": [name, 1]}, "changed": []})
     assert isinstance(outcome, Lost)
     assert outcome.kind == "protocol"
 
@@ -455,7 +455,7 @@ def test_a_dtype_that_does_not_parse_is_a_breach_of_the_protocol(name: str):
 def answered(call: Call, **functions: Any) -> channel.Outcome:
     """Return what a call comes to, through the text of both frames."""
     request = json.loads(json.dumps(call.request))
-    return channel.outcome(json.loads(json.dumps(worker.call(request, functions))))
+    return channel.outcome_of(json.loads(json.dumps(worker.call(request, functions))))
 
 
 def test_a_call_crosses_with_arguments_and_keywords():
@@ -529,7 +529,7 @@ def answering(theirs: socket.socket, *frames: object, before: bytes = b"") -> th
         number = worker.read_frame(theirs.recv)["number"]
         theirs.sendall(before)
         for item in frames:
-            theirs.sendall(worker.frame([number, 0, item]))
+            theirs.sendall(worker.frame_json([number, 0, item]))
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -556,7 +556,7 @@ def test_a_question_and_its_answer_cross_a_socket(pair: Pair):
 
 def test_a_reply_that_comes_before_its_question_is_refused(pair: Pair):
     ours, theirs = pair
-    theirs.sendall(worker.frame([1, 0, {"value": 7, "changed": []}]))
+    theirs.sendall(worker.frame_json([1, 0, {"value": 7, "changed": []}]))
     with pytest.raises(FrameError, match="nobody asked"):
         asked(ours)
 
@@ -566,7 +566,7 @@ def test_a_reply_that_comes_twice_is_refused_at_the_next_question(pair: Pair):
     thread = answering(theirs, {"value": 7})
     assert asked(ours) == {"value": 7}
     thread.join()
-    theirs.sendall(worker.frame([1, 0, {"value": 8}]))
+    theirs.sendall(worker.frame_json([1, 0, {"value": 8}]))
     with pytest.raises(FrameError, match="nobody asked"):
         asked(ours)
 
@@ -574,7 +574,7 @@ def test_a_reply_that_comes_twice_is_refused_at_the_next_question(pair: Pair):
 def test_a_reply_to_another_question_and_a_frame_that_is_no_reply_are_refused(pair: Pair):
     ours, theirs = pair
     for said in ([0, 0, 1], [True, 0, 1], [0, 1], [1], [], {"to": 1}, "stranger"):
-        thread = answering(theirs, before=worker.frame(said))
+        thread = answering(theirs, before=worker.frame_json(said))
         with pytest.raises(FrameError, match="another question"):
             asked(ours)
         thread.join()
@@ -587,7 +587,7 @@ def test_every_item_has_a_reply_of_its_own_and_a_time_of_its_own(pair: Pair):
         request = worker.read_frame(theirs.recv)
         for place, item in enumerate(request["each"]):
             time.sleep(0.4)
-            theirs.sendall(worker.frame([request["number"], place, item]))
+            theirs.sendall(worker.frame_json([request["number"], place, item]))
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -601,7 +601,7 @@ def test_replies_come_in_order_and_each_once(pair: Pair, said: list[int]):
 
     def answer() -> None:
         number = worker.read_frame(theirs.recv)["number"]
-        theirs.sendall(b"".join(worker.frame([number, place, "x"]) for place in said))
+        theirs.sendall(b"".join(worker.frame_json([number, place, "x"]) for place in said))
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -615,7 +615,7 @@ def test_bytes_after_the_last_reply_are_refused_with_it(pair: Pair):
 
     def answer() -> None:
         number = worker.read_frame(theirs.recv)["number"]
-        theirs.sendall(worker.frame([number, 0, "x"]) + b"more")
+        theirs.sendall(worker.frame_json([number, 0, "x"]) + b"more")
 
     thread = threading.Thread(target=answer)
     thread.start()
@@ -633,8 +633,8 @@ def test_inputs_that_are_too_large_to_send_are_their_authors_fault(pair: Pair, m
 def test_who_greets_is_told_by_the_kernel(pair: Pair):
     ours, theirs = pair
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    theirs.sendall(worker.frame({"ready": True}))
-    assert channel.greeted(ours, 5.0) == ({"ready": True}, os.getpid())
+    theirs.sendall(worker.frame_json({"ready": True}))
+    assert channel.receive_greeting(ours, 5.0) == ({"ready": True}, os.getpid())
 
 
 def test_silence_ends_at_the_deadline(pair: Pair):
@@ -670,7 +670,7 @@ def test_every_reply_may_take_its_own_processor_time(pair: Pair):
         request = worker.read_frame(theirs.recv)
         for place, item in enumerate(request["each"]):
             spent += 0.8
-            theirs.sendall(worker.frame([request["number"], place, item]))
+            theirs.sendall(worker.frame_json([request["number"], place, item]))
             assert theirs.recv(1)
 
     thread = threading.Thread(target=answer)

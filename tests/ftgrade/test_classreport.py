@@ -17,7 +17,7 @@ from ftgrade.catalog import Catalog, home
 from ftgrade.gradebook import late
 from ftgrade.gradebook.steps import make_alembic_findable
 from ftgrade.intake.gate import MAX_WORDS
-from ftgrade.intake.notebook import Finding, read_file
+from ftgrade.intake.notebook import Finding, read_submission
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport, similarity
 from ftgrade.pages.classreport import Arrivals, Row, Span, discrimination, rows, summarise
@@ -457,7 +457,7 @@ def test_a_notebook_is_parsed_within_bounds(hand_in: Callable[..., Path]):
         for text in ("def first(): pass", long, *[filler] * 6, "def last(): " + "pass;" * 1_500)
     ]
     path = hand_in("ada", STEM, data=json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
-    assert set(similarity.defined(read_file(path).cells)) == {"first", "filler"}
+    assert set(similarity.defined(read_submission(path).cells)) == {"first", "filler"}
 
 
 def test_very_long_answers_are_told_only_if_they_are_the_same():
@@ -526,8 +526,8 @@ def test_answers_are_read_from_notebooks_and_what_was_handed_out_takes_no_part(
         document = json.loads(stub.read_text("utf-8"))
         document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": functions})
         notebooks[f"s{number}"] = hand_in(f"s{number}", STEM, data=json.dumps(document))
-    judged = {name: read_file(path).cells for name, path in notebooks.items()} | {"broken": (), "nothing": ()}
-    found = similar(judged.items(), ["low_rank_dof", "lora_model_params"], read_file(stub).cells)
+    judged = {name: read_submission(path).cells for name, path in notebooks.items()} | {"broken": (), "nothing": ()}
+    found = similar(judged.items(), ["low_rank_dof", "lora_model_params"], read_submission(stub).cells)
     assert [(one.function, one.students, one.of) for one in found] == [("low_rank_dof", ("ada", "bob"), 12)]
 
 
@@ -538,7 +538,7 @@ def test_nothing_of_a_notebook_is_run(hand_in: Callable[..., Path], tmp_path: Pa
     document = json.loads(path.read_text("utf-8"))
     document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": source})
     path.write_text(json.dumps(document))
-    assert "low_rank_dof" in similarity.defined(read_file(path).cells)
+    assert "low_rank_dof" in similarity.defined(read_submission(path).cells)
     assert not mark.exists()
 
 

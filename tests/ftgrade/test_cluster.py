@@ -19,10 +19,10 @@ from ftgrade.grading import cluster
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.judging.bench import demand_same, judged_by
-from ftgrade.judging.judge import Judging
+from ftgrade.judging.judge import Oracle
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.report import DEADLY, Judgement, Limits, Report, judgement_of, text_of
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 
 pytestmark = pytest.mark.cluster
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: python3 start.py test cluster")
@@ -199,10 +199,10 @@ def test_a_worker_with_another_checkout_is_refused(graders: Graders):
     grader = graders("other")
     work = grader.found("ada", STEM, fresh=False)
     assert isinstance(work, Work)
-    demand_same(judged_by(Judging(grader.catalog, STEM)), work.brief.judged_by)
+    demand_same(judged_by(Oracle(grader.catalog, STEM)), work.brief.judged_by)
     with pytest.raises(CourseFault, match="another problem than this machine"):
-        demand_same(judged_by(Judging(home_of_the_tests(), STEM)), work.brief.judged_by)
-    grader.judges = Judges(home_of_the_tests(), lambda: strongest(kept_here()))
+        demand_same(judged_by(Oracle(home_of_the_tests(), STEM)), work.brief.judged_by)
+    grader.judges = Judges(home_of_the_tests(), lambda: strongest(cache_file()))
     with pytest.raises(CourseFault, match="another problem than this machine"):
         grader.report("ada", STEM)
     assert stored(grader) == {}

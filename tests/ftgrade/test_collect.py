@@ -9,14 +9,14 @@ import pytest
 from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
 from ftgrade.grading.grader import Course
-from ftgrade.intake.collect import Collected, People, collect, expressions, plain
+from ftgrade.intake.collect import Collected, People, collect, expressions, normalized
 
 STEMS = ["p01_answer_only_loss", "p03_lora_parameters", "p10_freeze_and_mask_audit"]
 P03 = STEMS[1]
 KNOWN = People(
     ("ada", "ada_b", "zoë"),
     {"4711": "ada", "12": "zoë"},
-    {plain("Ada Lovelace"): ["ada"], plain("Zoë O'Neil"): ["zoë"], plain("Sam Kim"): ["ada", "ada_b"]},
+    {normalized("Ada Lovelace"): ["ada"], normalized("Zoë O'Neil"): ["zoë"], normalized("Sam Kim"): ["ada", "ada_b"]},
 )
 
 

@@ -22,8 +22,8 @@ from ftgrade.judging.judges import Work
 from ftgrade.judging.report import Limits
 from ftgrade.judging.seeds import hidden_seeds, open_seed
 from ftgrade.judging.session import Session, whole_pictures
-from ftgrade.probing.doctor import kept_here, strongest
-from ftgrade.sandbox.channel import Call, Raised, Value, read
+from ftgrade.probing.doctor import cache_file, strongest
+from ftgrade.sandbox.channel import Call, Raised, Value, outcome_of
 from ftgrade.sandbox.process import Sandbox
 
 CATALOG = home()
@@ -149,7 +149,7 @@ def test_students_get_other_values_and_a_student_the_same_ones():
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     """A sandbox in this process, as every judge has one."""
-    with contextlib.closing(Sandbox(strongest(kept_here()))) as made:
+    with contextlib.closing(Sandbox(strongest(cache_file()))) as made:
         yield made
 
 
@@ -157,7 +157,7 @@ def test_calls_after_a_lost_one_are_answered_by_a_fresh_process(sandbox: Sandbox
     source = "import os\ndef f(x):\n    return x\ndef g(x):\n    os._exit(x)\n"
     with Session(sandbox, [Cell(1, "code", source, None)], Limits()) as session:
         calls = [Call(name, (number,)) for number, name in enumerate("fgfgf")]
-        found = [read(answer) for answer in session.ask(calls)]
+        found = [outcome_of(answer) for answer in session.ask(calls)]
     assert [one.value if isinstance(one, Value) else one.kind for one in found if not isinstance(one, Raised)] == [
         0, "killed", 2, "not-run", 4,
     ]  # fmt: skip
@@ -397,7 +397,7 @@ def test_a_fault_of_the_problem_is_told_as_such_and_never_as_the_students(
     work = grader.found("ada", STEM, fresh=False)
     assert isinstance(work, Work)
     bench = Bench(CATALOG, sandbox)
-    monkeypatch.setattr(bench.judging(STEM), "judge", failing)
+    monkeypatch.setattr(bench.oracle_of(STEM), "judge", failing)
     made = grader.keep(work, bench.judge(work.brief, work.data))
     assert (made.state, made.score, made.needs_a_person) == ("ours", 0, True)
     assert "a bug of ours" in made.findings[0].words
@@ -414,7 +414,7 @@ def test_files_that_start_something_are_set_aside_and_kept(grader: Grader, hand_
     made = grader.report("eve", STEM)
     assert made.score == 10.0
     assert sorted(path.name for path in folder.iterdir()) == ["data.csv", "deep", f"{STEM}.ipynb"]
-    aside = grader.course.aside("eve", STEM)
+    aside = grader.course.quarantine("eve", STEM)
     assert (aside / "nbgrader_config.py").read_text() == "raise SystemExit"
     assert (aside / "link.csv").is_symlink()
     assert "deep/evil.pth" in made.findings[0].words
@@ -460,8 +460,8 @@ def test_a_report_survives_storage_and_refuses_other_text(grader: Grader, hand_i
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), -1.0, 99.0])
 def test_only_a_finite_score_within_its_points_is_booked(score: float):
-    assert 0.0 <= report.booked(score, 2.0) <= 2.0
-    assert report.booked(float("nan"), 2.0) == 0.0
+    assert 0.0 <= report.safe_score(score, 2.0) <= 2.0
+    assert report.safe_score(float("nan"), 2.0) == 0.0
 
 
 def test_text_that_no_file_can_take_stops_nobody(grader: Grader, hand_in: HandIn):

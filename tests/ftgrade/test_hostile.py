@@ -23,7 +23,7 @@ from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.report import Limits, Report
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 from nbgrader.api import Gradebook
 
 pytestmark = pytest.mark.hostile
@@ -70,7 +70,7 @@ def reports(root: Path) -> dict[str, Report]:
 
 
 def two_judges() -> Judges:
-    return Judges(home(), lambda: strongest(kept_here()), 2)
+    return Judges(home(), lambda: strongest(cache_file()), 2)
 
 
 def test_the_corpus_is_large():

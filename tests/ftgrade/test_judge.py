@@ -9,7 +9,7 @@ import pytest
 import torch
 from ftgrade.catalog import home
 from ftgrade.errors import AuthorFault
-from ftgrade.judging.judge import KEPT_BYTES, KEPT_VERDICTS, Posed, compare, verdict, with_mistake
+from ftgrade.judging.judge import CACHED_VERDICTS, MAX_CACHED_BYTES, Posed, compare, verdict, with_mistake
 from ftgrade.judging.problem import (
     Case,
     Check,
@@ -167,11 +167,11 @@ def test_the_same_words_are_judged_once_and_what_is_kept_is_bounded():
     assert (first.status, verdict(posed, check, reply(8)).status) == ("pass", "wrong")
     assert seen == [7, 8]
     assert verdict(posed, check, (b"[",)).status == "protocol"
-    kept = len(posed.judged)
-    assert verdict(posed, check, reply("x" * KEPT_BYTES)).status == "wrong"
-    assert len(posed.judged) == kept
+    kept = len(posed.verdicts)
+    assert verdict(posed, check, reply("x" * MAX_CACHED_BYTES)).status == "wrong"
+    assert len(posed.verdicts) == kept
     assert [verdict(posed, check, reply(value)).status for value in range(100)].count("pass") == 1
-    assert len(posed.judged) == KEPT_VERDICTS
+    assert len(posed.verdicts) == CACHED_VERDICTS
     assert verdict(posed, check, (Value(7),)).status == "pass"  # what the reference's own process says isn't kept
 
 

@@ -20,7 +20,7 @@ from ftgrade.intake.notebook import Cell
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.report import DEADLY, Judgement, Limits, Report
 from ftgrade.judging.session import Session
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 from ftgrade.sandbox.backends import Backend
 from ftgrade.sandbox.channel import Call, Crowded, Lost
 from ftgrade.sandbox.forking import Forked, Nursery
@@ -69,7 +69,7 @@ SLEEPS = RIGHT.replace("    r = min(r, d_out, d_in)\n", "    import time\n    ti
 
 
 def judges(catalog: Catalog = CATALOG, count: int = 1, nursery: Nursery | None = None) -> Judges:
-    return Judges(catalog, lambda: strongest(kept_here()), count, nursery)
+    return Judges(catalog, lambda: strongest(cache_file()), count, nursery)
 
 
 def hand_in(course: Course, student: str, answers: str, stem: str = STEM) -> None:
@@ -81,7 +81,7 @@ def hand_in(course: Course, student: str, answers: str, stem: str = STEM) -> Non
 def new_course(root: Path, answers: dict[str, str]) -> Course:
     """Return a course with what these students handed in; all courses here have one secret."""
     course = Course(root)
-    course.keep_secret(b"\x07" * 32)
+    course.write_secret(b"\x07" * 32)
     for student, text in answers.items():
         hand_in(course, student, text)
     return course
@@ -142,7 +142,7 @@ def test_what_judges_died_of_is_judged_again_only_when_a_person_asks(
 ):
     course = new_course(tmp_path, {"bea": "def lora_param_count(*a):\n    return 662\n"})
     grader = Grader(checkout, course, falling)
-    first, sent = grader.report("bea", STEM), watched(grader, "sent", monkeypatch)
+    first, sent = grader.report("bea", STEM), watched(grader, "dispatch", monkeypatch)
     assert (grader.report("bea", STEM), len(sent)) == (first, 0)
     assert (grader.report("bea", STEM, fresh=True), len(sent)) == (first, 1)
 
@@ -201,7 +201,7 @@ def test_a_judge_that_can_not_start_is_our_fault_and_the_submission_is_judged_th
     with contextlib.closing(Grader(CATALOG, course, judges(nursery=Unlucky(1)))) as grader:
         found = graded(grader)
         ada = found["ada", STEM]
-        assert (ada.state, ada.score, ada.stands) == ("ours", 0, False)
+        assert (ada.state, ada.score, ada.is_reusable) == ("ours", 0, False)
         assert [finding.kind for finding in ada.findings] == ["ours"]
         assert "no_such_room" in ada.findings[0].words
         assert found["bob", STEM].score == 10.0, "the next one is judged by a new judge of a new nursery"
@@ -220,7 +220,7 @@ def test_a_judge_that_can_not_start_beside_another_costs_nobody_anything(tmp_pat
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with contextlib.closing(Sandbox(strongest(kept_here()))) as made:
+    with contextlib.closing(Sandbox(strongest(cache_file()))) as made:
         yield made
 
 
@@ -246,7 +246,7 @@ def test_processor_time_counts_also_when_its_process_has_ended(sandbox: Sandbox)
 def test_a_call_that_sleeps_is_tried_again_alone_and_then_timed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     course = new_course(tmp_path, CLASS | {"bea": SLEEPS})
     with contextlib.closing(Grader(CATALOG, course, judges(count=2), limits=Limits(patience=0.6))) as grader:
-        alone = watched(grader, "alone", monkeypatch)
+        alone = watched(grader, "judge_alone", monkeypatch)
         bea = graded(grader)["bea", STEM]
     assert "bea" in [work.blank.student for work in alone]
     assert (bea.state, bea.score) == ("graded", 8.5)
@@ -317,7 +317,7 @@ def below(pid: int) -> set[int]:
 def at_work(nursery: int) -> set[int]:
     """Return the nursery and all that it forked, as soon as a submission of its one judge runs."""
     # The nursery, the judge, its sandbox's parent (in namespaces that is two), and the child that runs the submission.
-    least = 5 if "namespaces" in strongest(kept_here()).layers else 4
+    least = 5 if "namespaces" in strongest(cache_file()).layers else 4
     ends = time.monotonic() + 60
     while len(found := {nursery} | below(nursery)) < least and time.monotonic() < ends:
         time.sleep(0.05)

@@ -18,7 +18,7 @@ from ftgrade.commands import cli
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.late import LatePolicy, Policy, extensions, penalty, plugin
-from ftgrade.moments import moment
+from ftgrade.moments import parse_time
 from hypothesis import given
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook
@@ -110,7 +110,7 @@ def test_the_command_line_of_nbgrader_wins_over_the_file(tmp_path: Path):
 )
 def test_a_time_that_is_none_is_told(text: str, zone: str, words: str):
     with pytest.raises(CourseFault, match=words):
-        moment(text, zone)
+        parse_time(text, zone)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ftgrade.errors import StudentFault
 from ftgrade.intake import notebook
-from ftgrade.intake.notebook import Submission, read, read_file
+from ftgrade.intake.notebook import Submission, parse_submission, read_submission
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ def document(*cells: Any) -> Document:
 
 
 def submission(*cells: Any) -> Submission:
-    return read(json.dumps(document(*cells)).encode())
+    return parse_submission(json.dumps(document(*cells)).encode())
 
 
 def sources(found: Submission) -> list[str]:
@@ -42,13 +42,13 @@ def kinds(found: Submission) -> list[str]:
 
 def refusal(data: bytes) -> StudentFault:
     with pytest.raises(StudentFault) as caught:
-        read(data)
+        parse_submission(data)
     return caught.value
 
 
 def file_refusal(path: Path) -> StudentFault:
     with pytest.raises(StudentFault) as caught:
-        read_file(path)
+        read_submission(path)
     return caught.value
 
 
@@ -100,13 +100,13 @@ def test_no_other_format_is_guessed_at(version: int):
 @pytest.mark.parametrize("cells", [None, {}, "cells", 3])
 def test_a_notebook_needs_a_list_of_cells(cells: Any):
     with pytest.raises(StudentFault):
-        read(json.dumps(document() | {"cells": cells}).encode())
+        parse_submission(json.dumps(document() | {"cells": cells}).encode())
 
 
 def test_a_byte_order_mark_is_not_in_the_way():
     text = json.dumps(document(cell("print('é')")), ensure_ascii=False)
     for encoding in ("utf-8-sig", "utf-16", "utf-32"):
-        assert sources(read(text.encode(encoding))) == ["print('é')"]
+        assert sources(parse_submission(text.encode(encoding))) == ["print('é')"]
 
 
 # ---------------------------------------------------------------------------------------------------------- odd cells
@@ -163,7 +163,7 @@ def test_an_id_is_all_that_is_believed_of_the_metadata():
 @pytest.mark.parametrize("source", ['x = "\\ud800"', '"\\udfff" + "\\ud83d"', ["# \\ud800\n", "x = 1"]])
 def test_a_lone_surrogate_leaves_text_that_can_be_written(source: Any):
     raw = json.dumps(document(cell(source))).replace("\\\\u", "\\u")
-    (text,) = sources(read(raw.encode()))
+    (text,) = sources(parse_submission(raw.encode()))
     assert "?" in text
     assert text.encode("utf-8").decode("utf-8") == text
 
@@ -171,7 +171,7 @@ def test_a_lone_surrogate_leaves_text_that_can_be_written(source: Any):
 def test_a_pair_of_surrogates_is_the_character_that_it_spells():
     raw = json.dumps(document(cell("x = '😀'")))
     assert "\\ud83d\\ude00" in raw
-    assert sources(read(raw.encode())) == ["x = '😀'"]
+    assert sources(parse_submission(raw.encode())) == ["x = '😀'"]
 
 
 def test_an_id_with_a_lone_surrogate_can_be_written_too():
@@ -215,7 +215,7 @@ def test_fifty_megabytes_of_outputs_are_read_once_and_dropped(tmp_path: Path):
     path.write_text(json.dumps(document(cell("answer", grade_id="count", outputs=[picture]))))
     tracemalloc.start()
     try:
-        found = read_file(path)
+        found = read_submission(path)
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -231,7 +231,7 @@ def test_a_file_over_the_limit_is_refused_and_one_at_the_limit_is_read(tmp_path:
     path = tmp_path / "p.ipynb"
     path.write_text(json.dumps(document(cell("answer"))))
     monkeypatch.setattr(notebook, "MAX_FILE_BYTES", path.stat().st_size)
-    assert sources(read_file(path)) == ["answer"]
+    assert sources(read_submission(path)) == ["answer"]
     monkeypatch.setattr(notebook, "MAX_FILE_BYTES", path.stat().st_size - 1)
     fault = file_refusal(path)
     assert fault.kind == "too-large"
@@ -250,7 +250,7 @@ def real(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_read_like_its_bytes(real: Path):
-    assert read_file(real) == read(real.read_bytes())
+    assert read_submission(real) == parse_submission(real.read_bytes())
 
 
 def test_a_link_is_refused_whether_or_not_it_leads_somewhere(real: Path, tmp_path: Path):
@@ -320,7 +320,7 @@ def test_what_is_read_stays_with_what_can_not():
     for cells in (run, lines, tagged, [*BASE, None]):
         assert submission(*cells).cells == submission(*BASE).cells
     other = document(*BASE) | {"metadata": {"kernelspec": {"name": "other"}}, "nbformat_minor": 2}
-    assert read(json.dumps(other, indent=4).encode()) == submission(*BASE)
+    assert parse_submission(json.dumps(other, indent=4).encode()) == submission(*BASE)
 
 
 small_cells = st.lists(
@@ -373,7 +373,7 @@ odd_documents = anything | st.fixed_dictionaries(
 def read_or_refuse(data: bytes) -> None:
     """Read bytes, letting nothing but a StudentFault be raised, and hold what is promised of what comes out."""
     with contextlib.suppress(StudentFault):
-        found = read(data)
+        found = parse_submission(data)
         assert len(found.cells) <= notebook.MAX_CELLS
         for one in found.cells:
             assert one.kind in ("code", "markdown", "raw")

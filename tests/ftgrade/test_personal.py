@@ -10,14 +10,14 @@ from ftgrade.commands import cli
 from ftgrade.course import Course, read_roster
 from ftgrade.errors import CourseFault
 from ftgrade.grading.grader import Grader
-from ftgrade.judging.judge import Judging
+from ftgrade.judging.judge import Oracle
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.report import Report
 from ftgrade.judging.seeds import open_seed, personal_seed
 
 CATALOG = home()
 STEM = "p02_kl_shift"
-JUDGING = Judging(CATALOG, STEM)
+JUDGING = Oracle(CATALOG, STEM)
 VERSION = JUDGING.problem.version
 ROSTER = "id,first_name,last_name\nada,Ada,L.\nbob,Bob,\n"
 
@@ -40,7 +40,7 @@ def grader(course: Course, judges: Judges) -> Grader:
 
 def number_of(course: Course, student: str) -> float:
     """Return the right answer to a student's question."""
-    answer = JUDGING.answer(personal_seed(course, student, STEM, VERSION), JUDGING.reference)
+    answer = JUDGING.personal_answer(personal_seed(course, student, STEM, VERSION), JUDGING.reference)
     return float(answer)  # pyright: ignore[reportArgumentType]
 
 
@@ -93,7 +93,7 @@ def test_a_student_without_a_roster_answers_the_published_question(course: Cours
 def test_a_known_mistake_is_named_and_the_number_is_not_told(course: Course, grader: Grader):
     mistake = next(mistake for mistake in JUDGING.problem.mistakes if "direction" in mistake.name)
     seed = personal_seed(course, "ada", STEM, VERSION)
-    wrong = float(JUDGING.answer(seed, JUDGING.asked(mistake)))  # pyright: ignore[reportArgumentType]
+    wrong = float(JUDGING.personal_answer(seed, JUDGING.reference_with(mistake)))  # pyright: ignore[reportArgumentType]
     check = graded(grader, "ada", round(wrong, 4)).checks[-1]
     assert check.name == "mine"
     assert check.says == mistake.says

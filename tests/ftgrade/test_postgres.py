@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ftgrade.catalog import home, load
+from ftgrade.catalog import home, load_module
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.book import Book
@@ -19,7 +19,7 @@ from sqlalchemy import Engine, create_engine, select
 
 pytestmark = pytest.mark.cluster
 pytest.importorskip("psycopg", reason="psycopg is not installed: python3 start.py test cluster")
-POSTGRES = load(home().root / "benchmarks" / "postgres.py", "postgres")
+POSTGRES = load_module(home().root / "benchmarks" / "postgres.py", "postgres")
 if POSTGRES.programs() is None:
     pytest.skip("no PostgreSQL server is installed: apt-get install postgresql", allow_module_level=True)
 

@@ -210,7 +210,7 @@ def test_a_report_that_could_not_be_booked_is_booked_in_the_next_run_without_the
         raise AssertionError(f"{path} is read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(grading, "read_bytes", refused)
+        patch.setattr(grading, "read_bounded", refused)
         done, judged = graded(root, judges)
     assert (judged, done.failed) == ([], [])
     assert waiting(root) == {}

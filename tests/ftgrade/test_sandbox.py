@@ -121,7 +121,7 @@ def test_the_jail_imports_nothing_of_ours():
 @pytest.mark.parametrize("only", [None, 7])
 def test_the_filter_allows_what_is_listed_and_nothing_else(machine: str, only: int | None):
     """The program is run here, instruction by instruction, as the kernel would."""
-    text = jail.program(machine, only)
+    text = jail.seccomp_filter(machine, only)
     column, architecture = jail.MACHINES[machine]
     allowed = {numbers[column] for numbers in jail.ALLOWED.values()} - {-1}
     for number in range(600):
@@ -168,15 +168,15 @@ def filtered(text: bytes, number: int, architecture: int, first: int) -> int:
 def test_a_wall_that_cannot_be_built_is_our_fault_and_runs_no_code():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        from ftgrade.sandbox.process import demand_walls
-        from ftgrade.sandbox.worker import frame
+        from ftgrade.sandbox.process import demand_confined
+        from ftgrade.sandbox.worker import frame_json
 
-        theirs.sendall(frame({"trouble": "landlock: no"}))
+        theirs.sendall(frame_json({"trouble": "landlock: no"}))
         with pytest.raises(OurFault, match="landlock: no"):
-            demand_walls(ours)
+            demand_confined(ours)
         theirs.close()
         with pytest.raises(OurFault, match="before it was shut in"):
-            demand_walls(ours)
+            demand_confined(ours)
 
 
 def test_walls_that_cannot_be_made_cost_one_child_and_not_the_next():
@@ -243,9 +243,9 @@ real = sysconfig.get_path
 sysconfig.get_path = lambda name, *rest: {site!r} if name.endswith("lib") else real(name, *rest)
 from ftgrade.sandbox.backends import BACKENDS
 from ftgrade.sandbox.process import Sandbox
-from ftgrade.probing.probes import probed
+from ftgrade.probing.probes import run_probes
 sandbox = Sandbox(BACKENDS["namespaces"])
-print([one for one in probed(sandbox) if not one.holds])
+print([one for one in run_probes(sandbox) if not one.holds])
 sandbox.close()
 """)
     found = subprocess.run(["/usr/bin/python3", str(program)], capture_output=True, text=True, timeout=120, cwd="/")
@@ -277,26 +277,26 @@ def test_an_environment_that_is_reached_through_a_link_imports_in_the_worker_too
 def test_the_strongest_that_holds_is_chosen_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kept, tries = tmp_path / "doctor.json", []
 
-    def examined(backend: Backend, *, all_of_them: bool = True) -> doctor.Finding:
+    def examined(backend: Backend, *, all_of_them: bool = True) -> doctor.BackendResult:
         tries.append(backend.name)
-        held = tuple(probes.Held(probe.name, backend.name == "landlock", "") for probe in probes.PROBES)
-        return doctor.Finding(backend, "", held)
+        held = tuple(probes.ProbeResult(probe.name, backend.name == "landlock", "") for probe in probes.PROBES)
+        return doctor.BackendResult(backend, "", held)
 
-    monkeypatch.setattr(doctor, "examined", examined)
+    monkeypatch.setattr(doctor, "examine", examined)
     assert doctor.strongest(kept).name == "landlock"
     assert tries == ["namespaces", "bubblewrap", "landlock"]
     assert doctor.strongest(kept).name == "landlock"
     assert len(tries) == 3
-    monkeypatch.setattr(doctor, "machine", lambda: "another")
+    monkeypatch.setattr(doctor, "machine_digest", lambda: "another")
     doctor.strongest(kept)
     assert len(tries) == 6
 
 
 def test_without_a_sandbox_grading_for_marks_stops_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def broken(backend: Backend, *, all_of_them: bool = True) -> doctor.Finding:
-        return doctor.Finding(backend, "", (probes.Held("network", False, "a connection arrived"),))
+    def broken(backend: Backend, *, all_of_them: bool = True) -> doctor.BackendResult:
+        return doctor.BackendResult(backend, "", (probes.ProbeResult("network", False, "a connection arrived"),))
 
-    monkeypatch.setattr(doctor, "examined", broken)
+    monkeypatch.setattr(doctor, "examine", broken)
     monkeypatch.delenv(doctor.ALLOW, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(CourseFault, match="a connection arrived"):

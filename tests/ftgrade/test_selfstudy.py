@@ -18,7 +18,7 @@ from ftgrade.commands import cli
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.cells import check_html
 from ftgrade.grading.grader import Grader
-from ftgrade.judging.judge import Judging
+from ftgrade.judging.judge import Oracle
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.problem import PERSONAL, load_problem
 from ftgrade.judging.seeds import open_seed
@@ -69,8 +69,8 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, day: int) -> None:
 
 def with_own_number(answers: str) -> str:
     """Add the right answer to the question that the notebook shows."""
-    judging = Judging(CATALOG, STEM)
-    number = judging.answer(open_seed(STEM, judging.problem.version), judging.reference)
+    judging = Oracle(CATALOG, STEM)
+    number = judging.personal_answer(open_seed(STEM, judging.problem.version), judging.reference)
     return f"{answers}\n\ndef {PERSONAL}():\n    return {getattr(number, 'value', number)!r}\n"
 
 

@@ -18,11 +18,11 @@ import torch
 from ftgrade.authoring.mutants import Mutant, mutants
 from ftgrade.catalog import Catalog
 from ftgrade.judging.bench import Bench, judged_by
-from ftgrade.judging.judge import Judging, Posed, cases, compare, local, with_mistake
+from ftgrade.judging.judge import Oracle, Posed, compare, draw_cases, local_ask, with_mistake
 from ftgrade.judging.problem import Check, Mistake, calls_of
 from ftgrade.judging.report import Brief
 from ftgrade.judging.seeds import open_seed
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.process import Sandbox
 
@@ -82,7 +82,7 @@ def audit(catalog: Catalog, stems: list[str], workers: int, tick: Callable[[], o
 def audit_problem(root: Path, stem: str) -> Audit:
     torch.set_num_threads(1)
     catalog = Catalog(root)
-    judging = Judging(catalog, stem)
+    judging = Oracle(catalog, stem)
     costs = {mistake.name: cost(catalog, judging, mistake) for mistake in judging.problem.mistakes}
     made, survivors = survived(catalog, judging)
     equivalent = judging.problem.equivalent
@@ -107,13 +107,13 @@ def audit_problem(root: Path, stem: str) -> Audit:
 # ------------------------------------------------------------------------------------------------- what is caught
 
 
-def cost(catalog: Catalog, judging: Judging, mistake: Mistake) -> float:
+def cost(catalog: Catalog, judging: Oracle, mistake: Mistake) -> float:
     """Return the points that a reference with this one mistake loses."""
-    verdicts = judging.judge(local(with_mistake(catalog, judging.stem, mistake)), SEEDS)
+    verdicts = judging.judge(local_ask(with_mistake(catalog, judging.stem, mistake)), SEEDS)
     return sum(verdict.check.points - verdict.score for verdict in verdicts)
 
 
-def survived(catalog: Catalog, judging: Judging) -> tuple[int, list[str]]:
+def survived(catalog: Catalog, judging: Oracle) -> tuple[int, list[str]]:
     """Return how many mutants of the reference there are, and the names of those that pass every case."""
     drawn = [
         (check, posed)
@@ -132,7 +132,7 @@ def caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
         with limited(MUTANT_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a mutant may well divide by nothing
             exec(compile(mutant.source, "<mutant>", "exec"), module.__dict__)  # noqa: S102
-            ask = local(module)
+            ask = local_ask(module)
             ordered = sorted(drawn, key=lambda item: item[0].of != mutant.function)
             return any(
                 compare(posed.case, check.same, posed.expected, tuple(ask(calls_of(posed.case))))[0] != "pass"
@@ -158,11 +158,11 @@ def limited(seconds: int) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def lost(catalog: Catalog, judging: Judging) -> Iterator[str]:
+def lost(catalog: Catalog, judging: Oracle) -> Iterator[str]:
     """Yield the accepted submissions that don't get all points, judged as a student's would be."""
     seed = open_seed(judging.stem, judging.problem.version)
     brief = Brief(judging.stem, [seed], seed, judged_by(judging))
-    sandbox = Sandbox(strongest(kept_here()))
+    sandbox = Sandbox(strongest(cache_file()))
     try:
         bench = Bench(catalog, sandbox)
         for path in catalog.submissions(judging.stem, "accepted"):
@@ -176,13 +176,13 @@ def lost(catalog: Catalog, judging: Judging) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------- what it costs
 
 
-def hidden_milliseconds(catalog: Catalog, judging: Judging) -> float:
+def hidden_milliseconds(catalog: Catalog, judging: Oracle) -> float:
     """Return the CPU time that a worker spends on all hidden calls of one submission: the median of five rounds."""
     requests = [
         call.request
         for position, check in enumerate(judging.problem.checks)
         for seed in SEEDS
-        for case in cases(check, position, seed)
+        for case in draw_cases(check, position, seed)
         for call in calls_of(case)
     ]
     namespace = vars(catalog.solution(judging.stem))

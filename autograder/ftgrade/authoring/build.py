@@ -18,7 +18,7 @@ from ftgrade.authoring.lessons import lesson_cells
 from ftgrade.authoring.sheets import sheets
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault, StudentFault
-from ftgrade.intake.notebook import read_file
+from ftgrade.intake.notebook import read_submission
 from ftgrade.judging.problem import PERSONAL, Check, Problem, Written, load_problem
 from ftgrade.judging.seeds import open_seed
 
@@ -120,7 +120,7 @@ def card(problem: Problem) -> str:
     """Return the title card: where the problem belongs, what it takes, how its points are given."""
     rows = "\n".join(
         f"| {check.name} | {check.points:g} | `{check.of}` | {check.title} | {', '.join(check.concerns)} |"
-        for check in problem.judged
+        for check in problem.all_checks
     )
     return (
         f"**Part** {problem.part.replace('_', ' ')} · **difficulty** {dots(problem.difficulty)} · "
@@ -304,7 +304,7 @@ def keep_answers(catalog: Catalog, path: Path) -> Path | None:
 def is_answered(path: Path) -> bool:
     """Say whether an answer cell holds anything else than a stub."""
     try:
-        cells = read_file(path).cells
+        cells = read_submission(path).cells
     except StudentFault:
         return False
     answers = [cell for cell in cells if cell.kind == "code" and cell.grade_id and "def " in cell.source]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ftgrade.course import Course, demand_unused
 from ftgrade.errors import CourseFault, StudentFault
-from ftgrade.intake.notebook import read_file
+from ftgrade.intake.notebook import read_submission
 from ftgrade.pages.similarity import MAGIC, parsed
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows takes these for devices
@@ -71,7 +71,7 @@ def answers(course: Course, stem: str, given: Iterable[str]) -> tuple[dict[str, 
 
 def code(path: Path) -> list[str]:
     """Return the text of a notebook's code cells that hold any. Raises StudentFault."""
-    cells = [cell.source.strip() for cell in read_file(path).cells if cell.kind == "code"]
+    cells = [cell.source.strip() for cell in read_submission(path).cells if cell.kind == "code"]
     return [source for source in cells if source]
 
 

@@ -12,9 +12,9 @@ from ftgrade.gradebook import late
 from ftgrade.gradebook.book import Book, opened
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
-from ftgrade.intake.notebook import Cell, read_file
+from ftgrade.intake.notebook import Cell, read_submission
 from ftgrade.judging.report import CheckReport, Report
-from ftgrade.moments import zoned
+from ftgrade.moments import in_zone
 from ftgrade.pages import classreport
 from ftgrade.pages.feedback import page_maker
 
@@ -69,7 +69,7 @@ def write_class_report(grader: Grader, by_stem: dict[str, list[Report]], progres
         # What is compared is read from the stored reports, one at a time: a class's notebooks fill memory.
         known = {report.student for report in reports}
         stored = (report for report in grader.reports.of(stem) if report.student in known)
-        functions = list(dict.fromkeys(check.of for check in grader.problem(stem).judged))
+        functions = list(dict.fromkeys(check.of for check in grader.problem(stem).all_checks))
         echoes = classreport.compared(stored, functions, given(grader.catalog, stem))
         title, came = grader.catalog.title(stem), arrivals(root, stem)
         summaries.append(classreport.summarise(stem, title, reports, echoes, came))
@@ -80,7 +80,7 @@ def write_class_report(grader: Grader, by_stem: dict[str, list[Report]], progres
 def given(catalog: Catalog, stem: str) -> tuple[Cell, ...]:
     """Return the cells that everybody was given, which are nobody's own work."""
     try:
-        return read_file(catalog.leaves(stem).notebook).cells
+        return read_submission(catalog.leaves(stem).notebook).cells
     except StudentFault:
         return ()
 
@@ -90,7 +90,7 @@ def arrivals(root: Path, stem: str) -> classreport.Arrivals:
     zone = late.timezone_of(root)
     with opened(root) as gradebook:
         due = late.deadline(gradebook, stem, {}).due
-        return classreport.Arrivals(late.handed_in(gradebook, stem, zone), due and zoned(due, zone))
+        return classreport.Arrivals(late.handed_in(gradebook, stem, zone), due and in_zone(due, zone))
 
 
 __all__ = ["Marked", "Progress", "mark"]

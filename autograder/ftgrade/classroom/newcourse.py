@@ -27,7 +27,7 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> list[s
     folder.mkdir(parents=True, exist_ok=True)
     course = Course(folder)
     if known:
-        course.keep_secret(known)
+        course.write_secret(known)
     course.secret()
     book = Book(course)
     book.set_up()

@@ -126,7 +126,7 @@ def saved(path: Path) -> float:
 
 def stub(catalog: Catalog, stem: str) -> str:
     """Return the fingerprint of what is handed out."""
-    return fingerprint_of(catalog, stem, notebook.read(problem_notebook(catalog, stem).encode()).cells)
+    return fingerprint_of(catalog, stem, notebook.parse_submission(problem_notebook(catalog, stem).encode()).cells)
 
 
 def answered(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
@@ -137,7 +137,7 @@ def answered(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
 def answer_in(catalog: Catalog, stem: str, path: Path) -> str:
     """Return the fingerprint of a notebook file's answers, empty for one that can't be read."""
     try:
-        return fingerprint_of(catalog, stem, notebook.read_file(path).cells)
+        return fingerprint_of(catalog, stem, notebook.read_submission(path).cells)
     except StudentFault:
         return ""
 
@@ -376,7 +376,7 @@ def certificate(catalog: Catalog, record: Mapping[str, Learned], name: str, toda
     shown: list[Shown] = []
     for stem in catalog.stems():
         learned = record.get(stem, Learned())
-        points = sum(one.points for one in load_problem(catalog, stem).judged)
+        points = sum(one.points for one in load_problem(catalog, stem).all_checks)
         shown.append(Shown(catalog.title(stem), points, learned, learned.best))
     sheets = ("feedback/style.css", "class_report.css", "certificate.css")
     style = "\n".join((TEMPLATES / one).read_text("utf-8") for one in sheets)

@@ -18,7 +18,7 @@ from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.report import from_json
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 
 STUDENTS = tuple(f"student{number}" for number in range(10))
 SECRETS = (b"\x01" * 32, b"\x02" * 32, b"\x03" * 32)
@@ -115,7 +115,7 @@ def graded(
             if not way.again:
                 shutil.rmtree(root, ignore_errors=True)
                 lay_down(root, secret, number, handed_in)
-            judges = Judges(catalog, lambda: strongest(kept_here()), way.judges)
+            judges = Judges(catalog, lambda: strongest(cache_file()), way.judges)
             with contextlib.closing(Grader(catalog, Course(root), judges)) as grader:
                 for _ in grade_class(grader, list(stems), fresh=way.again, scheduler=address):
                     pass
@@ -127,7 +127,7 @@ def graded(
 def lay_down(root: Path, secret: bytes, number: int, handed_in: dict[str, list[Case]]) -> None:
     """Make a course in which every student hands in every problem, under each secret another of its submissions."""
     course = Course(root)
-    course.keep_secret(secret)
+    course.write_secret(secret)
     for stem, several in handed_in.items():
         for place, student in enumerate(STUDENTS):
             path = course.notebook(student, stem)

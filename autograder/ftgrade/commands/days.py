@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 def due(out: "Out", stem: str | None, time: str | None, none: bool, course: Path) -> Done:
     from ftgrade.gradebook import book, late
-    from ftgrade.moments import local, moment
+    from ftgrade.moments import format_time, parse_time
 
     catalog, zone = home(), late.timezone_of(course)
     if none and not stem:
@@ -34,13 +34,13 @@ def due(out: "Out", stem: str | None, time: str | None, none: bool, course: Path
     stems = chosen(catalog, [stem] if stem else [])
     with book.opened(course) as gradebook:
         if time or none:
-            late.set_due(gradebook, Course(course), stems[0], moment(time, zone) if time else None)
+            late.set_due(gradebook, Course(course), stems[0], parse_time(time, zone) if time else None)
         found = late.deadlines(gradebook, Course(course), stems)
     rows = [
         (
             one.stem[:3],
-            local(one.due, zone) if one.due else "–",
-            "\n".join(f"{student}: {local(until, zone)}" for student, until in one.extended),
+            format_time(one.due, zone) if one.due else "–",
+            "\n".join(f"{student}: {format_time(until, zone)}" for student, until in one.extended),
             f"{one.late} of {one.booked}" if one.due else "",
         )
         for one in found
@@ -66,13 +66,13 @@ def due(out: "Out", stem: str | None, time: str | None, none: bool, course: Path
 )
 def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, course: Path) -> Done:
     from ftgrade.gradebook import book, late
-    from ftgrade.moments import local, moment
+    from ftgrade.moments import format_time, parse_time
 
     problem, zone = home().stem(stem), late.timezone_of(course)
-    end = None if until is None else moment(until, zone)
+    end = None if until is None else parse_time(until, zone)
     with book.opened(course) as gradebook:
         late.extend(gradebook, Course(course), student, problem, end)
-    words = f"has time until {local(end, zone)}" if end else "has no extension any more"
+    words = f"has time until {format_time(end, zone)}" if end else "has no extension any more"
     out.line(f"{student} {words} for {problem}; the next `ftgrade grade` books it.")
     return Done({"student": student, "problem": problem, "until": end and f"{end.isoformat()}+00:00"})
 
@@ -95,11 +95,11 @@ def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, c
 def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | None, course: Path) -> Done:
     from ftgrade.gradebook import book, late
     from ftgrade.intake import collect
-    from ftgrade.moments import local, moment
+    from ftgrade.moments import format_time, parse_time
 
     catalog, zone = home(), late.timezone_of(course)
     only = catalog.stem(stem) if stem else None
-    time = moment(at, zone) if at else None
+    time = parse_time(at, zone) if at else None
     with book.opened(course) as gradebook:
         known = collect.people(gradebook, Course(course))
     found = collect.collect(source, Course(course), known, catalog.stems(), pattern, only, time, zone)
@@ -109,7 +109,7 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
             one.student,
             one.stem[:3],
             one.outcome,
-            local(one.time, zone) if one.time else "late, says its name" if one.marked_late else "–",
+            format_time(one.time, zone) if one.time else "late, says its name" if one.marked_late else "–",
             one.source,
         )
         for one in found.taken

@@ -30,7 +30,7 @@ def a_day(text: str) -> str:
 )
 def check(out: "Out", notebook: str, stem: str | None, day: str | None, page: bool, solution: bool) -> Done:
     from ftgrade.classroom import selfstudy
-    from ftgrade.judging.report import told
+    from ftgrade.judging.report import student_view
 
     catalog = home()
     done = selfstudy.check(catalog, notebook, stem, day)
@@ -39,7 +39,7 @@ def check(out: "Out", notebook: str, stem: str | None, day: str | None, page: bo
         out.line(f"page: {selfstudy.write_page(catalog, done)}")
     if solution:
         out.line(selfstudy.reveal(catalog, done))
-    return Done(told(done.report), needs_a_person=done.report.needs_a_person)
+    return Done(student_view(done.report), needs_a_person=done.report.needs_a_person)
 
 
 @command(

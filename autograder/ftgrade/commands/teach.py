@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ftgrade.classroom.marking import Marked
     from ftgrade.commands.terminal import Out
     from ftgrade.judging.report import Report
-    from ftgrade.probing.doctor import Finding
+    from ftgrade.probing.doctor import BackendResult
 
 TakenOff = dict[tuple[str, str], float]
 """What lateness takes off, by student and problem."""
@@ -112,9 +112,9 @@ def grade(
     from ftgrade.gradebook import book, late
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
-    from ftgrade.probing.doctor import kept_here, strongest
+    from ftgrade.probing.doctor import cache_file, strongest
 
-    judges = Judges(catalog, lambda: strongest(kept_here(), allow_unsandboxed), workers, nursery)
+    judges = Judges(catalog, lambda: strongest(cache_file(), allow_unsandboxed), workers, nursery)
     totals = {stem: len(graded.students(stem)) for stem in problems}
     with contextlib.closing(Grader(catalog, graded, judges)) as grader, out.board(totals) as board:
         done = mark(grader, problems, board, fresh=fresh, scheduler=scheduler)
@@ -171,7 +171,7 @@ def kinds(mine: "dict[str, Report]") -> list[str]:
 
 def sum_up(out: "Out", done: "Marked", course: Path, taken_off: TakenOff, demo: bool) -> Done:
     """Print how many submissions were graded and how many need a person; return the result."""
-    from ftgrade.judging.report import told
+    from ftgrade.judging.report import student_view
 
     reports, failed = done.reports, done.failed
     troubled = sum(report.needs_a_person for report in reports)
@@ -183,7 +183,7 @@ def sum_up(out: "Out", done: "Marked", course: Path, taken_off: TakenOff, demo: 
     )
     if troubled or failed:
         out.line(f"`ftgrade todo --course {shlex.quote(str(course))}` tells what needs a person.")
-    submissions = [told(one) | {"late penalty": taken_off.get((one.student, one.stem), 0.0)} for one in reports]
+    submissions = [student_view(one) | {"late penalty": taken_off.get((one.student, one.stem), 0.0)} for one in reports]
     expected = troubled - ours if demo else 0  # the demo class hands in unreadable files on purpose
     document = {"course": str(course), "submissions": submissions, "not booked": failed}
     return Done(document, needs_a_person=bool(failed or troubled > expected))
@@ -191,15 +191,15 @@ def sum_up(out: "Out", done: "Marked", course: Path, taken_off: TakenOff, demo: 
 
 @command("try to break out of every sandbox of this machine, and say what holds")
 def doctor(out: "Out") -> Done:
-    from ftgrade.probing.doctor import examination
+    from ftgrade.probing.doctor import examine_all
     from ftgrade.probing.probes import PROBES
 
     names = [probe.name for probe in PROBES]
     with out.board() as bars:
-        found = list(bars.track(examination(), description="probing"))
+        found = list(bars.track(examine_all(), description="probing"))
     title = "What each sandbox holds on this machine (✓ held, ✗ broken)"
     out.table(title, ("sandbox", *names, "for marks"), [probed_row(one, names) for one in found])
-    out.line(*(f"{one.name}: {one.asks}" + ("" if one.demanded else " (good to have)") for one in PROBES))
+    out.line(*(f"{one.name}: {one.attempts}" + ("" if one.demanded else " (good to have)") for one in PROBES))
     for one in found:
         out.line(*(f"  {one.backend.name}: {line}" for line in ([one.lacks] if one.lacks else one.fails)))
     best = next((one.backend for one in found if one.holds), None)
@@ -212,7 +212,7 @@ def doctor(out: "Out") -> Done:
     return Done({"uses": best.name if best else None, "sandboxes": sandboxes}, failed=best is None)
 
 
-def probed_row(one: "Finding", names: Sequence[str]) -> tuple[str, ...]:
+def probed_row(one: "BackendResult", names: Sequence[str]) -> tuple[str, ...]:
     held = {held.probe: "✓" if held.holds else "✗" for held in one.held}
     about = one.backend.name if one.backend.tested else f"{one.backend.name} (untested)"
     return about, *(held.get(name, "–") for name in names), "yes" if one.holds else "no"

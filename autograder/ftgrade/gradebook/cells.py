@@ -18,7 +18,7 @@ from ftgrade.errors import CourseFault, GradingError
 from ftgrade.intake.gate import Clean, clean
 from ftgrade.intake.notebook import MAX_CELL_CHARACTERS, Cell
 from ftgrade.judging.problem import Problem
-from ftgrade.judging.report import STATUS_WORDS, CellNote, CheckReport, Report, booked
+from ftgrade.judging.report import STATUS_WORDS, CellNote, CheckReport, Report, safe_score
 
 Notebook = Any
 NotebookCell = dict[str, Any]
@@ -175,7 +175,7 @@ def order_of(stem: str) -> list[str]:
 def demand_same_release(stem: str, problem: Problem, released: list[Known]) -> None:
     """Raise CourseFault unless the gradebook's checks are the problem's."""
     booked_checks = {cell.grade_id: cell.points for cell in released if cell.grade}
-    if booked_checks != {graded.name: graded.points for graded in (*problem.judged, *problem.written)}:
+    if booked_checks != {graded.name: graded.points for graded in (*problem.all_checks, *problem.written)}:
         raise CourseFault(
             f"the gradebook holds other checks of {stem} than autograder/problems/{stem}.py: release it again with "
             f"`ftgrade release {stem}`"
@@ -233,7 +233,7 @@ def write_report(nb: Notebook, report: Report) -> None:
 
 
 def write_check(cell: Any, check: CheckReport) -> None:
-    score = booked(check.score, cell["metadata"]["nbgrader"]["points"])
+    score = safe_score(check.score, cell["metadata"]["nbgrader"]["points"])
     cell["outputs"] = [score_output(score, check_html(check))]
 
 

@@ -35,7 +35,7 @@ from traitlets.config.loader import PyFileConfigLoader
 from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault
 from ftgrade.guard import guarded
-from ftgrade.moments import moment, zoned
+from ftgrade.moments import in_zone, parse_time
 
 DAY_SECONDS = 86_400
 COLUMNS = ("student", "problem", "until")
@@ -166,7 +166,7 @@ def extensions(course: Course) -> Extensions:
     with path.open(encoding="utf-8", newline="") as file:
         for line, row in enumerate(csv.DictReader(file), 2):
             try:
-                found[row["student"], row["problem"]] = moment(row["until"], "UTC")
+                found[row["student"], row["problem"]] = parse_time(row["until"], "UTC")
             except (KeyError, TypeError, CourseFault) as error:
                 raise CourseFault(f"{path}, line {line}: {error}; its columns are {', '.join(COLUMNS)}") from None
     return found
@@ -247,7 +247,7 @@ def handed_in(gradebook: Gradebook, stem: str, zone: str) -> dict[str, datetime]
     found: dict[str, datetime] = {}
     submissions: list[Any] = gradebook.assignment_submissions(stem)
     for one in submissions:
-        time = guarded(lambda one=one: zoned(one.timestamp, zone) if one.timestamp else None)
+        time = guarded(lambda one=one: in_zone(one.timestamp, zone) if one.timestamp else None)
         if isinstance(time, datetime):
             found[one.student_id] = time
     return found

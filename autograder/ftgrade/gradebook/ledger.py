@@ -175,7 +175,7 @@ class Ledger:
         student = report.student
         if not self.stands(report):
             # A report that was found needn't have looked into the folder's folders: no link is copied out of there.
-            set_aside(self.course.notebook(student, self.stem).parent, self.course.aside(student, self.stem))
+            set_aside(self.course.notebook(student, self.stem).parent, self.course.quarantine(student, self.stem))
             document = document_of(report, self.released, self.kernelspec)
             with self.engine.begin() as connection:
                 standing = self.write(connection, student, document)

@@ -79,7 +79,7 @@ def set_aside(*, assignment: str, student: str, notebooks: list[str]) -> None:
     """Set aside unwanted files of a submission before nbgrader copies it (its hook before each conversion)."""
     folder = Path(notebooks[0]).parent
     course = Course(folder.parents[2])
-    quarantine.set_aside(folder, course.aside(folder.parent.name, folder.name))
+    quarantine.set_aside(folder, course.quarantine(folder.parent.name, folder.name))
 
 
 @cache

@@ -23,9 +23,9 @@ from typing import Any
 from ftgrade.catalog import home
 from ftgrade.errors import CourseFault
 from ftgrade.intake.notebook import make_finding
-from ftgrade.judging.judges import Judges, Work, deadly
+from ftgrade.judging.judges import Judges, Work, deadly_judgement
 from ftgrade.judging.report import Brief, Judgement, Limits, Report, judgement_of, text_of
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 
 WAITING = 2_000
 """Submissions that are sent and not back: more would fill the scheduler's memory, fewer would leave workers idle."""
@@ -44,7 +44,7 @@ def judged(brief: bytes, data: bytes, statements: bytes) -> bytes:
     """
     work = Work(NOBODY, brief_of(brief), data, statements)
     with MAKING:  # whichever of the worker's threads asks: its judge takes one submission at a time
-        found = judges().alone(work) if work.brief.alone else judges().once(work)
+        found = judges().judge_alone(work) if work.brief.alone else judges().try_once(work)
     return text_of(found if isinstance(found, Judgement) else Judgement("crowded")).encode()
 
 
@@ -55,7 +55,7 @@ NOBODY = Report("", "", "", "", "", 0, ())
 @cache
 def judges() -> Judges:
     """Return the one judge of a worker process, which has neither course nor secret. Raises CourseFault."""
-    made = Judges(home(), lambda: strongest(kept_here()))
+    made = Judges(home(), lambda: strongest(cache_file()))
     if not made.backend().layers:
         raise CourseFault("a worker of a cluster grades in a sandbox or not at all: unset FTGRADE_ALLOW_UNSANDBOXED")
     atexit.register(made.close)
@@ -135,7 +135,7 @@ class Errand:
         try:
             return answer(future)
         except dask().KilledWorker:
-            return deadly("ended the worker that judged")
+            return deadly_judgement("ended the worker that judged")
 
 
 def answer(future: Any) -> Judgement:

@@ -12,14 +12,14 @@ from ftgrade.errors import CourseFault, OurFault, StudentFault
 from ftgrade.grading.lastrun import LastRun, look_of
 from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
-from ftgrade.intake.notebook import Finding, make_finding, read_bytes
+from ftgrade.intake.notebook import Finding, make_finding, read_bounded
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.bench import code_digest, environment
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.problem import load_problem
 from ftgrade.judging.report import Brief, CheckReport, Judgement, Limits, Report
 from ftgrade.judging.seeds import hidden_seeds, open_seed, personal_seed, secret_print, statement_seeds
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 
 
 class Grader:
@@ -37,7 +37,7 @@ class Grader:
         self.catalog = catalog
         self.course = course
         self.limits = limits
-        self.judges = judges or Judges(catalog, lambda: strongest(kept_here(), allow_unsandboxed))
+        self.judges = judges or Judges(catalog, lambda: strongest(cache_file(), allow_unsandboxed))
         self.problem = functools.cache(functools.partial(load_problem, catalog))
         self.digest = functools.cache(catalog.digest)
         self.lasts: dict[str, LastRun] = {}
@@ -87,9 +87,9 @@ class Grader:
             if kept is not None:
                 return kept
         try:
-            blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.aside(student, stem)))
+            blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.quarantine(student, stem)))
             look = look_of(path)  # before it's read: if the file changes meanwhile, the next run sees another
-            data = read_bytes(path)
+            data = read_bounded(path)
         except StudentFault as fault:
             return self.reports.put(unreadable(blank, fault.kind, fault.words))
         except OurFault as fault:
@@ -128,7 +128,7 @@ class Grader:
             stem, [open_seed(stem, version, day)], open_seed(stem, version), self.judged_by(stem), self.limits
         )
         try:
-            work = Work(blank, brief, read_bytes(path))
+            work = Work(blank, brief, read_bounded(path))
         except StudentFault as fault:
             return unreadable(blank, fault.kind, fault.words)
         judgement = self.judges.judge(work)
@@ -139,14 +139,14 @@ class Grader:
         problem = self.problem(stem)
         checks = tuple(
             CheckReport(check.name, check.title, check.of, check.points, 0.0, "not-run", 0, 0)
-            for check in problem.judged
+            for check in problem.all_checks
         )
         return Report(stem, student, "ours", "", secret_print(secret), problem.version, checks)
 
     def kept(self, blank: Report, submission: str) -> Report | None:
         """Return the stored report if it was graded by these very parts, in a sandbox or where none holds."""
         stored = self.reports.get(blank.student, blank.stem)
-        if stored is None or not stored.stands:
+        if stored is None or not stored.is_reusable:
             return None
         if stored.key == key_of(self.parts(submission, blank, "held")):
             return stored

@@ -1,1 +1,1 @@
-"""What is handed in, from bytes and archives to cells and clean text; it may import the sandbox's channel."""
+"""Turn what is handed in, bytes and archives, into cells and clean text; it may import the sandbox's channel."""

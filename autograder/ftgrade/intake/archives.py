@@ -1,4 +1,4 @@
-"""Archives that people hand in: only ordinary files come out, within limits on number, bytes, ratio and depth."""
+"""Unpack archives that people hand in: ordinary files only, within limits on number, bytes, ratio and depth."""
 
 import lzma
 import os
@@ -22,13 +22,15 @@ MAX_RATIO = 200
 MAX_DEPTH = 2
 CHUNK = 2**16
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-BROKEN = (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError,
-          zlib.error, lzma.LZMAError)  # fmt: skip
+ARCHIVE_ERRORS = (
+    OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 @dataclass(slots=True)
-class Room:
-    """What is still allowed to come out of one archive and those inside it."""
+class Quota:
+    """How much may still be unpacked from one archive and the archives inside it: files, and bytes of `data`."""
 
     files: int = MAX_FILES
     data: int = MAX_BYTES
@@ -36,7 +38,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One ordinary file in an archive: its name, and how it is opened."""
+    """One ordinary file in an archive."""
 
     name: str
     archive: Any
@@ -52,40 +54,37 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def unpack(path: Path, goal: Path, room: Room | None = None, depth: int = 0) -> list[str]:
-    """Write the ordinary files of an archive below a folder, archives in it too; return what was left out, and why.
+def unpack(path: Path, goal: Path, room: Quota | None = None, depth: int = 0) -> list[str]:
+    """Unpack an archive, and the archives in it, below a folder; return a line for each file left out, with the reason.
 
-    Links, devices, names that lead out of the folder and what exceeds a limit stay behind; nothing is raised for what
-    an archive holds.
+    Links, devices, names that lead out of the folder and files beyond a limit are left out. No content of an archive
+    raises an exception.
     """
-    room = room or Room()
+    room = room or Quota()
     allowed = max(CHUNK, MAX_RATIO * path.stat().st_size)
     left: list[str] = []
     try:
-        with opened(path) as archive:
+        is_zip = path.name.lower().endswith(".zip")
+        with zipfile.ZipFile(path) if is_zip else tarfile.open(path) as archive:
             for member in members(archive):
-                taken = guarded(lambda member=member: take(member, goal, room, allowed))
+                taken = guarded(lambda member=member: write_member(member, goal, room, allowed))
                 words = taken.words if isinstance(taken, Mishap) else taken
-                target = goal / inside(member.name) if not words else None
+                target = goal / safe_path(member.name) if not words else None
                 if target is not None and is_archive(target):
-                    left += nested(target, room, depth)
+                    left += unpack_nested(target, room, depth)
                 elif words:
                     left.append(f"{member.name[:100]}: {words}")
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         left.append(f"{path.name}: not a whole archive ({type(error).__name__})")
     return left
 
 
-def nested(target: Path, room: Room, depth: int) -> list[str]:
+def unpack_nested(target: Path, room: Quota, depth: int) -> list[str]:
     if depth + 1 >= MAX_DEPTH:
         return [f"{target.name}: an archive in an archive in an archive stays packed"]
     left = unpack(target, target.with_name(f"{target.name}.d"), room, depth + 1)
     target.unlink()
     return left
-
-
-def opened(path: Path) -> Any:
-    return zipfile.ZipFile(path) if path.name.lower().endswith(".zip") else tarfile.open(path)
 
 
 def members(archive: Any) -> Iterator[Member]:
@@ -101,10 +100,10 @@ def members(archive: Any) -> Iterator[Member]:
                 yield Member(entry.name, archive, entry)
 
 
-def inside(name: str) -> PurePosixPath:
-    """Return a member's path below the folder. Raises ValueError for one that leads out of it.
+def safe_path(name: str) -> PurePosixPath:
+    """Return a member's name as a relative path. Raises ValueError if it would lead out of the folder.
 
-    >>> inside("a/b.ipynb")
+    >>> safe_path("a/b.ipynb")
     PurePosixPath('a/b.ipynb')
     """
     path = PurePosixPath(name.replace("\\", "/"))
@@ -113,10 +112,10 @@ def inside(name: str) -> PurePosixPath:
     return path
 
 
-def take(member: Member, goal: Path, room: Room, allowed: int) -> str:
-    """Write one file, counting what really comes out; return why it was left out, empty if it wasn't."""
+def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
+    """Write one file, counting the bytes really unpacked; return why it was left out, or an empty text."""
     try:
-        path = goal / inside(member.name)
+        path = goal / safe_path(member.name)
     except ValueError as error:
         return str(error)
     if room.files <= 0:
@@ -127,7 +126,7 @@ def take(member: Member, goal: Path, room: Room, allowed: int) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         source = member.open()
         if source is None or path.exists():
-            return "it stands twice" if path.exists() else "it can't be read"
+            return "its name occurs twice" if path.exists() else "it can't be read"
         with source, path.open("xb") as file:
             written = 0
             while chunk := source.read(CHUNK):
@@ -136,7 +135,7 @@ def take(member: Member, goal: Path, room: Room, allowed: int) -> str:
                     break
                 file.write(chunk)
         room.data -= min(written, most)
-    except BROKEN as error:
+    except ARCHIVE_ERRORS as error:
         path.unlink(missing_ok=True)
         return f"it can't be read ({type(error).__name__})"
     if written > most:
@@ -146,7 +145,7 @@ def take(member: Member, goal: Path, room: Room, allowed: int) -> str:
 
 
 class BoundedExtractor(ExtractorPlugin):
-    """nbgrader's `zip_collect` with these limits: what is left out is logged, and nobody else waits."""
+    """Apply these limits in nbgrader's `zip_collect`; files left out are logged and don't stop the others."""
 
     def extract(self, archive_path: str, extracted_path: str) -> None:
         source, goal = Path(archive_path), Path(extracted_path)
@@ -165,4 +164,4 @@ class BoundedExtractor(ExtractorPlugin):
                     shutil.copy(path, place / name, follow_symlinks=False)
 
 
-__all__ = ["BoundedExtractor", "Room", "inside", "unpack"]
+__all__ = ["BoundedExtractor", "Quota", "safe_path", "unpack"]

@@ -1,8 +1,8 @@
-"""Files as people and learning platforms hand them over, into `submitted/STUDENT/STEM/`.
+"""Collect the files that people and learning platforms hand over into `submitted/STUDENT/STEM/`.
 
-A file's path, inside its archives too, tells whose it is and which problem's: a pattern names the parts. What doesn't
-fit, or belongs to nobody known, is told and stays where it is. A newer submission takes the place of an older one, that
-is kept in `.ftgrade/earlier/`.
+A pattern says which parts of a file's path, archives included, name the student and the problem. A file that doesn't
+fit or belongs to no known student is reported and left where it is. A newer submission replaces an older one, which
+is moved to `.ftgrade/earlier/`.
 """
 
 import difflib
@@ -26,7 +26,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
 from ftgrade.intake.gate import MAX_FILE_BYTES, line
-from ftgrade.moments import moment
+from ftgrade.moments import parse_time
 
 PATTERNS = {
     "plain": (
@@ -36,13 +36,13 @@ PATTERNS = {
         "{student}_{any}.zip/{deep}{stem}.ipynb",
     ),
     # `get_filename` and `add_upload_submission` of lib/content_zipper.rb in instructure/canvas-lms: the sortable name
-    # in small letters, LATE if it is, the user's number (nbgrader's lms_user_id), the file's number, the file's name.
+    # in lower case, LATE if it is late, the user's number (nbgrader's lms_user_id), the file's number and name.
     "canvas": (
         "{any}{late}_{lms}_{order}_{any}{stem}.ipynb",
         "{any}{late}_{lms}_{order}_{any}.zip/{deep}{any}{stem}.ipynb",
     ),
-    # `get_student_prefix` of mod/assign/classes/downloader.php in moodle/moodle, in folders and without; older versions
-    # end the folder's name in an underscore. Its number is the assignment's own: only the full name tells who it is.
+    # `get_student_prefix` of mod/assign/classes/downloader.php in moodle/moodle, in folders or not; older versions
+    # end a folder's name in an underscore. The number is the assignment's, so only the full name identifies a student.
     "moodle": (
         "{name}_{any}_assignsubmission_file/{deep}{any}{stem}.ipynb",
         "{name}_{any}_assignsubmission_file_/{deep}{any}{stem}.ipynb",
@@ -60,20 +60,20 @@ FIELDS = {
     "deep": r"(?:[^/]+/)*?",
 }
 JUNK = {"__MACOSX", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"}
-COPY = r"(?P<copy>-\d+| ?\(\d+\))?"  # what a browser or a platform adds to a name that it has already
+COPY = r"(?P<copy>-\d+| ?\(\d+\))?"  # added by a browser or a platform to a name that exists already
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that was handed over: its path as a person sees it, archives as folders, and where its bytes are."""
+    """A file that was handed over: the path as shown to people, with archives as folders, and the path on the disk."""
 
     shown: str
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Whose file it is and which problem's, when it was handed in (UTC, if known), and what tells copies apart."""
+class Identified:
+    """A file's student and problem, when it was handed in (UTC, if known), and the order of its copies."""
 
     file: File
     student: str
@@ -89,7 +89,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A submission that is in its place now: `new`, `replaced` an earlier one, or `unchanged`."""
+    """A submission that is now in its place; `outcome` is `new`, `replaced` (an earlier one) or `unchanged`."""
 
     student: str
     stem: str
@@ -101,7 +101,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What was taken, and what was left where it is, with the reason by path."""
+    """The submissions taken, and (path, reason) of each file that was left where it is."""
 
     taken: tuple[Taken, ...]
     left: tuple[tuple[str, str], ...]
@@ -109,20 +109,20 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """The course's students: by id, by their number in the learning platform, by full name."""
+    """The course's students: their ids, and the ids by learning platform's number and by full name."""
 
     ids: tuple[str, ...]
     by_lms: dict[str, str]
     by_name: dict[str, list[str]]
 
-    def who(self, parts: dict[str, str]) -> str:
-        """Return the student whom the parts of a path name. Raises CourseFault if that is nobody, or several."""
+    def student_of(self, parts: dict[str, str]) -> str:
+        """Return the student that the parts of a path identify. Raises CourseFault unless there is exactly one."""
         if "lms" in parts:
             if parts["lms"] not in self.by_lms:
                 raise CourseFault(f"no student's lms_user_id is {parts['lms']}")
             return self.by_lms[parts["lms"]]
         if "name" in parts:
-            found = self.by_name.get(plain(parts["name"]), [])
+            found = self.by_name.get(normalized(parts["name"]), [])
             if len(found) != 1:
                 raise CourseFault(f"{len(found) or 'no'} students are called {parts['name']!r}")
             return found[0]
@@ -133,22 +133,22 @@ class People:
 
 
 def people(gradebook: Gradebook, course: Course) -> People:
-    """Return the students of gradebook and roster. Raises CourseFault if there are none."""
+    """Return the students of the gradebook and the roster. Raises CourseFault if there are none."""
     records: list[Any] = list(gradebook.students)
     ids = dict.fromkeys([*(str(one.id) for one in records), *course.roster()])
     if not ids:
         raise CourseFault("the course has no students yet: make it with `ftgrade new-course DIR --roster CSV`")
     by_name: dict[str, list[str]] = defaultdict(list)
     for one in records:
-        for name in {plain(f"{one.first_name} {one.last_name}"), plain(f"{one.last_name} {one.first_name}")}:
+        for name in {normalized(f"{one.first_name} {one.last_name}"), normalized(f"{one.last_name} {one.first_name}")}:
             by_name[name].append(one.id)
     return People(tuple(ids), {one.lms_user_id: one.id for one in records if one.lms_user_id}, dict(by_name))
 
 
-def plain(name: str) -> str:
-    """Return a name as it is compared.
+def normalized(name: str) -> str:
+    """Return a name in the form in which names are compared.
 
-    >>> plain("Zoë_ O'Neil ")
+    >>> normalized("Zoë_ O'Neil ")
     "zoë o'neil"
     """
     return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
@@ -158,9 +158,9 @@ def plain(name: str) -> str:
 
 
 def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[File]:
-    """Yield the files of a folder or an archive, and of the archives in it, which are unpacked to a scratch folder."""
+    """Yield the files of a folder or archive; unpack archives into a scratch folder. Raises CourseFault for others."""
     if source.is_file() and is_archive(source):
-        yield from unpacked(source, "", scratch, left)
+        yield from unpacked_files(source, "", scratch, left)
     elif source.is_dir():
         for folder, names, found in os.walk(source):
             names[:] = sorted(name for name in names if name not in JUNK)
@@ -169,15 +169,15 @@ def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[
                 if path.is_symlink() or not path.is_file():
                     left.append((shown, "not an ordinary file"))
                 elif is_archive(path):
-                    yield from unpacked(path, f"{shown}/", scratch / f"{shown}.d", left)
+                    yield from unpacked_files(path, f"{shown}/", scratch / f"{shown}.d", left)
                 else:
                     yield File(shown, path)
     else:
         raise CourseFault(f"{source} is neither a folder nor an archive ({', '.join(ENDINGS)})")
 
 
-def unpacked(archive: Path, above: str, goal: Path, left: list[tuple[str, str]]) -> Iterator[File]:
-    """Yield the files of an archive, within the limits of `archives`."""
+def unpacked_files(archive: Path, above: str, goal: Path, left: list[tuple[str, str]]) -> Iterator[File]:
+    """Unpack an archive within its limits and yield its files, with paths below `above`."""
     goal.mkdir(parents=True, exist_ok=True)
     left += [(f"{above}{name}", why) for name, _, why in (line.partition(": ") for line in unpack(archive, goal))]
     for path in sorted(path for path in goal.rglob("*") if path.is_file()):
@@ -187,7 +187,9 @@ def unpacked(archive: Path, above: str, goal: Path, left: list[tuple[str, str]])
 
 
 def expressions(pattern: str, stems: Sequence[str], only: str | None, students: Iterable[str]) -> list[re.Pattern[str]]:
-    """Return what paths are matched with, the known students first. Raises CourseFault for a pattern of another form.
+    """Return the regular expressions of a pattern: first with the known students' ids, then with any text for an id.
+
+    Raises CourseFault for an invalid pattern.
 
     >>> (known, anybody) = expressions("{student}-{stem}.ipynb", ["p03_lora"], None, ["a-b"])
     >>> known.fullmatch("week 1/a-b-p03.ipynb").group("student", "stem")
@@ -200,7 +202,7 @@ def expressions(pattern: str, stems: Sequence[str], only: str | None, students: 
     for fields in (FIELDS | {"student": f"(?P<student>{known})"}, FIELDS):
         for one in PATTERNS.get(pattern, (pattern,)):
             made.append(expression(one, fields | {"stem": problem}))
-            demand_whole(one, only)
+            demand_complete(one, only)
     return list(dict.fromkeys(made))
 
 
@@ -213,10 +215,10 @@ def expression(pattern: str, fields: dict[str, str]) -> re.Pattern[str]:
     return re.compile(rf"(?:.*/)?{''.join(texts)}{COPY}\.ipynb", re.DOTALL)
 
 
-def demand_whole(pattern: str, only: str | None) -> None:
-    """Raise CourseFault unless a pattern tells who and what."""
-    who = any(f"{{{name}}}" in pattern for name in ("student", "name", "lms"))
-    if not who or not pattern.endswith(".ipynb") or not (only or "{stem}" in pattern):
+def demand_complete(pattern: str, only: str | None) -> None:
+    """Raise CourseFault unless a pattern identifies the student and the problem."""
+    named = any(f"{{{name}}}" in pattern for name in ("student", "name", "lms"))
+    if not named or not pattern.endswith(".ipynb") or not (only or "{stem}" in pattern):
         raise CourseFault(
             f"the pattern {pattern!r} must end in .ipynb, name who handed in ({{student}}, {{name}} or {{lms}}), and "
             f"hold {{stem}}, or `--stem` says which problem it is; known by name: {', '.join(PATTERNS)}"
@@ -226,10 +228,10 @@ def demand_whole(pattern: str, only: str | None) -> None:
 # ------------------------------------------------------------------------------------------------------------- sorting
 
 
-def found(
+def identify(
     file: File, matchers: Sequence[re.Pattern[str]], known: People, stems: Sequence[str], only: str | None, zone: str
-) -> Found:
-    """Return whose file it is. Raises CourseFault with the reason why it can't be told."""
+) -> Identified:
+    """Return a file with its student and problem. Raises CourseFault with the reason if they can't be identified."""
     if not file.shown.lower().endswith(".ipynb"):
         raise CourseFault("no notebook")
     if file.path.stat().st_size > MAX_FILE_BYTES:
@@ -240,13 +242,13 @@ def found(
     parts = {name: text for name, text in match.groupdict().items() if text is not None}
     short = parts.get("stem", "").lower()
     stem = only or next(stem for stem in stems if short in (stem, stem.partition("_")[0]))
-    time = moment(dashed(parts["time"]), zone) if "time" in parts else None
+    time = parse_time(dashed(parts["time"]), zone) if "time" in parts else None
     order = (int(parts.get("order", 0)), int(re.sub(r"\D", "", parts.get("copy", "")) or 0))
-    return Found(file, known.who(parts), stem, time, order, "late" in parts)
+    return Identified(file, known.student_of(parts), stem, time, order, "late" in parts)
 
 
 def dashed(text: str) -> str:
-    """Return a time as it stands in file names in the form that we read.
+    """Return a time from a file name in ISO format.
 
     >>> dashed("2026-01-30-10-30-10"), dashed("20260130T1030"), dashed("2026-01-30 10:30")
     ('2026-01-30T10:30:10', '2026-01-30T10:30', '2026-01-30T10:30')
@@ -256,8 +258,11 @@ def dashed(text: str) -> str:
     return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}T{clock}"
 
 
-def newest(several: Sequence[Found], left: list[tuple[str, str]]) -> Found | None:
-    """Return the newest of a student's files for a problem; tell of the others, and of all where none is the newest."""
+def newest(several: Sequence[Identified], left: list[tuple[str, str]]) -> Identified | None:
+    """Return the newest of a student's files for a problem, and add the others to `left`.
+
+    If several different files are equally new, add all to `left` and return None.
+    """
     last = max(several, key=lambda one: one.age)
     rivals = [
         one for one in several if one.age == last.age and one.file.path.read_bytes() != last.file.path.read_bytes()
@@ -283,18 +288,18 @@ def collect(
     at: datetime | None = None,
     zone: str = "UTC",
 ) -> Collected:
-    """Put the notebooks of a folder or an archive into their places.
+    """Put the notebooks of a folder or an archive into their places. Raises CourseFault.
 
-    `only` is the problem that all of them belong to, `at` the time (UTC) of those whose path tells none.
+    `only` is the problem of all files, if the pattern has no stem. `at` is the time (UTC) of files whose path has none.
     """
     matchers = expressions(pattern, stems, only, known.ids)
     left: list[tuple[str, str]] = []
-    by_place: dict[tuple[str, str], list[Found]] = defaultdict(list)
+    by_place: dict[tuple[str, str], list[Identified]] = defaultdict(list)
     taken: list[Taken] = []
     with tempfile.TemporaryDirectory(dir=course.state, prefix="collect-") as scratch:
         for file in files(source, Path(scratch), left):
             try:
-                one = guarded(lambda file=file: found(file, matchers, known, stems, only, zone))
+                one = guarded(lambda file=file: identify(file, matchers, known, stems, only, zone))
             except CourseFault as fault:
                 left.append((file.shown, str(fault)))
                 continue
@@ -303,49 +308,46 @@ def collect(
             else:
                 by_place[one.student, one.stem].append(one)
         for _, several in sorted(by_place.items()):
-            done = guarded(lambda several=several: settled(several, at, course, left))
+            done = guarded(lambda several=several: place_newest(several, at, course, left))
             if isinstance(done, Mishap):
                 left.append((several[0].file.shown, f"it could not be put in its place: {done.words}"))
-            else:
-                taken += done
+            elif done is not None:
+                taken.append(done)
     return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)))
 
 
-def settled(several: Sequence[Found], at: datetime | None, course: Course, left: list[tuple[str, str]]) -> list[Taken]:
-    """Put the newest of a student's files for a problem in its place; return what became of it."""
-    one = newest(several, left)
-    return [] if one is None else list(placed(one, one.time or at, course, left))
-
-
-def placed(one: Found, time: datetime | None, course: Course, left: list[tuple[str, str]]) -> Iterator[Taken]:
-    """Yield what became of a file: nothing if what is there is newer."""
+def place_newest(
+    several: Sequence[Identified], at: datetime | None, course: Course, left: list[tuple[str, str]]
+) -> Taken | None:
+    """Put the newest of a student's files for a problem in its place, unless what is there is newer."""
+    if (one := newest(several, left)) is None:
+        return None
     goal, aside = course.notebook(one.student, one.stem), course.state / "earlier" / one.stem / one.student
-    data, there = one.file.path.read_bytes(), stamped(goal.parent)
-    if goal.is_file() and not goal.is_symlink() and goal.read_bytes() == data and time in (None, there):
-        outcome = "unchanged"
-    elif there is not None and time is not None and time < there:
-        return left.append((one.file.shown, f"older than what {one.student} handed in already, at {there} UTC"))
-    elif time is None and any(path.read_bytes() == data for path in aside.glob(f"*/{goal.name}")):
-        return left.append((one.file.shown, "it was replaced by what is there now: `--at TIME` takes it again"))
-    else:
-        outcome = "replaced" if keep_aside(goal.parent, aside) else "new"
+    data, time, there = one.file.path.read_bytes(), one.time or at, time_handed_in(goal.parent)
+    outcome = "unchanged"
+    if not goal.is_file() or goal.is_symlink() or goal.read_bytes() != data or time not in (None, there):
+        if there is not None and time is not None and time < there:
+            return left.append((one.file.shown, f"older than what {one.student} handed in already, at {there} UTC"))
+        if time is None and any(path.read_bytes() == data for path in aside.glob(f"*/{goal.name}")):
+            return left.append((one.file.shown, "it was replaced by what is there now: `--at TIME` takes it again"))
+        outcome = "replaced" if move_earlier_aside(goal.parent, aside) else "new"
         goal.parent.mkdir(parents=True)
         if time is not None:
             (goal.parent / "timestamp.txt").write_text(f"{time} UTC\n", "utf-8")
         goal.write_bytes(data)
-    yield Taken(one.student, one.stem, one.file.shown, outcome, time, one.marked_late)
+    return Taken(one.student, one.stem, one.file.shown, outcome, time, one.marked_late)
 
 
-def stamped(folder: Path) -> datetime | None:
-    """Return when a submission that is there was handed in (UTC), as far as its time stamp tells."""
+def time_handed_in(folder: Path) -> datetime | None:
+    """Return when the submission in a folder was handed in (UTC), or None without a readable time stamp."""
     try:
         return parse_utc((folder / "timestamp.txt").read_text("utf-8").strip())
     except (OSError, ValueError, OverflowError, ParserError):
         return None
 
 
-def keep_aside(folder: Path, aside: Path) -> bool:
-    """Move an earlier submission to the next free number; say whether there was one."""
+def move_earlier_aside(folder: Path, aside: Path) -> bool:
+    """Move an earlier submission to the folder with the next free number; say whether there was one."""
     if not folder.exists() and not folder.is_symlink():
         return False
     aside.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Untrusted bytes to answer source: read a submitted notebook within bounds, keep its cells, forget the rest."""
+"""Read an untrusted notebook within bounds: its cells are kept, everything else in it is dropped."""
 
 import json
 import os
@@ -17,7 +17,7 @@ MAX_ALL_CHARACTERS = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a submission: where it stood (from 1), `code` or `markdown`, its text and its nbgrader id if any."""
+    """One cell of a submission: its position (from 1), its cell type, its text, and its nbgrader id if it has one."""
 
     number: int
     kind: str
@@ -27,32 +27,32 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about a submission that its student and the instructor are told; it changes no score by itself."""
+    """A remark about a submission for its student and the instructor; it changes no score by itself."""
 
     kind: str
     words: Clean
 
 
 def make_finding(kind: str, words: object) -> Finding:
-    """Return a finding; its words may hold what a student wrote."""
+    """Return a finding with its words cleaned, since they may quote a student."""
     return Finding(kind, clean(words))
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is left of a submitted notebook: its cells in order, and what was found about it."""
+    """A submitted notebook: its cells in order, and the findings about it."""
 
     cells: tuple[Cell, ...]
     findings: tuple[Finding, ...]
 
 
-def read_file(path: Path) -> Submission:
-    """Return the submission in a file. Raises StudentFault."""
-    return read(read_bytes(path))
+def read_submission(path: Path) -> Submission:
+    """Read the submission in a file. Raises StudentFault."""
+    return parse_submission(read_bounded(path))
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return what is in a file, cut where it's too large. Raises StudentFault: `missing`, `not-a-file`."""
+def read_bounded(path: Path) -> bytes:
+    """Return a file's first MAX_FILE_BYTES + 1 bytes. Raises StudentFault: `missing`, `not-a-file`."""
     if path.parent.is_symlink():
         raise StudentFault("not-a-file", "The folder that was handed in is a link. Hand in the folder itself.")
     try:
@@ -69,8 +69,8 @@ def read_bytes(path: Path) -> bytes:
         return file.read(MAX_FILE_BYTES + 1)
 
 
-def read(data: bytes) -> Submission:
-    """Return the submission in a notebook's bytes. Raises StudentFault: `too-large`, `malformed`, `old-format`."""
+def parse_submission(data: bytes) -> Submission:
+    """Parse a notebook's bytes. Raises StudentFault: `too-large`, `malformed`, `old-format`."""
     if len(data) > MAX_FILE_BYTES:
         words = f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB. Clear the outputs, save, and hand in again."
         raise StudentFault("too-large", words)
@@ -93,11 +93,11 @@ def read(data: bytes) -> Submission:
             "Open it in a current JupyterLab, save it, and hand in again."
         )
         raise StudentFault("old-format", words)
-    return keep(document["cells"], len(data))
+    return within_bounds(document["cells"], len(data))
 
 
-def keep(raw_cells: list[Any], file_bytes: int) -> Submission:
-    """Return the cells within bounds; those with an nbgrader id come first, so an answer isn't crowded out."""
+def within_bounds(raw_cells: list[Any], file_bytes: int) -> Submission:
+    """Return as many cells as the limits allow; cells with an nbgrader id are chosen first, so no answer is lost."""
     parsed = [cell_of(number, raw) for number, raw in enumerate(raw_cells, 1)]
     cells = [cell for cell in parsed if cell is not None]
     findings = list(size_findings(cells, len(raw_cells) - len(cells), file_bytes))
@@ -111,7 +111,7 @@ def keep(raw_cells: list[Any], file_bytes: int) -> Submission:
 
 
 def size_findings(cells: list[Cell], odd: int, file_bytes: int) -> list[Finding]:
-    """Return what a reader should know of a notebook that is larger or odder than one expects."""
+    """Return the findings about cells that are invalid, too many or too long, and about a large file."""
     findings: list[Finding] = []
     if odd:
         findings.append(make_finding("odd-cells", f"{odd} cells were not in the notebook format and were left out."))
@@ -131,7 +131,7 @@ def size_findings(cells: list[Cell], odd: int, file_bytes: int) -> list[Finding]
 
 
 def cell_of(number: int, raw: Any) -> Cell | None:
-    """Return a cell of any shape that JSON allows as our record, or None if it isn't one."""
+    """Return a notebook's cell as our record, or None if the JSON isn't a valid cell."""
     if not isinstance(raw, dict) or raw.get("cell_type") not in ("code", "markdown", "raw"):
         return None
     source = raw.get("source", "")
@@ -146,7 +146,7 @@ def cell_of(number: int, raw: Any) -> Cell | None:
 
 
 def grade_id_of(metadata: Any) -> Clean | None:
-    """Return the nbgrader id that a cell's metadata claims; nothing else in there is believed."""
+    """Return the nbgrader id that a cell's metadata claims, or None; all other metadata is ignored."""
     nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
     claimed = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
     return line(claimed) if isinstance(claimed, str) and 0 < len(claimed) <= 200 else None

@@ -1,4 +1,4 @@
-"""Set aside what must not be copied along with a submission: links of both kinds, devices, start-up and huge files."""
+"""Move away what must not be copied with a submission: symbolic and hard links, devices, start-up and huge files."""
 
 import fnmatch
 import shutil
@@ -14,7 +14,7 @@ from ftgrade.intake.notebook import Finding, make_finding
 MAX_OTHER_BYTES = 20 * 2**20
 MAX_ENTRIES = 500
 TIMESTAMP = "timestamp.txt"
-# Python, IPython, Jupyter and nbgrader read files of these names when they start in a folder that holds one.
+# Python, IPython, Jupyter and nbgrader run or read files of these names when they start in their folder.
 START_UP_FILES = (
     "nbgrader_config.*", "jupyter_*config*", "ipython_*config*", "*.pth", "sitecustomize.*", "usercustomize.*",
     "conftest.py", ".ipython", ".jupyter",
@@ -22,10 +22,10 @@ START_UP_FILES = (
 
 
 def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
-    """Move what a submission's folder must not hold to `aside`, and tell all that was ever moved there.
+    """Move what a submission's folder must not hold to `aside`; return a finding on all that was ever moved there.
 
-    A folder that is itself a link is moved whole, and an empty one takes its place. Nothing is deleted. A folder that
-    is gone holds nothing.
+    A folder that is itself a link is moved as a whole and replaced by an empty one. Nothing is deleted. A missing
+    folder counts as empty. Raises OurFault.
     """
     try:
         if folder.is_symlink():
@@ -44,13 +44,13 @@ def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
 
 
 def unwanted(folder: Path) -> list[Path]:
-    """Return what is to be moved, without looking into what is moved whole."""
+    """Return the paths to move; a folder that is moved as a whole isn't searched."""
     found: list[Path] = []
     waiting, entries = [folder], 0
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
             if path == folder / f"{folder.name}.ipynb":
-                continue  # however much stands beside it
+                continue  # the notebook itself stays, however many entries there are
             entries += 1
             if entries > MAX_ENTRIES or not is_wanted(path) or not is_timely(path, folder):
                 found.append(path)
@@ -60,9 +60,9 @@ def unwanted(folder: Path) -> list[Path]:
 
 
 def is_timely(path: Path, folder: Path) -> bool:
-    """Say whether nbgrader can read the time from a submission's own time stamp; any other file is none of its.
+    """Say whether a path is anything but a submission's time stamp that nbgrader can't parse.
 
-    nbgrader takes a third word for a time zone, and would stop for this student over a text that holds no time.
+    nbgrader takes a third word for a time zone, and fails on this student if the text is no time.
     """
     if path != folder / TIMESTAMP:
         return True
@@ -76,13 +76,13 @@ def is_timely(path: Path, folder: Path) -> bool:
 
 
 def is_wanted(path: Path) -> bool:
-    """Say whether a path is a folder or an ordinary file that nothing reads when it starts."""
+    """Say whether a path is a folder or an ordinary file of moderate size, and no start-up file."""
     state = path.lstat()
     if any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in START_UP_FILES):
         return False
     if stat.S_ISDIR(state.st_mode):
         return True
-    # A notebook stays whatever its kind or size: it's read within bounds, and its fault told by name.
+    # A notebook stays whatever its kind or size: reading it within bounds reports what is wrong with it.
     return path.suffix == ".ipynb" or (
         stat.S_ISREG(state.st_mode) and state.st_size <= MAX_OTHER_BYTES and state.st_nlink == 1
     )
@@ -93,7 +93,7 @@ def is_dir(path: Path) -> bool:
 
 
 def move(path: Path, goal: Path) -> None:
-    """Rename a path, never following it; a name that is taken gets a number."""
+    """Rename a path without following links; if the new name is taken, add a number."""
     goal.parent.mkdir(parents=True, exist_ok=True)
     free = goal
     number = 1

@@ -1,1 +1,1 @@
-"""How a submission is judged: a problem's words, the oracle, the report; it may import intake and sandbox."""
+"""Judge a submission: how problems are written, the oracle, the report; it may import intake and sandbox."""

@@ -1,4 +1,4 @@
-"""Outcomes and the reference to verdicts: whether a case holds, and which known mistake the answers coincide with."""
+"""Turn outcomes into verdicts: compare them with the reference, and name the known mistake that explains them."""
 
 import ast
 import functools
@@ -32,17 +32,17 @@ from ftgrade.judging.problem import (
     load_problem,
 )  # fmt: skip
 from ftgrade.sandbox import channel, worker
-from ftgrade.sandbox.channel import Answer, Call, Lost, Outcome, Raised, Value, read
+from ftgrade.sandbox.channel import Call, Lost, Outcome, Raised, Reply, Value, outcome_of
 
-Ask = Callable[[Sequence[Call]], Sequence[Answer]]
-"""Answer calls, in order."""
-Told = Callable[[Sequence[Call]], list[Outcome]]
-"""The same from a process that is trusted: nothing in it is left to be read."""
+Ask = Callable[[Sequence[Call]], Sequence[Reply]]
+"""A function that answers calls, in order."""
+TrustedAsk = Callable[[Sequence[Call]], list[Outcome]]
+"""The same for trusted code: its replies are parsed already."""
 
-KEPT_DRAWS = 256
-"""Of how many pairs of a check and a seed the cases are kept, with all that doesn't depend on who answers them."""
-KEPT_VERDICTS, KEPT_BYTES = 16, 8_000
-"""How many verdicts are kept of one case, and how long the replies that they are about may be."""
+CACHED_DRAWS = 256
+"""How many (check, seed) draws are cached; shared by all students."""
+CACHED_VERDICTS, MAX_CACHED_BYTES = 16, 8_000
+"""How many verdicts are cached per case, and the total length of replies below which a verdict is cached."""
 
 _LOST_WORDS = {
     "timeout": "it ran longer than the limit",
@@ -55,29 +55,29 @@ _LOST_WORDS = {
 
 @dataclass(slots=True)
 class Posed:
-    """A case with the reference's answer to it, what that took, what each mistake answers, and what was judged before.
+    """A drawn case with everything about it that is shared by all students.
 
-    The seconds are unknown where the reference isn't asked: mistakes are tried on quick cases first. Two students who
-    send the same words get the same verdict, which is reached once.
+    `expected` is the reference's outcome and `seconds` the time it took (both only for a `Case`); mistakes are tried on
+    quick cases first. `mistake_outcomes` are cached by the mistake's name, `verdicts` by the exact replies.
     """
 
     case: AnyCase
     expected: Value | None = None
     seconds: float = math.inf
-    mistaken: dict[str, tuple[Outcome, ...]] = field(default_factory=dict[str, tuple[Outcome, ...]])
-    judged: "dict[tuple[Answer, ...], Verdict]" = field(default_factory=dict[tuple[Answer, ...], "Verdict"])
+    mistake_outcomes: dict[str, tuple[Outcome, ...]] = field(default_factory=dict[str, tuple[Outcome, ...]])
+    verdicts: "dict[tuple[Reply, ...], Verdict]" = field(default_factory=dict[tuple[Reply, ...], "Verdict"])
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one case: `pass`, `wrong`, `error`, `not-attempted`, or the kind of a `Lost` outcome."""
+    """The result of one case; `status` is `pass`, `wrong`, `error`, `not-attempted`, or the kind of a `Lost`."""
 
     posed: Posed
     outcomes: tuple[Outcome, ...]
     status: str
     difference: Difference | None = None
     explained: dict[str, bool] = field(default_factory=dict[str, bool], compare=False)
-    """By a mistake's name, whether it fails this case in this very way, as far as that was asked."""
+    """Whether a mistake, by its name, gives the same outcomes and status; a cache."""
 
     @property
     def case(self) -> AnyCase:
@@ -86,7 +86,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class CheckVerdict:
-    """What became of one check: its score, its first failed case, and the mistake that explains every failed one."""
+    """The result of one check: its score, the failed case to show, and a mistake that explains all failed cases."""
 
     check: Check
     score: float
@@ -96,13 +96,13 @@ class CheckVerdict:
     mistake: Mistake | None
 
 
-def local(module: types.ModuleType) -> Told:
-    """Return an `Ask` over trusted functions in this process, through the same code that answers for students."""
-    return lambda calls: [channel.outcome(worker.call(call.request, vars(module))) for call in calls]
+def local_ask(module: types.ModuleType) -> TrustedAsk:
+    """Return a function that answers calls with a trusted module's functions, through the same code as a student's."""
+    return lambda calls: [channel.outcome_of(worker.call(call.request, vars(module))) for call in calls]
 
 
 def used_by(name: str, namespace: dict[str, Any]) -> set[str]:
-    """Return the names of a module that a function of it may look up, itself and those of what it calls included.
+    """Return the names of a module that one of its functions may use, directly or indirectly, and its own name.
 
     >>> exec("def f(): return g() + [h() for _ in range(3)]\\ndef g(): return 1\\ndef h(): return 2", module := {})
     >>> sorted(used_by("f", module)), used_by("g", module)
@@ -125,38 +125,38 @@ def used_by(name: str, namespace: dict[str, Any]) -> set[str]:
     return found
 
 
-def cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
-    """Yield a check's cases for one seed; checks draw from streams of their own, so none shifts another's values."""
+def draw_cases(check: Check, position: int, seed: int) -> Iterator[AnyCase]:
+    """Yield a check's cases for one seed. Each check has a random stream of its own, independent of other checks."""
     return check.cases(np.random.default_rng([seed, position]))
 
 
-class Judging:
-    """One problem with its reference and mistakes, loaded once for a class."""
+class Oracle:
+    """Judge one problem: its reference and mistakes, loaded once for all students."""
 
     def __init__(self, catalog: Catalog, stem: str) -> None:
-        # As at the other end: the same last digits, and no threads that wait for each other over a few numbers, which
-        # had made the reference of problem 1 twenty times slower.
+        # As in the sandbox, so that the last digits are the same. Threads that wait for each other over small tensors
+        # also made the reference of problem 1 twenty times slower.
         torch.set_num_threads(1)
         self.problem = load_problem(catalog, stem)
         self.catalog = catalog
         self.stem = stem
-        self.digest = catalog.digest(stem)  # of what is loaded here, whatever happens to the files later
+        self.digest = catalog.digest(stem)  # taken now, since the files may change later
         solution = catalog.solution(stem)
-        self.reference = local(solution)
+        self.reference = local_ask(solution)
         self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
-        self.mistaken: dict[str, Told] = {}
-        self.posed = functools.lru_cache(KEPT_DRAWS)(self.pose)
+        self.wrong_references: dict[str, TrustedAsk] = {}
+        self.posed = functools.lru_cache(CACHED_DRAWS)(self.pose)
 
     def pose(self, position: int, seed: int) -> list[Posed]:
-        """Return the cases of one check for a seed. Raises AuthorFault if there are none, or one without an answer."""
+        """Draw one check's cases for a seed. Raises AuthorFault if there are none or the reference fails on one."""
         check = self.problem.checks[position]
-        found = [self.with_answer(case, check) for case in cases(check, position, seed)]
+        found = [self.with_answer(case, check) for case in draw_cases(check, position, seed)]
         if not found:
             raise AuthorFault(f"the check {check.name!r} of {self.stem} drew no case for a seed")
         return found
 
     def with_answer(self, case: AnyCase, check: Check) -> Posed:
-        """Return a case with the reference's answer, where it asks for that."""
+        """Return a case with the reference's outcome if it needs one. Raises AuthorFault if the reference fails."""
         if not isinstance(case, Case):
             return Posed(case)
         begun = time.perf_counter()
@@ -168,64 +168,60 @@ class Judging:
     def judge(self, ask: Ask, seeds: list[int]) -> list[CheckVerdict]:
         """Return a verdict for every check, in order, over all seeds.
 
-        A check gives all its points if every case of every seed holds, else none. Where several known mistakes
-        coincide with the answers, the one that explains most checks is named.
+        A check gives all its points if every case of every seed passes, else none. If several known mistakes explain
+        the failures, the one that explains most checks is named.
         """
         verdicts = [self.verdicts(check, position, ask, seeds) for position, check in enumerate(self.problem.checks)]
-        everything = refuse_everything([verdict for found in verdicts for verdict in found])
-        verdicts = [[held_against(verdict, everything) for verdict in found] for found in verdicts]
-        suspects = list(self.suspected(verdicts))
+        refusers = blanket_refusers([verdict for found in verdicts for verdict in found])
+        verdicts = [[deny_blanket_refusal(verdict, refusers) for verdict in found] for found in verdicts]
+        suspects = list(self.suspects_by_check(verdicts))
         explained = Counter(mistake.name for found in suspects for mistake in found)
         return [
             check_verdict(check, found, likeliest(check, suspected, explained))
             for check, found, suspected in zip(self.problem.checks, verdicts, suspects, strict=True)
         ]
 
-    def answer(self, seed: int, ask: Ask) -> object:
-        """Return the answer to the personal question of a seed, by the reference or by a mistake in it."""
+    def personal_answer(self, seed: int, ask: Ask) -> object:
+        """Return the answer to a seed's personal question by the reference or by a mistake; None if there is none."""
         assert self.problem.own is not None
         question = self.problem.own.draw(np.random.default_rng(seed))
-        outcome = read(*ask([question.call]))
+        outcome = outcome_of(*ask([question.call]))
         return question.part(outcome.value) if isinstance(outcome, Value) else None
 
-    def own(self, ask: Ask, seed: int) -> CheckVerdict:
-        """Return the verdict on a student's own number, with the mistake that gives the student's answer."""
+    def judge_personal(self, ask: Ask, seed: int) -> CheckVerdict:
+        """Return the verdict on a student's personal number, with a mistake that gives the same number."""
         assert self.problem.own is not None
         check, case = self.problem.own.check, Case("your own numbers", Call(PERSONAL))
-        expected = self.answer(seed, self.reference)
+        expected = self.personal_answer(seed, self.reference)
         if expected is None:
             raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
-        outcome = read(*ask([case.call]))
+        outcome = outcome_of(*ask([case.call]))
         status, difference = compare(case, check.same, Value(expected), (outcome,))
         if status == "pass":
             return CheckVerdict(check, check.points, 1, 1, None, None)
-        # Neither the difference nor the ratio is told: with one of them the number could be had without the work.
-        told = Difference("it isn't the number that your statement asks for") if status == "wrong" else difference
-        mistake = self.personal_mistake(outcome, seed) if status == "wrong" else None
-        return CheckVerdict(check, 0.0, 0, 1, Verdict(Posed(case), (outcome,), status, told), mistake)
-
-    def personal_mistake(self, outcome: Outcome, seed: int) -> Mistake | None:
-        """Return the first mistake that answers the personal question as the student did."""
-        return next(
-            (mistake for mistake in self.problem.mistakes if self.gives(outcome, seed, self.asked(mistake))), None
-        )
+        mistake = None
+        if status == "wrong":  # hide the difference and the ratio, which would give the number away
+            difference = Difference("it isn't the number that your statement asks for")
+            made = (one for one in self.problem.mistakes if self.gives(outcome, seed, self.reference_with(one)))
+            mistake = next(made, None)
+        return CheckVerdict(check, 0.0, 0, 1, Verdict(Posed(case), (outcome,), status, difference), mistake)
 
     def gives(self, outcome: Outcome, seed: int, ask: Ask | None = None) -> bool:
-        """Say whether a student's answer is the one to the personal question of a seed."""
-        expected = self.answer(seed, ask or self.reference)
+        """Say whether an outcome is the answer to a seed's personal question, by `ask` or by the reference."""
+        expected = self.personal_answer(seed, ask or self.reference)
         if self.problem.own is None or expected is None or not isinstance(outcome, Value):
             return False
         return equal(expected, outcome.value, self.problem.own.check.same)
 
     def verdicts(self, check: Check, position: int, ask: Ask, seeds: list[int]) -> list[Verdict]:
         """Return the verdicts of one check's cases."""
-        # The reference went first: a case that it can't answer is the author's fault whatever the student did.
+        # Ask the reference first: if it fails, that is the author's fault, whatever the student's code does.
         asked = [posed for seed in seeds for posed in self.posed(position, seed)]
         answers = iter(ask([call for posed in asked for call in calls_of(posed.case)]))
         return [verdict(posed, check, tuple(islice(answers, len(calls_of(posed.case))))) for posed in asked]
 
-    def suspected(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
-        """Yield the suspects of each check: those that explain an earlier one too, and only without such all others."""
+    def suspects_by_check(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
+        """Yield the suspects of each check: the earlier checks' suspects that explain it, or else all that do."""
         known: dict[str, Mistake] = {}
         for check, found in zip(self.problem.checks, verdicts, strict=True):
             suspects = self.suspects(check, found, known.values())
@@ -234,7 +230,7 @@ class Judging:
             yield suspects
 
     def suspects(self, check: Check, verdicts: list[Verdict], mistakes: Iterable[Mistake]) -> list[Mistake]:
-        """Return those of these mistakes whose outcomes coincide with the student's on every failed case."""
+        """Return those of these mistakes that explain every failed case of a check."""
         failed = sorted((one for one in verdicts if one.status != "pass"), key=lambda one: one.posed.seconds)
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
@@ -246,44 +242,42 @@ class Judging:
             if mistake.replaces in reached and all(self.explains(check, verdict, mistake) for verdict in failed)
         ]
 
-    def asked(self, mistake: Mistake) -> Told:
-        """Return the reference with this mistake in it, made at its first use."""
-        if mistake.name not in self.mistaken:
-            self.mistaken[mistake.name] = local(with_mistake(self.catalog, self.stem, mistake))
-        return self.mistaken[mistake.name]
+    def reference_with(self, mistake: Mistake) -> TrustedAsk:
+        """Return a function that answers calls by the reference with this mistake in it; cached."""
+        if mistake.name not in self.wrong_references:
+            self.wrong_references[mistake.name] = local_ask(with_mistake(self.catalog, self.stem, mistake))
+        return self.wrong_references[mistake.name]
 
     def explains(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
-        """Say whether a mistake fails a case in the very way in which the student did, which is found out once."""
-        if mistake.name not in verdict.explained:
-            verdict.explained[mistake.name] = self.coincides(check, verdict, mistake)
-        return verdict.explained[mistake.name]
-
-    def coincides(self, check: Check, verdict: Verdict, mistake: Mistake) -> bool:
-        """Say whether a mistake's outcomes are the student's, and fail as they do."""
-        posed = verdict.posed
-        if mistake.name not in posed.mistaken:
-            posed.mistaken[mistake.name] = tuple(self.asked(mistake)(calls_of(posed.case)))
-        outcomes = posed.mistaken[mistake.name]
-        if not all(alike(mine, theirs, check.same) for mine, theirs in zip(verdict.outcomes, outcomes, strict=True)):
-            return False
-        return compare(posed.case, check.same, posed.expected, outcomes)[0] == verdict.status
+        """Say whether a mistake gives the student's outcomes on a case and the same status; cached."""
+        posed, name = verdict.posed, mistake.name
+        if name not in verdict.explained:
+            if name not in posed.mistake_outcomes:
+                posed.mistake_outcomes[name] = tuple(self.reference_with(mistake)(calls_of(posed.case)))
+            outcomes = posed.mistake_outcomes[name]
+            pairs = zip(verdict.outcomes, outcomes, strict=True)
+            verdict.explained[name] = (
+                all(alike(mine, theirs, check.same) for mine, theirs in pairs)
+                and compare(posed.case, check.same, posed.expected, outcomes)[0] == verdict.status
+            )
+        return verdict.explained[name]
 
 
-def verdict(posed: Posed, check: Check, answers: tuple[Answer, ...]) -> Verdict:
-    """Return the verdict of one case."""
-    size = sum(len(answer) if isinstance(answer, bytes) else KEPT_BYTES for answer in answers)
-    known = posed.judged.get(answers) if size < KEPT_BYTES else None
+def verdict(posed: Posed, check: Check, replies: tuple[Reply, ...]) -> Verdict:
+    """Return the verdict of one case; cached for short replies."""
+    size = sum(len(reply) if isinstance(reply, bytes) else MAX_CACHED_BYTES for reply in replies)
+    known = posed.verdicts.get(replies) if size < MAX_CACHED_BYTES else None
     if known is not None:
         return known
-    outcomes = tuple(map(read, answers))
+    outcomes = tuple(map(outcome_of, replies))
     made = Verdict(posed, outcomes, *compare(posed.case, check.same, posed.expected, outcomes))
-    if size < KEPT_BYTES and len(posed.judged) < KEPT_VERDICTS:
-        posed.judged[answers] = made
+    if size < MAX_CACHED_BYTES and len(posed.verdicts) < CACHED_VERDICTS:
+        posed.verdicts[replies] = made
     return made
 
 
-def refuse_everything(verdicts: list[Verdict]) -> set[str]:
-    """Return the functions that met no valid input which they didn't answer with a ValueError."""
+def blanket_refusers(verdicts: list[Verdict]) -> set[str]:
+    """Return the functions that were called with valid inputs and raised a ValueError for every one of them."""
     met: dict[str, bool] = {}
     for verdict in verdicts:
         if not isinstance(verdict.case, Refusal):
@@ -293,36 +287,36 @@ def refuse_everything(verdicts: list[Verdict]) -> set[str]:
     return {name for name, always in met.items() if always}
 
 
-def held_against(verdict: Verdict, everything: set[str]) -> Verdict:
-    """Return a verdict in which who refuses everything has refused nothing in particular."""
-    if not isinstance(verdict.case, Refusal) or verdict.status != "pass":
-        return verdict
-    if verdict.case.call.function not in everything:
+def deny_blanket_refusal(verdict: Verdict, refusers: set[str]) -> Verdict:
+    """Return a verdict, but `wrong` if it passed by a ValueError that the function raises for valid inputs too."""
+    case = verdict.case
+    if not isinstance(case, Refusal) or verdict.status != "pass" or case.call.function not in refusers:
         return verdict
     words = Difference("it raises a ValueError for valid inputs too")
     return Verdict(verdict.posed, verdict.outcomes, "wrong", words)
 
 
 def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None) -> CheckVerdict:
-    """Return what became of one check as a whole."""
+    """Return the result of one check; the failed case to show is the first with a ratio, or else the first."""
     failed = [verdict for verdict in verdicts if verdict.status != "pass"]
     score = 0.0 if failed else check.points
-    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), first_telling(failed), mistake)
+    worst = min(failed, key=lambda one: one.difference is None or one.difference.ratio is None, default=None)
+    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), worst, mistake)
 
 
 def likeliest(check: Check, suspected: list[Mistake], explained: Counter[str]) -> Mistake | None:
-    """Return the mistake that explains most checks; among equals one in the check's own function, then file order."""
+    """Return the mistake that explains most checks; ties go to one in the check's own function, then to file order."""
     return max(suspected, key=lambda mistake: (explained[mistake.name], mistake.replaces == check.of), default=None)
 
 
 def with_mistake(catalog: Catalog, stem: str, mistake: Mistake) -> types.ModuleType:
-    """Return the reference with one function changed, so that its other functions call the wrong one too."""
+    """Return the reference module with one function replaced, which its other functions then call too."""
     module = catalog.solution(stem)
     if not hasattr(module, mistake.replaces):
         raise AuthorFault(f"the mistake {mistake.name!r} replaces {mistake.replaces!r}, which {stem} doesn't define")
     if mistake.function is None:
         source = catalog.leaves(stem).solution.read_text("utf-8")
-        text = edited(functions_of(source)[mistake.replaces], mistake)
+        text = apply_edits(functions_of(source)[mistake.replaces], mistake)
         exec(compile(text, f"<{mistake.name}>", "exec"), vars(module))  # noqa: S102
     else:
         setattr(module, mistake.replaces, mistake.function)
@@ -343,25 +337,25 @@ def functions_of(text: str) -> dict[str, str]:
     return found
 
 
-def edited(text: str, mistake: Mistake) -> str:
+def apply_edits(text: str, mistake: Mistake) -> str:
     """Return a function's source with a mistake's edits.
 
-    >>> edited("lambda x: 2 * x", Mistake("halved", "f", "", "", edits=(("2 * x", "x"),)))
+    >>> apply_edits("lambda x: 2 * x", Mistake("halved", "f", "", "", edits=(("2 * x", "x"),)))
     'lambda x: x'
     """
     for was, now in mistake.edits:
         if (times := text.count(was)) != 1:
             raise AuthorFault(
-                f"{mistake.name!r} edits {was!r}, which stands {times} times in {mistake.replaces}, not once"
+                f"{mistake.name!r} edits {was!r}, which occurs {times} times in {mistake.replaces}, not once"
             )
         text = text.replace(was, now)
     return text
 
 
 def compare(
-    case: AnyCase, same: Same, expected: Outcome | None, got: tuple[Outcome, ...]
+    case: AnyCase, same: Same, expected: Value | None, got: tuple[Outcome, ...]
 ) -> tuple[str, Difference | None]:
-    """Return the status of a case and, where there is one, the difference."""
+    """Return the status of a case, and the difference if there is one. Only a `Case` needs `expected`."""
     for outcome in got:
         if isinstance(outcome, Lost):
             kind = "not-attempted" if outcome.kind == "missing" else outcome.kind
@@ -369,31 +363,24 @@ def compare(
         if isinstance(outcome, Raised) and outcome.is_a("NotImplementedError"):
             return "not-attempted", None
     if isinstance(case, Refusal):
-        return refusal(case, got[0])
+        return compare_refusal(case, got[0])
     for outcome in got:
         if isinstance(outcome, Raised):
             return "error", raised_words(outcome)
     values = [outcome for outcome in got if isinstance(outcome, Value)]
     try:
-        difference = values_differ(case, same, expected, values)
+        if isinstance(case, Relation):
+            difference = case.holds(*values)
+        else:
+            difference = value_difference(case, same, expected, values[0])
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        # Sameness knows the reference's kind of value; whatever else is returned is no answer, and no fault of ours.
+        # A comparison may assume the type of the reference's value; a value of another type is simply wrong.
         difference = Difference("the result is of a kind that can't be compared")
     return ("wrong", difference) if difference else ("pass", None)
 
 
-def values_differ(
-    case: Case | Relation, same: Same, expected: Outcome | None, values: list[Value]
-) -> Difference | None:
-    """Return how values fail a case."""
-    if isinstance(case, Relation):
-        return case.holds(*values)
-    assert isinstance(expected, Value)
-    return answer(case, same, expected, values[0])
-
-
-def refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
-    """Return the status of a case that asks for an error."""
+def compare_refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
+    """Return the status of a case that expects a ValueError, and the difference."""
     if isinstance(got, Value):
         return "wrong", Difference("it returned a value, where a ValueError was expected")
     assert isinstance(got, Raised)
@@ -404,8 +391,9 @@ def refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
     return "pass", None
 
 
-def answer(case: Case, same: Same, expected: Value, got: Value) -> Difference | None:
-    """Return how a value differs from the reference's, in its purity, its numbers or its gradients."""
+def value_difference(case: Case, same: Same, expected: Value | None, got: Value) -> Difference | None:
+    """Return how an outcome differs from the reference's: a changed input, other numbers or other gradients."""
+    assert expected is not None
     if case.pure and got.changed:
         return Difference("it changed one of its inputs; work on a copy")
     difference = same(expected.value, got.value)
@@ -429,13 +417,13 @@ def gradient_difference(same: Same, expected: tuple[object, ...], got: tuple[obj
 
 
 def raised_words(outcome: Raised) -> Difference:
-    """Return the error's class and line; its message stays out, since a message may quote a hidden input."""
+    """Return words with the error's class and line, without its message, which may quote a hidden input."""
     place = f" at line {outcome.line} of its cell" if outcome.line else ""
     return Difference(f"it raised {outcome.names[0] if outcome.names else 'an error'}{place}")
 
 
 def alike(mine: Outcome, theirs: Outcome, same: Same) -> bool:
-    """Say whether two outcomes are the same thing, within the check's tolerance."""
+    """Say whether two outcomes are equal within the check's tolerance."""
     if isinstance(mine, Value) and isinstance(theirs, Value):
         if bool(mine.changed) != bool(theirs.changed) or (mine.gradients is None) != (theirs.gradients is None):
             return False
@@ -447,7 +435,7 @@ def alike(mine: Outcome, theirs: Outcome, same: Same) -> bool:
 
 
 def equal(right: object, left: object, same: Same) -> bool:
-    """Apply a sameness to any two values, of which neither need be of the type that it expects."""
+    """Say whether two values are the same, even if they aren't of the type that `same` expects."""
     if right is None or left is None:
         return right is left
     if same is integer and type(right) is not int:
@@ -458,10 +446,4 @@ def equal(right: object, left: object, same: Same) -> bool:
         return False
 
 
-def first_telling(failed: list[Verdict]) -> Verdict | None:
-    """Return the failed case that says most: a difference with a ratio before one without."""
-    ranked = sorted(failed, key=lambda verdict: verdict.difference is None or verdict.difference.ratio is None)
-    return ranked[0] if ranked else None
-
-
-__all__ = ["Ask", "CheckVerdict", "Judging", "Posed", "Verdict", "cases", "compare", "local", "with_mistake"]
+__all__ = ["Ask", "CheckVerdict", "Oracle", "Posed", "Verdict", "compare", "draw_cases", "local_ask", "with_mistake"]

@@ -1,8 +1,8 @@
-"""Judges from the grader's side: processes that are started, asked, watched, and replaced when they die.
+"""The grader's end of its judges: start them, send submissions, watch their time, replace those that die.
 
-The grader's own process reads nothing of what was handed in: bytes go to a judge, and a judgement comes back. A judge
-that dies, or that takes too long, costs the submission that it was at another try, alone, and no other submission
-anything; one that a judge dies of twice is set aside for a person.
+The grader's own process never parses a submission: it sends bytes to a judge and gets a judgement back. If a judge dies
+or takes too long, its current submission is judged once more, alone. If that fails too, the submission is set aside for
+a person. No other submission is affected.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ from ftgrade.intake.notebook import make_finding
 from ftgrade.judging.report import DEADLY, OUT_OF_MEMORY, Brief, Judgement, Limits, Report, judgement_of
 from ftgrade.sandbox.backends import START_SECONDS, Backend
 from ftgrade.sandbox.forking import Forked, Nursery
-from ftgrade.sandbox.worker import framed, read_body
+from ftgrade.sandbox.worker import frame, read_body
 
 WAITING = 2
-"""How many submissions a judge holds: the one that it's at, and the next, so that it never waits for the grader."""
+"""How many submissions a judge holds: the current one and the next, so that it never waits for the grader."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A submission that is to be judged: the report to fill, the brief, what was handed in, and the statements.
+    """A submission to judge: the report to fill, the brief, and the bytes that were handed in.
 
-    `statements` (JSON) are the personal seeds of the course, among which a neighbour's number is looked for.
+    `statements` are the personal seeds of the course in JSON, to recognise another student's number.
     """
 
     blank: Report
@@ -50,15 +50,15 @@ class Died(Exception):
 
 
 class Judge:
-    """One judge: the process, the submissions that it holds, and which statements it knows."""
+    """One judge's process, the submissions that it holds, and the statements that were sent to it, by stem."""
 
     def __init__(self, nursery: Nursery, catalog: Catalog, backend: Backend, megabytes: int) -> None:
-        """Start it; it isn't waited for. Raises OurFault."""
+        """Start the process without waiting for it. Raises OurFault."""
         self.nursery = nursery
         self.forked: Forked = nursery.fork("ftgrade.judging.bench", backend)
         self.waiting: deque[Work] = deque()
-        self.known: dict[str, bytes] = {}
-        self.ready = self.late = False
+        self.sent_statements: dict[str, bytes] = {}
+        self.ready = self.timed_out = False
         self.begun = time.monotonic()
         hello: dict[str, object] = {
             "op": "hello",
@@ -72,38 +72,38 @@ class Judge:
             raise OurFault(f"a judge did not start: {error}") from error
 
     def demand_ready(self) -> None:
-        """Wait until it has its sandbox and what it judges with. Raises OurFault."""
+        """Wait until the process has its sandbox and its imports. Raises OurFault."""
         if self.ready:
             return
         self.forked.channel.settimeout(START_SECONDS)
         try:
             read_body(self.forked.channel.recv)
         except (EOFError, OSError) as error:
-            raise OurFault(f"a judge did not start: {self.nursery.last_words() or error}") from error
+            raise OurFault(f"a judge did not start: {self.nursery.program.last_error_line() or error}") from error
         self.forked.channel.settimeout(None)
         self.ready = True
 
     def send(self, work: Work) -> None:
-        """Give it a submission. Raises Died."""
+        """Send a submission. Raises Died."""
         if not self.waiting:
             self.begun = time.monotonic()
         self.waiting.append(work)
         stem = work.brief.stem
-        if self.known.get(stem) != work.statements:
+        if self.sent_statements.get(stem) != work.statements:
             self.tell({"op": "statements", "stem": stem}, work.statements)
-            self.known[stem] = work.statements
+            self.sent_statements[stem] = work.statements
         self.tell({"op": "judge", "brief": dataclasses.asdict(work.brief)}, work.data)
 
     def tell(self, message: dict[str, object], data: bytes = b"") -> None:
-        """Send a message with a file of data: it is small, so that this never waits for a judge that is at work."""
+        """Send a short message and a file with the data; so this never blocks on a busy judge. Raises Died."""
         try:
-            with spooled(data) as file:
-                socket.send_fds(self.forked.channel, [framed(json.dumps(message).encode())], [file.fileno()])
+            with memory_file(data) as file:
+                socket.send_fds(self.forked.channel, [frame(json.dumps(message).encode())], [file.fileno()])
         except OSError as error:
             raise Died(str(error)) from error
 
     def receive(self) -> tuple[Work, Judgement]:
-        """Return the judgement on the submission that it has held longest. Raises Died."""
+        """Return the oldest submission that the judge holds, with its judgement. Raises Died."""
         try:
             judgement = judgement_of(read_body(self.forked.channel.recv))
         except (EOFError, OSError) as error:
@@ -111,23 +111,18 @@ class Judge:
         self.begun = time.monotonic()
         return self.waiting.popleft(), judgement
 
-    def left(self) -> float:
-        """Return how many seconds on the wall it has left for the submission that it's at."""
+    def seconds_left(self) -> float:
+        """Return the wall-clock seconds left for the current submission."""
         limit = self.waiting[0].brief.limits.judge_wall_seconds
         return max(0.0, self.begun + limit - time.monotonic())
 
-    def kill(self) -> None:
-        """Kill it, since it is out of time."""
-        self.late = True
-        os.kill(self.forked.pid, signal.SIGKILL)
-
     def end(self) -> str:
-        """End it, and say how it ended."""
+        """End the process, and describe how it ended in words that follow `Judging this submission …`."""
         try:
             status = self.nursery.end(self.forked)
-        except OurFault as fault:  # all judges end with the nursery
+        except OurFault as fault:  # the nursery has died, and all judges with it
             return f"ended the process that judged ({fault})"
-        if self.late:
+        if self.timed_out:
             return "took longer than judging may take"
         if status == OUT_OF_MEMORY:
             return "took more memory than judging may take"
@@ -137,12 +132,12 @@ class Judge:
 
 
 class Judges:
-    """The judges of one grader; they are started when there is something to judge."""
+    """The judges of one grader, started when there is something to judge."""
 
     def __init__(
         self, catalog: Catalog, backend: Callable[[], Backend], count: int = 1, nursery: Nursery | None = None
     ) -> None:
-        """A nursery that was started before may be given, which saves the time that its imports take."""
+        """Use up to `count` judges. A nursery that was started earlier has its imports done, which saves their time."""
         self.catalog = catalog
         self.backend = functools.cache(backend)
         self.count = count
@@ -151,25 +146,25 @@ class Judges:
 
     def judge(self, work: Work) -> Judgement:
         """Return the judgement on one submission."""
-        (found,) = self.each([work])
+        (found,) = self.judge_each([work])
         assert not isinstance(found, Report)
         return found[1]
 
-    def each(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
-        """Yield each submission with its judgement, as they are finished; a report needs none and passes through.
+    def judge_each(self, submissions: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+        """Yield each submission with its judgement, in the order in which they finish; reports pass through.
 
-        What a judge died of, and what met a limit on the wall, is tried once more at the end, alone.
+        A submission that ended its judge or met a wall-clock limit is judged once more at the end, alone.
         """
         try:
-            yield from self.tried(found)
+            yield from self.judge_all(submissions)
         finally:
-            for judge in self.busy():  # nobody waits any more for what they hold
+            for judge in self.busy():  # the caller stopped early and wants no more judgements
                 self.judges.remove(judge)
                 judge.end()
 
-    def tried(self, found: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
-        """Yield what `each` does; whoever stops early leaves submissions with the judges."""
-        coming, more = iter(found), True
+    def judge_all(self, submissions: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
+        """Yield what `judge_each` does. If the caller stops early, judges still hold submissions."""
+        coming, more = iter(submissions), True
         again: deque[Work] = deque()
         suspects: list[Work] = []
         while more or again or self.busy():
@@ -179,21 +174,21 @@ class Judges:
                     more = False
                 elif isinstance(one, Report):
                     yield one
-                elif (fault := self.sent(one, again, suspects)) is not None:
+                elif (fault := self.dispatch(one, again, suspects)) is not None:
                     yield one, fault
                 continue
             for judge in self.answering():
                 try:
                     work, judgement = judge.receive()
                 except Died:
-                    self.bury(judge, again, suspects)
+                    self.remove_dead(judge, again, suspects)
                     continue
                 if judgement.state == "crowded":
                     suspects.append(work)
                 else:
                     yield work, judgement
         for work in suspects:
-            yield work, self.alone(work)
+            yield work, self.judge_alone(work)
 
     def busy(self) -> list[Judge]:
         return [judge for judge in self.judges if judge.waiting]
@@ -201,27 +196,27 @@ class Judges:
     def has_room(self) -> bool:
         return len(self.judges) < self.count or any(len(judge.waiting) < WAITING for judge in self.judges)
 
-    def sent(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judgement | None:
-        """Give a submission to the judge that holds fewest; return a judgement only if none can be started."""
+    def dispatch(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judgement | None:
+        """Send a submission to the least busy judge; return a judgement only if no judge can be started."""
         try:
-            judge = self.freest()
+            judge = self.least_busy()
         except OurFault as fault:
-            return self.failed(fault)
+            return self.unstartable(fault)
         try:
             judge.send(work)
         except Died:
-            self.bury(judge, again, suspects)
+            self.remove_dead(judge, again, suspects)
         return None
 
-    def failed(self, fault: OurFault) -> Judgement:
-        """Return the judgement where no judge can be started; the next submission tries with a new nursery."""
+    def unstartable(self, fault: OurFault) -> Judgement:
+        """Return the judgement if no judge can be started; the next submission tries a new nursery."""
         self.close()
         return Judgement("ours", findings=(make_finding("ours", fault),))
 
-    def freest(self) -> Judge:
-        """Return the judge that holds fewest submissions, ready for one.
+    def least_busy(self) -> Judge:
+        """Return the judge that holds the fewest submissions, once it is ready.
 
-        One that doesn't start is done without as long as there are others. Raises OurFault.
+        A judge that doesn't start is dropped as long as there are others. Raises OurFault.
         """
         self.start()
         judge = min(self.judges, key=lambda judge: len(judge.waiting))
@@ -233,11 +228,11 @@ class Judges:
             if not self.judges:
                 raise
             self.count = len(self.judges)
-            return self.freest()
+            return self.least_busy()
         return judge
 
     def start(self) -> None:
-        """Start the judges that are missing, all at once; they aren't waited for. Raises OurFault if there is none."""
+        """Start the missing judges, without waiting for them. Raises OurFault if there is none."""
         if self.nursery is not None and self.nursery.broken:
             self.nursery.close()
             self.nursery = None
@@ -251,43 +246,44 @@ class Judges:
                 self.count = len(self.judges)
 
     def answering(self) -> list[Judge]:
-        """Wait for judges, and return those that answer; one that is out of time is killed, and answers with that."""
+        """Wait for replies, and return the judges that have one. Those out of time are killed and returned too."""
         busy = {judge.forked.channel: judge for judge in self.busy()}
-        ready, _, _ = select.select(list(busy), [], [], min(judge.left() for judge in busy.values()))
+        ready, _, _ = select.select(list(busy), [], [], min(judge.seconds_left() for judge in busy.values()))
         for judge in busy.values():
-            if judge.left() == 0.0 and judge.forked.channel not in ready:
-                judge.kill()
+            if judge.seconds_left() == 0.0 and judge.forked.channel not in ready:
+                judge.timed_out = True
+                os.kill(judge.forked.pid, signal.SIGKILL)
                 ready.append(judge.forked.channel)
         return [busy[channel] for channel in ready]
 
-    def bury(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> str:
-        """Take leave of a judge that died: what it was at is suspect, what waited is sent again; say how it ended."""
+    def remove_dead(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> str:
+        """Remove a dead judge: its current submission is suspect, the next is sent again. Return how it ended."""
         self.judges.remove(judge)
         if judge.waiting:
             suspects.append(judge.waiting.popleft())
         again.extend(judge.waiting)
         return judge.end()
 
-    def alone(self, work: Work) -> Judgement:
-        """Return the judgement on a suspect, while nothing else is judged: what happens now is its own doing."""
-        found = self.once(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
-        return found if isinstance(found, Judgement) else deadly(found)
+    def judge_alone(self, work: Work) -> Judgement:
+        """Judge a suspect while nothing else is judged, so that any failure is caused by the suspect."""
+        found = self.try_once(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
+        return found if isinstance(found, Judgement) else deadly_judgement(found)
 
-    def once(self, work: Work) -> Judgement | str:
-        """Return the judgement of a single try, or how its judge died of it; these judges are idle before and after."""
+    def try_once(self, work: Work) -> Judgement | str:
+        """Return the judgement of a single try, or how its judge died. All judges must be idle."""
         try:
-            judge = self.freest()
+            judge = self.least_busy()
         except OurFault as fault:
-            return self.failed(fault)
+            return self.unstartable(fault)
         try:
             judge.send(work)
             self.answering()
             return judge.receive()[1]
         except Died:
-            return self.bury(judge, deque(), [])
+            return self.remove_dead(judge, deque(), [])
 
     def close(self) -> None:
-        """End them all, and what they are forked from; the next submission starts others."""
+        """End all judges and the nursery; the next submission starts new ones."""
         for judge in self.judges:
             judge.forked.channel.close()
         self.judges.clear()
@@ -296,8 +292,8 @@ class Judges:
             self.nursery = None
 
 
-def deadly(how: str) -> Judgement:
-    """Return the judgement on a submission that is judged no more, because its judge died of it twice."""
+def deadly_judgement(how: str) -> Judgement:
+    """Return the judgement on a submission whose judge died twice: it isn't judged again."""
     words = (
         f"Judging this submission {how}, twice. It is set aside until a person has looked at it; "
         "`ftgrade grade --fresh` tries again."
@@ -305,8 +301,8 @@ def deadly(how: str) -> Judgement:
     return Judgement("ours", findings=(make_finding(DEADLY, words),))
 
 
-def spooled(data: bytes) -> IO[bytes]:
-    """Return a file in memory, where the system has such, that holds these bytes."""
+def memory_file(data: bytes) -> IO[bytes]:
+    """Return a file with these bytes, in memory if the system supports that."""
     if sys.platform == "linux":
         made = os.fdopen(os.memfd_create("submission"), "w+b")
     else:

@@ -1,4 +1,4 @@
-"""The words a problem is written in: checks with their cases, sameness, and the mistakes people really make."""
+"""What authors write problems with: checks and their cases, comparisons of values, and mistakes people really make."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ftgrade.catalog import Catalog, load
+from ftgrade.catalog import Catalog, load_module
 from ftgrade.errors import AuthorFault
 from ftgrade.sandbox.channel import Call, Outcome, Value
 from ftgrade.sandbox.worker import Stream
@@ -20,7 +20,7 @@ MAX_AXES = 32  # what NumPy of every version can hold
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Why a value isn't the expected one: words for the student, the largest difference and the common ratio."""
+    """Why a value isn't the expected one: words for the student, the largest difference, and the ratio if it is one."""
 
     words: str
     largest: float | None = None
@@ -28,7 +28,7 @@ class Difference:
 
 
 Same = Callable[[Any, Any], Difference | None]
-"""A sameness takes the expected value and the student's; it returns None, or the difference."""
+"""A comparison of the expected value and the student's, which returns None if they are the same."""
 
 
 # ------------------------------------------------------------------------------------------------------------ cases
@@ -36,9 +36,9 @@ Same = Callable[[Any, Any], Difference | None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Ask for the value that the reference gives to the same call.
+    """Demand the value that the reference returns for the same call.
 
-    `words` say to the student what kind of input it is, without a value of it. `pure` demands that no input changes.
+    `words` describe the kind of input to the student, without its values. `pure` demands that no input is modified.
     A call with `backward` compares the gradients of the inputs too.
     """
 
@@ -49,7 +49,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Ask for a ValueError whose message contains `keyword`, whatever its case."""
+    """Demand a ValueError whose message contains `keyword`, in upper or lower case."""
 
     words: str
     call: Call
@@ -58,9 +58,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Ask that several answers of the student's own agree with one another, whatever the reference says.
+    """Demand that the student's own results of several calls agree with each other; the reference isn't asked.
 
-    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None, or the difference.
+    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None or a Difference.
     """
 
     words: str
@@ -77,26 +77,26 @@ def calls_of(case: AnyCase) -> tuple[Call, ...]:
 
 
 def call(function: str, *arguments: Any, backward: bool = False, build: str = "", **keywords: Any) -> Call:
-    """Return a call as one would write it: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`.
+    """Return a call, written like the call itself: `call("dpo_loss", pc, pr, rc, rr, beta=0.5)`.
 
-    `build` is for arguments that can't cross: the text of a module with a function `build`, as `builder` returns it.
-    At the other end that function makes of the plain arguments a pair: the real ones as a tuple, and a function without
-    arguments, whose data is told beside what the student's function returned.
+    `build` is for arguments that JSON can't hold: the source of a module with a function `build`, as `builder` returns
+    it. In the sandbox, `build` gets the plain arguments and returns a pair: the tuple of real arguments, and a function
+    `observe()`. The value is then a pair too: what the student's function returned, and what `observe` returned.
     """
     return Call(function, arguments, tuple(keywords.items()), backward, build)
 
 
 def builder(problem_file: str) -> str:
-    """Return the text of the builder that belongs to a problem's file: `BUILD = builder(__file__)`."""
+    """Return the source of the builder that belongs to a problem's file: `BUILD = builder(__file__)`."""
     path = Path(problem_file)
     return Catalog(path.parents[2]).leaves(path.stem).builder.read_text("utf-8")
 
 
-# --------------------------------------------------------------------------------------------------------- sameness
+# ------------------------------------------------------------------------------------------------------ comparisons
 
 
 def integer(expected: int, got: Any) -> Difference | None:
-    """Demand the very integer; a numpy integer counts as one, a float or a bool doesn't."""
+    """Demand exactly this integer, as an int or a numpy integer; a float or a bool is wrong."""
     if isinstance(got, bool | np.bool_) or not isinstance(got, int | np.integer):
         return Difference(f"a count is an int, and this is a {kind_name(got)}")
     if int(got) == expected:
@@ -110,9 +110,10 @@ def integer(expected: int, got: Any) -> Difference | None:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Demand numbers within `atol + rtol * |expected|`, of the same shape and (for tensors) dtype, in any nesting.
+    """Demand numbers within `atol + rtol * |expected|` and of the same shape, in any nesting of dicts and sequences.
 
-    A 0-d tensor and a float count as the same kind of thing; NaN is close only to NaN, an infinity to itself.
+    With `dtype`, tensors must have the same dtype too. A 0-d tensor and a float may be equal. NaN is close only to NaN,
+    an infinity only to itself.
     """
 
     rtol: float = 1e-8
@@ -154,7 +155,7 @@ class Close:
         with np.errstate(invalid="ignore", over="ignore"):
             bound = self.atol + self.rtol * np.abs(right)
             if ((np.abs(mine - right) <= bound) & (bound < math.inf)).all():
-                return None  # as nearly always, and a quarter of what numpy.allclose takes, which knows the rest
+                return None  # the usual case, in a quarter of numpy.allclose's time
             known = np.isfinite(right)
             if not known.all() and np.allclose(mine, right, rtol=self.rtol, atol=self.atol, equal_nan=True):
                 return None
@@ -166,7 +167,7 @@ class Close:
 
 
 def as_array(value: Any) -> np.ndarray | None:
-    """Return the numbers of a float, int, array or tensor in float64, or None for anything else."""
+    """Return a float, int, array or tensor as a float64 array, or None for anything else."""
     if isinstance(value, bool):
         return None
     if torch.is_tensor(value):
@@ -179,7 +180,7 @@ def as_array(value: Any) -> np.ndarray | None:
 
 
 def ratio_of(right: Sequence[float] | np.ndarray, mine: Sequence[float] | np.ndarray) -> float | None:
-    """Return the one factor between two sets of numbers, if there is one that isn't 1."""
+    """Return the common factor `mine / right` of all numbers, or None if there is none or it is 1."""
     right, mine = np.asarray(right, dtype=np.float64), np.asarray(mine, dtype=np.float64)
     used = np.isfinite(right) & np.isfinite(mine) & (np.abs(right) > 1e-300)
     if not used.any() or np.any(mine[~used & np.isfinite(mine)] != 0):
@@ -192,7 +193,7 @@ def ratio_of(right: Sequence[float] | np.ndarray, mine: Sequence[float] | np.nda
 
 
 def kind_name(value: Any) -> str:
-    """Return what a value is, in a student's words."""
+    """Return a value's type in words for a student."""
     if hasattr(value, "type_name"):
         return str(value.type_name)
     if torch.is_tensor(value):
@@ -205,7 +206,7 @@ def name_of(dtype: Any) -> str:
 
 
 def number(outcome: Value) -> float:
-    """Return the one number of an outcome, or NaN where there isn't one."""
+    """Return the single number of an outcome, or NaN if it isn't one."""
     value = outcome.value
     if torch.is_tensor(value):
         return float(value.detach()) if value.numel() == 1 else math.nan
@@ -213,7 +214,7 @@ def number(outcome: Value) -> float:
 
 
 def finite(outcome: Value) -> Difference | None:
-    """Demand finite numbers in the value and, if they were asked for, in its gradients."""
+    """Demand finite numbers in the value and in its gradients, if there are any."""
     for part in [outcome.value, *(outcome.gradients or ())]:
         numbers = as_array(part)
         if numbers is not None and not np.isfinite(numbers).all():
@@ -226,7 +227,7 @@ def finite(outcome: Value) -> Difference | None:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One named, graded demand: its points, the function that it stands behind, and its seeded cases."""
+    """One graded check: its points, the function `of` that it tests, and a generator of its cases."""
 
     name: str
     points: float
@@ -240,10 +241,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A wrong formula that people really write: the reference with one function edited, or with another in its place.
+    """A wrong formula that people really write, as a change of the reference's function `replaces`.
 
-    `edits` are texts of the function, each with what stands there instead. A mistake that no edit of the reference can
-    tell, since it has another structure, is a `function` of its own.
+    `edits` are pairs of a text in that function and its replacement. A mistake with another structure is a `function`.
     """
 
     name: str
@@ -256,20 +256,20 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A question answered in words, which a person reads and gives points for, beside the checks' ten."""
+    """A question that is answered in words and graded by a person; its points don't count towards the checks'."""
 
     name: str
     points: float
 
 
 def no_cases(_: Rng) -> Iterator[AnyCase]:
-    """Draw nothing: the one case of a personal number needs a student."""
+    """Draw nothing: the case of a personal number depends on the student."""
     return iter(())
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A student's own question: the words that state it, and the call whose answer, or part of it, is the number."""
+    """A personal question: its words, the call whose value answers it, and the part of the value that is the number."""
 
     words: str
     call: Call
@@ -281,7 +281,7 @@ PERSONAL = "personal_number"
 
 @dataclass(frozen=True, slots=True)
 class Personal:
-    """A number that differs from student to student: one check on the function `personal_number`, and its draw."""
+    """A question whose answer differs from student to student: the check of `personal_number`, and how it is drawn."""
 
     check: Check
     draw: Callable[[Rng], Question]
@@ -289,10 +289,10 @@ class Personal:
 
 @dataclass(slots=True)
 class Problem:
-    """How one problem is judged; filled by its file's `check` and `mistake` decorators, in the order of the file.
+    """How one problem is judged. Its file fills it with the methods below, in the order of the file.
 
-    `equivalent` names mutants of the reference that give what the reference gives, by a glob of their names, with the
-    reason; `ftgrade audit` asks for it.
+    `equivalent` maps globs of mutants' names to the reason why these mutants give the reference's results; `ftgrade
+    audit` asks for them. `own` is the personal question, if there is one.
     """
 
     part: str
@@ -312,7 +312,7 @@ class Problem:
     ) -> Callable[[Callable[[Rng], Iterator[AnyCase]]], Callable[[Rng], Iterator[AnyCase]]]:  # fmt: skip
         """Register a generator of cases as a named check."""
         if any(name == other.name for other in self.checks):
-            raise AuthorFault(f"a check's name stands once in a problem, and {name!r} stands twice: rename one")
+            raise AuthorFault(f"two checks of a problem are named {name!r}: rename one")
 
         def register(cases: Callable[[Rng], Iterator[AnyCase]]) -> Callable[[Rng], Iterator[AnyCase]]:
             self.checks.append(Check(name, points, of, title, tuple(concerns), next_step, cases, same))
@@ -321,16 +321,16 @@ class Problem:
         return register
 
     def slip(self, name: str, of: str, edits: Mapping[str, str], *, says: str, next_step: str) -> None:
-        """Register an edit of the reference as a mistake: in the function `of`, each text becomes another.
+        """Register an edit of the reference as a mistake: `edits` maps texts in the function `of` to replacements.
 
-        A text that doesn't stand exactly once in the function is an AuthorFault, raised where the mistake is made.
+        Each text must occur exactly once in the function; `apply_edits` raises AuthorFault otherwise.
         """
         self.mistakes.append(Mistake(name, of, says, next_step, edits=tuple(edits.items())))
 
     def mistake(
         self, *, replaces: str, says: str, next_step: str, name: str = ""
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register a function as a wrong variant of the function that it `replaces`, by `name` or by its own name."""
+        """Register a function as a wrong variant of the one that it `replaces`; its own name is the default `name`."""
 
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             self.mistakes.append(Mistake(name or function.__name__, replaces, says, next_step, function))
@@ -341,7 +341,7 @@ class Problem:
     def personal(
         self, *, title: str, next_step: str, points: float = 1, same: Same = Close(rtol=1e-3, atol=6e-5)
     ) -> Callable[[Callable[[Rng], Question]], Callable[[Rng], Question]]:
-        """Register how a student's own question is drawn; by default its answer is asked to four decimals."""
+        """Register how a personal question is drawn; by default its answer must be right to four decimals."""
 
         def register(draw: Callable[[Rng], Question]) -> Callable[[Rng], Question]:
             words = ("the numbers of your own statement",)
@@ -351,8 +351,8 @@ class Problem:
         return register
 
     @property
-    def judged(self) -> list[Check]:
-        """Return all that is judged by machine: the checks, and the student's own number if there is one."""
+    def all_checks(self) -> list[Check]:
+        """Return the checks, including that of the personal number if there is one."""
         return [*self.checks, *([self.own.check] if self.own else [])]
 
     @property
@@ -361,14 +361,14 @@ class Problem:
 
     @property
     def functions(self) -> list[str]:
-        """Return the functions in the order in which their first check stands."""
+        """Return the functions in the order of their first checks."""
         return list(dict.fromkeys(check.of for check in self.checks))
 
 
 def load_problem(catalog: Catalog, stem: str) -> Problem:
-    """Load how a stem is judged. Raises AuthorFault."""
+    """Load the problem of a stem. Raises AuthorFault."""
     path = catalog.leaves(stem).problem
-    problem = getattr(load(path, f"ftgrade_problem_{stem}"), "problem", None)
+    problem = getattr(load_module(path, f"ftgrade_problem_{stem}"), "problem", None)
     if not isinstance(problem, Problem):
         raise AuthorFault(f"{path.name} must define `problem = Problem(...)`, and doesn't")
     return problem

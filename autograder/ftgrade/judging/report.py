@@ -1,4 +1,4 @@
-"""What a judge is asked, what it says, and the report that is stored, shown and booked about one submission."""
+"""The records about one submission: the brief for a judge, its judgement, and the report that is stored and shown."""
 
 import dataclasses
 import hashlib
@@ -12,9 +12,9 @@ from ftgrade.intake.gate import NOTHING, Clean
 from ftgrade.intake.notebook import Cell, Finding
 
 SCHEMA = 3
-OUT_OF_MEMORY = 86  # the exit status of a judge whose submission takes more than it may
+OUT_OF_MEMORY = 86  # the exit status of a judge that exceeds its memory limit
 DEADLY = "ended-its-grader"
-"""The finding on a submission that isn't judged again: judging it ended the process that judged, more than once."""
+"""The kind of the finding on a submission that isn't judged again, because its judge died twice."""
 
 STATUS_WORDS = {
     "pass": "right",
@@ -33,7 +33,7 @@ STATUS_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """One check as its student reads it; no field holds a hidden value."""
+    """One check as its student sees it; no field holds a hidden value."""
 
     name: str
     title: str
@@ -54,7 +54,7 @@ class CheckReport:
 
 @dataclass(frozen=True, slots=True)
 class CellNote:
-    """What one of the student's own cells did: what it printed, how it failed, what it drew (PNG in base64)."""
+    """What one of the student's cells printed, its error, and its figures (PNG in base64)."""
 
     number: int
     printed: Clean = NOTHING
@@ -66,9 +66,9 @@ class CellNote:
 class Report:
     """Everything about the grading of one submission of one problem.
 
-    `state` is `graded`, `unreadable` (the student's file) or `ours` (the grader or the problem failed: a person looks).
-    `key` names what was graded and by what, which `graded_by` tells part by part; an equal key means an equal score.
-    `cells` are the submission's cells as they were judged: what is booked, shown and compared is read from here.
+    `state` is `graded`, `unreadable` (the file) or `ours` (the grader or the problem failed, so a person must look).
+    `key` is a digest of what was graded and by which versions, which `graded_by` lists: equal keys mean equal scores.
+    `cells` are the cells that were judged; booking, feedback and comparisons read them from here.
     """
 
     stem: str
@@ -93,8 +93,8 @@ class Report:
         return sum(check.points for check in self.checks)
 
     @property
-    def stands(self) -> bool:
-        """Say whether it's used again while its key is the same: judging again would say the same, or do harm."""
+    def is_reusable(self) -> bool:
+        """Say whether a submission with the same key needs no new judging: it would give the same, or end a judge."""
         return self.state in ("graded", "unreadable") or any(finding.kind == DEADLY for finding in self.findings)
 
     @property
@@ -104,10 +104,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one submission may take: processor seconds, and `patience` times as many on the wall.
+    """The limits of one submission in seconds of processor time; those of wall-clock time are `patience` times as long.
 
-    A submission that meets the wall, which a neighbour's load may bring near, is judged once more alone. The judge's
-    own part (reading, comparing, describing) has limits too; `judge_wall_seconds` bounds all that is done for one.
+    Other load can make a submission exceed a wall-clock limit, so it is then judged once more, alone. The judge's own
+    work (reading, comparing, describing) has limits too. `judge_wall_seconds` covers all the work on one submission.
     """
 
     cell_seconds: float = 10.0
@@ -121,10 +121,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """How a submission is to be judged: nothing in it tells whose it is.
+    """How a submission is to be judged; it doesn't reveal the student.
 
-    `judged_by` is what the grader's side would judge with; a judge that has anything else refuses. `alone` says that
-    nothing else of ours runs meanwhile.
+    `judged_by` are the grader's versions; a judge with other versions refuses. `alone` says that nothing else is judged
+    at the same time.
     """
 
     stem: str
@@ -137,10 +137,10 @@ class Brief:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge says of one submission, to be filled into the report that the grader keeps.
+    """A judge's result on one submission, from which the grader fills the report.
 
-    `state` is one of a report's, or `crowded` (it met a limit on the wall, and is to be judged once more alone), or
-    `fault`: the problem can't be loaded here, and no report is kept.
+    `state` is one of a report's; or `crowded`: a wall-clock limit was exceeded, so judge it once more, alone; or
+    `fault`: the problem can't be loaded here, so no report is stored.
     """
 
     state: str
@@ -150,13 +150,13 @@ class Judgement:
     cells: tuple[Cell, ...] = ()
 
 
-def booked(score: float, points: float) -> float:
-    """Return a score that may enter a gradebook: finite and within 0 and the points, 0 where it's neither."""
+def safe_score(score: float, points: float) -> float:
+    """Return a score that may enter a gradebook: limited to 0 … points, and 0 if it isn't finite."""
     return min(max(float(score), 0.0), points) if math.isfinite(score) else 0.0
 
 
-def told(report: Report) -> dict[str, Any]:
-    """Return what a report's student may read, without pictures, as `ftgrade … --json` prints it."""
+def student_view(report: Report) -> dict[str, Any]:
+    """Return what the student may read of a report, without figures, as `ftgrade … --json` prints it."""
     return {
         "student": report.student,
         "problem": report.stem,
@@ -169,51 +169,48 @@ def told(report: Report) -> dict[str, Any]:
 
 
 def to_json(report: Report, secret: bytes = b"") -> str:
-    """Return the stored form of a report, sealed with a secret; equal reports have equal text."""
+    """Return the stored form of a report with its seal; equal reports have equal text."""
     body = fields(report)
     return text_of({**body, "seal": seal(body, secret)})
 
 
 def text_of(body: Any) -> str:
-    """Return a record or its fields as JSON; equal ones have equal text."""
-    return (
-        json.dumps(body if isinstance(body, dict) else fields(body), sort_keys=True, ensure_ascii=False, default=fields)
-        + "\n"
-    )
+    """Return a record, or a dict of its fields, as JSON; equal ones have equal text."""
+    return json.dumps(body, sort_keys=True, ensure_ascii=False, default=fields) + "\n"
 
 
 def fields(record: Any) -> dict[str, Any]:
-    """Return a record's fields by name; `dataclasses.asdict` would copy all that is in them."""
+    """Return a record's fields by name, without the deep copy of `dataclasses.asdict`."""
     return {one.name: getattr(record, one.name) for one in dataclasses.fields(record)}
 
 
 def seal(body: dict[str, Any], secret: bytes) -> str:
-    """Return what only who has the secret can write under a report."""
+    """Return the HMAC of a report."""
     key = hashlib.sha256(b"seal\0" + secret).digest()
     return hmac.new(key, text_of(body).encode(), hashlib.sha256).hexdigest()
 
 
 def from_json(text: str, secret: bytes = b"") -> Report:
-    """Return the report of its stored form. Raises ValueError for any other text, and for one that was changed."""
+    """Return the report in a stored text. Raises ValueError if it isn't one, or if its seal doesn't fit."""
     data = json.loads(text)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError("this is not a report of this version")
     if not hmac.compare_digest(str(data.pop("seal", "")), seal(data, secret)):
         raise ValueError("this report was changed after it was written, or written with another secret")
     try:
-        return Report(**data | records(data))
+        return Report(**data | parse_records(data))
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not a report: {error}") from None
 
 
 def judgement_of(text: bytes) -> Judgement:
-    """Return the judgement that `text_of` wrote."""
+    """Return the judgement in a text that `text_of` wrote."""
     data = json.loads(text)
-    return Judgement(**data | records(data))
+    return Judgement(**data | parse_records(data))
 
 
-def records(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the records in a report's JSON form."""
+def parse_records(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the nested records of a report's or a judgement's JSON form."""
     return {
         "checks": tuple(CheckReport(**check) for check in data["checks"]),
         "findings": tuple(Finding(**finding) for finding in data["findings"]),

@@ -1,4 +1,4 @@
-"""The numbers that hidden cases and personal questions are drawn from: of the course's secret and the student's id."""
+"""Seeds of hidden cases and personal questions, derived from the course's secret and the student's id."""
 
 import hashlib
 
@@ -8,28 +8,28 @@ HIDDEN_SEEDS, SEEDS_OF_A_COURSE = 3, 8
 
 
 def hidden_seeds(secret: bytes, student: str, stem: str, version: int) -> list[int]:
-    """Return the seeds that a student's hidden cases of one problem are drawn from.
+    """Return the seeds of a student's hidden cases of one problem.
 
-    They are dealt from a few of the course's own, so that what the reference says to each is computed once for a class.
+    They are chosen from the course's few seeds, so that the reference's outcomes are computed once for all students.
     """
     pool = [seed_of(secret.hex(), stem, str(version), str(number)) for number in range(SEEDS_OF_A_COURSE)]
     return sorted(pool, key=lambda seed: seed_of(secret.hex(), student, str(seed)))[:HIDDEN_SEEDS]
 
 
 def open_seed(stem: str, version: int, day: str = "") -> int:
-    """Return the published seed, for self-checks; each day, such as 2026-01-31, has another."""
+    """Return the public seed for self-checks; each `day`, such as 2026-01-31, has its own."""
     return seed_of("open", stem, str(version), *([day] if day else []))
 
 
 def personal_seed(course: Course, student: str, stem: str, version: int) -> int:
-    """Return the seed of a student's question: one of their own for the roster's students, else the published one."""
+    """Return the seed of a student's question: their own if they are on the roster, else the public one."""
     if student not in course.roster():
         return open_seed(stem, version)
     return seed_of("personal", course.secret().hex(), student, stem, str(version))
 
 
 def statement_seeds(course: Course, stem: str, version: int) -> list[int]:
-    """Return the personal seeds of every statement of a problem: the published one's, then the roster's students'."""
+    """Return the seeds of all statements of a problem: the public one, then those of the roster's students."""
     roster = course.roster()
     secret = course.secret().hex() if roster else ""
     return [
@@ -43,5 +43,5 @@ def seed_of(*parts: str) -> int:
 
 
 def secret_print(secret: bytes) -> str:
-    """Return a short name of a secret that doesn't tell it."""
+    """Return a short digest of a secret, to recognise the secret by."""
     return hashlib.sha256(b"print\0" + secret).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""One submission's process: its cells run in it, it answers calls, and it is replaced after a crash."""
+"""Run one submission: its cells are executed in a worker, which answers calls and is replaced after a crash."""
 
 import base64
 import contextlib
@@ -13,32 +13,32 @@ from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell
 from ftgrade.judging.report import CellNote, Limits
 from ftgrade.sandbox import channel
-from ftgrade.sandbox.channel import Allowance, Answer, Call, Crowded, Lost
+from ftgrade.sandbox.channel import Allowance, Call, Crowded, Lost, Reply
 from ftgrade.sandbox.process import Sandbox, Worker
-from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parsed
+from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parse_json
 
 MAX_NOTE_CHARACTERS = 2_000
 MAX_ALL_PICTURES = 100
-"""How many pictures of all cells together are kept: a judgement with all of them has room in one frame."""
+"""The limit over all cells of a submission, so that a judgement fits into one frame."""
 MAX_FUNCTION_BYTES = 4 * 2**20
-"""How long the replies of one function may be together. All are kept until a submission is judged, and a value takes up
-to thirty times the memory of its text; right answers to all cases are 60 KiB at most."""
+"""The limit over all replies of one function. All are kept until the submission is judged, and a value takes up to 30
+times the memory of its text; right answers to all cases take 60 KiB at most."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Session:
-    """One submission's worker: runs its cells, answers calls, and is replaced after a crash.
+    """One submission's worker, which is replaced after a crash.
 
-    A function that once failed to return is not called again, so that a crash or an endless loop costs one question.
+    A function that once failed to return isn't called again, so a crash or an endless loop costs its time only once.
     """
 
     def __init__(self, sandbox: Sandbox, cells: list[Cell], limits: Limits, *, alone: bool = False) -> None:
-        """`alone` says that nothing else of ours runs meanwhile: who meets the wall now is late by themselves."""
+        """If `alone`, nothing else is judged meanwhile: exceeding a wall-clock limit is the submission's own fault."""
         self.sandbox = sandbox
         self.cells = cells
         self.limits = limits
         self.alone = alone
-        self.spent = 0.0  # processor seconds of the processes that are gone
+        self.spent = 0.0  # processor seconds of earlier workers
         self.end = time.monotonic() + limits.patience * limits.submission_seconds
         self.lost: dict[str, Lost] = {}
         self.received = Counter[str]()  # bytes, by function
@@ -54,12 +54,12 @@ class Session:
         self.stack.close()
 
     def allowance(self, worker: Worker, seconds: float) -> Allowance:
-        """Return what each step may take of these seconds, given what is left of the submission's time."""
+        """Return the limits of each step: these seconds, and what is left of the submission's time."""
         left = self.limits.submission_seconds - self.spent
         return Allowance(seconds, self.limits.patience * seconds, worker.processor_seconds, left, self.end)
 
     def is_late(self) -> bool:
-        """Say whether the submission's time is used up. Raises Crowded if that is so on the wall alone."""
+        """Say whether the submission's time is used up. Raises Crowded if only the wall-clock time is."""
         used = self.spent + (self.worker.processor_seconds() if self.worker else 0.0)
         if used >= self.limits.submission_seconds:
             return True
@@ -70,8 +70,8 @@ class Session:
         return True
 
     @contextlib.contextmanager
-    def at_the_wall(self) -> Generator[None]:
-        """Let a step that met the wall be late where nothing else ran; elsewhere the submission is tried again."""
+    def timeout_if_alone(self) -> Generator[None]:
+        """Turn Crowded into TimeoutError if nothing else is judged meanwhile."""
         try:
             yield
         except Crowded:
@@ -79,14 +79,14 @@ class Session:
                 raise
             raise TimeoutError from None
 
-    def loaded(self) -> Worker:
-        """Return a worker in which every cell has run, leaving out cells that hang or kill it."""
+    def ensure_worker(self) -> Worker:
+        """Return a worker in which every cell has run, except those that hang or end a worker."""
         while self.worker is None:
             worker = self.stack.enter_context(self.sandbox.worker())
             self.notes = []
-            stuck = self.load(worker)
+            stuck = self.run_cells(worker)
             if stuck is None:
-                worker.settle()
+                worker.take_baseline()
                 self.worker = worker
             else:
                 self.spent += worker.processor_seconds()
@@ -94,86 +94,86 @@ class Session:
                 self.skipped[stuck[0].number] = stuck[1]
         return self.worker
 
-    def load(self, worker: Worker) -> tuple[Cell, str] | None:
-        """Run the cells in order; return the first that didn't come back, with the reason."""
+    def run_cells(self, worker: Worker) -> tuple[Cell, str] | None:
+        """Run the cells in order; return the first that didn't finish, with the reason."""
         self.notes += [CellNote(number, error=clean(words)) for number, words in self.skipped.items()]
         waiting = [cell for cell in self.cells if cell.number not in self.skipped]
         seconds = self.limits.cell_seconds
         replies = worker.ask("run", [json.dumps(cell.source) for cell in waiting], self.allowance(worker, seconds))
         for cell in waiting:
             try:
-                with self.at_the_wall():
-                    self.notes += note(cell, parsed(next(replies)))
+                with self.timeout_if_alone():
+                    self.notes += cell_notes(cell, parse_json(next(replies)))
             except TimeoutError:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
                 return cell, "The cell ended the whole process and was left out."
-        self.notes = list(within(sorted(self.notes, key=lambda said: said.number)))
+        self.notes = list(limit_pictures(sorted(self.notes, key=lambda one: one.number)))
         return None
 
-    def ask(self, calls: Sequence[Call]) -> list[Answer]:
-        """Return the answers to calls, in order; what follows a lost one is asked of a fresh worker."""
-        found: list[Answer] = []
-        while len(found) < len(calls):
-            found += self.answered(calls[len(found) :])
-        return found
+    def ask(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return the replies to calls, in order; after a lost one, a new worker gets the rest."""
+        replies: list[Reply] = []
+        while len(replies) < len(calls):
+            replies += self.ask_some(calls[len(replies) :])
+        return replies
 
-    def answered(self, calls: Sequence[Call]) -> list[Answer]:
-        """Return the answers to the first of these calls, to one at least."""
+    def ask_some(self, calls: Sequence[Call]) -> list[Reply]:
+        """Return the replies to the first of these calls, at least one."""
         if calls[0].function in self.lost:
             return [self.lost[calls[0].function]]
         if self.is_late():
             return [Lost("timeout", "the submission's time was used up")]
         together = list(itertools.takewhile(lambda call: call.function not in self.lost, calls))
-        found: list[Answer] = []
+        replies: list[Reply] = []
         try:
-            worker = self.loaded()
+            worker = self.ensure_worker()
             asked = worker.ask(
                 "call", [call.text for call in together], self.allowance(worker, self.limits.call_seconds)
             )
-            with self.at_the_wall():
-                for call, answer in zip(together, asked, strict=True):
-                    if not self.has_room(call, answer):
-                        return [*found, self.lose(call, Lost("unsendable", "the returned values are too large"))]
-                    found.append(answer)
-            if not worker.is_settled():
-                self.drop()  # what these calls left running would see the next ones' inputs
-            return found
+            with self.timeout_if_alone():
+                for call, reply in zip(together, asked, strict=True):
+                    if not self.has_room(call, reply):
+                        return [*replies, self.lose(call, Lost("unsendable", "the returned values are too large"))]
+                    replies.append(reply)
+            if not worker.wipe_and_check():
+                self.drop_worker()  # threads or processes that are left would see the inputs of the next calls
+            return replies
         except TimeoutError:
             lost = Lost("timeout", "the call ran too long")
         except FrameError:
             lost = Lost("protocol", "the reply was no frame")
         except (EOFError, BrokenPipeError):
             lost = Lost("killed", "the process ended")
-        return [*found, self.lose(together[len(found)], lost)]
+        return [*replies, self.lose(together[len(replies)], lost)]
 
-    def has_room(self, call: Call, answer: bytes) -> bool:
-        """Say whether an answer can be kept beside the others of its function."""
-        self.received[call.function] += len(answer)
+    def has_room(self, call: Call, reply: bytes) -> bool:
+        """Say whether a reply can be kept beside the others of its function."""
+        self.received[call.function] += len(reply)
         return self.received[call.function] <= MAX_FUNCTION_BYTES
 
-    def drop(self) -> None:
-        """End the worker; the next call gets a fresh one, in which the cells run again."""
+    def drop_worker(self) -> None:
+        """End the worker; the next call gets a new one, in which the cells run again."""
         if self.worker is not None:
             self.spent += self.worker.processor_seconds()
         self.stack.close()
         self.worker = None
 
     def lose(self, call: Call, outcome: Lost) -> Lost:
-        """Drop the worker and remember that this function doesn't come back."""
-        self.drop()
+        """Drop the worker and mark the function, so that it isn't called again."""
+        self.drop_worker()
         self.lost[call.function] = Lost("not-run", "the function had failed to return before")
         return outcome
 
 
-def note(cell: Cell, reply: object) -> Iterator[CellNote]:
-    """Yield what a cell's reply tells its student, if it tells anything."""
+def cell_notes(cell: Cell, reply: object) -> Iterator[CellNote]:
+    """Yield a note for the student on what a cell printed, raised and drew, if it did any of that."""
     if not isinstance(reply, dict):
         return
     printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
     if isinstance(reply.get("error"), dict):
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            failure = channel.raised(reply["error"])
+            failure = channel.parse_raised(reply["error"])
             place = f" (line {failure.line})" if failure.line else ""
             error = f"{failure.names[0] if failure.names else 'Error'}{place}: {failure.message[:300]}"
     pictures = tuple(whole_pictures(reply.get("pictures")))
@@ -181,8 +181,8 @@ def note(cell: Cell, reply: object) -> Iterator[CellNote]:
         yield CellNote(cell.number, printed, clean(error), pictures)
 
 
-def within(notes: list[CellNote]) -> Iterator[CellNote]:
-    """Yield the notes with the first pictures of all."""
+def limit_pictures(notes: list[CellNote]) -> Iterator[CellNote]:
+    """Yield the notes with the first MAX_ALL_PICTURES pictures."""
     room = MAX_ALL_PICTURES
     for one in notes:
         yield dataclasses.replace(one, pictures=one.pictures[:room])
@@ -190,7 +190,7 @@ def within(notes: list[CellNote]) -> Iterator[CellNote]:
 
 
 def whole_pictures(claimed: object) -> Iterator[str]:
-    """Yield what a reply calls pictures, as far as it looks like PNG within bounds; anyone may have forged it."""
+    """Yield the pictures of a reply, which may be forged, that start as a PNG file does and are within the limits."""
     for text in claimed[:MAX_PICTURES] if isinstance(claimed, list) else []:
         with contextlib.suppress(ValueError, TypeError):
             data = base64.b64decode(text, validate=True)

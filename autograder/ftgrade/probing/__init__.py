@@ -1,1 +1,1 @@
-"""Which sandbox holds on this machine: found by real attempts to break out; it may import sandbox."""
+"""Find out which sandbox holds on this machine by real escape attempts; it may import sandbox."""

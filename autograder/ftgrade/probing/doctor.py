@@ -1,4 +1,4 @@
-"""Which sandbox holds on this machine: found by real attempts, kept until the machine or the walls change."""
+"""Find the strongest sandbox that holds on this machine; the result is cached until the machine or the code changes."""
 
 import contextlib
 import hashlib
@@ -12,27 +12,27 @@ from pathlib import Path
 
 from ftgrade.errors import CourseFault, OurFault
 from ftgrade.probing import probes
-from ftgrade.probing.probes import PROBES, Held, probed
+from ftgrade.probing.probes import PROBES, ProbeResult, run_probes
 from ftgrade.sandbox import backends, forking, jail, nursery, process
 from ftgrade.sandbox.backends import BACKENDS, Backend
 from ftgrade.sandbox.process import Sandbox
 
 UNSANDBOXED = "none (allowed by --allow-unsandboxed)"
 ALLOW = "FTGRADE_ALLOW_UNSANDBOXED"
-"""Set in the environment, it does for nbgrader's own commands what `--allow-unsandboxed` does for ours."""
+"""The environment variable that does for nbgrader's commands what `--allow-unsandboxed` does for ours."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What became of one backend: why it can't be used, or what was tried on it."""
+class BackendResult:
+    """The examination of one backend: why it can't be used, or the results of its probes."""
 
     backend: Backend
     lacks: str
-    held: tuple[Held, ...]
+    held: tuple[ProbeResult, ...]
 
     @property
     def holds(self) -> bool:
-        """Say whether everything holds that grading for marks demands."""
+        """Say whether all demanded probes were stopped."""
         demanded = {probe.name for probe in PROBES if probe.demanded}
         return not self.lacks and demanded <= {one.probe for one in self.held if one.holds}
 
@@ -41,46 +41,46 @@ class Finding:
         return [f"{one.probe}: {one.words}" for one in self.held if not one.holds]
 
 
-def examined(backend: Backend, *, all_of_them: bool = True) -> Finding:
-    """Return what holds of a backend on this machine."""
+def examine(backend: Backend, *, all_of_them: bool = True) -> BackendResult:
+    """Run the probes on a backend on this machine."""
     lacks = backend.lacks()
     if lacks:
-        return Finding(backend, lacks, ())
+        return BackendResult(backend, lacks, ())
     sandbox = Sandbox(backend)
     try:
-        return Finding(backend, "", tuple(probed(sandbox, all_of_them=all_of_them)))
+        return BackendResult(backend, "", tuple(run_probes(sandbox, all_of_them=all_of_them)))
     except OurFault as fault:
-        return Finding(backend, str(fault), ())
+        return BackendResult(backend, str(fault), ())
     finally:
         sandbox.close()
 
 
-def examination() -> Iterator[Finding]:
-    """Yield what holds of every backend, strongest first."""
+def examine_all() -> Iterator[BackendResult]:
+    """Yield the examination of every backend, strongest first."""
     for backend in BACKENDS.values():
-        yield examined(backend)
+        yield examine(backend)
 
 
-def kept_here() -> Path:
-    """Return where this user keeps what was found on this machine: a new course needn't try to break out again."""
+def cache_file() -> Path:
+    """Return the path of this user's cache of the result, which all courses on this machine share."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ftgrade" / "doctor.json"
 
 
-def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
-    """Return the strongest backend that holds; what was found is kept in a file until machine or walls change.
+def strongest(cache: Path, allow_unsandboxed: bool = False) -> Backend:
+    """Return the strongest backend that holds, from the file `cache` if that is still valid.
 
-    Raises CourseFault if none holds, unless working without one is allowed: then that one is returned.
+    If none holds, return the backend `none` if that is allowed, else raise CourseFault.
     """
-    known = remembered(kept)
+    known = read_cache(cache)
     if known is not None:
         return known
-    found: list[Finding] = []
+    found: list[BackendResult] = []
     for backend in BACKENDS.values():
         if backend.name == "none":
             break
-        found.append(examined(backend, all_of_them=False))
+        found.append(examine(backend, all_of_them=False))
         if found[-1].holds:
-            remember(kept, found[-1])
+            write_cache(cache, found[-1])
             return backend
     if allow_unsandboxed or os.environ.get(ALLOW):
         return BACKENDS["none"]
@@ -91,8 +91,8 @@ def strongest(kept: Path, allow_unsandboxed: bool = False) -> Backend:
     )
 
 
-def machine() -> str:
-    """Return a name for this machine since it started, this Python, and the walls as they're written."""
+def machine_digest() -> str:
+    """Return a digest of this boot of the machine, this Python, the user and the sandbox's code."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     code = b"".join(
         Path(str(module.__file__)).read_bytes() for module in (backends, forking, jail, nursery, probes, process)
@@ -104,18 +104,18 @@ def machine() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def remembered(kept: Path) -> Backend | None:
+def read_cache(cache: Path) -> Backend | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        data = json.loads(kept.read_text("utf-8"))
-        if data["machine"] == machine() and data["backend"] != "none":
+        data = json.loads(cache.read_text("utf-8"))
+        if data["machine"] == machine_digest() and data["backend"] != "none":
             return BACKENDS[data["backend"]]
     return None
 
 
-def remember(kept: Path, found: Finding) -> None:
-    record = {"machine": machine(), "backend": found.backend.name, "held": [asdict(one) for one in found.held]}
-    with contextlib.suppress(OSError):  # it's found again next time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
+def write_cache(cache: Path, result: BackendResult) -> None:
+    record = {"machine": machine_digest(), "backend": result.backend.name, "held": [asdict(one) for one in result.held]}
+    with contextlib.suppress(OSError):  # without a cache the probes run again next time
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        partial = cache.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-        partial.replace(kept)
+        partial.replace(cache)

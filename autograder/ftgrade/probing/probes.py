@@ -1,4 +1,4 @@
-"""Real attempts to get out of a sandbox, each judged from outside: what holds is measured, not assumed."""
+"""Try to escape from a sandbox, and check from outside what the attempt achieved."""
 
 import contextlib
 import os
@@ -13,14 +13,15 @@ from typing import Any
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox.process import LIMITS, Sandbox, Worker
+from ftgrade.sandbox.worker import FrameError
 
 SECONDS = 10.0
 TOKEN = "FTGRADE_PROBE"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Whether one attempt was stopped, and how one knows."""
+class ProbeResult:
+    """Whether the sandbox stopped one attempt, and what was observed."""
 
     probe: str
     holds: bool
@@ -29,23 +30,26 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One kind of attempt; grading for marks demands that it's stopped, unless it says otherwise."""
+    """One kind of escape attempt. If it is `demanded`, grading for marks requires that the sandbox stops it."""
 
     name: str
-    asks: str
+    attempts: str
     attempt: Callable[[Sandbox], tuple[bool, str]]
     demanded: bool = True
 
 
-def tried(sandbox: Sandbox, source: str, **limits: int) -> str:
-    """Return what a cell printed in a fresh worker, or `ended` if it took the worker along."""
-    with with_limits(sandbox, limits), sandbox.worker() as worker:
-        return said(worker, source)
+def run_fresh(sandbox: Sandbox, source: str, **limits: int) -> str:
+    """Run a cell in a new worker with changed limits; return what it printed, or `ended` if the worker died."""
+    before, sandbox.limits = sandbox.limits, sandbox.limits | limits
+    try:
+        with sandbox.worker() as worker:
+            return run_in(worker, source)
+    finally:
+        sandbox.limits = before
 
 
-def said(worker: Worker, source: str) -> str:
-    from ftgrade.sandbox.channel import FrameError
-
+def run_in(worker: Worker, source: str) -> str:
+    """Run a cell; return what it printed and the classes of its error, or `ended` if the worker died."""
     try:
         reply: Any = worker.run(source, SECONDS)
     except (EOFError, FrameError, TimeoutError, BrokenPipeError):
@@ -54,17 +58,8 @@ def said(worker: Worker, source: str) -> str:
 
 
 @contextlib.contextmanager
-def with_limits(sandbox: Sandbox, limits: dict[str, int]) -> Generator[None]:
-    before, sandbox.limits = sandbox.limits, sandbox.limits | limits
-    try:
-        yield
-    finally:
-        sandbox.limits = before
-
-
-@contextlib.contextmanager
-def folder() -> Generator[Path]:
-    """Yield a folder that any user of this machine may write to, for as long as the attempt takes."""
+def shared_folder() -> Generator[Path]:
+    """Yield a temporary folder that every user of this machine may write to."""
     with tempfile.TemporaryDirectory(prefix="ftgrade-probe-") as name:
         Path(name).chmod(0o777)
         yield Path(name)
@@ -72,12 +67,12 @@ def folder() -> Generator[Path]:
 
 def reads_a_file(sandbox: Sandbox) -> tuple[bool, str]:
     canary = secrets.token_hex(8)
-    with folder() as place:
+    with shared_folder() as place:
         (place / "canary").write_text(canary)
         (place / "canary").chmod(0o644)
         source = f"for path in ({str(place / 'canary')!r}, '/etc/passwd', '/proc/self/environ', '/proc/1/environ'):\n"
         source += "    try: print(open(path).read())\n    except OSError: pass\n"
-        found = tried(sandbox, source)
+        found = run_fresh(sandbox, source)
     if canary in found or "root:" in found or "PATH=" in found:
         return False, "a file of this machine was read"
     return True, "a readable file elsewhere, the list of users and /proc stay closed"
@@ -86,8 +81,8 @@ def reads_a_file(sandbox: Sandbox) -> tuple[bool, str]:
 def reads_another_submission(sandbox: Sandbox) -> tuple[bool, str]:
     canary = secrets.token_hex(8)
     with sandbox.worker() as other, sandbox.worker() as spy:
-        where = said(other, f"import os\nopen('answer', 'w').write({canary!r})\nprint(os.getcwd())").strip()
-        # Their folders may have the same name, each in a file system of its own: then this one has no `answer`.
+        where = run_in(other, f"import os\nopen('answer', 'w').write({canary!r})\nprint(os.getcwd())").strip()
+        # Both folders may have the same path, each in a file system of its own; then the spy's has no `answer`.
         source = (
             "import glob, os\nabove = os.path.dirname(os.getcwd())\n"
             f"for top in ({where!r}, *glob.glob('/tmp/ftgrade-*'), above if len(above) > 1 else '.'):\n"
@@ -96,7 +91,7 @@ def reads_another_submission(sandbox: Sandbox) -> tuple[bool, str]:
             "            except OSError: pass\n"
         )
         source += f"try: print(open('/proc/{other.pid}/root{where}/answer').read())\nexcept OSError: pass\n"
-        found = said(spy, source)
+        found = run_in(spy, source)
     return (False, "a neighbour's file was read") if canary in found else (True, "a neighbour's files stay closed")
 
 
@@ -118,7 +113,7 @@ def reaches_the_network(sandbox: Sandbox) -> tuple[bool, str]:
             unix.listen()
             unix.settimeout(0.01)
             listening.append(unix)
-        tried(
+        run_fresh(
             sandbox,
             "import socket\n"
             "def go(f):\n    try: f()\n    except OSError: pass\n"
@@ -139,9 +134,9 @@ def reaches_the_network(sandbox: Sandbox) -> tuple[bool, str]:
 
 def writes_outside(sandbox: Sandbox) -> tuple[bool, str]:
     token = secrets.token_hex(8)
-    with folder() as place:
+    with shared_folder() as place:
         places = [str(place), tempfile.gettempdir(), "/var/tmp", "/dev/shm", os.path.dirname(os.__file__), "/"]  # noqa: S108
-        tried(
+        run_fresh(
             sandbox,
             f"for place in {places!r}:\n    try: open(f'{{place}}/{token}', 'w').close()\n    except OSError: pass\n",
         )
@@ -161,9 +156,9 @@ def outlives_its_worker(sandbox: Sandbox) -> tuple[bool, str]:
         f"        ctypes.CDLL(None).prctl(15, {name.encode()!r}, 0, 0, 0)\n        time.sleep(30)\n    os._exit(0)\n"
         "time.sleep(0.2 if first > 0 else 0)\n"
     )
-    tried(sandbox, daemon)
+    run_fresh(sandbox, daemon)
     ends = time.monotonic() + 2.0
-    while (left := named(name)) and time.monotonic() < ends:
+    while (left := processes_named(name)) and time.monotonic() < ends:
         time.sleep(0.02)
     for pid in left:
         with contextlib.suppress(OSError):
@@ -171,8 +166,8 @@ def outlives_its_worker(sandbox: Sandbox) -> tuple[bool, str]:
     return (False, "a daemon went on after its worker") if left else (True, "no daemon goes on")
 
 
-def named(name: str) -> list[int]:
-    """Return the processes of this machine with this name."""
+def processes_named(name: str) -> list[int]:
+    """Return the PIDs of the processes with this name."""
     found: list[int] = []
     for entry in Path("/proc").glob("[0-9]*/comm"):
         with contextlib.suppress(OSError):
@@ -188,7 +183,7 @@ def forks_without_end(sandbox: Sandbox) -> tuple[bool, str]:
         "        if pid == 0:\n            time.sleep(30)\n            os._exit(0)\n        made.append(pid)\n"
         "except OSError:\n    pass\nprint('made', len(made))\nfor pid in made: os.kill(pid, 9)\n"
     )
-    words = tried(sandbox, source, RLIMIT_NPROC=16)
+    words = run_fresh(sandbox, source, RLIMIT_NPROC=16)
     count = int(words.split()[1]) if words.startswith("made") else 200
     return count < 16, f"{count} of 200 processes were made, of a limit of 16"
 
@@ -199,7 +194,7 @@ def eats_memory(sandbox: Sandbox) -> tuple[bool, str]:
         "try:\n    for _ in range(32): had.append(mmap.mmap(-1, 2**28))\nexcept (MemoryError, OSError): pass\n"
         "print('had', len(had))\n"
     )
-    words = tried(sandbox, source, RLIMIT_AS=4 * 2**30)
+    words = run_fresh(sandbox, source, RLIMIT_AS=4 * 2**30)
     had = int(words.split()[1]) / 4 if words.startswith("had") else 0
     return had < 4, f"{had:g} of 8 GiB were had, of a limit of 4"
 
@@ -214,7 +209,7 @@ def makes_forbidden_calls(sandbox: Sandbox) -> tuple[bool, str]:
         "    if libc.syscall(number, *rest) >= 0: print(name)\n"
         "import socket\ntry:\n    socket.socket(40, socket.SOCK_STREAM); print('vsock')\nexcept OSError: pass\n"
     )
-    done = tried(sandbox, source).split()
+    done = run_fresh(sandbox, source).split()
     return (False, f"allowed: {', '.join(done)}") if done else (True, "namespaces, ptrace, keyrings, io_uring, vsock …")
 
 
@@ -229,7 +224,7 @@ def reaches_the_grader(sandbox: Sandbox) -> tuple[bool, str]:
             "    except OSError: pass\n"
             f"try:\n    os.kill({os.getpid()}, 0)\n    print('signalled')\nexcept OSError: pass\n"
         )
-        found = tried(sandbox, source)
+        found = run_fresh(sandbox, source)
     finally:
         del os.environ[TOKEN]
     if token in found:
@@ -242,14 +237,14 @@ def fills_the_disk(sandbox: Sandbox) -> tuple[bool, str]:
         "done = 0\ntry:\n    for number in range(40):\n        with open(f'f{number}', 'wb') as file:\n"
         "            for _ in range(8): done += file.write(bytes(2**20))\nexcept OSError: pass\nprint('wrote', done)\n"
     )
-    words = tried(sandbox, source)
+    words = run_fresh(sandbox, source)
     wrote = int(words.split()[1]) if words.startswith("wrote") else 0
     return wrote <= 2 * LIMITS["megabytes"] * 2**20, f"{wrote / 2**20:.0f} of 320 MiB were written"
 
 
 def hogs_the_processor(sandbox: Sandbox) -> tuple[bool, str]:
     start = time.monotonic()
-    words = tried(sandbox, "while True: pass", RLIMIT_CPU=1)
+    words = run_fresh(sandbox, "while True: pass", RLIMIT_CPU=1)
     seconds = time.monotonic() - start
     return words == "ended" and seconds < SECONDS / 2, f"ended after {seconds:.1f} s of a limit of 1"
 
@@ -269,17 +264,17 @@ PROBES = (
 )
 
 
-def probed(sandbox: Sandbox, *, all_of_them: bool = True) -> list[Held]:
-    """Return what holds of a sandbox, by trying; without `all_of_them` only what grading for marks demands."""
-    found: list[Held] = []
+def run_probes(sandbox: Sandbox, *, all_of_them: bool = True) -> list[ProbeResult]:
+    """Return the result of every probe of a sandbox; without `all_of_them` only of the demanded ones."""
+    found: list[ProbeResult] = []
     for probe in PROBES:
         if probe.demanded or all_of_them:
             try:
                 holds, words = probe.attempt(sandbox)
             except OurFault as fault:
                 holds, words = False, str(fault)
-            found.append(Held(probe.name, holds, words))
+            found.append(ProbeResult(probe.name, holds, words))
     return found
 
 
-__all__ = ["PROBES", "Held", "Probe", "probed"]
+__all__ = ["PROBES", "Probe", "ProbeResult", "run_probes"]

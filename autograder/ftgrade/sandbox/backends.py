@@ -1,4 +1,4 @@
-"""Which walls there are to choose from, strongest first, what each needs of the machine, and how a process starts."""
+"""The backends of the sandbox, strongest first: what each needs of the machine, and how its process is started."""
 
 import json
 import os
@@ -16,22 +16,22 @@ from typing import IO, Any
 from ftgrade.sandbox import jail
 
 HIDDEN = ("ftgrade", "ftmath", "nbgrader")
-"""Packages whose very text answers questions; where they are installed beside torch, they are hidden."""
+"""Packages whose source reveals answers; they are hidden where they are installed beside torch."""
 
 Command = Sequence[str]
 
 
 def unwrapped(command: Command, base: str) -> Command:
-    """Return the command as it is: the parent builds its walls itself."""
+    """Return the command unchanged: the parent confines itself."""
     return command
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to confine: the layers that the parent builds by itself, and what its command is wrapped in.
+    """One way to confine a process: the layers that the parent sets up itself, and a program that wraps its command.
 
-    `lacks` says why it can't be used on this machine, empty if it can be tried. `tested` says whether this project's
-    own tests have run it.
+    `lacks` returns why the backend can't be used on this machine, or an empty text. `base` is the folder for children's
+    files, if the backend fixes one. `tested` says whether this project's tests run the backend.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Backend:
 
 
 def readable() -> list[str]:
-    """Return the folders that student code may read: the standard library, the packages, the shared libraries."""
+    """Return the paths that student code may read: the standard library, the packages, the shared libraries."""
     paths = [
         sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), f"{sys.base_prefix}/lib",
         f"{sys.base_prefix}/lib64", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache",
@@ -54,19 +54,22 @@ def readable() -> list[str]:
 
 
 def site_folders() -> list[Path]:
-    """Return the folders of installed packages that `readable` shows."""
+    """Return the folders of installed packages that `readable` includes."""
     own = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")]
     shared = Path(sys.base_prefix, "lib").glob("python3*/site-packages")
     return list(dict.fromkeys([*own, *shared]))
 
 
 def hidden() -> list[str]:
-    """Return the folders to hide, where they are."""
+    """Return the folders of the packages in HIDDEN that are installed."""
     return [str(folder / name) for folder in site_folders() for name in HIDDEN if (folder / name).is_dir()]
 
 
 def readable_one_by_one() -> list[str]:
-    """Return the readable paths with the hidden ones left out: folders that hold one give their entries instead."""
+    """Return the readable paths without the hidden ones, for Landlock, which can't hide a folder below a readable one.
+
+    A folder that contains a hidden one is replaced by its other entries, and by itself with a slash: it may be listed.
+    """
     covered = {Path(path).parent for path in hidden()}
     if not covered:
         return readable()
@@ -77,7 +80,7 @@ def readable_one_by_one() -> list[str]:
         if path not in covered and not any(path in folder.parents for folder in covered):
             found.append(str(path))
             continue
-        found.append(f"{path}/")  # its names may be listed, which an import needs
+        found.append(f"{path}/")  # an import lists the folder
         waiting += [entry for entry in path.iterdir() if not (path in covered and entry.name in HIDDEN)]
     return found
 
@@ -97,7 +100,7 @@ def lacks_program(name: str, more: str) -> Callable[[], str]:
 
 
 def bubblewrapped(command: Command, base: str) -> Command:
-    """Return the command inside bubblewrap: own namespaces, an empty root with the libraries, a folder in memory."""
+    """Return the command wrapped in bubblewrap: new namespaces, a root with the libraries alone, a folder in memory."""
     shown = [part for path in readable() for part in ("--ro-bind", path, path)]
     veiled = [part for path in hidden() for part in ("--tmpfs", path)]
     ours = [
@@ -112,7 +115,7 @@ def bubblewrapped(command: Command, base: str) -> Command:
 
 
 def interpreter_links(program: str) -> list[str]:
-    """Return what shows the interpreter behind a virtual environment's link, with the file that says where it is."""
+    """Return bubblewrap's options for the interpreter that a virtual environment links to, and for its `pyvenv.cfg`."""
     real, settings = os.path.realpath(program), Path(program).parents[1] / "pyvenv.cfg"
     shown = ["--ro-bind", real, real]
     return [*shown, "--ro-bind", str(settings), str(settings)] if settings.is_file() else shown
@@ -123,7 +126,7 @@ def worker_file() -> str:
 
 
 def in_podman(command: Command, base: str) -> Command:
-    """Return the command in a rootless container without network or capabilities. Not tested here."""
+    """Return the command wrapped in a rootless container without network or capabilities. Untested."""
     image = os.environ.get("FTGRADE_PODMAN_IMAGE", "localhost/ftgrade-worker")
     shown = [part for path in (*readable(), worker_file(), jail.__file__) for part in ("--volume", f"{path}:{path}:ro")]
     return [
@@ -134,7 +137,7 @@ def in_podman(command: Command, base: str) -> Command:
 
 
 def in_seatbelt(command: Command, base: str) -> Command:
-    """Return the command under macOS's sandbox-exec. Not tested here."""
+    """Return the command wrapped in macOS's sandbox-exec. Untested."""
     reads = " ".join(f'(subpath "{path}")' for path in (*readable(), "/System", "/usr/lib", "/dev"))
     profile = (
         "(version 1)(deny default)(allow process-exec)(deny process-fork)(deny network*)(allow sysctl-read)"
@@ -169,59 +172,61 @@ BACKENDS = {
 }  # fmt: skip
 
 
-# ----------------------------------------------------------------------------------------- processes behind the walls
+# ----------------------------------------------------------------------------------------------- confined processes
 
 START_SECONDS = 120.0
 
 
 class Program:
-    """A program of ours in a process of its own, and the socket over which it's told what to do."""
+    """A program of ours that runs as a process, and the socket over which it gets requests."""
 
-    def __init__(self, words: Callable[[int], Sequence[str]], environment: dict[str, str]) -> None:
-        """Start it, with the words for the number of its end of the socket; it isn't waited for."""
+    def __init__(self, command: Callable[[int], Sequence[str]], base: str) -> None:
+        """Start `command(n)`, where n is the descriptor of the program's end of the socket. Don't wait for it."""
         self.control, theirs = socket.socketpair()
-        self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self.stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603
-                list(words(theirs.fileno())),
+                list(command(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=clean_environment(base),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=self.said,
-                start_new_session=True,  # Ctrl-C is the grader's alone
+                stderr=self.stderr,
+                start_new_session=True,  # Ctrl-C reaches the grader alone
             )
 
     def wait(self) -> None:
-        """Wait until it has imported what it hands on. Raises OSError, with its last words."""
+        """Wait until the program has done its imports. Raises OSError with the last line of its stderr."""
         self.control.settimeout(START_SECONDS)
         try:
             read_control(self.control)
         except OSError as error:
-            raise OSError(self.last_words() or str(error)) from error
+            raise OSError(self.last_error_line() or str(error)) from error
 
-    def last_words(self) -> str:
-        """Return the last line that it, or a process forked from it, wrote to its stderr."""
-        self.said.seek(max(0, self.said.seek(0, os.SEEK_END) - 4_000))
-        lines = self.said.read().decode("utf-8", "replace").strip().splitlines()
+    def last_error_line(self) -> str:
+        """Return the last line of stderr, which the program shares with the processes that it forks."""
+        self.stderr.seek(max(0, self.stderr.seek(0, os.SEEK_END) - 4_000))
+        lines = self.stderr.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:300] if lines else ""
 
     def close(self) -> None:
         self.control.close()
         self.process.kill()
         self.process.wait()
-        self.said.close()
+        self.stderr.close()
 
 
-def prison_of(backend: Backend, base: str) -> dict[str, Any]:
-    """Return what `jail.Prison` is made with for a backend: its layers, and what student code may read."""
+def prison_arguments(backend: Backend, base: str) -> dict[str, Any]:
+    """Return the arguments of `jail.Prison` for a backend."""
     shown = readable() if "namespaces" in backend.layers else readable_one_by_one()
     return {"layers": list(backend.layers), "base": base, "readable": shown, "hidden": hidden()}
 
 
-def told(control: socket.socket, request: dict[str, Any], descriptors: list[int]) -> tuple[dict[str, Any], int | None]:
-    """Send a request and return the reply, with a descriptor if one came along. Raises OSError or ValueError."""
+def exchange(
+    control: socket.socket, request: dict[str, Any], descriptors: list[int]
+) -> tuple[dict[str, Any], int | None]:
+    """Send a request and return the reply, with a descriptor if one came with it. Raises OSError or ValueError."""
     socket.send_fds(control, [json.dumps(request).encode()], descriptors)
     return read_control(control)
 
@@ -229,12 +234,12 @@ def told(control: socket.socket, request: dict[str, Any], descriptors: list[int]
 def read_control(control: socket.socket) -> tuple[dict[str, Any], int | None]:
     data, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
     if not data:
-        raise ConnectionResetError("it closed the control socket")
+        raise ConnectionResetError("the process closed the control socket")
     return json.loads(data), descriptors[0] if descriptors else None
 
 
-def sandbox_environment(base: str) -> dict[str, str]:
-    """Return what the worker may know of the machine: where programs are, and that one thread is enough."""
+def clean_environment(base: str) -> dict[str, str]:
+    """Return the environment of a program: nothing of the grader's own, and one thread for numerical libraries."""
     return {
         "PATH": os.defpath,
         "LANG": "C.UTF-8",

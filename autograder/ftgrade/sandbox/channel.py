@@ -1,4 +1,4 @@
-"""The grader's end of the hop: ask with a deadline, and turn replies, which anyone may have forged, into outcomes."""
+"""The grader's end of the channel: ask with a deadline, and turn replies, which may be forged, into outcomes."""
 
 import functools
 import itertools
@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftgrade.errors import AuthorFault
-from ftgrade.sandbox.worker import FrameError, decode, encode, framed, parsed, read_body, read_frame
+from ftgrade.sandbox.worker import FrameError, decode, encode, frame, parse_json, read_body, read_frame
 
 MAX_NAMES = 8
 MAX_MESSAGE = 4_000
-NUMBERS = itertools.count(1)
+QUESTION_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a student's function: plain values in, `backward` to differentiate what comes out.
+    """One call of a student's function with plain values; `backward` asks for the gradients of the result too.
 
-    `build` is the source of a module for what can't cross as data, such as a model with its optimizer. The other end
-    executes it, calls its function `build` with the plain values, and the student's function with what that returns.
+    `build` is for arguments that JSON can't hold, such as a model with its optimizer. It is the source of a module with
+    a function `build`: the worker passes the plain values to that, and the result to the student's function.
     """
 
     function: str
@@ -36,7 +36,7 @@ class Call:
 
     @functools.cached_property
     def request(self) -> dict[str, Any]:
-        """What the other end is told; the reference and each mistake are asked by the same one."""
+        """The request in its JSON form; computed once for all students, the reference and the mistakes."""
         return {
             "function": self.function,
             "arguments": [encode(item) for item in self.arguments],
@@ -47,13 +47,13 @@ class Call:
 
     @functools.cached_property
     def text(self) -> str:
-        """The request in JSON, made once for a class."""
+        """The request as JSON text; computed once for all students."""
         return json.dumps(self.request)
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The function returned: its value, the positions of changed inputs, and the gradients if they were asked for."""
+    """The function returned. `changed` are the positions of modified inputs, `gradients` is None unless requested."""
 
     value: Any
     changed: tuple[int, ...] = ()
@@ -62,7 +62,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The function raised: class names from the error's own to its bases, the message, the cell's line."""
+    """The function raised. `names` are the error's class and its base classes, `line` is a line of the cell."""
 
     names: tuple[str, ...]
     message: str
@@ -74,27 +74,28 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No value came: `timeout`, `killed`, `missing` function, `unsendable` value, `protocol` breach, or `not-run`."""
+    """No value came back. `kind` is `timeout`, `killed`, `missing`, `unsendable`, `protocol` or `not-run`."""
 
     kind: str
     words: str
 
 
 Outcome = Value | Raised | Lost
-Answer = Outcome | bytes
-"""An outcome, or the text of a reply that nobody has read yet."""
+Reply = Outcome | bytes
+"""An outcome, or the unparsed JSON text of one."""
 
 
 class Crowded(Exception):
-    """A reply took too long on the wall and not of processor time: a neighbour's load may be the reason."""
+    """A reply exceeded its wall-clock limit but not its processor time, perhaps because of other load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What each reply may take: seconds of processor time of the process that answers, and seconds on the wall.
+    """The time limits of each reply: seconds of processor time and of wall-clock time.
 
-    `processor` tells the time that it has used. Without it the wall alone counts, and meeting it is a TimeoutError
-    instead of Crowded. `processor_end` and `wall_end` are the last moments for all replies together.
+    `processor` returns the processor time that the answering process has used. Without it only the wall clock is
+    limited, and exceeding that raises TimeoutError instead of Crowded. `processor_end` and `wall_end` are deadlines for
+    all replies together.
     """
 
     seconds: float
@@ -104,34 +105,34 @@ class Allowance:
     wall_end: float = math.inf
 
 
-SLICE = 0.25  # seconds between two looks at the clocks while nothing comes
+POLL_SECONDS = 0.25  # between two checks of the clocks while no data arrives
 
 
 class Deadline:
-    """A socket's `recv` that gives up at a moment rather than after a silence, so a slow drip ends too.
+    """A socket's `recv` with a fixed deadline. A timeout of silence alone would never stop a slow trickle of bytes.
 
-    It takes what is there at once: `rest` is what came beyond what was asked for.
+    It reads whatever has arrived; `surplus` holds the bytes beyond those asked for.
     """
 
     def __init__(self, channel: socket.socket, allowance: Allowance) -> None:
         self.channel, self.allowance = channel, allowance
-        self.rest = b""
-        channel.settimeout(min(SLICE, allowance.wall_seconds, allowance.seconds))
-        self.allow()
+        self.surplus = b""
+        channel.settimeout(min(POLL_SECONDS, allowance.wall_seconds, allowance.seconds))
+        self.restart()
 
-    def allow(self) -> None:
-        """Begin to count anew."""
+    def restart(self) -> None:
+        """Give the next reply its full time."""
         given = self.allowance
         self.end = min(time.monotonic() + given.wall_seconds, given.wall_end)
         if given.processor is not None:
             self.processor_end = min(given.processor() + given.seconds, given.processor_end)
 
     def receive(self, length: int) -> bytes:
-        data = self.rest or self.arrived()
-        self.rest = data[length:]
+        data = self.surplus or self.receive_any()
+        self.surplus = data[length:]
         return data[:length]
 
-    def arrived(self) -> bytes:
+    def receive_any(self) -> bytes:
         while True:
             self.demand_time()
             try:
@@ -140,7 +141,7 @@ class Deadline:
                 continue
 
     def demand_time(self) -> None:
-        """Raise TimeoutError, or Crowded, if there is none left."""
+        """Raise TimeoutError or Crowded if a deadline has passed."""
         processor = self.allowance.processor
         if time.monotonic() >= self.end:
             raise TimeoutError if processor is None else Crowded
@@ -149,15 +150,16 @@ class Deadline:
 
 
 def ask(channel: socket.socket, op: str, items: Sequence[str], allowance: Allowance) -> Iterator[bytes]:
-    """Send items (JSON), and yield the text of each one's reply as it comes, within the allowance for each.
+    """Send items (JSON) in one request, and yield the text of each item's reply as it arrives.
 
-    Raises TimeoutError, Crowded, EOFError (the other end died), FrameError, or AuthorFault if so much can't be sent. A
-    reply begins with the question that it answers: one that came before it was asked, twice, or for another is refused.
+    Each reply starts with the numbers of its request and item, so a reply that is early, repeated or out of order is
+    rejected. Raises TimeoutError, Crowded, EOFError (the worker died), FrameError, or AuthorFault if the items are too
+    large for one request.
     """
-    number = next(NUMBERS)
+    number = next(QUESTION_NUMBERS)
     deadline = Deadline(channel, allowance)
     try:
-        question = framed(f'{{"op": "{op}", "number": {number}, "each": [{", ".join(items)}]}}'.encode())
+        question = frame(f'{{"op": "{op}", "number": {number}, "each": [{", ".join(items)}]}}'.encode())
     except FrameError as error:
         raise AuthorFault(
             f"the inputs of one check's cases are sent together, and {error}: draw smaller ones"
@@ -167,11 +169,11 @@ def ask(channel: socket.socket, op: str, items: Sequence[str], allowance: Allowa
             raise FrameError("bytes came that nobody asked for")
         send(channel, question, deadline)
         for place in range(len(items)):
-            deadline.allow()
+            deadline.restart()
             answered, head = read_body(deadline.receive), f"[{number}, {place}, ".encode()
             if not (answered.startswith(head) and answered.endswith(b"]")):
                 raise FrameError("the reply answers another question")
-            if place == len(items) - 1 and deadline.rest:
+            if place == len(items) - 1 and deadline.surplus:
                 raise FrameError("bytes came that nobody asked for")
             yield answered[len(head) : -1]
     except ConnectionError:
@@ -179,7 +181,7 @@ def ask(channel: socket.socket, op: str, items: Sequence[str], allowance: Allowa
 
 
 def send(channel: socket.socket, data: bytes, deadline: Deadline) -> None:
-    """Send all of it, while there is time."""
+    """Send all the data before the deadline."""
     view = memoryview(data)
     while view:
         deadline.demand_time()
@@ -189,8 +191,8 @@ def send(channel: socket.socket, data: bytes, deadline: Deadline) -> None:
             continue
 
 
-def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
-    """Return the frame with which the other end begins, and who sent it as this machine's kernel numbers processes.
+def receive_greeting(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
+    """Return the worker's first message, and the PID of its sender as seen from this process, where the system tells.
 
     Raises what `ask` raises.
     """
@@ -216,20 +218,12 @@ def greeted(channel: socket.socket, seconds: float) -> tuple[Any, int | None]:
         raise EOFError("the other end closed the channel") from None
 
 
-def read(answer: Answer) -> Outcome:
-    """Return the outcome that an answer is or tells."""
-    if not isinstance(answer, bytes):
-        return answer
+def outcome_of(reply: Any) -> Outcome:
+    """Return the outcome of a reply, parsed or not; a malformed one is Lost, since a student may have forged it."""
+    if isinstance(reply, Outcome):
+        return reply
     try:
-        return outcome(parsed(answer))
-    except FrameError:
-        return Lost("protocol", "the reply was not in the form that the grader reads")
-
-
-def outcome(reply: Any) -> Outcome:
-    """Return the outcome that a call's reply tells, or a protocol breach: replies are checked, never trusted."""
-    try:
-        return parse_outcome(reply)
+        return parse_outcome(parse_json(reply) if isinstance(reply, bytes) else reply)
     except (FrameError, AttributeError, KeyError, OverflowError, TypeError, ValueError, RecursionError):
         return Lost("protocol", "the reply was not in the form that the grader reads")
 
@@ -243,7 +237,7 @@ def parse_outcome(reply: dict[str, Any]) -> Outcome:
             None if gradients is None else tuple(decode(item) for item in gradients),
         )
     if "error" in reply:
-        return raised(reply["error"])
+        return parse_raised(reply["error"])
     if "missing" in reply:
         return Lost("missing", "the notebook defines no function of this name")
     if "unsendable" in reply:
@@ -251,8 +245,8 @@ def parse_outcome(reply: dict[str, Any]) -> Outcome:
     raise ValueError("not a reply")
 
 
-def raised(error: dict[str, Any]) -> Raised:
-    """Return the error of a reply, capped."""
+def parse_raised(error: dict[str, Any]) -> Raised:
+    """Return the error of a reply with its texts cut to length. Raises KeyError, TypeError or ValueError."""
     line = error.get("line")
     return Raised(
         tuple(str(name)[:100] for name in list(error["names"])[:MAX_NAMES]),

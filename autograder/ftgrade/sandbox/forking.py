@@ -1,4 +1,4 @@
-"""The process that judges are forked from, from the grader's side; nothing here needs torch, which it imports."""
+"""The grader's end of the nursery, the process that judges are forked from. Nothing here imports torch."""
 
 import os
 import shutil
@@ -10,29 +10,32 @@ from dataclasses import dataclass
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import jail, nursery
-from ftgrade.sandbox.backends import Backend, Program, prison_of, sandbox_environment, told, unwrapped, worker_file
+from ftgrade.sandbox.backends import Backend, Program, exchange, prison_arguments, unwrapped, worker_file
 
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A process that the nursery forked: its number and our end of the socket to it."""
+    """A process that the nursery forked: its PID and our end of the socket to it."""
 
     pid: int
     channel: socket.socket
 
 
 class Nursery:
-    """The process from which judges are forked, each with the parent of its sandbox where the backend allows that."""
+    """The process that judges are forked from, each with its sandbox's parent if the backend needs no wrapper.
+
+    `broken` says that the process no longer answers.
+    """
 
     def __init__(self) -> None:
-        """Start it; the first fork waits until it has imported torch. `broken` says that it no longer answers."""
+        """Start in the background; the first fork blocks until torch is imported."""
         self.base = tempfile.mkdtemp(prefix="ftgrade-")
         self.ready = self.broken = False
-        words = sys.executable, "-I", "-S", str(nursery.__file__), sysconfig.get_path("purelib"), worker_file()
-        self.program = Program(lambda number: [*words, str(jail.__file__), str(number)], sandbox_environment(self.base))
+        command = sys.executable, "-I", "-S", str(nursery.__file__), sysconfig.get_path("purelib"), worker_file()
+        self.program = Program(lambda number: [*command, str(jail.__file__), str(number)], self.base)
 
     def fork(self, module: str, backend: Backend) -> Forked:
-        """Fork a process that runs `serve(channel, control)` of a module of ours. Raises OurFault."""
+        """Fork a process that runs the module's function `serve(channel, control)`. Raises OurFault."""
         ours, theirs = socket.socketpair()
         wrapped = backend.wrap is not unwrapped
         request = {
@@ -40,14 +43,14 @@ class Nursery:
             "module": module,
             "path": [path for path in sys.path if path],
             "environment": {name: value for name, value in os.environ.items() if name.startswith("FTGRADE_")},
-            "prison": None if wrapped else prison_of(backend, tempfile.mkdtemp(dir=self.base)),
+            "prison": None if wrapped else prison_arguments(backend, tempfile.mkdtemp(dir=self.base)),
         }
         with theirs:
             try:
                 if not self.ready:
                     self.program.wait()
                     self.ready = True
-                reply, _ = told(self.program.control, request, [theirs.fileno()])
+                reply, _ = exchange(self.program.control, request, [theirs.fileno()])
             except (OSError, ValueError) as error:
                 ours.close()
                 self.broken = True
@@ -55,19 +58,15 @@ class Nursery:
         return Forked(int(reply["pid"]), ours)
 
     def end(self, forked: Forked) -> int:
-        """Kill a process unless it has ended; return how it ended: a negative signal, or its exit status."""
+        """Kill a process unless it has ended; return its exit status, or minus the signal. Raises OurFault."""
         forked.channel.close()
         try:
-            return int(told(self.program.control, {"op": "end", "pid": forked.pid}, [])[0]["status"])
+            return int(exchange(self.program.control, {"op": "end", "pid": forked.pid}, [])[0]["status"])
         except (OSError, ValueError) as error:
             self.broken = True
             raise OurFault(f"a judge can't be ended: {error}") from error
 
-    def last_words(self) -> str:
-        """Return the last line that a forked process wrote."""
-        return self.program.last_words()
-
     def close(self) -> None:
-        """End it; what it forked ends when the sockets close."""
+        """End the nursery; its judges end when their sockets close."""
         self.program.close()
         shutil.rmtree(self.base, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""The walls around student code, asked of the Linux kernel by a process about itself.
+"""Confine a process with Linux namespaces, Landlock and seccomp; the process does this to itself.
 
-This file is the first program of the worker's parent: it starts `worker.py` inside, imports nothing else of ours and
-needs nothing but Python. `Prison.enter` runs once in the parent, `Cell.confine` in each forked child before it reads
-its first request. What each layer takes away, and what it doesn't, stands in the package's own docstring.
+This file is the main program of the sandbox's parent. It runs `worker.py`, imports nothing else of ours and needs only
+the standard library. `Prison.enter` runs once, in the parent. `Walls.confine` runs in each forked child before the
+child reads its first request. The package's docstring lists what each layer takes away and what it doesn't.
 
-Every step raises OSError with the step's name: a wall that can't be built ends the process, it is never left out.
+Every step that fails raises OSError with the step's name. No layer is ever skipped: the process ends instead.
 """
 
 import contextlib
@@ -35,23 +35,23 @@ MOVE_MOUNT_F_EMPTY_PATH = 4
 FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 8, 22, 38
 
-# The same numbers on every architecture, since these calls are newer than the common table.
+# These calls are recent, so they have the same numbers on every architecture.
 MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT, MOUNT_SETATTR = 429, 430, 431, 432, 442
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 
 
-def call(name: str, *arguments: object) -> int:
-    """Call a function of the C library. Raises OSError named after it."""
+def libc_call(name: str, *arguments: object) -> int:
+    """Call a function of the C library. Raises OSError with its name."""
     return checked(name, getattr(LIBC, name)(*map(as_c, arguments)))
 
 
-def system(name: str, number: int, *arguments: object) -> int:
-    """Make a system call by number. Raises OSError named after it."""
+def system_call(name: str, number: int, *arguments: object) -> int:
+    """Make a system call by number. Raises OSError with this name."""
     return checked(name, LIBC.syscall(ctypes.c_long(number), *map(as_c, arguments)))
 
 
 def as_c(value: object) -> object:
-    """Return an argument in its C form: integers as words, text as bytes."""
+    """Return an argument in its C form: int as long, str as bytes."""
     if isinstance(value, int):
         return ctypes.c_long(value)
     return value.encode() if isinstance(value, str) else value
@@ -67,11 +67,11 @@ def checked(name: str, result: int) -> int:
 # ------------------------------------------------------------------------------------------------------- namespaces
 
 
-def new_namespaces() -> None:
-    """Leave the machine's users, mounts, network, messages and host name for own, empty ones."""
+def enter_namespaces() -> None:
+    """Enter new user, mount, network, IPC, host-name and PID namespaces; the next child is the first in the last."""
     identity = os.getuid(), os.getgid()
     reading, writing = os.pipe()
-    helper = os.fork()  # before the call, since who maps root and nobody must stand outside
+    helper = os.fork()  # the process that writes the ID maps must be outside the new namespace
     if helper == 0:
         os.close(writing)
         os.read(reading, 1)
@@ -79,26 +79,26 @@ def new_namespaces() -> None:
             write_maps(os.getppid(), *identity)
         os._exit(0)
     os.close(reading)
-    call("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID)
+    libc_call("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID)
     os.close(writing)
     os.waitpid(helper, 0)
     if Path("/proc/self/uid_map").read_text().split()[:1] == []:
         raise PermissionError("uid_map: this user may not map users in a namespace")
-    call("sethostname", "worker", 6)
+    libc_call("sethostname", "worker", 6)
 
 
-def first_process() -> None:
-    """Go on as the first process of the new namespace of processes; what stays outside only waits for its end."""
+def become_first_process() -> None:
+    """Continue in a child, the first process of the new PID namespace; the original process waits until it ends."""
     inside = os.fork()
     if inside != 0:
         os.closerange(0, 2**16)
         os.waitpid(inside, 0)
         os._exit(0)
-    call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def write_maps(pid: int, uid: int, gid: int) -> None:
-    """Map a process's users in its new namespace: itself, and nobody where root maps."""
+    """Write the user and group ID maps of a process's new namespace: its own IDs and, if it is root, nobody's."""
     more = f"\n{NOBODY} {NOBODY} 1" if uid == 0 else ""
     if uid != 0:
         Path(f"/proc/{pid}/setgroups").write_text("deny")
@@ -106,36 +106,36 @@ def write_maps(pid: int, uid: int, gid: int) -> None:
     Path(f"/proc/{pid}/gid_map").write_text(f"{gid} {gid} 1{more}")
 
 
-def new_root(readable: list[str], hidden: list[str]) -> None:
-    """Make the file system anew: empty, with the readable paths bound in read-only, and nothing writable."""
-    # /lib is often a link into /usr, and people link environments: a link is told from here, and made anew there.
+def enter_new_root(readable: list[str], hidden: list[str]) -> None:
+    """Change to a new, read-only root that holds the readable paths and the devices, with `hidden` folders empty."""
+    # /lib is often a link into /usr, and an environment may be a link: resolve links here, recreate them there.
     links = {path: os.path.realpath(path) for path in readable if os.path.realpath(path) != path}
-    call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
-    call("mount", "tmpfs", "/tmp", "tmpfs", 0, "size=1m,mode=755")  # noqa: S108
+    libc_call("mount", None, "/", None, MS_REC | MS_PRIVATE, None)
+    libc_call("mount", "tmpfs", "/tmp", "tmpfs", 0, "size=1m,mode=755")  # noqa: S108
     os.mkdir("/tmp/old")  # noqa: S108
-    call("pivot_root", "/tmp", "/tmp/old")  # noqa: S108
+    libc_call("pivot_root", "/tmp", "/tmp/old")  # noqa: S108
     os.chdir("/")
     for path in [*(links.get(path, path) for path in readable), *(f"/dev/{name}" for name in DEVICES)]:
-        bind(f"/old{path}", path)
+        bind_read_only(f"/old{path}", path)
     for path, real in links.items():
         if not os.path.lexists(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.symlink(real, path)
     for path in hidden:
         if Path(path).is_dir():
-            call("mount", "tmpfs", path, "tmpfs", 0, "size=4k,mode=555")
+            libc_call("mount", "tmpfs", path, "tmpfs", 0, "size=4k,mode=555")
     os.makedirs("/etc", exist_ok=True)
     Path("/etc/passwd").write_text(f"student:x:{NOBODY}:{NOBODY}::{HOME}:/bin/false\n")
     os.makedirs(HOME, exist_ok=True)
     if not Path("/tmp").exists():  # noqa: S108  (an environment may lie below it)
         os.symlink(HOME, "/tmp")  # noqa: S108
-    call("umount2", "/old", MNT_DETACH)
+    libc_call("umount2", "/old", MNT_DETACH)
     os.rmdir("/old")
-    read_only("/", recursive=False)
+    make_read_only("/", recursive=False)
 
 
-def bind(source: str, goal: str) -> None:
-    """Show a path of the old root in the new one, read-only with all that is mounted below it."""
+def bind_read_only(source: str, goal: str) -> None:
+    """Bind-mount a path of the old root into the new one, read-only including its submounts."""
     if Path(goal).exists() or not Path(source).exists():
         return
     if Path(source).is_dir():
@@ -143,21 +143,21 @@ def bind(source: str, goal: str) -> None:
     else:
         os.makedirs(os.path.dirname(goal), exist_ok=True)
         Path(goal).touch()
-    call("mount", source, goal, None, MS_BIND | MS_REC, None)
+    libc_call("mount", source, goal, None, MS_BIND | MS_REC, None)
     if not goal.startswith("/dev/"):
-        read_only(goal, recursive=True)
+        make_read_only(goal, recursive=True)
 
 
-def read_only(path: str, *, recursive: bool) -> None:
+def make_read_only(path: str, *, recursive: bool) -> None:
     attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0, 0, 0)
-    if not recursive:  # the root holds the devices: they are bound with flags of their own
+    if not recursive:  # of the root, which holds the devices
         attributes = struct.pack("QQQQ", MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
-    system("mount_setattr", MOUNT_SETATTR, AT_FDCWD, path, AT_RECURSIVE if recursive else 0, attributes, 32)
+    system_call("mount_setattr", MOUNT_SETATTR, AT_FDCWD, path, AT_RECURSIVE if recursive else 0, attributes, 32)
 
 
 def become_nobody() -> None:
-    """Drop root's user id for good and keep, inside the namespace alone, the rights to set up children."""
-    call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    """Drop root's user ID for good, but keep the capabilities inside the namespace, which setting up children needs."""
+    libc_call("prctl", PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -165,24 +165,24 @@ def become_nobody() -> None:
 
 
 def set_capabilities(mask: int) -> None:
-    """Take these capabilities as permitted and effective, as far as the process may have them."""
+    """Set the permitted and effective capabilities: none if `mask` is 0, else all that the process may have."""
     header = struct.pack("Ii", 0x20080522, 0)
     if mask:
         held = ctypes.create_string_buffer(24)
-        call("capget", header, held)
+        libc_call("capget", header, held)
         low, high = struct.unpack("III III", held.raw)[1], struct.unpack("III III", held.raw)[4]
     else:
         low = high = 0
-    call("capset", header, struct.pack("III III", low, low, 0, high, high, 0))
+    libc_call("capset", header, struct.pack("III III", low, low, 0, high, high, 0))
 
 
-def tmpfs(megabytes: int, entries: int) -> int:
-    """Return a descriptor of a new, empty file system in memory that nothing is mounted on yet."""
-    context = system("fsopen", FSOPEN, "tmpfs", 1)
+def make_tmpfs(megabytes: int, entries: int) -> int:
+    """Return a descriptor of a new, empty file system in memory, not mounted yet."""
+    context = system_call("fsopen", FSOPEN, "tmpfs", 1)
     for key, value in (("size", f"{megabytes}m"), ("nr_inodes", str(entries)), ("mode", "700")):
-        system("fsconfig", FSCONFIG, context, FSCONFIG_SET_STRING, key, value, 0)
-    system("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
-    mounted = system("fsmount", FSMOUNT, context, 1, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+        system_call("fsconfig", FSCONFIG, context, FSCONFIG_SET_STRING, key, value, 0)
+    system_call("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+    mounted = system_call("fsmount", FSMOUNT, context, 1, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
     os.close(context)
     return mounted
 
@@ -195,15 +195,15 @@ ON_A_FILE = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14)
 
 
 def landlock_version() -> int:
-    """Return the kernel's Landlock version, 0 where there is none."""
+    """Return the kernel's Landlock ABI version, or 0 without Landlock."""
     found = LIBC.syscall(ctypes.c_long(LANDLOCK_CREATE_RULESET), None, ctypes.c_long(0), ctypes.c_long(1))
     return max(0, int(found))
 
 
-def landlock(readable: list[str], home: int) -> int:
-    """Return a descriptor of what Landlock leaves: reading below `readable`, everything below `home`, no network.
+def landlock_ruleset(readable: list[str], home: int) -> int:
+    """Return a ruleset's descriptor: read below `readable`, do anything below the descriptor `home`, use no network.
 
-    A readable path that ends in a slash may be listed with all that is below it, its files not read.
+    Below a readable path that ends in a slash, folders may be listed and files may not be read.
     """
     version = landlock_version()
     if version < 1:
@@ -212,22 +212,22 @@ def landlock(readable: list[str], home: int) -> int:
     files |= 1 << 15 if version >= 5 else 0
     attributes = struct.pack("QQQ", files, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
-    rules = system("landlock", LANDLOCK_CREATE_RULESET, attributes[:size], size, 0)
+    rules = system_call("landlock", LANDLOCK_CREATE_RULESET, attributes[:size], size, 0)
     devices = [(f"/dev/{name}", READ | WRITE_FILE) for name in DEVICES]
     given = [(path, READ_DIR if path.endswith("/") and path != "/" else READ) for path in readable]
     for path, allowed in [*given, *devices]:
         with contextlib.suppress(FileNotFoundError):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             mask = allowed if os.path.isdir(path) else allowed & ON_A_FILE
-            system("landlock", LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", mask & files, place), 0)
+            system_call("landlock", LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", mask & files, place), 0)
             os.close(place)
-    system("landlock", LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", files, home), 0)
+    system_call("landlock", LANDLOCK_ADD_RULE, rules, 1, struct.pack("=Qi", files, home), 0)
     return rules
 
 
 # ---------------------------------------------------------------------------------------------------------- seccomp
 
-# Which system calls a numerical Python needs after its start, by their numbers on (x86_64, aarch64); -1: not there.
+# The system calls that numerical Python needs after its start, by their numbers on (x86_64, aarch64); -1: none.
 ALLOWED = {
     "read": (0, 63), "write": (1, 64), "futex": (202, 98), "mmap": (9, 222), "munmap": (11, 215),
     "madvise": (28, 233), "mprotect": (10, 226), "brk": (12, 214), "recvfrom": (45, 207), "sendto": (44, 206),
@@ -265,30 +265,30 @@ ALLOWED = {
 CLONE, PRCTL, CLONE3, KILL, TGKILL = (56, 220), (157, 167), (435, 435), (62, 129), (234, 131)
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 NAMESPACE_FLAGS, CLONE_THREAD = 0x7E020080, 0x00010000
-HARMLESS_PRCTL = (3, 15, 16, 0x53564D41)  # is it dumpable; a thread's name, set and get; a mapping's name
+HARMLESS_PRCTL = (3, 15, 16, 0x53564D41)  # PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_SET_VMA
 LOAD, JUMP_EQUAL, JUMP_SET, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 RETURN_ALLOW, RETURN_ERRNO = 0x7FFF0000, 0x00050000
 EPERM, ENOSYS = 1, 38
 
 
 @functools.cache
-def program(machine: str, only: int | None) -> bytes:
-    """Return the filter: the allowed calls, and for everything else an error.
+def seccomp_filter(machine: str, only: int | None) -> bytes:
+    """Return the BPF program that allows the listed system calls and makes all others fail.
 
-    With `only`, the process's own number, it makes no process and signals itself alone; without it, it's alone in a
-    namespace of processes, where its own may be made and ended.
+    `only` is the PID of a process without its own PID namespace: it may start no process, and may signal only itself.
+    None stands for a process with such a namespace: there it may start and signal processes.
     """
     column, architecture = MACHINES[machine]
     allow, refuse = (RETURN, 0, 0, RETURN_ALLOW), (RETURN, 0, 0, RETURN_ERRNO | EPERM)
     lines = [
         (LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, architecture), refuse,
-        (LOAD, 0, 0, 0), (JUMP_AT_LEAST, 0, 1, 0x40000000), refuse,  # x32's numbers
-        (JUMP_EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, RETURN_ERRNO | ENOSYS),  # its flags can't be read: use clone
+        (LOAD, 0, 0, 0), (JUMP_AT_LEAST, 0, 1, 0x40000000), refuse,  # numbers of the x32 ABI
+        (JUMP_EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, RETURN_ERRNO | ENOSYS),  # unreadable flags: libc uses clone
     ]  # fmt: skip
     for numbers in ALLOWED.values():
         if numbers[column] >= 0:
             lines += [(JUMP_EQUAL, 0, 1, numbers[column]), allow]
-    # clone: flags are the first argument; no namespace, and without processes only a thread.
+    # The flags of clone are its first argument: refuse new namespaces, and with `only` everything but threads.
     clone = [(LOAD, 0, 0, 16), (JUMP_SET, 0, 1, NAMESPACE_FLAGS), refuse]
     clone += [allow] if only is None else [(JUMP_SET, 0, 1, CLONE_THREAD), allow, refuse]
     lines += [(JUMP_EQUAL, 0, len(clone), CLONE[column]), *clone]
@@ -304,21 +304,21 @@ def program(machine: str, only: int | None) -> bytes:
     return b"".join(struct.pack("HBBI", *line) for line in lines)
 
 
-def seccomp(only: int | None) -> None:
-    """Take away every system call that isn't allowed, for good; a refused one fails with PermissionError."""
-    text = program(os.uname().machine, only)
+def install_seccomp(only: int | None) -> None:
+    """Install the filter for good; a refused system call fails with PermissionError."""
+    text = seccomp_filter(os.uname().machine, only)
     instructions = ctypes.create_string_buffer(text)
     head = struct.pack("HxxxxxxP", len(text) // 8, ctypes.addressof(instructions))
-    call("prctl", PR_SET_SECCOMP, 2, head, 0, 0)
+    libc_call("prctl", PR_SET_SECCOMP, 2, head, 0, 0)
 
 
-# ---------------------------------------------------------------------------------------------- the parent's prison
+# ------------------------------------------------------------------------------------------------- parent and child
 
 
 class Prison:
-    """What the parent knows of its walls: `layers` are names out of namespaces, landlock and seccomp.
+    """The confinement of the parent; `layers` holds some of `namespaces`, `landlock` and `seccomp`.
 
-    `base` is a folder for children's folders, where they have no file system of their own.
+    Without namespaces, children get their folders in the folder `base`.
     """
 
     def __init__(self, layers: list[str], base: str, readable: list[str], hidden: list[str]) -> None:
@@ -326,79 +326,81 @@ class Prison:
         self.own_pids = -1
 
     def enter(self) -> None:
-        """Confine the parent itself, once, after its imports and before its first child."""
+        """Confine the parent. Call it once, after the imports and before the first fork."""
         if "namespaces" not in self.layers:
             return
         root = os.getuid() == 0
-        new_namespaces()
-        first_process()
+        enter_namespaces()
+        become_first_process()
         self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        new_root(self.readable, self.hidden)
+        enter_new_root(self.readable, self.hidden)
         if root:
             become_nobody()
         os.environ.update(USER="student", LOGNAME="student")
         if "seccomp" in self.layers:
-            program(os.uname().machine, None)  # written once, not in every child
-        call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
-        call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # new credentials had cleared it
+            seccomp_filter(os.uname().machine, None)  # fills the cache before any fork
+        libc_call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+        libc_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # becoming nobody cleared it
 
-    def cell(self, limits: dict[str, int]) -> "Cell":
-        """Return the walls of one child, made before the fork as far as they can be.
+    def make_walls(self, limits: dict[str, int]) -> "Walls":
+        """Prepare the confinement of the next child.
 
-        Each page that a child touches is copied for it, which costs more than most of the work that is done there.
+        As much as possible is done before the fork, since each memory page that a child writes is copied first.
         """
-        folder, alone = HOME, "namespaces" in self.layers
-        if alone:
-            place = tmpfs(limits["megabytes"], limits["entries"])
-            call("setns", self.own_pids, CLONE_NEWPID)
-            call("unshare", CLONE_NEWPID)  # the next child is the first process of a namespace, and its end ends all
+        folder, namespaces = HOME, "namespaces" in self.layers
+        if namespaces:
+            descriptor = make_tmpfs(limits["megabytes"], limits["entries"])
+            libc_call("setns", self.own_pids, CLONE_NEWPID)
+            libc_call("unshare", CLONE_NEWPID)  # the next child is the first process of a new PID namespace
         else:
             folder = tempfile.mkdtemp(dir=self.base)
-            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         os.environ.update(HOME=folder, TMPDIR=folder)
-        tempfile.tempdir = folder  # it had been looked up before
-        rules = landlock(["/"] if alone else self.readable, place) if "landlock" in self.layers else -1
-        return Cell(self.layers, folder, limits, place, rules)
+        tempfile.tempdir = folder  # replaces the cached value
+        readable = ["/"] if namespaces else self.readable
+        ruleset = landlock_ruleset(readable, descriptor) if "landlock" in self.layers else -1
+        return Walls(self.layers, folder, limits, descriptor, ruleset)
 
 
-class Cell:
-    """The walls of one child: the descriptors of its folder, which the grader gets too, and of Landlock's rules."""
+class Walls:
+    """The confinement of one child: its folder's descriptor, which the grader gets too, and its Landlock ruleset."""
 
-    def __init__(self, layers: list[str], folder: str, limits: dict[str, int], place: int, rules: int) -> None:
-        self.layers, self.folder, self.limits, self.place, self.rules = layers, folder, limits, place, rules
+    def __init__(self, layers: list[str], folder: str, limits: dict[str, int], descriptor: int, ruleset: int) -> None:
+        self.layers, self.folder, self.limits = layers, folder, limits
+        self.folder_descriptor, self.ruleset = descriptor, ruleset
 
     def close(self) -> None:
-        """Let go of the descriptors, once the child has its own."""
-        for descriptor in (self.place, self.rules):
+        """Close the descriptors in the parent, after the fork."""
+        for descriptor in (self.folder_descriptor, self.ruleset):
             if descriptor >= 0:
                 os.close(descriptor)
 
     def confine(self, channel: int) -> None:
-        """Take everything away from this process but its folder, what it may read, and the channel."""
-        alone = "namespaces" in self.layers
+        """Confine this process for good to its folder, the readable paths and the descriptor `channel`."""
+        namespaces = "namespaces" in self.layers
         os.setsid()
-        if alone:
-            call("unshare", CLONE_NEWNS)
-            system("move_mount", MOVE_MOUNT, self.place, "", AT_FDCWD, HOME, MOVE_MOUNT_F_EMPTY_PATH)
+        if namespaces:
+            libc_call("unshare", CLONE_NEWNS)
+            system_call("move_mount", MOVE_MOUNT, self.folder_descriptor, "", AT_FDCWD, HOME, MOVE_MOUNT_F_EMPTY_PATH)
         os.chdir(self.folder)
         for name, limit in self.limits.items():
             if name.startswith("RLIMIT_"):
                 with contextlib.nullcontext() if LINUX else contextlib.suppress(OSError, ValueError):
                     resource.setrlimit(getattr(resource, name), (limit, limit))
         if LINUX:
-            call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            libc_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if "landlock" in self.layers:
-            system("landlock", LANDLOCK_RESTRICT_SELF, self.rules, 0)
+            system_call("landlock", LANDLOCK_RESTRICT_SELF, self.ruleset, 0)
         os.closerange(3, channel)
         os.closerange(channel + 1, 2**16)
-        if alone:
-            call("unshare", CLONE_NEWUSER)  # counts this child's processes and threads apart from its neighbours'
+        if namespaces:
+            libc_call("unshare", CLONE_NEWUSER)  # RLIMIT_NPROC then counts this child's processes and threads alone
         if self.layers:
             set_capabilities(0)
         if LINUX:
-            call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            libc_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if "seccomp" in self.layers:
-            seccomp(None if alone else os.getpid())
+            install_seccomp(None if namespaces else os.getpid())
 
 
 if __name__ == "__main__":
@@ -407,6 +409,6 @@ if __name__ == "__main__":
     sys.path.append(site)
     sys.argv = [worker]
     prison = Prison([layer for layer in layers.split(",") if layer], base, paths[:cut], paths[cut + 1 :])
-    program_of = runpy.run_path(worker, run_name="worker")
-    program_of["warm"]()
-    program_of["parent"](socket.socket(fileno=int(control)), prison)
+    code = runpy.run_path(worker, run_name="worker")
+    code["preload"]()
+    code["run_parent"](socket.socket(fileno=int(control)), prison)

@@ -1,12 +1,12 @@
-"""The process that has imported torch for all others: judges, and the parents of their sandboxes, are forked from it.
+"""The nursery: a process that imports torch once. Judges and the parents of their sandboxes are forked from it.
 
-Theory of operation. The grader starts this program once, in a clean environment. It imports what `worker.py` shares
-with its children and then waits. For each judge that the grader asks for it forks twice. The first fork is to become
-the judge; before it imports anything of the engine it forks the parent of its own sandbox, which shuts itself in. So
-nothing that judges is ever in the memory that student code runs in, torch is imported once, and a judge and its
-sandbox end together: each sees the end of the socket between them.
+Theory of operation. The grader starts this program once, in a clean environment. It imports the libraries that
+`worker.py` shares with its children and then waits for requests. For each judge there are two forks. The first fork
+becomes the judge. Before it imports anything of the engine, it forks the parent of its own sandbox, which confines
+itself. So student code never runs in memory that held the engine, torch is imported once, and a judge and its sandbox
+end together, since each sees when the other closes the socket between them.
 
-This file imports nothing of ours; what a judge runs, and where that is found, the grader says.
+This file imports nothing of ours; each request says which module the judge runs, and the path to import it from.
 """
 
 import contextlib
@@ -22,35 +22,36 @@ import traceback
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+Code = dict[str, Any]  # a module's names, as runpy returns them
 
 
 def main(site: str, worker: str, jail: str, control: str) -> None:
     sys.path.append(site)
     ours = socket.socket(fileno=int(control))
     code = runpy.run_path(worker, run_name="worker")
-    walls = runpy.run_path(jail, run_name="jail")
-    code["warm"]()
-    on_linux(PR_SET_CHILD_SUBREAPER, 1)  # elsewhere the system buries orphans
+    jail_code = runpy.run_path(jail, run_name="jail")
+    code["preload"]()
+    on_linux(PR_SET_CHILD_SUBREAPER, 1)  # elsewhere init reaps orphans
     ours.sendall(b'{"ready": true}')
     ended: dict[int, int] = {}
     for request, descriptors in code["requests"](ours):
         if request["op"] == "end":
-            reply = {"status": end(request["pid"], ended)}
+            reply = {"status": kill_judge(request["pid"], ended)}
         else:
             pid = os.fork()
             if pid == 0:
-                become_judge(ours, socket.socket(fileno=descriptors[0]), request, code, walls)
+                become_judge(ours, socket.socket(fileno=descriptors[0]), request, code, jail_code)
             os.close(descriptors[0])
-            ended.pop(pid, None)  # the number of a process that was buried long ago
+            ended.pop(pid, None)  # the PID may be reused
             reply = {"pid": pid}
-        bury_orphans(ended)
+        reap_orphans(ended)
         ours.sendall(json.dumps(reply).encode())
 
 
 def become_judge(
-    grader: socket.socket, channel: socket.socket, request: dict[str, Any], code: dict[str, Any], walls: dict[str, Any]
+    grader: socket.socket, channel: socket.socket, request: dict[str, Any], code: Code, jail_code: Code
 ) -> None:
-    """Fork the sandbox's parent if it's to be forked from here, then run what the grader named; never return."""
+    """Fork the sandbox's parent if the request asks for one, then run the requested module; never return."""
     status = 1
     try:
         grader.close()
@@ -61,7 +62,7 @@ def become_judge(
             if os.fork() == 0:
                 channel.close()
                 control.close()
-                code["parent"](theirs, walls["Prison"](**request["prison"]))
+                code["run_parent"](theirs, jail_code["Prison"](**request["prison"]))
                 os._exit(0)
             theirs.close()
         sys.path[:0] = request["path"]
@@ -77,21 +78,21 @@ def become_judge(
 
 
 def on_linux(option: int, value: int) -> None:
-    """Set an option of this process that only Linux knows."""
+    """Set a `prctl` option of this process, on Linux alone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def end(pid: int, ended: dict[int, int]) -> int:
-    """Kill a judge unless it has ended, and return how it ended: a negative signal, or its exit status."""
+def kill_judge(pid: int, ended: dict[int, int]) -> int:
+    """Kill a judge unless it has ended; return its exit status, or minus the signal that ended it."""
     if pid not in ended:
         os.kill(pid, signal.SIGKILL)
         ended[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return ended.pop(pid)
 
 
-def bury_orphans(ended: dict[int, int]) -> None:
-    """Take note of judges that ended by themselves, and bury what they left."""
+def reap_orphans(ended: dict[int, int]) -> None:
+    """Wait for every child that has ended: note the status of judges, and reap processes that they left behind."""
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             ended[found[0]] = os.waitstatus_to_exitcode(found[1])

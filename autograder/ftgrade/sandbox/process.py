@@ -1,4 +1,4 @@
-"""The processes of the sandbox from the grader's side: start, fork, ask, look after, bury."""
+"""The grader's end of the sandbox's processes: start the parent, fork workers, ask them, clean up, end them."""
 
 import contextlib
 import json
@@ -16,79 +16,70 @@ from typing import Any
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import channel, jail
-from ftgrade.sandbox.backends import (
-    BACKENDS,
-    START_SECONDS,
-    Backend,
-    Program,
-    prison_of,
-    sandbox_environment,
-    told,
-    worker_file,
-)
+from ftgrade.sandbox.backends import BACKENDS, START_SECONDS, Backend, Program, exchange, prison_arguments, worker_file
 from ftgrade.sandbox.channel import Allowance
-from ftgrade.sandbox.worker import parsed
+from ftgrade.sandbox.worker import parse_json
 
 LIMITS = {
-    "RLIMIT_AS": 6 * 2**30,  # address space, of which torch alone maps over a gigabyte
+    "RLIMIT_AS": 6 * 2**30,  # address space; torch alone maps over a gigabyte
     "RLIMIT_CORE": 0,
-    "RLIMIT_CPU": 75,  # seconds, for a whole submission; the grader stops it at 60
+    "RLIMIT_CPU": 75,  # seconds for a whole submission; a backstop, since the grader stops it at 60
     "RLIMIT_FSIZE": 16 * 2**20,
     "RLIMIT_NOFILE": 64,
-    "RLIMIT_NPROC": 64,  # processes and threads; counted apart for each child where it has a user namespace
-    "megabytes": 64,  # of its own file system
+    "RLIMIT_NPROC": 64,  # processes and threads; counted separately for each child if it has a user namespace
+    "megabytes": 64,  # of the child's file system in memory
     "entries": 2_000,
 }
 
 
 class Worker:
-    """One child process that holds one submission's names: its number on this machine, its folder's descriptor."""
+    """A child process that runs one submission: its PID, the socket to it, and the descriptor of its folder."""
 
     def __init__(self, pid: int, connection: socket.socket, home: int) -> None:
         self.pid, self.connection, self.home = pid, connection, home
-        self.empty = os.fstat(home).st_size  # in memory it grows with each entry; on a disk it tells nothing
-        self.tasks = 1, 0
+        self.empty_size = os.fstat(home).st_size  # on tmpfs the size grows with each entry
+        self.tasks = 1, 0  # threads, child processes
         try:
             self.children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            self.children = -1  # no such file system here
+            self.children = -1  # this system has no such file
 
     def close(self) -> None:
         if self.children >= 0:
             os.close(self.children)
 
     def ask(self, op: str, items: Sequence[str], allowance: Allowance) -> Iterator[bytes]:
-        """Yield the text of each item's reply. Raises what `channel.ask` raises."""
+        """Yield the JSON text of each item's reply. Raises what `channel.ask` raises."""
         return channel.ask(self.connection, op, items, allowance)
 
     def run(self, source: str, seconds: float) -> Any:
-        """Run one cell, for at most these seconds, and return its reply. Raises what `ask` raises."""
+        """Run one cell with this wall-clock limit and return its reply. Raises what `ask` raises."""
         (reply,) = self.ask("run", [json.dumps(source)], Allowance(seconds, seconds))
-        return parsed(reply)
+        return parse_json(reply)
 
     def processor_seconds(self) -> float:
-        """Return the processor time that the child's first process has used; 0 where the system doesn't tell."""
+        """Return the processor time that the child's first process has used; 0 if the system can't tell."""
         if sys.platform != "linux":
             return 0.0
         try:
-            return time.clock_gettime((~self.pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+            return time.clock_gettime((~self.pid << 3) | 2)  # the clock's id as in clock_getcpuclockid(3)
         except OSError:
-            return 0.0  # it has ended, which its next reply tells
+            return 0.0  # the process has ended; reading its next reply will show that
 
-    def settle(self) -> None:
-        """Take what is there now, threads and processes that cells started, as what is there between calls."""
-        self.tasks = self.counted()
+    def take_baseline(self) -> None:
+        """Empty the folder, and count the threads and processes that the cells started: calls may not add to them."""
+        self.tasks = self.count_tasks()
         wipe(self.home)
 
-    def is_settled(self) -> bool:
-        """Empty the folder, and say whether the last call left no thread and no process behind."""
-        if self.empty >= 512 or os.fstat(self.home).st_size != self.empty:
+    def wipe_and_check(self) -> bool:
+        """Empty the folder, and say whether the calls left no additional thread or process behind."""
+        if self.empty_size >= 512 or os.fstat(self.home).st_size != self.empty_size:
             wipe(self.home)
-        threads, children = self.counted()
+        threads, children = self.count_tasks()
         return threads <= self.tasks[0] and children <= self.tasks[1]
 
-    def counted(self) -> tuple[int, int]:
-        """Return how many threads the child has, and how many processes they started."""
+    def count_tasks(self) -> tuple[int, int]:
+        """Return how many threads and how many child processes the worker has."""
         if self.children < 0:
             return self.tasks
         try:
@@ -98,12 +89,12 @@ class Worker:
                 each = Path(f"/proc/{self.pid}/task").glob("*/children")
                 children = sum(len(one.read_text().split()) for one in each)
         except OSError:
-            return self.tasks  # the child has just ended, which its next reply tells
+            return self.tasks  # the process has ended; reading its next reply will show that
         return threads, children
 
 
 def wipe(folder: int) -> None:
-    """Remove all that is in a folder, never following a link out of it."""
+    """Remove everything in a folder, without following links."""
     try:
         names = os.listdir(folder)
     except OSError:
@@ -118,9 +109,9 @@ def wipe(folder: int) -> None:
 
 @dataclass(slots=True)
 class Sandbox:
-    """The parent process from which every submission's child is forked; make it once, use it from one thread.
+    """The parent process that workers are forked from. Make one and reuse it, from one thread.
 
-    It's started at first use, unless the `control` socket of one that was forked elsewhere is given.
+    It is started at first use, unless `control` is the socket of a parent that was already forked.
     """
 
     backend: Backend = BACKENDS["none"]
@@ -131,47 +122,45 @@ class Sandbox:
 
     @contextlib.contextmanager
     def worker(self) -> Generator[Worker]:
-        """Fork a child in a fresh folder; at the end kill it and what it started, and remove the folder."""
+        """Yield a new child with an empty folder; at the end kill it with its descendants and empty the folder."""
         ours, theirs = socket.socketpair()
         if hasattr(socket, "SO_PASSCRED"):
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         with theirs:
-            told, home = self.tell({"op": "fork", "limits": self.limits}, theirs.fileno())
+            reply, home = self.exchange({"op": "fork", "limits": self.limits}, theirs.fileno())
         if home is None:
             ours.close()
-            raise OurFault(f"the sandbox's parent process forked no child: {told.get('trouble', 'no reason given')}")
-        pid = int(told["pid"])
+            raise OurFault(f"the sandbox's parent process forked no child: {reply.get('trouble', 'no reason given')}")
+        pid = int(reply["pid"])
         with contextlib.ExitStack() as opened:
-            opened.callback(self.bury, pid, ours, home)
-            worker = Worker(demand_walls(ours) or pid, ours, home)
+            opened.callback(self.end_child, pid, ours, home)
+            worker = Worker(demand_confined(ours) or pid, ours, home)
             opened.callback(worker.close)
             yield worker
 
-    def bury(self, pid: int, ours: socket.socket, home: int) -> None:
-        """End a child with all that it started, and its folder."""
+    def end_child(self, pid: int, ours: socket.socket, home: int) -> None:
+        """End a child with its descendants, and empty its folder if that is on the disk."""
         try:
             ours.close()
-            self.tell({"op": "end", "pid": pid})
+            self.exchange({"op": "end", "pid": pid})
             if not self.backend.base and "namespaces" not in self.backend.layers:
                 wipe(home)
         finally:
             os.close(home)
 
-    def tell(self, request: dict[str, Any], descriptor: int | None = None) -> tuple[dict[str, Any], int | None]:
-        """Ask the parent process, which runs no student code; return what it says, with a descriptor if it sent one."""
+    def exchange(self, request: dict[str, Any], descriptor: int | None = None) -> tuple[dict[str, Any], int | None]:
+        """Send the parent a request; return its reply, with a descriptor if one came with it. Raises OurFault."""
         control = self.control or self.start()
         try:
-            return told(control, request, [] if descriptor is None else [descriptor])
+            return exchange(control, request, [] if descriptor is None else [descriptor])
         except (OSError, ValueError) as error:
             self.close()
             raise OurFault(f"the sandbox's parent process stopped answering: {error}") from error
 
     def start(self) -> socket.socket:
-        """Start the parent process and wait until it has imported what it hands on and shut itself in."""
+        """Start the parent process, and wait until it has done its imports and confined itself. Raises OurFault."""
         self.base = self.backend.base or tempfile.mkdtemp(prefix="ftgrade-")
-        self.program = Program(
-            lambda number: self.backend.wrap(self.command(number), self.base), sandbox_environment(self.base)
-        )
+        self.program = Program(lambda number: self.backend.wrap(self.command(number), self.base), self.base)
         try:
             self.program.wait()
         except OSError as error:
@@ -181,8 +170,8 @@ class Sandbox:
         return self.control
 
     def command(self, control: int) -> list[str]:
-        """Return how the parent is started, before its backend wraps it."""
-        prison = prison_of(self.backend, self.base)
+        """Return the parent's command, before the backend wraps it."""
+        prison = prison_arguments(self.backend, self.base)
         return [
             sys.executable, "-I", "-S", str(jail.__file__), sysconfig.get_path("purelib"), worker_file(),
             str(control), ",".join(prison["layers"]), self.base, *prison["readable"], "--", *prison["hidden"],
@@ -200,15 +189,15 @@ class Sandbox:
             shutil.rmtree(base, ignore_errors=True)
 
 
-def demand_walls(connection: socket.socket) -> int | None:
-    """Wait until a child says that it's shut in, and return its number as seen from here, where the kernel tells it.
+def demand_confined(connection: socket.socket) -> int | None:
+    """Wait until a child reports that it is confined, and return its PID as seen from here, if the kernel tells it.
 
-    Raises OurFault if a wall can't be built: no code runs then.
+    Raises OurFault if a layer can't be set up.
     """
     try:
-        said, number = channel.greeted(connection, START_SECONDS)
+        greeting, pid = channel.receive_greeting(connection, START_SECONDS)
     except (EOFError, channel.FrameError, TimeoutError) as error:
         raise OurFault(f"a child of the sandbox ended before it was shut in: {error}") from error
-    if said != {"ready": True}:
-        raise OurFault(f"a wall of the sandbox can't be built: {said}")
-    return number
+    if greeting != {"ready": True}:
+        raise OurFault(f"a layer of the sandbox can't be set up: {greeting}")
+    return pid

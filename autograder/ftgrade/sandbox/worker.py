@@ -1,16 +1,16 @@
-"""The student's end of the hop: run a notebook's cells, answer calls with data, know nothing else.
+"""The student's end of the channel: run a notebook's cells and answer calls of the functions that they define.
 
-Theory of operation. The grader starts one *parent* in a clean environment, through `sandbox/jail.py`, which hands it
-its prison. The parent imports numpy and torch once, shuts itself in, and then forks one *child* for each submission
-that the grader announces over the control socket. It never sees a test. A child shuts itself in more tightly and then
-answers requests on its own socket until that closes: ``run`` executes notebook cells, ``call`` calls functions that
-the cells defined. A request holds several of them, and each has a reply of its own, sent as soon as it's there.
+Theory of operation. The grader starts one *parent* in a clean environment. The parent imports numpy and torch once,
+confines itself, and then forks one *child* for each submission that the grader announces over the control socket. It
+never sees a test. A child confines itself further and then answers requests on its own socket until that closes:
+``run`` executes notebook cells, ``call`` calls functions that the cells defined. A request holds several cells or
+calls, and each gets a reply of its own, sent as soon as it is ready.
 
-What crosses is data: a frame is a 4-byte length and JSON, an array is its dtype, shape and bytes. Student objects
-stay here; a value of a type that is not listed crosses as the name of its type.
+Only data crosses: a frame is a 4-byte length and JSON, an array is its dtype, shape and bytes. A value of any type
+that isn't listed here crosses as the name of its type, so a student's objects never leave this process.
 
-This file imports nothing else of ours, and is all of ours that the process holds: student code may read it, replace
-its functions and send frames of its own. None of that matters, because the verdict is made at the other end.
+This file imports nothing else of ours, and the process holds no other code of ours. Student code may read this file,
+replace its functions and send frames of its own. That does no harm, because the verdict is made at the other end.
 """
 
 import base64
@@ -40,7 +40,7 @@ MAX_FRAME_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 MAX_TEXT = 4_000
 MAX_PICTURES, MAX_PICTURE_BYTES = 4, 200_000  # of one cell
-GATHERED = 2  # large pages made with each child
+PAGES_PER_CHILD = 2  # huge pages that the parent makes after each fork
 NUMPY_DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 )
@@ -55,11 +55,11 @@ TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
 class FrameError(Exception):
-    """The bytes on the channel are not a frame that this protocol knows."""
+    """The bytes on the channel are no valid frame of this protocol."""
 
 
 class Other:
-    """A value that may not cross, known by the name of its type alone."""
+    """Stands for a value of a type that doesn't cross; only the type's name is known."""
 
     def __init__(self, type_name: str) -> None:
         self.type_name = type_name
@@ -69,7 +69,7 @@ class Other:
 
 
 class Stream:
-    """Items that cross as an iterator, which its receiver can walk once."""
+    """Items that cross as an iterator, which the receiver can consume once."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self.items = tuple(items)
@@ -79,20 +79,20 @@ class Stream:
 
 
 def read_frame(receive: Callable[[int], bytes]) -> Any:
-    """Return the next frame's JSON; `receive(n)` gives at most n bytes. Raises EOFError at the end, or FrameError."""
-    return parsed(read_body(receive))
+    """Return the next frame's parsed JSON; `receive(n)` returns up to n bytes. Raises EOFError or FrameError."""
+    return parse_json(read_body(receive))
 
 
 def read_body(receive: Callable[[int], bytes]) -> bytes:
-    """Return the next frame's text, unread. Raises EOFError at the end, or FrameError."""
+    """Return the next frame's unparsed JSON. Raises EOFError if the channel closes, or FrameError."""
     (length,) = struct.unpack(">I", read_exactly(receive, 4))
     if length > MAX_FRAME_BYTES:
         raise FrameError(f"a frame holds at most {MAX_FRAME_BYTES:,} bytes, this one announces {length:,}")
     return read_exactly(receive, length)
 
 
-def parsed(text: bytes) -> Any:
-    """Return what a text says in JSON. Raises FrameError."""
+def parse_json(text: bytes) -> Any:
+    """Parse JSON. Raises FrameError."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError covers bad UTF-8, bad JSON and over-long integers
@@ -111,13 +111,13 @@ def read_exactly(receive: Callable[[int], bytes], length: int) -> bytes:
     return b"".join(parts)
 
 
-def frame(message: Any) -> bytes:
-    """Return the frame of a JSON-able message. Raises FrameError if it's too large."""
-    return framed(json.dumps(message).encode())
+def frame_json(message: Any) -> bytes:
+    """Return the frame of a message that JSON can hold. Raises FrameError if it's too large."""
+    return frame(json.dumps(message).encode())
 
 
-def framed(body: bytes) -> bytes:
-    """Return the frame of a message in JSON. Raises FrameError if it's too large."""
+def frame(body: bytes) -> bytes:
+    """Return the frame of JSON text. Raises FrameError if it's too large."""
     if len(body) > MAX_FRAME_BYTES:
         raise FrameError(f"a frame holds at most {MAX_FRAME_BYTES:,} bytes, this one would take {len(body):,}")
     return struct.pack(">I", len(body)) + body
@@ -127,7 +127,7 @@ def framed(body: bytes) -> bytes:
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """Return the JSON form of a value. Types are matched exactly: a subclass crosses as its name alone."""
+    """Return the JSON form of a value. Types are matched exactly: a subclass crosses as its name. Raises FrameError."""
     if depth > MAX_DEPTH:
         raise FrameError(f"a value nests at most {MAX_DEPTH} deep")
     kind = type(value)
@@ -143,7 +143,7 @@ def encode(value: Any, depth: int = 0) -> Any:
         return encode_tensor(value)
     if kind is np.ndarray and value.dtype.name in NUMPY_DTYPES:
         little = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"))
-        return array(value.dtype.name, value.shape, little.tobytes(), "numpy")
+        return array_json(value.dtype.name, value.shape, little.tobytes(), "numpy")
     if isinstance(value, np.generic) and kind.__module__ == "numpy" and value.dtype.name in NUMPY_DTYPES:
         return {"scalar": [value.dtype.name, value.item()]}
     if isinstance(value, Stream):
@@ -160,15 +160,15 @@ def encode_tensor(value: torch.Tensor) -> Any:
         raise FrameError("a tensor of this size does not cross")
     plain = value.view(torch.int16) if value.dtype is torch.bfloat16 else value  # which numpy doesn't know
     flags = {"requires_grad": value.requires_grad, "inference": value.is_inference()}
-    return array(name, value.shape, plain.numpy(force=True).tobytes(), "torch") | flags
+    return array_json(name, value.shape, plain.numpy(force=True).tobytes(), "torch") | flags
 
 
-def array(dtype: str, shape: Iterable[int], data: bytes, library: str) -> dict[str, Any]:
+def array_json(dtype: str, shape: Iterable[int], data: bytes, library: str) -> dict[str, Any]:
     return {"array": dtype, "shape": list(shape), "data": base64.b64encode(data).decode(), "of": library}
 
 
 def decode(data: Any, depth: int = 0) -> Any:
-    """Return the value of its JSON form. Raises FrameError for anything that `encode` does not make."""
+    """Return the value of a JSON form. Raises FrameError for anything that `encode` doesn't produce."""
     if depth > MAX_DEPTH:
         raise FrameError(f"a value nests at most {MAX_DEPTH} deep")
     if data is None or isinstance(data, bool | int | float | str):
@@ -195,7 +195,7 @@ def decode(data: Any, depth: int = 0) -> Any:
 
 
 def scalar_dtype(name: str) -> str:
-    # By name, never by np.dtype: it evaluates what looks like Python in a name.
+    # Compare names before np.dtype sees them: it evaluates names that look like Python.
     if name not in NUMPY_DTYPES:
         raise FrameError("a scalar is bool, integer or float of at most 8 bytes")
     return name
@@ -219,7 +219,7 @@ def decode_array(data: dict[str, Any]) -> Any:
 
 
 class Shell:
-    """What `get_ipython()` returns here: the few magics that only time or silence a cell, and nothing for the rest."""
+    """What `get_ipython()` returns here: magics that time or silence code run that code, all others do nothing."""
 
     RUNS_ITS_BODY = ("capture", "prun", "time", "timeit")
 
@@ -235,7 +235,7 @@ class Shell:
             execute(cell, self.namespace)
 
     def system(self, *_: Any) -> None:
-        """Run no command: a `!` line has nothing to do with an answer."""
+        """Ignore a `!` line: no answer needs a shell command."""
 
     def getoutput(self, *_: Any, **__: Any) -> list[str]:
         return []
@@ -245,15 +245,15 @@ class Shell:
 
 
 class CappedText(io.StringIO):
-    """Keep the first MAX_TEXT characters that are written and drop the rest."""
+    """Keep the first MAX_TEXT characters written and drop the rest."""
 
     def write(self, text: str, /) -> int:
         super().write(text[: max(0, MAX_TEXT - self.tell())])
         return len(text)
 
 
-def compiled(source: str) -> types.CodeType:
-    """Return a cell's code; what isn't Python has its magics and shell lines as calls of `get_ipython()`."""
+def compile_cell(source: str) -> types.CodeType:
+    """Compile a cell; if it isn't Python, turn magics and shell lines into calls of `get_ipython()` first."""
     with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         return compile(source, "<cell>", "exec")
     from IPython.core.inputtransformer2 import TransformerManager
@@ -265,21 +265,21 @@ def execute(source: str, namespace: dict[str, Any]) -> None:
     exec(compile(source, "<cell>", "exec"), namespace)  # noqa: S102
 
 
-KEPT: dict[str, dict[str, Any]] = {}
-"""For each function of a cell, the modules, functions and classes that were there when its cell had run."""
+TOOLS: dict[str, dict[str, Any]] = {}
+"""For each name that a cell defined, the tools (modules, functions, classes) that existed after that cell had run."""
 
 
-def keep_names(namespace: dict[str, Any], before: dict[str, Any]) -> None:
-    """Note what the functions that a cell defined may call, before a later cell uses one of the names for a number."""
+def remember_tools(namespace: dict[str, Any], before: dict[str, Any]) -> None:
+    """Record the tools that a cell's functions may use, before a later cell reuses one of the names for a value."""
     made = [name for name, value in namespace.items() if callable(value) and value is not before.get(name)]
     if made:
         there = {name: value for name, value in namespace.items() if is_tool(value)}
-        KEPT.update(dict.fromkeys(made, there))
+        TOOLS.update(dict.fromkeys(made, there))
 
 
-def give_back_names(function: str, namespace: dict[str, Any]) -> None:
-    """Undo what a notebook's reader overlooks too: `np = 3`, or a result named like the function that gave it."""
-    for name, value in KEPT.get(function, {}).items():
+def restore_tools(function: str, namespace: dict[str, Any]) -> None:
+    """Restore tools that later cells overwrote: by `np = 3`, or by a result with the name of its function."""
+    for name, value in TOOLS.get(function, {}).items():
         if not is_tool(namespace.get(name)):
             namespace[name] = value
 
@@ -289,32 +289,26 @@ def is_tool(value: Any) -> bool:
 
 
 def run(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
-    """Execute one cell; return what it printed and, if it raised, the error."""
+    """Execute one cell; return what it printed and drew and, if it raised, the error."""
     before = dict(namespace)
-    try:
-        return executed(source, namespace)
-    finally:
-        keep_names(namespace, before)
-
-
-def executed(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
-    """Return what a cell printed and drew and, if it raised, the error."""
     text = CappedText()
-    failed: dict[str, Any] = {}
+    reply: dict[str, Any] = {}
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
-            exec(compiled(source), namespace)  # noqa: S102
-        except BaseException as error:  # a cell may exit or interrupt: the next one runs all the same
-            failed = {"error": describe(error)}
-        pictures = drawn()
-    return {"printed": text.getvalue(), **failed, **({"pictures": pictures} if pictures else {})}
+            exec(compile_cell(source), namespace)  # noqa: S102
+        except BaseException as error:  # even SystemExit and KeyboardInterrupt: the next cell runs all the same
+            reply["error"] = describe_error(error)
+        if pictures := take_figures():
+            reply["pictures"] = pictures
+    remember_tools(namespace, before)
+    return {"printed": text.getvalue(), **reply}
 
 
-def drawn() -> list[str]:
-    """Return the figures that a cell left open, as PNG in base64, and close them, as a notebook does."""
+def take_figures() -> list[str]:
+    """Close the figures that a cell left open, as a notebook does, and return them as PNG in base64."""
     pyplot: Any = sys.modules.get("matplotlib.pyplot")
     found: list[str] = []
-    with contextlib.suppress(Exception):  # a figure that can't be drawn is no fault of the cell
+    with contextlib.suppress(Exception):  # a figure that can't be rendered doesn't fail the cell
         for number in pyplot.get_fignums()[:MAX_PICTURES]:
             data = io.BytesIO()
             pyplot.figure(number).savefig(data, format="png", dpi=72)
@@ -324,8 +318,8 @@ def drawn() -> list[str]:
     return found
 
 
-def describe(error: BaseException) -> dict[str, Any]:
-    """Return the error's class names, message and the line of the student's cell where it came from."""
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Return the error's class names, its message, and the line of the student's cell that it came from."""
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None:
@@ -344,18 +338,18 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def silent_call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
-    """Call one function as `call` does, and drop what it prints: the inputs are hidden, so are their echoes."""
+    """Call one function as `call` does, and drop what it prints, which could reveal the hidden inputs."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return call(request, namespace)
 
 
 def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
-    """Call one function on fresh inputs; return its value, the inputs that it changed, and gradients if asked.
+    """Call one function on new copies of the inputs; return its value, which inputs it changed, gradients if requested.
 
-    With a builder the inputs are what it makes of the plain ones, and the value is a pair: what the function returned,
-    and what the builder observes afterwards.
+    If the request has a builder, that makes the real inputs from the plain ones. The value is then a pair: what the
+    function returned, and what the builder observes afterwards.
     """
-    give_back_names(request["function"], namespace)
+    restore_tools(request["function"], namespace)
     function = namespace.get(request["function"])
     if not callable(function):
         return {"missing": request["function"]}
@@ -364,7 +358,7 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
     try:
         seed_everything()
         if request["build"]:
-            made, observe = built(request["build"])(*arguments)
+            made, observe = load_build(request["build"])(*arguments)
             value = (function(*made, **keywords), observe())
         else:
             value = function(*arguments, **keywords)
@@ -373,8 +367,8 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
             reply["gradients"] = gradients(value, arguments)
     except FrameError as error:
         return {"unsendable": str(error)}
-    except BaseException as error:  # SystemExit in a function is that call's outcome, not the worker's end
-        return {"error": describe(error)}
+    except BaseException as error:  # even SystemExit, which is the outcome of the call and must not end the worker
+        return {"error": describe_error(error)}
     reply["changed"] = [
         position
         for position, (before, after) in enumerate(zip(request["arguments"], arguments, strict=True))
@@ -384,10 +378,10 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def built(source: str) -> Callable[..., Any]:
-    """Return the function `build` of a builder's source, which is the grader's, never a student's.
+def load_build(source: str) -> Callable[..., Any]:
+    """Return the function `build` of a builder's source, which comes from the problem's author, never from a student.
 
-    It is executed once: a builder keeps nothing between two calls, so they share its classes and no state.
+    The source is executed once: a builder keeps nothing between two calls, so they share its classes and no state.
     """
     namespace: dict[str, Any] = {"__name__": "builder"}
     exec(compile(source, "<builder>", "exec"), namespace)  # noqa: S102
@@ -395,14 +389,14 @@ def built(source: str) -> Callable[..., Any]:
 
 
 def same_json(before: Any, after: Any) -> bool:
-    """Compare what crossed with what stands there now; NaN equals NaN here, since both are the same text."""
+    """Compare the JSON forms of an input before and after the call. NaN equals NaN, since the texts are equal."""
     if isinstance(before, dict) and isinstance(after, dict) and "array" in before:
-        return before == after  # of texts and whole numbers alone
+        return before == after  # no NaN inside: these hold texts and integers
     return before is after or json.dumps(before) == json.dumps(after)
 
 
 def gradients(value: Any, arguments: list[Any]) -> list[Any] | None:
-    """Differentiate the sum of the returned tensors; None if nothing that was returned can be differentiated."""
+    """Return the gradients of the sum of the returned tensors by each argument; None if no tensor requires grad."""
     tensors = [part for part in (value if isinstance(value, tuple | list) else [value]) if torch.is_tensor(part)]
     total = [part.sum() for part in tensors if part.requires_grad]
     if not total:
@@ -414,18 +408,18 @@ def gradients(value: Any, arguments: list[Any]) -> list[Any] | None:
 def seed_everything() -> None:
     random.seed(0)
     np.random.seed(0)
-    # torch.manual_seed would look for every kind of accelerator, at five times the cost of most calls.
+    # torch.manual_seed also looks for every kind of accelerator, which takes five times as long as most calls.
     torch.default_generator.manual_seed(0)
 
 
 # --------------------------------------------------------------------------------------------- what may be imported
 
 
-class Absent(types.ModuleType):
-    """Stand where `ftmath` stands for the student: its checks do nothing here, and its formulas are not on offer."""
+class StandIn(types.ModuleType):
+    """Replace `ftmath` while grading: its checks do nothing, and its formulas are not available."""
 
     def check(self, *_: Any, **__: Any) -> None:
-        """Check nothing: a visible check's verdict counts for no points."""
+        """Do nothing: the visible checks give no points."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -433,8 +427,8 @@ class Absent(types.ModuleType):
         raise AttributeError(f"ftmath.{name} is not available while grading: torch, numpy and the standard library are")
 
 
-class Gate(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Give `ftmath` as a stand-in, and refuse the packages that have no business in an answer."""
+class ImportFilter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Import `ftmath` as a stand-in, and refuse the packages in REFUSED."""
 
     REFUSED = ("ftgrade", "nbgrader", "nbclient", "nbconvert", "nbformat", "jupyter_client", "jupyter_server")
 
@@ -449,10 +443,10 @@ class Gate(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == "ftmath")
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
-        return Absent(spec.name)
+        return StandIn(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """Have nothing to run: the stand-in is whole."""
+        """Do nothing: the stand-in needs no initialization."""
 
 
 # ------------------------------------------------------------------------------------------------ parent and child
@@ -465,23 +459,23 @@ def serve(channel: socket.socket) -> None:
     namespace["__builtins__"] = builtins
     shell = Shell(namespace)
     namespace["get_ipython"] = lambda: shell
-    answers = {"run": run, "call": silent_call}
+    operations = {"run": run, "call": silent_call}
     while True:
         try:
             request = read_frame(channel.recv)
         except EOFError:
             return
         for place, item in enumerate(request["each"]):
-            reply = answers[request["op"]](item, namespace)
+            reply = operations[request["op"]](item, namespace)
             try:
-                data = frame([request["number"], place, reply])
+                data = frame_json([request["number"], place, reply])
             except (FrameError, ValueError, RecursionError) as error:
-                data = frame([request["number"], place, {"unsendable": type(error).__name__}])
+                data = frame_json([request["number"], place, {"unsendable": type(error).__name__}])
             channel.sendall(data)
 
 
-def end_child(pid: int) -> int:
-    """Kill the child with all of its process group, and return how it ended (a negative signal, or its exit status)."""
+def kill_child(pid: int) -> int:
+    """Kill a child with its process group; return its exit status, or minus the signal that ended it."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)
@@ -489,7 +483,7 @@ def end_child(pid: int) -> int:
 
 
 def requests(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Yield the grader's requests, each with the descriptors that came along."""
+    """Yield the requests on a control socket, each with the descriptors that came with it."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(control, 65536, 1)
         if not data:
@@ -498,10 +492,9 @@ def requests(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]
 
 
 def fork() -> int:
-    """Fork as the C library does; return 0 in the child. Raises OSError.
+    """Fork with the C library's function; return 0 in the child. Raises OSError.
 
-    Python's own would mend locks besides, which nobody holds in a process of one thread, and reseed `random`: a
-    notebook that sets no seed would draw other numbers in each run.
+    `os.fork` also resets locks (none are held) and reseeds `random`, so unseeded notebooks would vary.
     """
     pid = ctypes.PyDLL(None, use_errno=True).fork()
     if pid < 0:
@@ -509,21 +502,21 @@ def fork() -> int:
     return pid
 
 
-def begin(channel: socket.socket, walls: "Walls") -> None:
-    """Shut this child in, say that it's done, and serve; a wall that can't be built is told instead."""
+def run_child(channel: socket.socket, walls: "Walls") -> None:
+    """Confine this child, report that or the layer that failed, and serve if it is confined."""
     try:
         walls.confine(channel.fileno())
     except OSError as error:
-        channel.sendall(frame({"trouble": str(error)}))
+        channel.sendall(frame_json({"trouble": str(error)}))
         return
-    channel.sendall(frame({"ready": True}))
+    channel.sendall(frame_json({"ready": True}))
     serve(channel)
 
 
 def warm_up() -> None:
-    """Take one small step of training, so that torch looks up this processor while /proc can still be read.
+    """Take one small training step, so that torch detects the processor while /proc is readable.
 
-    Afterwards it would find none and compute with its slowest kernels, to other last digits than the reference.
+    Without it torch would use its slowest kernels, whose last digits differ from the reference's.
     """
     layer = torch.nn.Linear(8, 8)
     optimizer = torch.optim.AdamW(layer.parameters())
@@ -534,23 +527,23 @@ def warm_up() -> None:
     assert torch.backends.cpu.get_cpu_capability()
 
 
-def memory_in_use() -> list[tuple[int, int]]:
-    """Return where this process's own memory begins and ends, as far as the system tells."""
+def own_memory() -> list[tuple[int, int]]:
+    """Return the start and end addresses of this process's anonymous writable memory; empty without /proc."""
     found: list[tuple[int, int]] = []
     with contextlib.suppress(OSError), open("/proc/self/maps") as file:
-        for place, rights, _, _, _, *name in map(str.split, file):
+        for addresses, rights, _, _, _, *name in map(str.split, file):
             if rights.startswith("rw") and name in ([], ["[heap]"]):
-                start, end = place.split("-")
+                start, end = addresses.split("-")
                 found.append((int(start, 16), int(end, 16)))
     return found
 
 
-def gather_pages(memory: list[tuple[int, int]]) -> Iterator[None]:
-    """Let the kernel keep this process's memory in pages of 2 MiB, where it can (Linux 6.1), one at each step.
+def collapse_pages(memory: list[tuple[int, int]]) -> Iterator[None]:
+    """Collapse this process's memory into huge pages of 2 MiB (Linux 6.1), one at each step of the iterator.
 
-    A fork copies the table of pages and an exit takes it apart: 60,000 small ones were three quarters of their time.
+    A fork copies the page table and an exit frees it. With 60,000 small pages that was three quarters of their time.
     """
-    size, collapse = 2 * 2**20, 25  # MADV_COLLAPSE, which fails without harm on older systems
+    size, collapse = 2 * 2**20, 25  # MADV_COLLAPSE; older kernels return an error, which is ignored
     libc = ctypes.CDLL(None)
     for start, end in memory:
         for address in range(-(-start // size) * size, end // size * size, size):
@@ -559,9 +552,9 @@ def gather_pages(memory: list[tuple[int, int]]) -> Iterator[None]:
 
 
 class Walls(Protocol):
-    """What confines one child: `place` is its folder's descriptor, `confine` shuts it in for good."""
+    """The confinement of one child, as `jail.Walls` implements it."""
 
-    place: int
+    folder_descriptor: int
 
     def confine(self, channel: int) -> None: ...
 
@@ -569,48 +562,48 @@ class Walls(Protocol):
 
 
 class Prison(Protocol):
-    """What confines the parent, and makes the walls of each child."""
+    """The confinement of the parent, as `jail.Prison` implements it."""
 
     def enter(self) -> None: ...
 
-    def cell(self, limits: dict[str, int]) -> Walls: ...
+    def make_walls(self, limits: dict[str, int]) -> Walls: ...
 
 
-def warm() -> None:
-    """Import what children share, once: the first optimizer step imports `torch._dynamo`, which takes over a second.
+def preload() -> None:
+    """Import what the children share. The first optimizer step would import `torch._dynamo`, which takes over a second.
 
-    The transformer reads magics, and a child has neither the time nor the files to look for fonts.
+    IPython's transformer reads magics. matplotlib's import searches for fonts, whose folders a child can't read.
     """
     with contextlib.suppress(ImportError):
         import matplotlib.pyplot as _  # noqa: F401
     import torch._dynamo  # pyright: ignore[reportUnusedImport]
     from IPython.core.inputtransformer2 import TransformerManager  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
-    torch.set_num_threads(1)  # a parent that ran a parallel region leaves children that hang
+    torch.set_num_threads(1)  # OpenMP hangs in a child if its parent has run a parallel region
     warm_up()
 
 
-def parent(control: socket.socket, prison: Prison) -> None:
-    """Enter the prison, then fork a child for each submission and bury it when told."""
+def run_parent(control: socket.socket, prison: Prison) -> None:
+    """Confine this process, then fork a child for each submission and end it on request."""
     import gc
 
-    sys.meta_path.insert(0, Gate())
-    memory = memory_in_use()  # within the prison nobody tells
+    sys.meta_path.insert(0, ImportFilter())
+    memory = own_memory()  # /proc may be unreadable after the next line
     prison.enter()
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)  # what children write there is read by nobody, and a full pipe would stop them
+    os.dup2(nowhere, 2)  # nobody reads the children's stderr
     os.close(nowhere)
     seed_everything()
     gc.collect()
-    gc.freeze()  # children share these pages instead of copying them at their first collection
-    gathering = gather_pages(memory)  # half a second in all: with each child a part, so that nobody waits for it
+    gc.freeze()  # otherwise a child's first collection would copy these pages
+    collapsing = collapse_pages(memory)  # takes half a second in all, so each fork is followed by a small part
     control.sendall(b'{"ready": true}')
     for request, descriptors in requests(control):
         if request["op"] == "end":
-            control.sendall(json.dumps({"status": end_child(request["pid"])}).encode())
+            control.sendall(json.dumps({"status": kill_child(request["pid"])}).encode())
             continue
         try:
-            walls = prison.cell(request["limits"])
+            walls = prison.make_walls(request["limits"])
         except OSError as error:
             os.close(descriptors[0])
             control.sendall(json.dumps({"trouble": str(error)}).encode())
@@ -618,10 +611,10 @@ def parent(control: socket.socket, prison: Prison) -> None:
         pid = fork()
         if pid == 0:
             try:
-                begin(socket.socket(fileno=descriptors[0]), walls)
+                run_child(socket.socket(fileno=descriptors[0]), walls)
             finally:
                 os._exit(0)
         os.close(descriptors[0])
-        socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [walls.place])
+        socket.send_fds(control, [json.dumps({"pid": pid}).encode()], [walls.folder_descriptor])
         walls.close()
-        list(itertools.islice(gathering, GATHERED))
+        list(itertools.islice(collapsing, PAGES_PER_CHILD))
