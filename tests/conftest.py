@@ -40,7 +40,7 @@ def grader(shared_grader: Grader, tmp_path: Path) -> Grader:
     """The shared grader, which has a course of this test's own and knows nothing of another's."""
     shared_grader.course = Course(tmp_path)
     shared_grader.limits = Limits()
-    shared_grader.lasts, shared_grader.statements = {}, {}
+    shared_grader.last_runs, shared_grader.statements = {}, {}
     return shared_grader
 
 

@@ -83,8 +83,8 @@ def audit_problem(root: Path, stem: str) -> Audit:
     torch.set_num_threads(1)
     catalog = Catalog(root)
     judging = Judging(catalog, stem)
-    costs = {mistake.name: cost(catalog, judging, mistake) for mistake in judging.problem.mistakes}
-    made, survivors = survived(catalog, judging)
+    costs = {mistake.name: mistake_cost(catalog, judging, mistake) for mistake in judging.problem.mistakes}
+    made, survivors = surviving_mutants(catalog, judging)
     equivalent = judging.problem.equivalent
     missed = [name for name in survivors if not any(fnmatchcase(name, key) for key in equivalent)]
     unused = [key for key in equivalent if not any(fnmatchcase(name, key) for name in survivors)]
@@ -97,7 +97,7 @@ def audit_problem(root: Path, stem: str) -> Audit:
         mutants_missed=tuple(missed),
         reasons_unused=tuple(unused),
         accepted=len(catalog.submissions(stem, "accepted")),
-        accepted_lost=tuple(lost(catalog, judging)),
+        accepted_lost=tuple(accepted_that_lose(catalog, judging)),
         median_cost=statistics.median(costs.values()),
         largest_cost=max(costs.values()),
         milliseconds=hidden_milliseconds(catalog, judging),
@@ -107,13 +107,13 @@ def audit_problem(root: Path, stem: str) -> Audit:
 # ------------------------------------------------------------------------------------------------- what is caught
 
 
-def cost(catalog: Catalog, judging: Judging, mistake: Mistake) -> float:
+def mistake_cost(catalog: Catalog, judging: Judging, mistake: Mistake) -> float:
     """Return the points that a reference with this one mistake loses."""
     verdicts = judging.judge(local(with_mistake(catalog, judging.stem, mistake)), SEEDS)
     return sum(verdict.check.points - verdict.score for verdict in verdicts)
 
 
-def survived(catalog: Catalog, judging: Judging) -> tuple[int, list[str]]:
+def surviving_mutants(catalog: Catalog, judging: Judging) -> tuple[int, list[str]]:
     """Return how many mutants of the reference there are, and the names of those that pass every case."""
     drawn = [
         (check, posed)
@@ -122,14 +122,14 @@ def survived(catalog: Catalog, judging: Judging) -> tuple[int, list[str]]:
         for posed in judging.posed(position, seed)
     ]
     all_mutants = list(mutants(catalog.leaves(judging.stem).solution.read_text("utf-8")))
-    return len(all_mutants), [mutant.name for mutant in all_mutants if not caught(mutant, drawn)]
+    return len(all_mutants), [mutant.name for mutant in all_mutants if not is_caught(mutant, drawn)]
 
 
-def caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
+def is_caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
     """Say whether any case fails, the changed function's own cases first; what doesn't end is caught too."""
     module = types.ModuleType("mutant")
     try:
-        with limited(MUTANT_SECONDS), warnings.catch_warnings():
+        with time_limit(MUTANT_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a mutant may well divide by nothing
             exec(compile(mutant.source, "<mutant>", "exec"), module.__dict__)  # noqa: S102
             ask = local(module)
@@ -143,7 +143,7 @@ def caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
 
 
 @contextmanager
-def limited(seconds: int) -> Generator[None]:
+def time_limit(seconds: int) -> Generator[None]:
     """Raise TimeoutError in the block after some seconds."""
 
     def stop(*_: object) -> None:
@@ -158,7 +158,7 @@ def limited(seconds: int) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def lost(catalog: Catalog, judging: Judging) -> Iterator[str]:
+def accepted_that_lose(catalog: Catalog, judging: Judging) -> Iterator[str]:
     """Yield the accepted submissions that don't get all points, judged as a student's would be."""
     seed = open_seed(judging.stem, judging.problem.version)
     brief = Brief(judging.stem, [seed], seed, judged_by(judging))
@@ -198,7 +198,7 @@ def hidden_milliseconds(catalog: Catalog, judging: Judging) -> float:
 # -------------------------------------------------------------------------------------------------------- the table
 
 
-def table(audits: list[Audit]) -> str:
+def markdown_table(audits: list[Audit]) -> str:
     """Return the README's table."""
     head = (
         "| problem | mistakes caught | mutants caught | equivalent | accepted kept | median cost |\n"
@@ -207,8 +207,8 @@ def table(audits: list[Audit]) -> str:
     return "\n".join([START, head, *(one.row for one in audits), END])
 
 
-def in_text(text: str, audits: list[Audit]) -> str:
+def replace_table(text: str, audits: list[Audit]) -> str:
     """Return a text with its table replaced; a text without the marks comes back as it is."""
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
-    return f"{before}{table(audits)}{after}" if start and end else text
+    return f"{before}{markdown_table(audits)}{after}" if start and end else text
