@@ -108,7 +108,7 @@ def main() -> None:
             given = read_submission(catalog.leaves(stem).notebook).cells
             start, worked = time.perf_counter(), time.process_time()
             functions = list(dict.fromkeys(check.of for check in load_problem(catalog, stem).all_checks))
-            echoes = classreport.compared(found, functions, given)
+            echoes = classreport.compare_answers(found, functions, given)
             comparing, busy = comparing + time.perf_counter() - start, busy + time.process_time() - worked
             pairs += len(echoes)
             start = time.perf_counter()
@@ -117,7 +117,7 @@ def main() -> None:
             print(f"{stem}: {len(echoes)} alike, {comparing:.1f} s so far", flush=True)
         start = time.perf_counter()
         page = Path(name) / "class_report.html"
-        classreport.write(page, "synthetic", summaries)
+        classreport.write_class_report(page, "synthetic", summaries)
         writing += time.perf_counter() - start
         size = page.stat().st_size / 2**20
     print(f"{count} students x {len(summaries)} problems: page and CSV {writing:.1f} s")

@@ -73,7 +73,7 @@ def hand_in(catalog: Catalog, stem: str, grader: Grader, count: int) -> None:
 def weights(grader: Grader, stem: str) -> Iterator[tuple[str, float]]:
     """Yield what a submission weighs, in bytes: handed in, on its way, on its way back, stored."""
     students = grader.course.students(stem)[:50]
-    work = [found for student in students if isinstance(found := grader.found(student, stem, True), Work)]
+    work = [found for student in students if isinstance(found := grader.look_up(student, stem, True), Work)]
     yield "notebook", median(grader.course.notebook(student, stem).stat().st_size for student in students)
     yield "to a worker", median(len(text_of(one.brief).encode()) + len(one.data) for one in work)
     yield "back", median(len(text_of(grader.judges.judge(one)).encode()) for one in work)
@@ -86,12 +86,12 @@ def booked(catalog: Catalog, stem: str, root: Path, count: int) -> Iterator[tupl
     hand_in(catalog, stem, grader, count)
     reports = list(grade_class(grader, [stem]))
     book = Book(grader.course)
-    book.demand_released(grader, stem)
-    with book.ledgers(grader, [stem], page_maker()) as ledgers:
+    book.ensure_released(grader, stem)
+    with book.open_ledgers(grader, [stem], page_maker()) as ledgers:
         start = time.process_time()
         for one in tqdm(reports, desc="booking"):
             ledgers.book(one)
-        assert not ledgers.settle()
+        assert not ledgers.retry()
         spent = time.process_time() - start
     yield "booking and feedback", f"{spent / count * 1000:8.1f} ms CPU"
     for what, pattern in (("booked notebook", "autograded/*/*/*.ipynb"), ("feedback page", "feedback/*/*/*.html")):

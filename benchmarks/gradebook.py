@@ -70,12 +70,12 @@ def standing(nb: Any, stem: str, student: str) -> float:
     grader, pages = Grader(home(), Course(Path(nb.coursedir.root))), page_maker()
     start = time.perf_counter()
     with (
-        Book(grader.course).ledgers(grader, [stem], pages) as ledgers,
+        Book(grader.course).open_ledgers(grader, [stem], pages) as ledgers,
         ledgers.by_stem[stem].engine.connect() as one,
     ):
         opened = time.perf_counter()
         if student:
-            ledgers.by_stem[stem].read(one, student)
+            ledgers.by_stem[stem].read_entries(one, student)
             return time.perf_counter() - opened
         return opened - start
 

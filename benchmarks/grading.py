@@ -165,7 +165,7 @@ def stock_course(catalog: Catalog, stem: str, root: Path) -> list[str]:
     for cell in graded:
         name = cell["metadata"]["nbgrader"]["grade_id"]
         cell["source"] = asked[name].source if name in asked else "pass"
-    reader = build.code(decoder_cell(), **build.marks("decoder")) | {"id": "decoder"}
+    reader = build.code_cell(decoder_cell(), **build.nbgrader_record("decoder")) | {"id": "decoder"}
     document["cells"] = [*(cell for cell in document["cells"] if not is_graded(cell)), reader, *graded]
     (root / "source" / stem).mkdir(parents=True)
     (root / "source" / stem / f"{stem}.ipynb").write_text(json.dumps(document))
@@ -354,14 +354,14 @@ def our_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> tuple[
     course = Course(root)
     judges = Judges(catalog, lambda: strongest(cache_file()), at_once)
     grader, book = Grader(catalog, course, judges), Book(course)
-    book.demand_released(grader, stem)
+    book.ensure_released(grader, stem)
     spent, shown = list[float](), list[float]()
     for group in ("first", "second", "third", "fourth"):
         if (root / "submitted").exists():
             (root / "submitted").rename(root / f"before-{group}")
         for student, text in submissions(catalog, stem, count):
             hand_in(root, stem, f"{group}-{student}", text)
-        with book.ledgers(grader, [stem], page_maker()) as ledgers, timed(Ledger, "show") as pages:
+        with book.open_ledgers(grader, [stem], page_maker()) as ledgers, timed(Ledger, "write_page") as pages:
             start = time.process_time() + tree_seconds(judges)
             for report in grade_class(grader, [stem]):
                 ledgers.book(report)

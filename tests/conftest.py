@@ -12,7 +12,7 @@ from ftgrade.catalog import Catalog, home
 from ftgrade.course import Course
 from ftgrade.grading.grader import Grader
 from ftgrade.judging.judges import Judges
-from ftgrade.probing.doctor import kept_here, strongest
+from ftgrade.probing.doctor import cache_file, strongest
 
 torch.set_num_threads(1)
 # Start-up files of the person who runs the tests must not change what the commands under test do.
@@ -31,7 +31,7 @@ def catalog() -> Catalog:
 @pytest.fixture(scope="session")
 def judges() -> Iterator[Judges]:
     """One judge, which is started by the first test that has something to judge."""
-    judges = Judges(CATALOG, lambda: strongest(kept_here()))
+    judges = Judges(CATALOG, lambda: strongest(cache_file()))
     yield judges
     judges.close()
 

@@ -54,7 +54,7 @@ def test_no_stray_file_stands_in_a_drawer():
 
 
 def test_the_built_notebooks_are_fresh():
-    assert build.stale(CATALOG) == [], "run `ftgrade build` after editing a master"
+    assert build.stale_files(CATALOG) == [], "run `ftgrade build` after editing a master"
 
 
 @pytest.mark.parametrize("stem", STEMS)
@@ -66,7 +66,7 @@ def test_the_reference_scores_all_points_under_twenty_seeds(stem: str):
 @pytest.mark.parametrize("stem", STEMS)
 def test_the_stub_scores_nothing(stem: str, grader: Grader, hand_in: HandIn):
     hand_in("ada", stem, answers="")
-    report = grader.report("ada", stem)
+    report = grader.grade("ada", stem)
     assert report.state == "graded"
     assert report.score == 0
     assert {check.status for check in report.checks} == {"not-attempted"}
@@ -197,7 +197,7 @@ def test_every_problem_has_demo_submissions(stem: str):
 @pytest.mark.parametrize(("stem", "path"), submissions("accepted"), ids=called)
 def test_an_accepted_style_keeps_all_points(stem: str, path: Path, grader: Grader, hand_in: HandIn):
     hand_in("ada", stem, data=path.read_bytes())
-    report = grader.report("ada", stem)
+    report = grader.grade("ada", stem)
     assert [(check.name, check.words) for check in report.checks if check.status != "pass"] == []
     assert report.score == report.points
 
@@ -205,7 +205,7 @@ def test_an_accepted_style_keeps_all_points(stem: str, path: Path, grader: Grade
 @pytest.mark.parametrize(("stem", "path"), submissions("wrong"), ids=called)
 def test_a_wrong_submission_loses_points_with_words(stem: str, path: Path, grader: Grader, hand_in: HandIn):
     hand_in("ada", stem, data=path.read_bytes())
-    report = grader.report("ada", stem)
+    report = grader.grade("ada", stem)
     assert report.state == "graded"
     assert report.score < 10.0
     assert all(check.next_step and check.words for check in report.checks if check.status != "pass")
@@ -214,7 +214,7 @@ def test_a_wrong_submission_loses_points_with_words(stem: str, path: Path, grade
 @pytest.mark.parametrize(("stem", "path"), submissions("broken"), ids=called)
 def test_a_broken_submission_gets_a_report_that_says_why(stem: str, path: Path, grader: Grader, hand_in: HandIn):
     hand_in("ada", stem, data=path.read_bytes())
-    report = grader.report("ada", stem)
+    report = grader.grade("ada", stem)
     assert report.state != "ours"
     told = [*report.findings, *report.notes, *(check for check in report.checks if check.status != "pass")]
     assert told
@@ -252,7 +252,7 @@ def test_a_report_holds_no_value_of_a_hidden_case(stem: str, grader: Grader, han
         for name in judging(stem).problem.functions
     )
     hand_in("eve", stem, answers=answers)
-    report = grader.report("eve", stem)
+    report = grader.grade("eve", stem)
     assert report.score == 0
     stored = json.loads(grader.course.report_path("eve", stem).read_text())
     assert "CANARY" not in json.dumps(stored | {"cells": []}), "what was handed in alone may say so"

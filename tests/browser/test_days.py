@@ -211,7 +211,7 @@ def papers(graded: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         classreport.summarise(stem, home().title(stem), [made(student, stem, 6) for student in range(15)], (), came)
         for stem in home().stems()
     ]
-    classreport.write(folder / "class_report.html", "autumn", problems)
+    classreport.write_class_report(folder / "class_report.html", "autumn", problems)
     return {
         "feedback": graded / "feedback" / "bob" / COUNT / f"{COUNT}.html",
         "feedback-written": graded / "feedback" / "ada" / AUDIT / f"{AUDIT}.html",

@@ -15,8 +15,8 @@ from ftgrade.catalog import home
 from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.ledger import Ledger
-from ftgrade.gradebook.steps import grader_of
-from ftgrade.grading.grader import Grader, key_of
+from ftgrade.gradebook.steps import course_grader
+from ftgrade.grading.grader import Grader, hash_parts
 from ftgrade.grading.run import grade_class
 from ftgrade.judging.judges import Judges
 from ftgrade.pages.feedback import page_maker
@@ -48,21 +48,24 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(released: Path, tmp_path: Path, judges: Judges) -> Path:
     root = shutil.copytree(released, tmp_path / "course")
-    grader_of(root.absolute()).judges = judges
+    course_grader(root.absolute()).judges = judges
     return root
 
 
 def graded(root: Path) -> list[str]:
     """Grade the class as the command does; return whose submissions were judged rather than found."""
     judged: list[str] = []
-    grader = grader_of(root.absolute())
-    grader.lasts.clear()  # as in a process of its own
-    with pytest.MonkeyPatch.context() as patch, Book(Course(root)).ledgers(grader, [STEM], page_maker()) as ledgers:
-        original = Grader.keep
-        patch.setattr(Grader, "keep", lambda *given: judged.append(given[1].blank.student) or original(*given))
+    grader = course_grader(root.absolute())
+    grader.last_runs.clear()  # as in a process of its own
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Book(Course(root)).open_ledgers(grader, [STEM], page_maker()) as ledgers,
+    ):
+        original = Grader.finish
+        patch.setattr(Grader, "finish", lambda *given: judged.append(given[1].blank.student) or original(*given))
         for report in grade_class(grader, [STEM]):
             ledgers.book(report)
-        assert ledgers.settle() == []
+        assert ledgers.retry() == []
     return sorted(judged)
 
 
@@ -70,8 +73,8 @@ def written(root: Path) -> list[str]:
     """Grade the class; return whose records were written."""
     names: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        original = Ledger.write
-        patch.setattr(Ledger, "write", lambda *given: names.append(given[2]) or original(*given))
+        original = Ledger.write_records
+        patch.setattr(Ledger, "write_records", lambda *given: names.append(given[2]) or original(*given))
         graded(root)
     return sorted(names)
 
@@ -174,16 +177,17 @@ def test_a_false_hint_of_a_submission_is_found_out(root: Path):
 
 def test_a_report_made_without_a_sandbox_is_no_report_with_one(root: Path):
     graded(root)
-    with_one = grader_of(root.absolute())
+    with_one = course_grader(root.absolute())
     without = Grader(home(), Course(root), Judges(home(), lambda: BACKENDS["none"]))
-    blank, handed_in = with_one.blank("ada", STEM, Course(root).secret()), with_one.last(STEM)["ada"].submission
-    made_in_one = with_one.kept(blank, handed_in)
+    blank = with_one.blank_report("ada", STEM, Course(root).secret())
+    handed_in = with_one.last_run(STEM)["ada"].submission
+    made_in_one = with_one.stored_report(blank, handed_in)
     assert made_in_one is not None
-    assert without.kept(blank, handed_in) == made_in_one, "it holds where there is no sandbox too"
-    made_without = replace(made_in_one, key=key_of(with_one.parts(handed_in, blank, "none")))
+    assert without.stored_report(blank, handed_in) == made_in_one, "it holds where there is no sandbox too"
+    made_without = replace(made_in_one, key=hash_parts(with_one.key_parts(handed_in, blank, "none")))
     with_one.reports.put(made_without)
-    assert with_one.kept(blank, handed_in) is None
-    assert without.kept(blank, handed_in) == made_without
+    assert with_one.stored_report(blank, handed_in) is None
+    assert without.stored_report(blank, handed_in) == made_without
 
 
 def test_late_work_costs_what_nbgraders_plugin_says(root: Path):
@@ -195,11 +199,11 @@ def test_late_work_costs_what_nbgraders_plugin_says(root: Path):
         (root / "submitted" / student / STEM / "timestamp.txt").write_text(f"{stamp} UTC")
     book = Book(Course(root))
     book.config.LateSubmissionPlugin.penalty_method = "zero"
-    grader = grader_of(root.absolute())
-    with book.ledgers(grader, [STEM], page_maker()) as ledgers:
+    grader = course_grader(root.absolute())
+    with book.open_ledgers(grader, [STEM], page_maker()) as ledgers:
         for report in grade_class(grader, [STEM]):
             ledgers.book(report)
-        assert ledgers.settle() == []
+        assert ledgers.retry() == []
     with gradebook(root) as opened:
         taken = {one: opened.find_submission(STEM, one).late_submission_penalty for one in ("ada", "bob")}
     assert taken == {"ada": 0.0, "bob": 8.5}

@@ -27,15 +27,17 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
 
 
 def test_building_twice_gives_the_same_bytes_and_valid_notebooks():
-    assert build.wanted(home()) == build.wanted(home())
-    for path, text in build.wanted(home()).items():
+    assert build.built_files(home()) == build.built_files(home())
+    for path, text in build.built_files(home()).items():
         if path.suffix == ".ipynb":
             nbformat.validate(json.loads(text))
 
 
 def test_a_cell_keeps_its_id_when_another_is_put_before_it():
     def ids(*texts: str) -> list[str]:
-        return [cell["id"] for cell in json.loads(build.render("name", [build.code(text) for text in texts]))["cells"]]
+        return [
+            cell["id"] for cell in json.loads(build.render("name", [build.code_cell(text) for text in texts]))["cells"]
+        ]
 
     assert ids("a", "b") == ids("new", "a", "b")[1:]
     assert len(set(ids("a", "a", "a"))) == 3
@@ -49,7 +51,7 @@ def test_an_edited_or_missing_notebook_is_stale_and_building_mends_it(checkout: 
     assert f"stale: source/{STEM}/{STEM}.ipynb" in said
     assert "ftgrade build" in said
     path.unlink()
-    assert build.stale(checkout) == [path]
+    assert build.stale_files(checkout) == [path]
     assert cli.main(["build"]) == cli.FINE
     assert cli.main(["build", "--check"]) == cli.FINE
 

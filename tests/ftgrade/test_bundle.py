@@ -57,7 +57,7 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def written(course: Course, catalog: Catalog = CATALOG) -> dict[str, bytes]:
-    (path,) = bundle.write(catalog, course, course.root / "bundle.zip")
+    (path,) = bundle.write_bundles(catalog, course, course.root / "bundle.zip")
     return contents(path)
 
 
@@ -100,9 +100,9 @@ def test_every_link_of_it_leads_to_something_in_it(course: Course):
 
 
 def test_the_same_course_gives_the_same_bytes(course: Course, tmp_path: Path):
-    (first,) = bundle.write(CATALOG, course, tmp_path / "one.zip")
+    (first,) = bundle.write_bundles(CATALOG, course, tmp_path / "one.zip")
     shutil.copytree(course.root / "release", tmp_path / "later" / "release", copy_function=shutil.copyfile)
-    (second,) = bundle.write(CATALOG, Course(tmp_path / "later"), tmp_path / "new" / "two.zip")
+    (second,) = bundle.write_bundles(CATALOG, Course(tmp_path / "later"), tmp_path / "new" / "two.zip")
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -190,7 +190,7 @@ def personal(course: Course) -> Course:
 
 
 def test_students_with_questions_of_their_own_get_an_archive_each(personal: Course):
-    paths = bundle.write(CATALOG, personal, personal.root / "out" / "course.zip")
+    paths = bundle.write_bundles(CATALOG, personal, personal.root / "out" / "course.zip")
     assert [path.name for path in paths] == ["course-ada.zip", "course-bob.zip"]
     for path, student in zip(paths, ("ada", "bob"), strict=True):
         files = contents(path)
@@ -201,14 +201,14 @@ def test_students_with_questions_of_their_own_get_an_archive_each(personal: Cour
 def test_a_student_is_not_given_the_published_question_and_graded_on_another(personal: Course):
     (personal.root / "personal" / "bob" / STEM / f"{STEM}.ipynb").unlink()
     with pytest.raises(CourseFault, match=r"bob has no question of their own in p03.*release p03 --students"):
-        bundle.write(CATALOG, personal, personal.root / "course.zip")
+        bundle.write_bundles(CATALOG, personal, personal.root / "course.zip")
 
 
 def test_a_bundle_without_problems_or_with_another_ending_is_told(tmp_path: Path):
     with pytest.raises(CourseFault, match="`ftgrade release` does it"):
-        bundle.write(CATALOG, Course(tmp_path), tmp_path / "course.zip")
+        bundle.write_bundles(CATALOG, Course(tmp_path), tmp_path / "course.zip")
     with pytest.raises(CourseFault, match=r"name it course\.zip"):
-        bundle.write(CATALOG, Course(tmp_path), tmp_path / "course.tar")
+        bundle.write_bundles(CATALOG, Course(tmp_path), tmp_path / "course.tar")
     assert list(tmp_path.glob("*.zip*")) == []
 
 
@@ -217,7 +217,7 @@ def test_a_bundle_without_problems_or_with_another_ending_is_told(tmp_path: Path
 
 @pytest.fixture
 def unpacked(course: Course, tmp_path: Path) -> Path:
-    (path,) = bundle.write(CATALOG, course, tmp_path / "bundle.zip")
+    (path,) = bundle.write_bundles(CATALOG, course, tmp_path / "bundle.zip")
     assert unpack(path, tmp_path / "student") == []
     return tmp_path / "student" / TOP
 

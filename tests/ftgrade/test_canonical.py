@@ -2,15 +2,15 @@
 
 import json
 
-from ftgrade.gradebook.cells import Known, canonical
+from ftgrade.gradebook.cells import ReleasedCell, canonical_cells
 from ftgrade.intake.notebook import parse_submission
 from hypothesis import given
 from hypothesis import strategies as st
 
 RELEASED = [
-    Known("text-1", "markdown", "the statement", grade=False, solution=False, locked=True, points=None),
-    Known("double", "code", "def double(x): ...", grade=False, solution=True, locked=False, points=None),
-    Known("value", "code", "check(double)", grade=True, solution=False, locked=True, points=2.0),
+    ReleasedCell("text-1", "markdown", "the statement", grade=False, solution=False, locked=True, points=None),
+    ReleasedCell("double", "code", "def double(x): ...", grade=False, solution=True, locked=False, points=None),
+    ReleasedCell("value", "code", "check(double)", grade=True, solution=False, locked=True, points=2.0),
 ]  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def submitted(*cells: dict) -> bytes:
 
 
 def sources(data: bytes) -> list[str]:
-    return [cell["source"] for cell in canonical(parse_submission(data).cells, RELEASED)]
+    return [cell["source"] for cell in canonical_cells(parse_submission(data).cells, RELEASED)]
 
 
 def test_an_answer_is_the_students_and_a_locked_cell_is_ours():
@@ -42,7 +42,7 @@ def test_the_last_of_two_answers_stands_and_the_first_is_kept_as_a_free_cell():
 
 def test_missing_cells_come_back_and_a_missing_answer_as_the_stub():
     assert sources(submitted()) == [known.source for known in RELEASED]
-    assert [part["source"] for part in canonical((), RELEASED)] == [known.source for known in RELEASED]
+    assert [part["source"] for part in canonical_cells((), RELEASED)] == [known.source for known in RELEASED]
 
 
 def test_free_cells_follow_the_cell_that_they_followed():
@@ -51,14 +51,14 @@ def test_free_cells_follow_the_cell_that_they_followed():
 
 
 def test_free_markdown_is_shown_as_text_whatever_fences_it_holds():
-    (text,) = canonical(parse_submission(submitted(cell("````\n<b>", kind="markdown"))).cells, [])
+    (text,) = canonical_cells(parse_submission(submitted(cell("````\n<b>", kind="markdown"))).cells, [])
     assert text["source"] == "`````text\n````\n<b>\n`````"
 
 
 def test_flags_points_tags_and_outputs_are_the_releases():
     data = submitted(cell("2.0", "value", outputs=[{"output_type": "execute_result"}]))
     graded = next(
-        part for part in canonical(parse_submission(data).cells, RELEASED) if part["source"] == "check(double)"
+        part for part in canonical_cells(parse_submission(data).cells, RELEASED) if part["source"] == "check(double)"
     )
     assert graded["metadata"] == {
         "nbgrader": {
@@ -75,7 +75,7 @@ cells = st.builds(cell, st.text(max_size=20), ids, st.sampled_from(["code", "mar
 
 @given(st.lists(cells, max_size=12))
 def test_every_released_cell_stands_once_in_order_whatever_is_handed_in(handed_in: list[dict]):
-    made = canonical(parse_submission(submitted(*handed_in)).cells, RELEASED)
+    made = canonical_cells(parse_submission(submitted(*handed_in)).cells, RELEASED)
     marks = [part["metadata"]["nbgrader"]["grade_id"] for part in made if "nbgrader" in part["metadata"]]
     assert marks == ["text-1", "double", "value"]
     assert len({part["id"] for part in made}) == len(made)

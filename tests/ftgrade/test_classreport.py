@@ -20,8 +20,8 @@ from ftgrade.intake.gate import MAX_WORDS
 from ftgrade.intake.notebook import Finding, read_submission
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport, similarity
-from ftgrade.pages.classreport import Arrivals, Row, Span, discrimination, rows, summarise
-from ftgrade.pages.similarity import Echo, alike_pairs, answer, definitions, echoes, similar
+from ftgrade.pages.classreport import Arrivals, Row, Span, class_rows, discrimination, summarise
+from ftgrade.pages.similarity import Echo, alike_pairs, answer_parts, definitions, echoes, similar_answers
 from hypothesis import given
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook
@@ -84,7 +84,7 @@ def demand_static(text: str) -> None:
         assert tag != "svg" or (attributes["role"] == "img" and attributes["aria-label"])
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert style
-    assert f"style-src '{classreport.fingerprint(style[1])}'; base-uri 'none'" in text
+    assert f"style-src '{classreport.style_hash(style[1])}'; base-uri 'none'" in text
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
@@ -169,7 +169,7 @@ def test_a_student_without_a_hand_in_or_stuck_twice_is_told_first():
         summarise(STEM, TITLE, [made("ada", "wrong"), made("bob", "wrong"), made("cyd", "pass")]),
         summarise(other, "Problem 4", [made("ada", "timeout", stem=other), made("cyd", "wrong", stem=other)]),
     ]
-    assert classreport.often_stuck(summaries, rows(summaries)) == [
+    assert classreport.often_stuck(summaries, class_rows(summaries)) == [
         ("ada", ["p03: nothing right", "p04: nothing right, ran too long"]),
         ("bob", ["p03: nothing right", "p04: not handed in"]),
     ]
@@ -181,7 +181,7 @@ def test_students_stand_in_order_of_their_totals_and_the_class_s_is_told():
         summarise(STEM, TITLE, [made("ada", "pass"), made("bob", "pass", "pass"), made("cyd", state="unreadable")]),
         summarise(other, "Problem 4", [made("ada", "pass", "pass", stem=other)]),
     ]
-    assert rows(summaries) == [
+    assert class_rows(summaries) == [
         Row("ada", ((1, False), (3, False))), Row("bob", ((3, False), None)), Row("cyd", ((0, True), None)),
     ]  # fmt: skip
     text = classreport.class_report("a course", summaries)
@@ -287,7 +287,7 @@ def test_times_come_from_the_gradebook_in_the_course_s_zone(tmp_path: Path):
         for student, time in stored.items():
             gradebook.add_student(student)
             gradebook.add_submission(STEM, student, timestamp=time)
-        berlin, honolulu = (late.handed_in(gradebook, STEM, zone) for zone in ("Europe/Berlin", "Pacific/Honolulu"))
+        berlin, honolulu = (late.hand_in_times(gradebook, STEM, zone) for zone in ("Europe/Berlin", "Pacific/Honolulu"))
     assert set(berlin) == {"ada", "cyd"}
     assert set(honolulu) == {"ada", "dan"}
     assert berlin["ada"] == honolulu["ada"] == NOON - timedelta(hours=1)
@@ -307,7 +307,7 @@ def test_hostile_names_are_text_on_the_page_and_no_formula_in_the_csv(tmp_path: 
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "49" not in re.sub(r"<style>.*?</style>|sha256-\S+", "", page, flags=re.DOTALL)
-    classreport.write(tmp_path / "class_report.html", HOSTILE, [summarise(STEM, TITLE, reports, [echo])])
+    classreport.write_class_report(tmp_path / "class_report.html", HOSTILE, [summarise(STEM, TITLE, reports, [echo])])
     demand_static((tmp_path / "class_report.html").read_text("utf-8"))
     with (tmp_path / "class_report.csv").open(encoding="utf-8", newline="") as file:
         found = [row["student"] for row in csv.DictReader(file)]
@@ -333,7 +333,7 @@ def test_an_empty_class_is_said_to_be_empty(tmp_path: Path):
         text = classreport.class_report("a course", summaries)
         demand_static(text)
         assert "Nothing was handed in yet." in text
-    classreport.write(tmp_path / "class_report.html", "a course", [])
+    classreport.write_class_report(tmp_path / "class_report.html", "a course", [])
     assert (tmp_path / "class_report.csv").read_text().count("\n") == 1
     assert summarise(STEM, TITLE, []).mean is None
 
@@ -396,7 +396,7 @@ OTHER = (
 
 
 def form(source: str, function: str = "count") -> tuple[str, ...]:
-    return answer(function, definitions(source))
+    return answer_parts(function, definitions(source))
 
 
 def other(number: int) -> str:
@@ -457,7 +457,7 @@ def test_a_notebook_is_parsed_within_bounds(hand_in: Callable[..., Path]):
         for text in ("def first(): pass", long, *[filler] * 6, "def last(): " + "pass;" * 1_500)
     ]
     path = hand_in("ada", STEM, data=json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
-    assert set(similarity.defined(read_submission(path).cells)) == {"first", "filler"}
+    assert set(similarity.notebook_definitions(read_submission(path).cells)) == {"first", "filler"}
 
 
 def test_very_long_answers_are_told_only_if_they_are_the_same():
@@ -527,7 +527,7 @@ def test_answers_are_read_from_notebooks_and_what_was_handed_out_takes_no_part(
         document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": functions})
         notebooks[f"s{number}"] = hand_in(f"s{number}", STEM, data=json.dumps(document))
     judged = {name: read_submission(path).cells for name, path in notebooks.items()} | {"broken": (), "nothing": ()}
-    found = similar(judged.items(), ["low_rank_dof", "lora_model_params"], read_submission(stub).cells)
+    found = similar_answers(judged.items(), ["low_rank_dof", "lora_model_params"], read_submission(stub).cells)
     assert [(one.function, one.students, one.of) for one in found] == [("low_rank_dof", ("ada", "bob"), 12)]
 
 
@@ -538,7 +538,7 @@ def test_nothing_of_a_notebook_is_run(hand_in: Callable[..., Path], tmp_path: Pa
     document = json.loads(path.read_text("utf-8"))
     document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": source})
     path.write_text(json.dumps(document))
-    assert "low_rank_dof" in similarity.defined(read_submission(path).cells)
+    assert "low_rank_dof" in similarity.notebook_definitions(read_submission(path).cells)
     assert not mark.exists()
 
 
@@ -547,4 +547,4 @@ def test_pairs_that_recur_are_told_once_with_where():
         Echo("f", ("ada", "bob"), (), 1.0, 90, 2, 20), Echo("f", ("ada",), ("bob",), 0.95, 90, 2, 20),
         Echo("g", ("bob",), ("ada",), 0.93, 90, 2, 20), Echo("h", ("cyd", "dan"), (), 1.0, 90, 2, 20),
     ])  # fmt: skip
-    assert classreport.recurring([first]) == [(("ada", "bob"), ["p03 f", "p03 g"])]
+    assert classreport.recurring_pairs([first]) == [(("ada", "bob"), ["p03 f", "p03 g"])]

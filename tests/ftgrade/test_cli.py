@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ftgrade.catalog import home
 from ftgrade.commands import cli, days, learn, teach, write
-from ftgrade.commands.command import Command, Done, command, word
+from ftgrade.commands.command import Command, Done, argument, command
 from ftgrade.commands.terminal import Board, Out, table
 from rich.console import Console
 
@@ -31,7 +31,7 @@ def test_help_needs_nothing_of_what_grading_needs():
 
 
 def test_help_names_every_command_once_in_a_group_and_every_exit_code():
-    top, parsers = cli.parsers()
+    top, parsers = cli.make_parsers()
     text = top.format_help()
     assert sorted(one.name for group in cli.GROUPS.values() for one in group) == sorted(parsers)
     for one in COMMANDS:
@@ -51,7 +51,7 @@ def test_every_command_that_is_written_stands_in_a_group():
 
 @pytest.mark.parametrize("one", COMMANDS, ids=lambda one: one.name)
 def test_a_command_takes_the_words_that_its_parser_reads(one: Command):
-    parser = cli.parsers()[1][one.name]
+    parser = cli.make_parsers()[1][one.name]
     read = {action.dest for action in parser._actions} | set(parser._defaults)
     taken = inspect.signature(one.run).parameters
     assert parser._defaults["command"] is one
@@ -64,7 +64,7 @@ def test_only_a_parser_gives_a_function_its_words():
         return Done({"said": word})
 
     top = argparse.ArgumentParser()
-    command("say a word", word("word", help="which"))(tell).add(top.add_subparsers())
+    command("say a word", argument("word", help="which"))(tell).add(top.add_subparsers())
     read = vars(top.parse_args(["tell", "it", "--json"]))
     assert read == {"command": read["command"], "word": "it", "json": True}
     assert read["command"].run(Out(), word="it") == Done({"said": "it"})
@@ -72,7 +72,7 @@ def test_only_a_parser_gives_a_function_its_words():
 
 def test_every_word_of_every_command_says_what_it_is():
     silent = [
-        (name, action.dest) for name, one in cli.parsers()[1].items() for action in one._actions if not action.help
+        (name, action.dest) for name, one in cli.make_parsers()[1].items() for action in one._actions if not action.help
     ]
     assert silent == []
 
@@ -80,7 +80,7 @@ def test_every_word_of_every_command_says_what_it_is():
 def test_the_page_of_commands_is_fresh_and_build_holds_it():
     page = (CATALOG.root / "docs" / "commands.md").read_text("utf-8")
     assert page == cli.manual(), "run `ftgrade build`"
-    assert cli.parsers()[1]["build"].get_default("manual") is cli.manual
+    assert cli.make_parsers()[1]["build"].get_default("manual") is cli.manual
 
 
 @pytest.mark.parametrize(("asked", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)], ids=["colours", "NO_COLOR"])
@@ -180,7 +180,7 @@ def test_a_command_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch, caps
 def test_completion_knows_every_command_and_problem(shell: str, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["completion", shell]) == cli.FINE
     script = capsys.readouterr().out
-    assert all(name in script for name in cli.parsers()[1])
+    assert all(name in script for name in cli.make_parsers()[1])
     assert all(stem in script for stem in CATALOG.stems())
 
 

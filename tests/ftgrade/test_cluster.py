@@ -179,32 +179,32 @@ def has_judged(pid: int) -> bool:
 def test_what_travels_names_nobody_and_holds_no_secret(graders: Graders):
     grader = graders("travel")
     hand_in(grader, "hermia", RIGHT)
-    work = grader.found("hermia", STEM, fresh=False)
+    work = grader.look_up("hermia", STEM, fresh=False)
     assert isinstance(work, Work)
     brief = text_of(work.brief).encode()
     for data in (brief, work.data, work.statements):
         assert b"hermia" not in data
         assert grader.course.secret().hex().encode() not in data
-    assert cluster.brief_of(brief) == work.brief
-    made = grader.report("hermia", STEM)
+    assert cluster.parse_brief(brief) == work.brief
+    made = grader.grade("hermia", STEM)
     try:
-        nameless = cluster.judged(brief, work.data, work.statements)
+        nameless = cluster.judge_on_worker(brief, work.data, work.statements)
     finally:
-        cluster.judges().close()
+        cluster.worker_judges().close()
     assert b"hermia" not in nameless
-    assert grader.keep(work, judgement_of(nameless)) == made
+    assert grader.finish(work, judgement_of(nameless)) == made
 
 
 def test_a_worker_with_another_checkout_is_refused(graders: Graders):
     grader = graders("other")
-    work = grader.found("ada", STEM, fresh=False)
+    work = grader.look_up("ada", STEM, fresh=False)
     assert isinstance(work, Work)
     demand_same(judged_by(Oracle(grader.catalog, STEM)), work.brief.judged_by)
     with pytest.raises(CourseFault, match="another problem than this machine"):
         demand_same(judged_by(Oracle(home_of_the_tests(), STEM)), work.brief.judged_by)
     grader.judges = Judges(home_of_the_tests(), lambda: strongest(cache_file()))
     with pytest.raises(CourseFault, match="another problem than this machine"):
-        grader.report("ada", STEM)
+        grader.grade("ada", STEM)
     assert stored(grader) == {}
 
 
@@ -215,7 +215,7 @@ def home_of_the_tests() -> Catalog:
 def test_without_a_scheduler_the_command_says_how_to_start_one(
     graders: Graders, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster, "SECONDS_FOR_THE_SCHEDULER", 0.5)
+    monkeypatch.setattr(cluster, "SCHEDULER_TIMEOUT_SECONDS", 0.5)
     grader = graders("alone")
     words = ["grade", STEM, "--course", str(grader.course.root), "--scheduler"]
     for address, mend in ((f"tcp://127.0.0.1:{free_port()}", "dask scheduler"), ("carrier-pigeon://x", "no scheduler")):
@@ -251,7 +251,7 @@ def test_a_worker_that_is_killed_in_mid_run_costs_nothing(graders: Graders, mach
 def test_a_worker_that_joins_late_takes_its_share(
     graders: Graders, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster, "WAITING", 4)
+    monkeypatch.setattr(cluster, "MAX_IN_FLIGHT", 4)
     grader = graders("late")
     more(grader, 20)
     before = pids(machines, 2)
@@ -269,7 +269,7 @@ def test_a_worker_that_joins_late_takes_its_share(
 def test_a_lost_scheduler_is_told_and_the_next_run_goes_on_from_what_is_stored(
     graders: Graders, local: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster, "WAITING", 4)
+    monkeypatch.setattr(cluster, "MAX_IN_FLIGHT", 4)
     grader = graders("restart")
     machines = Machines(tmp_path, free_port())
     try:
@@ -304,14 +304,14 @@ def test_a_submission_that_sleeps_is_tried_again_while_no_worker_does_anything_e
     grader, tried = graders("sleeping"), list[str]()
     grader.limits = Limits(patience=0.6)
     hand_in(grader, "hypnos", RIGHT.replace("    r = min(r, d_out, d_in)\n", "    import time\n    time.sleep(1e6)\n"))
-    method = cluster.Errand.alone
+    method = cluster.Dispatch.retry
 
-    def alone(errand: cluster.Errand, work: Work) -> Judgement:
-        assert not errand.out
+    def retry(dispatch: cluster.Dispatch, work: Work) -> Judgement:
+        assert not dispatch.in_flight
         tried.append(work.blank.student)
-        return method(errand, work)
+        return method(dispatch, work)
 
-    monkeypatch.setattr(cluster.Errand, "alone", alone)
+    monkeypatch.setattr(cluster.Dispatch, "retry", retry)
     found = {one.student: one for one in grade_class(grader, [STEM], scheduler=machines.address)}
     assert "hypnos" in tried
     assert [check.name for check in found["hypnos"].checks if check.status == "timeout"] == ["dof"]
@@ -343,4 +343,4 @@ def demand_set_aside(grader: Grader, poisoned: Report, local: dict[str, str]) ->
     assert poisoned.findings[-1].kind == DEADLY
     assert "twice" in poisoned.findings[-1].words
     assert {student: text for student, text in stored(grader).items() if student in CLASS} == local
-    assert grader.report("mallory", STEM) == poisoned, "booking doesn't judge it again"
+    assert grader.grade("mallory", STEM) == poisoned, "booking doesn't judge it again"

@@ -50,7 +50,7 @@ MARKS = [
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a course whose gradebook was filled through nbgrader's interface."""
     root = tmp_path_factory.mktemp("course")
-    Book(Course(root)).set_up()
+    Book(Course(root)).write_config()
     with opened(root) as gradebook, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Object of type <", category=SAWarning)
         for stem, checks in CHECKS.items():

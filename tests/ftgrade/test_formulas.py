@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ftgrade.catalog import home
-from ftgrade.gradebook.cells import fenced
+from ftgrade.gradebook.cells import fence
 from ftgrade.pages.formulas import markdown_html
 from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
@@ -36,7 +36,7 @@ def test_a_fraction_is_one_thing_over_another():
 
 @pytest.mark.parametrize("words", [r"$\frac$", "$$\n\\left(\n$$", "\\begin{nothing}\nx\n\\end{nothing}", "$<b>$"])
 def test_a_students_formula_is_shown_as_it_was_typed(words: str):
-    page = markdown_html(fenced(words))
+    page = markdown_html(fence(words))
     assert "<math" not in page
     assert "<b>" not in page
 

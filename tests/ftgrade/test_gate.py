@@ -75,7 +75,7 @@ def test_names_that_a_student_makes_up_stop_nobody(grader: Grader, hand_in: Hand
     answers += "def lora_param_count(*a):\n    raise Odd('{name}')\n".replace("{name}", name)
     answers += "def low_rank_dof(*a):\n    return Kind()\nprint('\\x1b[31m', '\\ud800')\nraise Odd\n"
     hand_in("eve", STEM, answers=answers)
-    report = grader.report("eve", STEM)
+    report = grader.grade("eve", STEM)
     assert report.state == "graded"
     stored = Course(grader.course.root).report_path("eve", STEM).read_text("utf-8")
     assert from_json(stored, grader.course.secret()) == report

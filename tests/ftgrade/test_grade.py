@@ -49,37 +49,37 @@ def statuses(made: report.Report) -> dict[str, str]:
 
 def test_a_right_submission_gets_everything_twice_the_same(grader: Grader, hand_in: HandIn):
     hand_in("ada", STEM, answers=RIGHT)
-    first = grader.report("ada", STEM, fresh=True)
-    second = grader.report("ada", STEM, fresh=True)
+    first = grader.grade("ada", STEM, fresh=True)
+    second = grader.grade("ada", STEM, fresh=True)
     assert first.score == 10.0
     assert report.to_json(first) == report.to_json(second)
 
 
 def test_a_stored_report_is_used_until_the_submission_changes(grader: Grader, hand_in: HandIn):
     hand_in("ada", STEM, answers=RIGHT)
-    first = grader.report("ada", STEM)
+    first = grader.grade("ada", STEM)
     path = grader.course.report_path("ada", STEM)
     stamp = path.stat().st_mtime_ns
-    assert grader.report("ada", STEM) == first
+    assert grader.grade("ada", STEM) == first
     assert path.stat().st_mtime_ns == stamp
     hand_in("ada", STEM, answers=RIGHT.replace("(d_out * d_in - 1)", "(d_out * d_in)"))
-    assert grader.report("ada", STEM).score < 10.0
+    assert grader.grade("ada", STEM).score < 10.0
 
 
 def test_what_can_not_be_read_is_told_until_the_file_changes(grader: Grader, hand_in: HandIn):
     hand_in("ada", STEM, data="{")
-    first = grader.report("ada", STEM)
+    first = grader.grade("ada", STEM)
     path = grader.course.report_path("ada", STEM)
     stamp = path.stat().st_mtime_ns
-    assert (first.state, grader.report("ada", STEM)) == ("unreadable", first)
+    assert (first.state, grader.grade("ada", STEM)) == ("unreadable", first)
     assert path.stat().st_mtime_ns == stamp
     hand_in("ada", STEM, answers=RIGHT)
-    assert grader.report("ada", STEM).score == 10.0
+    assert grader.grade("ada", STEM).score == 10.0
 
 
 def fingerprint(grader: Grader, student: str) -> str:
     """Return what names a submission among what it's judged by."""
-    work = grader.found(student, STEM, fresh=True)
+    work = grader.look_up(student, STEM, fresh=True)
     assert isinstance(work, Work)
     return work.blank.graded_by["submission"]
 
@@ -121,12 +121,12 @@ def test_the_fingerprint_changes_with_what_can_change_a_score(grader: Grader, ha
 def test_a_notebook_saved_with_other_outputs_is_judged_again_to_the_same_score(grader: Grader, hand_in: HandIn):
     text = json.loads(build.filled_notebook(CATALOG, STEM, RIGHT.replace("(d_out * d_in - 1)", "(d_out * d_in)")))
     hand_in("ada", STEM, data=json.dumps(text))
-    first = grader.report("ada", STEM)
+    first = grader.grade("ada", STEM)
     for cell in text["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "1"}]
     hand_in("ada", STEM, data=json.dumps(text | {"metadata": {"kernelspec": {"name": "other"}}}, indent=4))
-    second = grader.report("ada", STEM)
+    second = grader.grade("ada", STEM)
     assert first.graded_by["submission"] != second.graded_by["submission"]
     assert 0 < first.score < 10
     assert (first.checks, first.cells) == (second.checks, second.cells)
@@ -186,10 +186,10 @@ def test_graders_that_begin_at_once_find_one_secret(tmp_path: Path):
 
 def test_a_lost_secret_is_an_error_rather_than_a_new_one(grader: Grader, hand_in: HandIn):
     hand_in("ada", STEM, answers=RIGHT)
-    grader.report("ada", STEM)
+    grader.grade("ada", STEM)
     (grader.course.root / ".ftgrade" / "secret").unlink()
     with pytest.raises(CourseFault, match="put it back from a backup"):
-        grader.report("ada", STEM)
+        grader.grade("ada", STEM)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_lost_secret_is_an_error_rather_than_a_new_one(grader: Grader, hand_in
 def test_what_does_not_return_costs_its_own_question(grader: Grader, hand_in: HandIn, line: str, kind: str):
     grader.limits = Limits(call_seconds=0.5)
     hand_in("ada", STEM, answers=RIGHT.replace("    r = min(r, d_out, d_in)\n", f"    {line}\n"))
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     assert statuses(made)["dof"] == kind
     assert made.score == 8.5
 
@@ -212,7 +212,7 @@ def test_what_does_not_return_costs_its_own_question(grader: Grader, hand_in: Ha
 def test_a_cell_that_hangs_or_dies_is_left_out_and_said(grader: Grader, hand_in: HandIn):
     grader.limits = Limits(cell_seconds=1.0)
     hand_in("ada", STEM, data=with_cells("while True: pass", "import os; os._exit(1)", "1 / 0"))
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     assert made.score == 10.0
     assert [finding.kind for finding in made.findings] == ["cell-left-out", "cell-left-out"]
     assert any("ZeroDivisionError" in note.error for note in made.notes)
@@ -237,7 +237,7 @@ def test_a_submission_can_not_reach_what_judges_it(grader: Grader, hand_in: Hand
         "    print(error)\n"
     )
     hand_in("eve", STEM, data=with_cells(spy))
-    printed = " ".join(note.printed for note in grader.report("eve", STEM).notes)
+    printed = " ".join(note.printed for note in grader.grade("eve", STEM).notes)
     assert "SEEN []" in printed
     assert "not available while grading" in printed
 
@@ -246,7 +246,7 @@ def test_a_lying_object_is_no_number(grader: Grader, hand_in: HandIn):
     liar = "class Liar(int):\n    __eq__ = lambda a, b: True\n    __hash__ = int.__hash__\n"
     answers = liar + "\n".join(f"def {name}(*a, **b):\n    return Liar(7)\n" for name in grader.problem(STEM).functions)
     hand_in("eve", STEM, answers=answers)
-    assert grader.report("eve", STEM).score == 0
+    assert grader.grade("eve", STEM).score == 0
 
 
 def test_forged_replies_and_a_broken_protocol_give_nothing(grader: Grader, hand_in: HandIn):
@@ -264,7 +264,7 @@ def test_forged_replies_and_a_broken_protocol_give_nothing(grader: Grader, hand_
     )
     names = grader.problem(STEM).functions
     hand_in("eve", STEM, answers=forge + "\n".join(f"def {name}(*a, **b):\n    return forge()\n" for name in names))
-    made = grader.report("eve", STEM)
+    made = grader.grade("eve", STEM)
     assert made.state == "graded"
     assert made.score == 0
 
@@ -276,7 +276,7 @@ def test_memory_and_huge_values_stay_in_the_worker(grader: Grader, hand_in: Hand
         "def low_rank_dof(*a):\n    x = []\n    for _ in range(2000): x = [x]\n    return x\n"
     )
     hand_in("eve", STEM, answers=greedy)
-    made = grader.report("eve", STEM)
+    made = grader.grade("eve", STEM)
     assert made.state == "graded"
     assert made.score == 0
 
@@ -294,14 +294,14 @@ def test_large_values_from_every_function_cost_no_judge_its_memory(
 ):
     names = grader.problem(STEM).functions
     hand_in("eve", STEM, answers="\n".join(f"def {name}(*a):\n    return {value}\n" for name in names))
-    made = grader.report("eve", STEM)
+    made = grader.grade("eve", STEM)
     assert (made.state, made.score) == ("graded", 0), made.findings
     assert set(statuses(made).values()) - {"not-attempted"} <= given
 
 
 def test_large_values_of_one_function_cost_another_nothing(grader: Grader, hand_in: HandIn):
     hand_in("ada", STEM, answers=RIGHT.replace("    r = min(r, d_out, d_in)\n", "    return list(range(1_000_000))\n"))
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     assert statuses(made)["dof"] == "unsendable"
     assert made.score == 8.5
 
@@ -310,7 +310,7 @@ def test_what_a_hidden_call_prints_is_dropped_and_what_a_cell_prints_is_kept(gra
     chatty = "    print('INSIDE', d_out, d_in)\n    d_out, d_in, r = whole"
     answers = RIGHT.replace("    d_out, d_in, r = whole", chatty) + "\nprint('OUTSIDE', lora_param_count(5, 3, 2))\n"
     hand_in("ada", STEM, answers=answers)
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     stored = json.loads(grader.course.report_path("ada", STEM).read_text())
     text = json.dumps(stored | {"cells": []})  # what was handed in stands in there too
     assert made.score == 10.0
@@ -326,7 +326,7 @@ def test_magics_and_a_notebook_that_imports_its_checks_are_graded_like_any_other
         "from ftmath import check\nimport ftmath.checks\ncheck(1)\nftmath.checks.check(1)",
     )
     hand_in("ada", STEM, data=with_cells(*extras))
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     assert made.score == 10.0
     assert [note.error for note in made.notes if note.error] == []
 
@@ -335,7 +335,7 @@ def test_what_a_cell_draws_is_shown_to_its_student(grader: Grader, hand_in: Hand
     draws = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nprint('drawn')"
     forges = "import sys\nsys.modules['matplotlib.pyplot'] = None\nprint('x')"
     hand_in("ada", STEM, data=with_cells(draws, forges))
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     assert made.score == 10.0
     assert [len(note.pictures) for note in made.notes][:2] == [1, 0]
     assert report.from_json(report.to_json(made)) == made
@@ -345,7 +345,7 @@ def test_pictures_of_all_cells_together_are_bounded(grader: Grader, hand_in: Han
     """A judgement travels in one frame: more pictures than have room in it would end the judge."""
     draws = "import matplotlib.pyplot as plt\nfor _ in range(4):\n    plt.figure(figsize=(0.2, 0.2))"
     hand_in("ada", STEM, data=with_cells(*[draws] * 27))
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     assert made.score == 10.0
     assert [len(note.pictures) for note in made.notes][:27] == [4] * 25 + [0] * 2
 
@@ -357,7 +357,7 @@ def test_a_picture_that_is_none_is_dropped(claimed: object):
 
 def test_the_library_is_named_as_missing_rather_than_given(grader: Grader, hand_in: HandIn):
     hand_in("ada", STEM, data=with_cells("import ftmath\nftmath.lora.count"))
-    errors = [note.error for note in grader.report("ada", STEM).notes if note.error]
+    errors = [note.error for note in grader.grade("ada", STEM).notes if note.error]
     assert any("not available while grading" in error for error in errors)
 
 
@@ -370,7 +370,7 @@ def test_a_child_process_does_not_outlive_its_submission(grader: Grader, hand_in
         f"    time.sleep(3)\n    open({str(mark)!r}, 'w').close()\n    os._exit(0)\n"
     )
     hand_in("eve", STEM, data=with_cells(spawn))
-    assert grader.report("eve", STEM).score == 10.0
+    assert grader.grade("eve", STEM).score == 10.0
     assert not mark.exists()
 
 
@@ -394,14 +394,14 @@ def test_a_fault_of_the_problem_is_told_as_such_and_never_as_the_students(
         raise RuntimeError("a bug of ours")
 
     hand_in("ada", STEM, answers=RIGHT)
-    work = grader.found("ada", STEM, fresh=False)
+    work = grader.look_up("ada", STEM, fresh=False)
     assert isinstance(work, Work)
     bench = Bench(CATALOG, sandbox)
     monkeypatch.setattr(bench.oracle_of(STEM), "judge", failing)
-    made = grader.keep(work, bench.judge(work.brief, work.data))
+    made = grader.finish(work, bench.judge(work.brief, work.data))
     assert (made.state, made.score, made.needs_a_person) == ("ours", 0, True)
     assert "a bug of ours" in made.findings[0].words
-    assert grader.report("ada", STEM).score == 10.0, "it's judged again the next time"
+    assert grader.grade("ada", STEM).score == 10.0, "it's judged again the next time"
 
 
 def test_files_that_start_something_are_set_aside_and_kept(grader: Grader, hand_in: HandIn):
@@ -411,14 +411,14 @@ def test_files_that_start_something_are_set_aside_and_kept(grader: Grader, hand_
     (folder / "deep").mkdir()
     (folder / "deep" / "evil.pth").write_text("import os")
     (folder / "data.csv").write_text("1,2\n")
-    made = grader.report("eve", STEM)
+    made = grader.grade("eve", STEM)
     assert made.score == 10.0
     assert sorted(path.name for path in folder.iterdir()) == ["data.csv", "deep", f"{STEM}.ipynb"]
     aside = grader.course.quarantine("eve", STEM)
     assert (aside / "nbgrader_config.py").read_text() == "raise SystemExit"
     assert (aside / "link.csv").is_symlink()
     assert "deep/evil.pth" in made.findings[0].words
-    assert grader.report("eve", STEM).findings == made.findings
+    assert grader.grade("eve", STEM).findings == made.findings
 
 
 @pytest.mark.parametrize(
@@ -444,14 +444,14 @@ def test_a_folder_that_is_a_link_is_not_followed(grader: Grader, tmp_path: Path)
     (other / f"{STEM}.ipynb").write_text(build.filled_notebook(CATALOG, STEM, RIGHT))
     (tmp_path / "submitted" / "eve").mkdir(parents=True)
     (tmp_path / "submitted" / "eve" / STEM).symlink_to(other)
-    made = grader.report("eve", STEM)
+    made = grader.grade("eve", STEM)
     assert (made.state, made.score) == ("unreadable", 0)
     assert (other / f"{STEM}.ipynb").exists()
 
 
 def test_a_report_survives_storage_and_refuses_other_text(grader: Grader, hand_in: HandIn):
     hand_in("ada", STEM, answers="")
-    made = grader.report("ada", STEM)
+    made = grader.grade("ada", STEM)
     assert report.from_json(report.to_json(made)) == made
     for text in ("[]", "{}", '{"schema": 1}', '{"schema": 99}'):
         with pytest.raises(ValueError, match="report"):
@@ -477,5 +477,5 @@ def test_a_value_of_any_kind_is_the_students_and_never_our_fault(grader: Grader,
     for stem in ("p01_answer_only_loss", STEM, "p08_dpo_loss"):
         names = grader.problem(stem).functions
         hand_in("eve", stem, answers="\n".join(f"def {name}(*a, **b):\n    return {value}\n" for name in names))
-        made = grader.report("eve", stem)
+        made = grader.grade("eve", stem)
         assert (made.state, made.score) == ("graded", 0.0)

@@ -13,7 +13,7 @@ from ftgrade.classroom import marking
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook import exporters, late, ledger, todo
-from ftgrade.gradebook.book import Book, opened
+from ftgrade.gradebook.book import Book, open_gradebook
 from ftgrade.grading import grader as grading
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.reports import Reports
@@ -53,7 +53,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory, judges: Judges) -> Path:
         path.parent.mkdir(parents=True)
         path.write_text(build.filled_notebook(home(), STEM, RIGHT.replace("rank", f"rank of {student}", 1)), "utf-8")
         (path.parent / "timestamp.txt").write_text("2026-01-30 10:30:00 UTC\n")
-    marking.mark(Grader(home(), Course(root), judges), [STEM], Quiet())
+    marking.grade_and_book(Grader(home(), Course(root), judges), [STEM], Quiet())
     return root
 
 
@@ -62,7 +62,7 @@ def root(graded: Path, tmp_path: Path) -> Path:
     """The same course before it was graded, under the same secret."""
     root = tmp_path / "course"
     shutil.copytree(graded / "submitted", root / "submitted")
-    Course(root).keep_secret(Course(graded).secret())
+    Course(root).write_secret(Course(graded).secret())
     return root
 
 
@@ -71,7 +71,7 @@ def results(root: Path, student: str) -> Iterator[bytes]:
     yield Course(root).report_path(student, STEM).read_bytes()
     yield (root / "autograded" / student / STEM / f"{STEM}.ipynb").read_bytes()
     yield (root / "feedback" / student / STEM / f"{STEM}.html").read_bytes()
-    with opened(root) as gradebook:
+    with open_gradebook(root) as gradebook:
         grades = gradebook.find_submission_notebook(STEM, STEM, student).grades
         yield repr(sorted((grade.name, grade.auto_score, grade.needs_manual_grade) for grade in grades)).encode()
 
@@ -82,14 +82,18 @@ def in_her_folder(path: Path, *_: object) -> bool:
 
 Hop = tuple[Any, str, Callable[..., bool]]
 HOPS: dict[str, Hop] = {
-    "reading": (grading, "read_bytes", in_her_folder),
+    "reading": (grading, "read_bounded", in_her_folder),
     "setting aside": (grading, "set_aside", in_her_folder),
     "storing": (Reports, "put", lambda _self, report: report.student == "eve"),
-    "booking": (ledger.Ledger, "write", lambda _self, _connection, student, _document: student == "eve"),
-    "placing": (ledger.Ledger, "place", lambda _self, student, _document: student == "eve"),
-    "the page": (ledger.Ledger, "show", lambda _self, student, _document: student == "eve"),
-    "what is booked": (ledger, "document_of", lambda report, *_: report.student == "eve"),
-    "comparing": (similarity, "defined", lambda cells: any("rank of eve" in cell.source for cell in cells)),
+    "booking": (ledger.Ledger, "write_records", lambda _self, _connection, student, _document: student == "eve"),
+    "placing": (ledger.Ledger, "write_files", lambda _self, student, _document: student == "eve"),
+    "the page": (ledger.Ledger, "write_page", lambda _self, student, _document: student == "eve"),
+    "what is booked": (ledger, "graded_notebook", lambda report, *_: report.student == "eve"),
+    "comparing": (
+        similarity,
+        "notebook_definitions",
+        lambda cells: any("rank of eve" in cell.source for cell in cells),
+    ),
 }
 
 
@@ -117,7 +121,7 @@ def test_a_mishap_of_one_student_changes_no_byte_of_another(
         shutil.copytree(graded / ".ftgrade" / "reports", root / ".ftgrade" / "reports")
     plant(monkeypatch, HOPS[hop], error)
     grader = Grader(home(), Course(root), judges)
-    done = marking.mark(grader, [STEM], Quiet())
+    done = marking.grade_and_book(grader, [STEM], Quiet())
     for student in ("ada", "zoe"):
         assert list(results(root, student)) == list(results(graded, student))
     assert [report.student for report in done.reports] == list(CLASS)
@@ -126,8 +130,8 @@ def test_a_mishap_of_one_student_changes_no_byte_of_another(
     if hop == "comparing":
         assert (eve.state, done.failed) == ("graded", [])
         return
-    with opened(root) as gradebook:
-        waiting = [need for need in todo.needs(Course(root), gradebook, [STEM]) if need.student == "eve"]
+    with open_gradebook(root) as gradebook:
+        waiting = [need for need in todo.list_needs(Course(root), gradebook, [STEM]) if need.student == "eve"]
     assert waiting, "a person must see that something went wrong"
     said = " ".join([*(need.words for need in waiting), *done.failed, *(one.words for one in eve.findings)])
     assert type(error).__name__ in said
@@ -139,16 +143,16 @@ def test_a_mishap_of_one_student_changes_no_byte_of_another(
 def test_a_record_that_can_not_be_exported_costs_its_own_row(
     error: Exception, graded: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    plant(monkeypatch, (exporters, "mark", lambda submission: submission.student_id == "eve"), error)
-    with opened(graded) as gradebook:
+    plant(monkeypatch, (exporters, "problem_score", lambda submission: submission.student_id == "eve"), error)
+    with open_gradebook(graded) as gradebook:
         table = exporters.Csv()
         assert set(table.marks(gradebook, STEM)) == {"ada", "zoe"}
 
 
 def test_a_record_that_can_not_be_looked_at_is_told_in_todo(graded: Path, monkeypatch: pytest.MonkeyPatch):
-    plant(monkeypatch, (todo, "waits", lambda _course, student, *_: student == "eve"), ValueError("odd"))
-    with opened(graded) as gradebook:
-        found = todo.needs(Course(graded), gradebook, [STEM])
+    plant(monkeypatch, (todo, "submission_needs", lambda _course, student, *_: student == "eve"), ValueError("odd"))
+    with open_gradebook(graded) as gradebook:
+        found = todo.list_needs(Course(graded), gradebook, [STEM])
     assert [(need.student, need.words) for need in found] == [("eve", "ValueError: odd")]
 
 
@@ -159,12 +163,12 @@ def test_a_time_that_can_not_be_told_is_left_out(graded: Path, monkeypatch: pyte
         seen.append(1)
         return len(seen) == 2
 
-    plant(monkeypatch, (late, "zoned", first_of_three), ValueError("odd"))
-    with opened(graded) as gradebook:
-        assert len(late.handed_in(gradebook, STEM, "UTC")) == 2
+    plant(monkeypatch, (late, "in_zone", first_of_three), ValueError("odd"))
+    with open_gradebook(graded) as gradebook:
+        assert len(late.hand_in_times(gradebook, STEM, "UTC")) == 2
 
 
-@pytest.mark.parametrize("place", ["found", "placed"])
+@pytest.mark.parametrize("place", ["identify", "place_newest"])
 @pytest.mark.parametrize("error", EXCEPTIONS, ids=lambda error: type(error).__name__)
 def test_a_file_that_can_not_be_put_in_its_place_is_left_and_the_others_are_taken(
     place: str, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -172,8 +176,8 @@ def test_a_file_that_can_not_be_put_in_its_place_is_left_and_the_others_are_take
     (tmp_path / "in").mkdir()
     for student in CLASS:
         (tmp_path / "in" / f"{student}_{STEM}.ipynb").write_text(build.filled_notebook(home(), STEM, RIGHT), "utf-8")
-    names = lambda one, *_: "eve" in getattr(one, "shown", "") or getattr(one, "student", "") == "eve"  # noqa: E731
-    plant(monkeypatch, (collect, place, names), error)
+    is_hers = lambda one, *_: f"eve_{STEM}" in repr(one)  # noqa: E731
+    plant(monkeypatch, (collect, place, is_hers), error)
     course = Course(tmp_path / "course")
     course.state.mkdir(parents=True, exist_ok=True)
     known = collect.People(CLASS, {}, {})
@@ -188,7 +192,11 @@ def test_one_bad_entry_of_an_archive_costs_itself(tmp_path: Path, monkeypatch: p
     for student in CLASS:
         (folder / f"{student}.ipynb").write_text("{}")
     archive = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder))
-    plant(monkeypatch, (archives, "take", lambda member, *_: "eve" in member.name), OSError(errno.ENAMETOOLONG, "long"))
+    plant(
+        monkeypatch,
+        (archives, "write_member", lambda member, *_: "eve" in member.name),
+        OSError(errno.ENAMETOOLONG, "long"),
+    )
     left = archives.unpack(archive, tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ada.ipynb", "zoe.ipynb"]
     assert len(left) == 1
@@ -215,7 +223,7 @@ def test_while_the_gradebook_is_locked_nothing_more_is_tried_and_all_wait(
         raise OperationalError("BEGIN", {}, Exception("database is locked"))
 
     monkeypatch.setattr(ledger.Ledger, "book", locked)
-    done = marking.mark(Grader(home(), Course(root), judges), [STEM], Quiet())
+    done = marking.grade_and_book(Grader(home(), Course(root), judges), [STEM], Quiet())
     assert len(tried) == 2, "once when it comes, once more at the end"
     assert len(done.failed) == 3
     assert Book(Course(root)).log_path.is_file()

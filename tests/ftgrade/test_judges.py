@@ -142,9 +142,9 @@ def test_what_judges_died_of_is_judged_again_only_when_a_person_asks(
 ):
     course = new_course(tmp_path, {"bea": "def lora_param_count(*a):\n    return 662\n"})
     grader = Grader(checkout, course, falling)
-    first, sent = grader.report("bea", STEM), watched(grader, "dispatch", monkeypatch)
-    assert (grader.report("bea", STEM), len(sent)) == (first, 0)
-    assert (grader.report("bea", STEM, fresh=True), len(sent)) == (first, 1)
+    first, sent = grader.grade("bea", STEM), watched(grader, "dispatch", monkeypatch)
+    assert (grader.grade("bea", STEM), len(sent)) == (first, 0)
+    assert (grader.grade("bea", STEM, fresh=True), len(sent)) == (first, 1)
 
 
 def watched(grader: Grader, name: str, monkeypatch: pytest.MonkeyPatch) -> list[Work]:
@@ -179,7 +179,7 @@ def test_a_run_that_is_left_early_leaves_nothing_behind_for_the_next(
     grader = Grader(checkout, course, falling)
     with contextlib.closing(grade_class(grader, [STEM])) as reports:
         next(reports)
-    assert grader.report("eve", STEM).student == "eve"
+    assert grader.grade("eve", STEM).student == "eve"
     graded(grader)
     assert stored(course) == undisturbed
 

@@ -17,7 +17,7 @@ from ftgrade.catalog import home
 from ftgrade.commands import cli
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
-from ftgrade.gradebook.late import LatePolicy, Policy, extensions, penalty, plugin
+from ftgrade.gradebook.late import LatePolicy, Policy, late_penalty, late_plugin, read_extensions
 from ftgrade.moments import parse_time
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,13 +45,13 @@ policies = st.builds(Policy, st.floats(0, 100), st.floats(0, 100), st.floats(0, 
 def test_a_penalty_is_within_the_score_and_never_falls_with_time(
     score: float, one: float, other: float, policy: Policy
 ):
-    low, high = (penalty(score, seconds, policy) for seconds in sorted((one, other)))
+    low, high = (late_penalty(score, seconds, policy) for seconds in sorted((one, other)))
     assert 0 <= low <= high <= score * policy.at_most_percent / 100 + 1e-9
 
 
 @given(st.floats(0, 1000), policies)
 def test_what_is_in_time_costs_nothing(score: float, policy: Policy):
-    assert penalty(score, 60 * policy.grace_minutes, policy) == 0
+    assert late_penalty(score, 60 * policy.grace_minutes, policy) == 0
 
 
 def written(root: Path, text: str) -> Path:
@@ -61,19 +61,19 @@ def written(root: Path, text: str) -> Path:
 
 
 def test_a_course_that_says_nothing_takes_nothing(tmp_path: Path):
-    assert plugin(tmp_path).late_submission_penalty("ada", 10.0, 10**9) is None
+    assert late_plugin(tmp_path).late_submission_penalty("ada", 10.0, 10**9) is None
 
 
 def test_nbgraders_own_method_still_counts(tmp_path: Path):
     root = written(tmp_path, "c = get_config()\nc.LateSubmissionPlugin.penalty_method = 'zero'\n")
-    assert plugin(root).late_submission_penalty("ada", 7.0, 1.0) == 7.0
+    assert late_plugin(root).late_submission_penalty("ada", 7.0, 1.0) == 7.0
 
 
 def test_a_course_may_bring_a_plugin_of_its_own(tmp_path: Path):
     root = written(
         tmp_path, "c = get_config()\nc.AssignLatePenalties.plugin_class = 'nbgrader.plugins.LateSubmissionPlugin'\n"
     )
-    assert not isinstance(plugin(root), LatePolicy)
+    assert not isinstance(late_plugin(root), LatePolicy)
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_a_course_may_bring_a_plugin_of_its_own(tmp_path: Path):
 )  # fmt: skip
 def test_a_setting_that_cannot_be_meant_is_told_by_name(tmp_path: Path, line: str, words: str):
     with pytest.raises(CourseFault, match=r"nbgrader_config\.py") as told:
-        plugin(written(tmp_path, f"c = get_config()\n{line}\n"))
+        late_plugin(written(tmp_path, f"c = get_config()\n{line}\n"))
     assert words in str(told.value)
 
 
 def test_the_command_line_of_nbgrader_wins_over_the_file(tmp_path: Path):
     root = written(tmp_path, CONFIG)
-    assert plugin(root, Config(LatePolicy={"percent_a_day": 20.0})).policy == Policy(20, 50, 15)
-    assert plugin(root).policy == Policy(10, 50, 15)
+    assert late_plugin(root, Config(LatePolicy={"percent_a_day": 20.0})).policy == Policy(20, 50, 15)
+    assert late_plugin(root).policy == Policy(10, 50, 15)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_grading_tells_what_it_takes_off(course: Path):
 
 
 def test_an_extension_before_anything_was_handed_in_makes_no_submission(course: Path):
-    assert extensions(Course(course))["absent", STEM] == datetime(2026, 12, 4, 16)
+    assert read_extensions(Course(course))["absent", STEM] == datetime(2026, 12, 4, 16)
     assert "absent" not in penalties(course)
 
 
@@ -242,7 +242,7 @@ def test_extensions_and_due_dates_can_be_taken_back(
         ["extend", "bob", STEM, "--until", "2026-12-02T18:00"], ["extend", "ada", STEM, "--none"],
     ):  # fmt: skip
         assert bare(*words) == cli.FINE
-    assert set(extensions(Course(root))) == {("bob", STEM)}
+    assert set(read_extensions(Course(root))) == {("bob", STEM)}
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
         gradebook.add_submission(STEM, "bob", timestamp="2026-12-03 10:00:00 UTC")
     assert bare("due", STEM, "2026-12-01T19:00") == cli.FINE
@@ -259,4 +259,4 @@ def test_a_torn_line_of_extensions_is_told_with_its_number(tmp_path: Path):
     course = Course(tmp_path)
     (course.state / "extensions.csv").write_text("student,problem,until\nada,p03,soon\n")
     with pytest.raises(CourseFault, match=r"line 2: 'soon' is no date and time"):
-        extensions(course)
+        read_extensions(course)

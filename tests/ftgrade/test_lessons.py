@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ftgrade.authoring.build import build, course_notebook, stale
-from ftgrade.authoring.lessons import faded, graded, headings, stubs, traceability, with_links
+from ftgrade.authoring.build import build, course_notebook, stale_files
+from ftgrade.authoring.lessons import checks_link, cut_contract, fill_links, headings, read_stubs, traceability
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import AuthorFault
 
@@ -46,7 +46,7 @@ def catalog(tmp_path: Path) -> Catalog:
 
 def test_a_hole_becomes_a_card_a_stub_with_blanks_and_a_check(catalog: Catalog):
     assert [path.name for path in build(catalog)] == ["exercises.ipynb"]
-    assert stale(catalog) == []
+    assert stale_files(catalog) == []
     text = (catalog.root / "course" / "06_areas" / "exercises.ipynb").read_text()
     assert "about 3 minutes. Fill what `...` stands for." in text
     assert "product = ..." in text
@@ -58,7 +58,7 @@ def test_a_hole_becomes_a_card_a_stub_with_blanks_and_a_check(catalog: Catalog):
 
 def test_a_blank_stub_has_the_contract_and_no_body(catalog: Catalog):
     file = catalog.root / "course" / "ftmath" / "exercises" / "part06.py"
-    stub = stubs(file)["6.1"]
+    stub = read_stubs(file)["6.1"]
     assert stub.contract.endswith("    raise NotImplementedError")
     assert ">>> area(2, 3)" in stub.contract
     assert "product" not in stub.contract
@@ -94,20 +94,20 @@ def test_an_exercise_without_its_function_is_told(catalog: Catalog):
     file = catalog.root / "course" / "ftmath" / "exercises" / "part06.py"
     file.write_text(PART.replace("def area", "def other"))
     with pytest.raises(AuthorFault, match=r"6.1"):
-        stubs(file)
+        read_stubs(file)
 
 
 def test_links_of_parts_appear_when_they_are_written(catalog: Catalog):
-    linked = with_links(catalog, "PART06 and PART07")
+    linked = fill_links(catalog, "PART06 and PART07")
     assert linked == (
         "[theory](06_areas/theory.ipynb) · [exercises](06_areas/exercises.ipynb) and being written"
     )  # fmt: skip
 
 
 def test_a_check_that_no_problem_has_is_told():
-    assert graded(home(), "p03", ["count"]).endswith("count")
+    assert checks_link(home(), "p03", ["count"]).endswith("count")
     with pytest.raises(AuthorFault, match="'counts'"):
-        graded(home(), "p03", ["counts"])
+        checks_link(home(), "p03", ["counts"])
 
 
 def test_the_table_links_each_subtopic_that_is_written():
@@ -121,6 +121,6 @@ def test_a_line_is_left_blank_only_where_it_is_marked():
 
     node = ast.parse(PART).body[0]
     assert isinstance(node, ast.FunctionDef)
-    contract, half = faded(PART, node)
+    contract, half = cut_contract(PART, node)
     assert half.count("...") == 2
     assert contract.count("\n") < half.count("\n")

@@ -68,8 +68,8 @@ def test_a_reason_that_no_mutant_needs_is_named(checkout: Catalog):
 def test_a_table_is_replaced_and_the_rest_is_kept():
     found = audit.Audit("p01_x", 2, (), 5, 1, (), (), 3, (), 2.5, 5.0, 7.0)
     text = f"before\n{audit.START}\nold\n{audit.END}\nafter"
-    written = audit.in_text(text, [found])
+    written = audit.replace_table(text, [found])
     assert "| p01_x | 2 / 2 | 4 / 4 | 1 | 3 / 3 | 2.5 |" in written
     assert written.startswith("before\n")
     assert written.endswith("\nafter")
-    assert audit.in_text("no marks", [found]) == "no marks"
+    assert audit.replace_table("no marks", [found]) == "no marks"

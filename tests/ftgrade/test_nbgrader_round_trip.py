@@ -250,7 +250,7 @@ def test_formgraders_button_books_the_same_scores(course: Path):
     before = scores(course)
     book = Book(Course(course))
     for student in ("wrong", "tagged", "zz_malformed"):
-        with book.logged():
+        with book.log_to_file():
             result = book.api.autograde(STEM, student, force=True)
         assert result["success"], result.get("error")
     assert scores(course) == before

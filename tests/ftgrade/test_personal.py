@@ -49,7 +49,7 @@ def graded(grader: Grader, student: str, number: float) -> Report:
     path = grader.course.notebook(student, STEM)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(build.filled_notebook(CATALOG, STEM, f"def personal_number():\n    return {number}\n"))
-    return grader.report(student, STEM)
+    return grader.grade(student, STEM)
 
 
 def stub(path: Path) -> str:

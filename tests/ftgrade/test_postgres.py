@@ -13,7 +13,7 @@ from ftgrade.catalog import home, load_module
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.book import Book
-from ftgrade.gradebook.ledger import ENROL, STUDENT
+from ftgrade.gradebook.ledger import INSERT_STUDENT, STUDENT
 from nbgrader.api import Base, Gradebook
 from sqlalchemy import Engine, create_engine, select
 
@@ -91,7 +91,7 @@ def test_two_instructors_who_meet_the_same_student_at_once_both_go_on(url: str):
             with engine.begin() as connection:
                 connection.execute(select(STUDENT.c.id))  # the transaction has begun
                 together.wait(60)
-                connection.execute(ENROL, {"student": f"new{number}"})
+                connection.execute(INSERT_STUDENT, {"student": f"new{number}"})
 
     Base.metadata.create_all(engines[0])
     with ThreadPoolExecutor(2) as pool:

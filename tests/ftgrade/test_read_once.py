@@ -10,12 +10,12 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.classroom import selfstudy
-from ftgrade.classroom.marking import Marked, mark
+from ftgrade.classroom.marking import ClassResult, grade_and_book
 from ftgrade.course import Course
 from ftgrade.gradebook import steps
 from ftgrade.gradebook.book import Book
 from ftgrade.gradebook.ledger import Ledger
-from ftgrade.gradebook.todo import needs
+from ftgrade.gradebook.todo import list_needs
 from ftgrade.grading import grader as grading
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.reports import Reports
@@ -79,18 +79,18 @@ class Quiet:
     def compared(self, stem: str) -> None: ...
 
 
-def graded(root: Path, judges: Judges) -> tuple[Marked, list[str]]:
+def graded(root: Path, judges: Judges) -> tuple[ClassResult, list[str]]:
     """Grade the class in a run of its own; return what was done, and whose submissions were judged."""
     judged: list[str] = []
-    original = Grader.keep
+    original = Grader.finish
 
     def keep(grader: Grader, work: Work, judgement: Judgement) -> Report:
         judged.append(work.blank.student)
         return original(grader, work, judgement)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Grader, "keep", keep)
-        return mark(Grader(home(), Course(root), judges), [STEM], Quiet()), sorted(judged)
+        patch.setattr(Grader, "finish", keep)
+        return grade_and_book(Grader(home(), Course(root), judges), [STEM], Quiet()), sorted(judged)
 
 
 def booked(root: Path) -> dict[str, float]:
@@ -102,7 +102,7 @@ def booked(root: Path) -> dict[str, float]:
 def waiting(root: Path) -> dict[str, str]:
     """Return what `ftgrade todo` says about each student."""
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
-        found = needs(Course(root), gradebook, [STEM])
+        found = list_needs(Course(root), gradebook, [STEM])
     assert all("database is locked" in need.words for need in found)
     return {need.student: need.kind for need in found}
 
@@ -178,7 +178,7 @@ def test_what_waits_for_the_gradebook_is_booked_from_its_report(
 
     seen = 0
     unlocked = locked(monkeypatch)
-    done = mark(Grader(home(), Course(root), judges), [STEM], Disturbing())
+    done = grade_and_book(Grader(home(), Course(root), judges), [STEM], Disturbing())
     assert done.failed == []
     for student in CLASS:
         demand_right(root, student)
@@ -190,7 +190,7 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     def refused(*_: object) -> None:
         raise OperationalError("INSERT", {}, Exception("database is locked"))
 
-    monkeypatch.setattr(Ledger, "write", refused)
+    monkeypatch.setattr(Ledger, "write_records", refused)
     return monkeypatch
 
 
@@ -238,9 +238,9 @@ def test_a_report_that_could_not_be_booked_gives_way_to_what_was_handed_in_since
 
 def autograde(root: Path, judges: Judges, student: str) -> None:
     """Do what formgrader's button and `nbgrader autograde` do, then what `nbgrader generate_feedback` does."""
-    steps.grader_of(root.absolute()).judges = judges
+    steps.course_grader(root.absolute()).judges = judges
     book = Book(Course(root))
-    with book.logged():
+    with book.log_to_file():
         result = book.api.autograde(STEM, student, force=True)
         assert result["success"], result.get("log")
         result = book.api.generate_feedback(STEM, student, force=True)
@@ -305,8 +305,8 @@ def test_a_learners_attempt_is_noted_under_the_answer_that_was_judged(
         def __init__(self, catalog: Catalog, course: Course, **_: bool) -> None:
             super().__init__(catalog, course, judges)
 
-        def open_report(self, path: Path, stem: str, day: str = "") -> Report:
-            report = super().open_report(path, stem, day)
+        def self_check(self, path: Path, stem: str, day: str = "") -> Report:
+            report = super().self_check(path, stem, day)
             hand_in(root, "ada", WRONG)
             return report
 
@@ -315,9 +315,9 @@ def test_a_learners_attempt_is_noted_under_the_answer_that_was_judged(
     monkeypatch.setenv("FTMATH_PROGRESS", str(tmp_path / "data" / "progress.json"))
     monkeypatch.setattr(selfstudy, "Grader", Disturbed)
     notebook = path_of(root, "ada")
-    handed_in = selfstudy.answer_in(home(), STEM, notebook)
+    handed_in = selfstudy.file_fingerprint(home(), STEM, notebook)
     done = selfstudy.check(home(), str(notebook))
     assert done.report.score == RIGHT_SCORE
-    assert selfstudy.answer_in(home(), STEM, notebook) != handed_in
+    assert selfstudy.file_fingerprint(home(), STEM, notebook) != handed_in
     assert done.answer == handed_in
     assert [one.answer for one in done.learned.attempts] == [handed_in]

@@ -306,5 +306,5 @@ def test_without_a_sandbox_grading_for_marks_stops_and_says_why(tmp_path: Path, 
     from ftgrade.catalog import home
 
     grader = Grader(home(), Course(tmp_path), allow_unsandboxed=True)
-    assert "without a sandbox" in grader.unsandboxed[0].words
+    assert "without a sandbox" in grader.unsandboxed_finding[0].words
     grader.close()

@@ -80,34 +80,34 @@ def with_own_number(answers: str) -> str:
 def test_of_several_copies_the_one_with_answers_that_was_saved_last_is_graded(write: Write):
     write("", minute=9)
     old = write(WRONG, f"{STEM}/{STEM}.ipynb", minute=2)
-    assert selfstudy.find(CATALOG, "p03")[1][0] == old
+    assert selfstudy.find_notebook(CATALOG, "p03")[1][0] == old
     new = write(RIGHT, minute=3)
-    stem, (first, *others) = selfstudy.find(CATALOG, "3")
+    stem, (first, *others) = selfstudy.find_notebook(CATALOG, "3")
     assert (stem, first) == (STEM, new)
     assert others[0] == old
-    said = list(selfstudy.lines(CATALOG, selfstudy.check(CATALOG, "p03")))
+    said = list(selfstudy.result_lines(CATALOG, selfstudy.check(CATALOG, "p03")))
     assert said[1].startswith(f"graded: {STEM}.ipynb, saved 2033-")
     assert said[2] == f"not graded: {STEM}/{STEM}.ipynb"
 
 
 def test_without_a_copy_the_checkouts_own_notebook_is_graded():
-    assert selfstudy.find(CATALOG, STEM)[1][-1] == CATALOG.leaves(STEM).notebook
+    assert selfstudy.find_notebook(CATALOG, STEM)[1][-1] == CATALOG.leaves(STEM).notebook
 
 
 @pytest.mark.parametrize("name", [f"{STEM}-Copy1.ipynb", f"{STEM} (2).ipynb"])
 def test_a_renamed_copy_is_known_by_the_beginning_of_its_name(write: Write, name: str):
-    assert selfstudy.find(CATALOG, str(write(WRONG, name))) == (STEM, [Path(name)])
+    assert selfstudy.find_notebook(CATALOG, str(write(WRONG, name))) == (STEM, [Path(name)])
 
 
 def test_another_name_needs_to_be_told_the_problem(write: Write):
     write(WRONG, "mine.ipynb")
-    assert selfstudy.find(CATALOG, "mine.ipynb", "p03") == (STEM, [Path("mine.ipynb")])
+    assert selfstudy.find_notebook(CATALOG, "mine.ipynb", "p03") == (STEM, [Path("mine.ipynb")])
     with pytest.raises(CourseFault, match="there is no problem 'mine'"):
-        selfstudy.find(CATALOG, "mine.ipynb")
+        selfstudy.find_notebook(CATALOG, "mine.ipynb")
     with pytest.raises(CourseFault, match=r"other\.ipynb isn't there"):
-        selfstudy.find(CATALOG, "other.ipynb", "p03")
+        selfstudy.find_notebook(CATALOG, "other.ipynb", "p03")
     with pytest.raises(CourseFault, match="there is no problem 'p99'"):
-        selfstudy.find(CATALOG, "p99")
+        selfstudy.find_notebook(CATALOG, "p99")
 
 
 # -------------------------------------------------------------------------------------------------------- the numbers
@@ -134,7 +134,7 @@ def test_a_days_numbers_can_be_drawn_again_and_that_is_no_attempt(write: Write):
     assert again.day == "2026-01-29"
     assert again.report.score == first.report.score == 8.5
     (kept,) = selfstudy.read_record()[STEM].attempts
-    assert f"answer: {kept.answer}" in list(selfstudy.lines(CATALOG, again))
+    assert f"answer: {kept.answer}" in list(selfstudy.result_lines(CATALOG, again))
     assert [one.day for one in selfstudy.read_record()[STEM].attempts] == ["2026-01-30"]
 
 
@@ -204,7 +204,7 @@ def test_where_an_attempt_can_not_be_kept_the_score_still_stands(write: Write, m
     monkeypatch.setattr(selfstudy.tempfile, "NamedTemporaryFile", full)
     done = selfstudy.check(CATALOG, "p03")
     assert done.report.score == 8.5
-    assert list(selfstudy.lines(CATALOG, done))[-1].endswith("can't be written (No space left on device).")
+    assert list(selfstudy.result_lines(CATALOG, done))[-1].endswith("can't be written (No space left on device).")
 
 
 # ------------------------------------------------------------------------------------------------------- the solution
@@ -298,7 +298,7 @@ def rows(page: str) -> list[list[str]]:
 
 def test_a_certificate_tells_the_best_attempt_and_how_to_see_it_again():
     first, best, same = attempt(4, "2026-01-28T10"), attempt(9.5, "2026-01-29T10"), attempt(9.5, "2026-01-30T10")
-    learned = selfstudy.Learned((first, best, same), opened="2026-01-29T11")
+    learned = selfstudy.History((first, best, same), opened="2026-01-29T11")
     page = selfstudy.certificate(CATALOG, {STEM: learned}, f"Ada {XSS}", "2026-02-01")
     told, again = [row for row in rows(page) if row[0].startswith("Problem 3")]
     assert told[1:] == ["9.5", "11", "2026-01-29", "3", "1", "opened later"]
@@ -311,7 +311,7 @@ def test_a_certificate_tells_the_best_attempt_and_how_to_see_it_again():
 
 @pytest.mark.parametrize(("opened", "words"), [("", "closed"), ("2026-01-29T10", "opened before")])
 def test_a_certificate_tells_whether_the_solution_had_been_seen(opened: str, words: str):
-    learned = selfstudy.Learned((attempt(11, "2026-01-30T10", sandbox=""),), opened)
+    learned = selfstudy.History((attempt(11, "2026-01-30T10", sandbox=""),), opened)
     page = selfstudy.certificate(CATALOG, {STEM: learned}, "", "2026-02-01")
     told, again = [row for row in rows(page) if row[0].startswith("Problem 3")]
     assert (told[-1], again[-1]) == (words, "none")

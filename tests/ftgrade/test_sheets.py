@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ftgrade.authoring.lessons import headings
-from ftgrade.authoring.sheets import formulas, glossary, parts, sheets
+from ftgrade.authoring.sheets import formula_sheet, glossary, read_parts, sheets
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import AuthorFault
 
@@ -73,7 +73,7 @@ def test_every_subtopic_that_is_written_stands_once_in_each_sheet():
 
 
 def test_every_part_names_its_symbols():
-    for part in parts(home()):
+    for part in read_parts(home()):
         assert len(part.symbols) >= 3, (
             f"{part.title} needs a table that opens with | symbol | what it is | shape or unit |"
         )
@@ -94,12 +94,12 @@ def test_every_link_of_a_sheet_resolves(sheet: str):
 
 
 def test_tables_of_symbols_have_four_whole_cells():
-    rows = [line for line in glossary(parts(home())).splitlines() if line.startswith("|")]
+    rows = [line for line in glossary(read_parts(home())).splitlines() if line.startswith("|")]
     assert all(row.count("|") == 5 for row in rows)
 
 
 def test_a_relation_is_the_first_of_its_subtopic_and_a_claim_is_one_line(catalog: Catalog):
-    sheet = formulas(parts(catalog))
+    sheet = formula_sheet(read_parts(catalog))
     assert (
         "**[6.1 A rectangle](06_areas/theory.ipynb#6.1-A-rectangle).** Its area is the product of its sides." in sheet
     )
@@ -111,7 +111,7 @@ def test_a_relation_is_the_first_of_its_subtopic_and_a_claim_is_one_line(catalog
 
 def test_a_letter_leads_to_the_subtopic_that_means_it(catalog: Catalog):
     """6.1 has an $F_1$, but the row says rooms of a flat."""
-    rows = [line for line in glossary(parts(catalog)).splitlines() if line.startswith("| $")]
+    rows = [line for line in glossary(read_parts(catalog)).splitlines() if line.startswith("| $")]
     assert rows == [
         "| $a, b$ | sides | metres | [6.1](06_areas/theory.ipynb#6.1-A-rectangle) |",
         "| $F$ | area of the rooms of a flat | square metres | [6.2](06_areas/theory.ipynb#6.2-Rooms-of-a-flat) |",
@@ -119,9 +119,9 @@ def test_a_letter_leads_to_the_subtopic_that_means_it(catalog: Catalog):
 
 
 def test_terms_are_what_a_sentence_sets_in_bold_and_the_subtopics_names(catalog: Catalog):
-    terms = [line.partition(" (")[0] for line in glossary(parts(catalog)).splitlines() if line.startswith("- **")]
+    terms = [line.partition(" (")[0] for line in glossary(read_parts(catalog)).splitlines() if line.startswith("- **")]
     assert terms == ["- **A rectangle**", "- **diagonal**", "- **Rooms of a flat**"]
-    assert "The diagonal is $\\sqrt{a^2 + b^2}$.\n" in glossary(parts(catalog))
+    assert "The diagonal is $\\sqrt{a^2 + b^2}$.\n" in glossary(read_parts(catalog))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.commands import cli
 from ftgrade.course import Course
-from ftgrade.gradebook.todo import Need, fields_before, needs, reported
+from ftgrade.gradebook.todo import Need, fields_before, list_needs, report_needs
 from ftgrade.intake.notebook import Finding
 from ftgrade.judging.report import Report
 from nbgrader.api import Gradebook
@@ -53,7 +53,7 @@ def found(course: Course) -> dict[tuple[str, str], Need]:
 
 def listed(course: Course) -> list[Need]:
     with Gradebook(f"sqlite:///{course.root / 'gradebook.db'}") as gradebook:
-        return needs(course, gradebook, [STEM], "http://x/")
+        return list_needs(course, gradebook, [STEM], "http://x/")
 
 
 def test_everything_that_waits_is_told_once_with_its_mend(course: Course):
@@ -117,7 +117,10 @@ def test_what_a_person_looked_at_is_settled_until_something_else_is_handed_in(co
 
 def test_what_the_grader_failed_at_comes_first_and_takes_its_waiting_cells_along():
     report = Report(STEM, "ada", "ours", "", "", 1, (), (Finding("set-aside", "a link"), Finding("ours", "a bug")))
-    assert [(reason, words) for reason, _, words, _ in reported(report)] == [("integrity", "a link"), ("ours", "a bug")]
+    assert [(reason, words) for reason, _, words, _ in report_needs(report)] == [
+        ("integrity", "a link"),
+        ("ours", "a bug"),
+    ]
 
 
 def test_the_command_groups_by_reason_and_is_silent_where_nothing_waits(

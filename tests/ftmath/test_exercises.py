@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ftgrade.authoring.build import course_notebook
-from ftgrade.authoring.lessons import stubs
+from ftgrade.authoring.lessons import read_stubs
 from ftgrade.catalog import home
 from ftmath import exercises as door
 from ftmath.exercises.exercise import Exercise, Outcome, outcome, same
@@ -58,7 +58,7 @@ def test_help_is_there_and_gives_nothing_away_at_once(exercise: Exercise):
 def test_an_untouched_stub_is_not_started(exercise: Exercise, tmp_path: Path):
     part = exercise.number.partition(".")[0]
     file = ROOT / "course" / "ftmath" / "exercises" / f"part{int(part):02}.py"
-    stub = stubs(file)[exercise.number]
+    stub = read_stubs(file)[exercise.number]
     for number, text in enumerate({stub.contract, stub.half}):
         if "..." not in text and "NotImplementedError" not in text:
             continue  # without a marked line, the half-blank stub is the whole function: it isn't used

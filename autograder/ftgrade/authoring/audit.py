@@ -82,10 +82,10 @@ def audit(catalog: Catalog, stems: list[str], workers: int, tick: Callable[[], o
 def audit_problem(root: Path, stem: str) -> Audit:
     torch.set_num_threads(1)
     catalog = Catalog(root)
-    judging = Oracle(catalog, stem)
-    costs = {mistake.name: cost(catalog, judging, mistake) for mistake in judging.problem.mistakes}
-    made, survivors = survived(catalog, judging)
-    equivalent = judging.problem.equivalent
+    oracle = Oracle(catalog, stem)
+    costs = {mistake.name: mistake_cost(catalog, oracle, mistake) for mistake in oracle.problem.mistakes}
+    made, survivors = surviving_mutants(catalog, oracle)
+    equivalent = oracle.problem.equivalent
     missed = [name for name in survivors if not any(fnmatchcase(name, key) for key in equivalent)]
     unused = [key for key in equivalent if not any(fnmatchcase(name, key) for name in survivors)]
     return Audit(
@@ -97,39 +97,39 @@ def audit_problem(root: Path, stem: str) -> Audit:
         mutants_missed=tuple(missed),
         reasons_unused=tuple(unused),
         accepted=len(catalog.submissions(stem, "accepted")),
-        accepted_lost=tuple(lost(catalog, judging)),
+        accepted_lost=tuple(accepted_that_lose(catalog, oracle)),
         median_cost=statistics.median(costs.values()),
         largest_cost=max(costs.values()),
-        milliseconds=hidden_milliseconds(catalog, judging),
+        milliseconds=hidden_milliseconds(catalog, oracle),
     )
 
 
 # ------------------------------------------------------------------------------------------------- what is caught
 
 
-def cost(catalog: Catalog, judging: Oracle, mistake: Mistake) -> float:
+def mistake_cost(catalog: Catalog, oracle: Oracle, mistake: Mistake) -> float:
     """Return the points that a reference with this one mistake loses."""
-    verdicts = judging.judge(local_ask(with_mistake(catalog, judging.stem, mistake)), SEEDS)
+    verdicts = oracle.judge(local_ask(with_mistake(catalog, oracle.stem, mistake)), SEEDS)
     return sum(verdict.check.points - verdict.score for verdict in verdicts)
 
 
-def survived(catalog: Catalog, judging: Oracle) -> tuple[int, list[str]]:
+def surviving_mutants(catalog: Catalog, oracle: Oracle) -> tuple[int, list[str]]:
     """Return how many mutants of the reference there are, and the names of those that pass every case."""
     drawn = [
         (check, posed)
-        for position, check in enumerate(judging.problem.checks)
+        for position, check in enumerate(oracle.problem.checks)
         for seed in SEEDS
-        for posed in judging.posed(position, seed)
+        for posed in oracle.posed(position, seed)
     ]
-    all_mutants = list(mutants(catalog.leaves(judging.stem).solution.read_text("utf-8")))
-    return len(all_mutants), [mutant.name for mutant in all_mutants if not caught(mutant, drawn)]
+    all_mutants = list(mutants(catalog.leaves(oracle.stem).solution.read_text("utf-8")))
+    return len(all_mutants), [mutant.name for mutant in all_mutants if not is_caught(mutant, drawn)]
 
 
-def caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
+def is_caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
     """Say whether any case fails, the changed function's own cases first; what doesn't end is caught too."""
     module = types.ModuleType("mutant")
     try:
-        with limited(MUTANT_SECONDS), warnings.catch_warnings():
+        with time_limit(MUTANT_SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a mutant may well divide by nothing
             exec(compile(mutant.source, "<mutant>", "exec"), module.__dict__)  # noqa: S102
             ask = local_ask(module)
@@ -143,7 +143,7 @@ def caught(mutant: Mutant, drawn: list[tuple[Check, Posed]]) -> bool:
 
 
 @contextmanager
-def limited(seconds: int) -> Generator[None]:
+def time_limit(seconds: int) -> Generator[None]:
     """Raise TimeoutError in the block after some seconds."""
 
     def stop(*_: object) -> None:
@@ -158,14 +158,14 @@ def limited(seconds: int) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def lost(catalog: Catalog, judging: Oracle) -> Iterator[str]:
+def accepted_that_lose(catalog: Catalog, oracle: Oracle) -> Iterator[str]:
     """Yield the accepted submissions that don't get all points, judged as a student's would be."""
-    seed = open_seed(judging.stem, judging.problem.version)
-    brief = Brief(judging.stem, [seed], seed, judged_by(judging))
+    seed = open_seed(oracle.stem, oracle.problem.version)
+    brief = Brief(oracle.stem, [seed], seed, judged_by(oracle))
     sandbox = Sandbox(strongest(cache_file()))
     try:
         bench = Bench(catalog, sandbox)
-        for path in catalog.submissions(judging.stem, "accepted"):
+        for path in catalog.submissions(oracle.stem, "accepted"):
             judgement = bench.judge(brief, path.read_bytes())
             if not judgement.checks or any(check.score != check.points for check in judgement.checks):
                 yield path.stem
@@ -176,16 +176,16 @@ def lost(catalog: Catalog, judging: Oracle) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------- what it costs
 
 
-def hidden_milliseconds(catalog: Catalog, judging: Oracle) -> float:
+def hidden_milliseconds(catalog: Catalog, oracle: Oracle) -> float:
     """Return the CPU time that a worker spends on all hidden calls of one submission: the median of five rounds."""
     requests = [
         call.request
-        for position, check in enumerate(judging.problem.checks)
+        for position, check in enumerate(oracle.problem.checks)
         for seed in SEEDS
         for case in draw_cases(check, position, seed)
         for call in calls_of(case)
     ]
-    namespace = vars(catalog.solution(judging.stem))
+    namespace = vars(catalog.solution(oracle.stem))
     rounds: list[float] = []
     for _ in range(6):
         start = time.process_time()
@@ -198,7 +198,7 @@ def hidden_milliseconds(catalog: Catalog, judging: Oracle) -> float:
 # -------------------------------------------------------------------------------------------------------- the table
 
 
-def table(audits: list[Audit]) -> str:
+def markdown_table(audits: list[Audit]) -> str:
     """Return the README's table."""
     head = (
         "| problem | mistakes caught | mutants caught | equivalent | accepted kept | median cost |\n"
@@ -207,8 +207,8 @@ def table(audits: list[Audit]) -> str:
     return "\n".join([START, head, *(one.row for one in audits), END])
 
 
-def in_text(text: str, audits: list[Audit]) -> str:
+def replace_table(text: str, audits: list[Audit]) -> str:
     """Return a text with its table replaced; a text without the marks comes back as it is."""
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
-    return f"{before}{table(audits)}{after}" if start and end else text
+    return f"{before}{markdown_table(audits)}{after}" if start and end else text

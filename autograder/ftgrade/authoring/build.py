@@ -42,9 +42,9 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
         function = master["metadata"].get("function", "")
         filled.append(f"{hole} {function}".strip())
         if hole == "card":
-            cells.append(locked("markdown", card(problem)))
+            cells.append(locked_cell("markdown", title_card(problem)))
         elif hole == "setup":
-            cells.append(locked("code", setup(solution, text, problem.functions, stem)))
+            cells.append(locked_cell("code", setup_code(solution, text, problem.functions, stem)))
         elif hole == "answer":
             cells.append(answer_cell(function, stub(solution, text, function, stem)))
         elif hole == "checks":
@@ -58,9 +58,9 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
                 f"source/{stem}.py has a hole {hole!r}; holes are card, setup, answer, checks, personal, written"
             )
         elif master["cell_type"] == "markdown":
-            cells.append(locked("markdown", master["source"]))
+            cells.append(locked_cell("markdown", master["source"]))
         else:
-            cells.append(code(master["source"]))
+            cells.append(code_cell(master["source"]))
     demand_holes(stem, problem, filled)
     return render(stem, cells)
 
@@ -86,7 +86,7 @@ def read_master(path: Path) -> list[Cell]:
     return [dict(cell) for cell in notebook.cells]
 
 
-def setup(solution: ast.Module, text: str, functions: list[str], stem: str) -> str:
+def setup_code(solution: ast.Module, text: str, functions: list[str], stem: str) -> str:
     """Return the imports of a notebook: NumPy, torch, the check, and what the contracts' own annotations need."""
     contracts = ast.parse("\n\n".join(stub(solution, text, name, stem) for name in functions)).body
     used = {node.id for contract in contracts for node in ast.walk(contract) if isinstance(node, ast.Name)}
@@ -116,7 +116,7 @@ def stub(solution: ast.Module, text: str, function: str, stem: str) -> str:
     return f"{contract}\n    ### BEGIN SOLUTION\n    {UNWRITTEN}\n    ### END SOLUTION"
 
 
-def card(problem: Problem) -> str:
+def title_card(problem: Problem) -> str:
     """Return the title card: where the problem belongs, what it takes, how its points are given."""
     rows = "\n".join(
         f"| {check.name} | {check.points:g} | `{check.of}` | {check.title} | {', '.join(check.concerns)} |"
@@ -127,12 +127,12 @@ def card(problem: Problem) -> str:
         f"**importance** {dots(problem.importance)} · **about** {problem.minutes} minutes · "
         f"**{problem.points:g} points**\n\n"
         "Each check is graded on inputs that are drawn for you, and gives all of its points or none."
-        f"{spoken(problem)}\n\n"
+        f"{extra_points(problem)}\n\n"
         "| check | points | function | what it asks | hidden concerns |\n| --- | ---: | --- | --- | --- |\n" + rows
     )
 
 
-def spoken(problem: Problem) -> str:
+def extra_points(problem: Problem) -> str:
     """Return what the card says of answers in words, if there are any."""
     more = sum(written.points for written in problem.written)
     own = " Your own number counts beside the ten." if problem.own else ""
@@ -147,27 +147,29 @@ def dots(level: int) -> str:
 # ------------------------------------------------------------------------------------------------------------ cells
 
 
-def code(source: str, **nbgrader: Any) -> Cell:
+def code_cell(source: str, **nbgrader: Any) -> Cell:
     metadata = {"nbgrader": nbgrader} if nbgrader else {}
     return {"cell_type": "code", "execution_count": None, "metadata": metadata, "outputs": [], "source": source}
 
 
-def marks(grade_id: str, *, grade: bool = False, locked: bool = True, solution: bool = False) -> dict[str, Any]:
+def nbgrader_record(
+    grade_id: str, *, grade: bool = False, locked: bool = True, solution: bool = False
+) -> dict[str, Any]:
     """Return nbgrader's record of a cell (its schema, version 3)."""
     record = {"grade": grade, "locked": locked, "solution": solution, "task": False}
     return {"grade_id": grade_id, "schema_version": 3, **record}
 
 
-def locked(kind: str, source: str) -> Cell:
+def locked_cell(kind: str, source: str) -> Cell:
     """Return a read-only cell; nbgrader restores its text at grading, so a page of feedback shows ours."""
-    nbgrader = marks(f"{'text' if kind == 'markdown' else 'given'}-{short_hash(kind, source)}")
+    nbgrader = nbgrader_record(f"{'text' if kind == 'markdown' else 'given'}-{short_hash(kind, source)}")
     if kind == "code":
-        return code(source, **nbgrader)
+        return code_cell(source, **nbgrader)
     return {"cell_type": "markdown", "metadata": {"nbgrader": nbgrader}, "source": source}
 
 
 def answer_cell(function: str, source: str) -> Cell:
-    return code(source, **marks(function, locked=False, solution=True))
+    return code_cell(source, **nbgrader_record(function, locked=False, solution=True))
 
 
 def personal_cells(problem: Problem, stem: str) -> list[Cell]:
@@ -179,7 +181,7 @@ def personal_cells(problem: Problem, stem: str) -> list[Cell]:
         "for you alone. By hand or by code, return the answer; where it's no whole number, to four decimals."
     )
     stub = personal_stub(problem, open_seed(stem, problem.version))
-    return [locked("markdown", words), answer_cell(PERSONAL, stub), check_cell(problem.own.check)]
+    return [locked_cell("markdown", words), answer_cell(PERSONAL, stub), check_cell(problem.own.check)]
 
 
 def personal_stub(problem: Problem, seed: int) -> str:
@@ -198,7 +200,7 @@ def personal_words(problem: Problem, seed: int) -> str:
     return textwrap.fill(question, 88, initial_indent="    ", subsequent_indent="    ")
 
 
-def personalised(released: str, problem: Problem, before: int, seed: int) -> str:
+def personalise(released: str, problem: Problem, before: int, seed: int) -> str:
     """Return a released notebook with the question of a seed in place of the published one's."""
     document = json.loads(released)
     old, new = personal_words(problem, before), personal_words(problem, seed)
@@ -219,12 +221,12 @@ def check_cell(check: Check) -> Cell:
             f'check(\n    {check.of},\n    "{check.name}",\n    points={check.points:g},\n'
             f"    hidden=[\n{concerns},\n    ],\n)"
         )
-    return code(call, **marks(check.name, grade=True), points=check.points)
+    return code_cell(call, **nbgrader_record(check.name, grade=True), points=check.points)
 
 
 def written_cell(written: Written) -> Cell:
     """Return the cell of an answer in words, which a person grades."""
-    record = marks(written.name, grade=True, locked=False, solution=True) | {"points": written.points}
+    record = nbgrader_record(written.name, grade=True, locked=False, solution=True) | {"points": written.points}
     return {"cell_type": "markdown", "metadata": {"nbgrader": record}, "source": "*Your words here.*"}
 
 
@@ -248,7 +250,7 @@ def render(name: str, cells: list[Cell]) -> str:
 def course_notebook(catalog: Catalog, master: Path, name: str) -> str:
     """Return the text of a course notebook, without outputs, from its master."""
     cells = [
-        {"cell_type": "markdown", "metadata": {}, "source": source} if kind == "markdown" else code(source)
+        {"cell_type": "markdown", "metadata": {}, "source": source} if kind == "markdown" else code_cell(source)
         for kind, source in lesson_cells(catalog, master, read_master(master))
     ]
     return render(name, cells)
@@ -257,7 +259,7 @@ def course_notebook(catalog: Catalog, master: Path, name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ files
 
 
-def wanted(catalog: Catalog, more: Mapping[Path, str] | None = None) -> dict[Path, str]:
+def built_files(catalog: Catalog, more: Mapping[Path, str] | None = None) -> dict[Path, str]:
     """Return every built file with the text that it should have; `more` come from rooms above this one."""
     files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in catalog.stems()}
     for master, notebook in catalog.course_text().items():
@@ -265,31 +267,33 @@ def wanted(catalog: Catalog, more: Mapping[Path, str] | None = None) -> dict[Pat
     return files | sheets(catalog) | dict(more or {})
 
 
-def stale(catalog: Catalog, more: Mapping[Path, str] | None = None) -> list[Path]:
+def stale_files(catalog: Catalog, more: Mapping[Path, str] | None = None) -> list[Path]:
     """Return the built files that are missing or differ from what their masters give, by a byte or more."""
     return [
-        path for path, text in wanted(catalog, more).items() if not path.is_file() or path.read_bytes() != text.encode()
+        path
+        for path, text in built_files(catalog, more).items()
+        if not path.is_file() or path.read_bytes() != text.encode()
     ]
 
 
 def build(catalog: Catalog, more: Mapping[Path, str] | None = None) -> list[Path]:
     """Write the built files that are stale, and return them, after the copies of what a learner had written in them."""
-    changed = stale(catalog, more)
-    texts = wanted(catalog, more)
-    kept = [copy for path in changed if (copy := keep_answers(catalog, path))]
+    changed = stale_files(catalog, more)
+    texts = built_files(catalog, more)
+    kept = [copy for path in changed if (copy := back_up_answers(catalog, path))]
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(texts[path], "utf-8")
     return [*kept, *changed]
 
 
-def made(catalog: Catalog, path: Path) -> str:
+def describe_written(catalog: Catalog, path: Path) -> str:
     """Say what a build did about one file that it returned."""
     name = path.relative_to(catalog.root)
     return f"your answers are kept in {name}" if name.parts[0] == "work" else f"built {name}"
 
 
-def keep_answers(catalog: Catalog, path: Path) -> Path | None:
+def back_up_answers(catalog: Catalog, path: Path) -> Path | None:
     """Copy a problem's notebook that somebody has answered to `work/`, never over another; return the copy, if any."""
     if path.parent.parent != catalog.root / "source" or not path.is_file() or not is_answered(path):
         return None

@@ -29,7 +29,7 @@ class Stub:
     half: str
 
 
-def stubs(path: Path) -> dict[str, Stub]:
+def read_stubs(path: Path) -> dict[str, Stub]:
     """Return the exercises of a part's file by their numbers, read without running it.
 
     Raises AuthorFault for an exercise whose function or docstring is missing.
@@ -46,25 +46,25 @@ def stubs(path: Path) -> dict[str, Stub]:
         node = functions.get(name)
         if node is None or ast.get_docstring(node) is None:
             raise AuthorFault(f"{path.name}: exercise {number} needs a function {name!r} with a docstring")
-        contract, half = faded(text, node)
+        contract, half = cut_contract(text, node)
         minutes, difficulty = (int(str(words[word])) for word in ("minutes", "difficulty"))
         found[number] = Stub(number, title, name, minutes, difficulty, contract, half)
     return found
 
 
-def faded(text: str, node: ast.FunctionDef) -> tuple[str, str]:
+def cut_contract(text: str, node: ast.FunctionDef) -> tuple[str, str]:
     """Return a function with no body, and with every line marked `# blank` left open."""
     lines = text.splitlines()
     head = "\n".join(lines[node.lineno - 1 : node.body[0].end_lineno])
     body = lines[node.body[0].end_lineno : node.end_lineno]
-    half = "\n".join([head, *(opened(line) for line in body)])
+    half = "\n".join([head, *(blank_out(line) for line in body)])
     return f"{head}\n    raise NotImplementedError", half
 
 
-def opened(line: str) -> str:
+def blank_out(line: str) -> str:
     """Return a line with what stands after `=` or `return` left blank, if it's marked so.
 
-    >>> opened("    rank = 2  # blank"), opened("    return rank  # blank"), opened("    x = 1")
+    >>> blank_out("    rank = 2  # blank"), blank_out("    return rank  # blank"), blank_out("    x = 1")
     ('    rank = ...', '    return ...', '    x = 1')
     """
     code, mark, _ = line.partition("  # blank")
@@ -87,7 +87,7 @@ def exercise_cells(stub: Stub, fade: str) -> list[tuple[str, str]]:
     return [("markdown", card), ("code", stub.half if fade == "half" else stub.contract), ("code", check)]
 
 
-def names_given(cells: list[Cell]) -> set[str]:
+def defined_names(cells: list[Cell]) -> set[str]:
     """Return the names that a master's own code cells import or define."""
     found: set[str] = set(dir(builtins))
     for cell in cells:
@@ -128,10 +128,10 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
     """Return the cells of a course notebook as (kind, source), every hole filled. Raises AuthorFault."""
     part = part_of(master)
     file = catalog.root / "course" / "ftmath" / "exercises" / f"part{part or 0:02}.py"
-    known = stubs(file) if file.is_file() else {}
+    known = read_stubs(file) if file.is_file() else {}
     filled: list[tuple[str, str]] = []
     asked: list[str] = []
-    given = names_given(cells)
+    given = defined_names(cells)
     for cell in cells:
         number, hole = cell["metadata"].get("exercise"), cell["metadata"].get("hole")
         if number is not None:
@@ -141,7 +141,7 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
             filled += exercise_cells(known[number], cell["metadata"].get("fade", "blank"))
             demand_names(number, filled[-2][1], given, master)
         elif "PART01" in cell["source"]:
-            filled.append(("markdown", with_links(catalog, cell["source"])))
+            filled.append(("markdown", fill_links(catalog, cell["source"])))
         elif hole == "traceability":
             filled.append(("markdown", traceability(catalog)))
         elif hole is not None:
@@ -155,7 +155,7 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
     return filled
 
 
-def with_links(catalog: Catalog, text: str) -> str:
+def fill_links(catalog: Catalog, text: str) -> str:
     """Return the front door's table of parts with links to the notebooks of each part that is written."""
 
     def links(found: re.Match[str]) -> str:
@@ -189,14 +189,14 @@ def traceability(catalog: Catalog) -> str:
     places = headings(catalog)
     rows: list[str] = []
     for number, objective in enumerate(objectives, start=1):
-        links = [place(catalog, places, subtopic) for subtopic in objective["subtopics"]]
-        checks = [graded(catalog, stem, names) for stem, names in objective["problems"].items()]
+        links = [subtopic_links(catalog, places, subtopic) for subtopic in objective["subtopics"]]
+        checks = [checks_link(catalog, stem, names) for stem, names in objective["problems"].items()]
         rows.append(f"| {number}. {objective['says']} | {'<br>'.join(links)} | {'<br>'.join(checks)} |")
     head = "| objective | subtopics and their exercises | graded checks |\n| --- | --- | --- |\n"
     return head + "\n".join(rows)
 
 
-def place(catalog: Catalog, places: dict[str, tuple[str, Path]], subtopic: str) -> str:
+def subtopic_links(catalog: Catalog, places: dict[str, tuple[str, Path]], subtopic: str) -> str:
     """Return the links to a subtopic and its exercise; one that isn't written yet is named without a link."""
     if subtopic not in places:
         return subtopic
@@ -206,7 +206,7 @@ def place(catalog: Catalog, places: dict[str, tuple[str, Path]], subtopic: str) 
     return f"[{subtopic} {name}]({folder}/theory.ipynb#{anchor}) ([exercise]({folder}/exercises.ipynb#{anchor}))"
 
 
-def graded(catalog: Catalog, stem: str, names: list[str]) -> str:
+def checks_link(catalog: Catalog, stem: str, names: list[str]) -> str:
     """Return the link to a problem with the checks that serve an objective. Raises AuthorFault for an unknown one."""
     stem = catalog.stem(stem)
     known = {check.name for check in load_problem(catalog, stem).checks}
@@ -216,4 +216,13 @@ def graded(catalog: Catalog, stem: str, names: list[str]) -> str:
     return f"[{stem[:3]}](../source/{stem}/{stem}.ipynb): {', '.join(names)}"
 
 
-__all__ = ["HEADING", "Stub", "exercise_cells", "faded", "headings", "lesson_cells", "stubs", "traceability"]
+__all__ = [
+    "HEADING",
+    "Stub",
+    "cut_contract",
+    "exercise_cells",
+    "headings",
+    "lesson_cells",
+    "read_stubs",
+    "traceability",
+]

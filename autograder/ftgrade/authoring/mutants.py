@@ -76,9 +76,9 @@ def changed_bodies(function: ast.FunctionDef) -> Iterator[tuple[str, str, ast.Fu
     for path, node in places(function.body[first:], ("body",), first):
         for replacement in replacements(node):
             changed = copy.deepcopy(function)
-            put(changed, path, replacement)
+            replace_at(changed, path, replacement)
             after = "nothing" if isinstance(replacement, ast.Pass) else ast.unparse(replacement)
-            yield short(ast.unparse(node)), short(after), changed
+            yield shorten(ast.unparse(node)), shorten(after), changed
 
 
 Path = tuple[str | int, ...]
@@ -87,10 +87,10 @@ Path = tuple[str | int, ...]
 def places(nodes: list[ast.stmt], path: Path, offset: int) -> Iterator[tuple[Path, ast.AST]]:
     """Yield every node of a body that may be changed, with the way to it."""
     for index, node in enumerate(nodes):
-        yield from within(node, (*path, index + offset))
+        yield from walk(node, (*path, index + offset))
 
 
-def within(node: ast.AST, path: Path) -> Iterator[tuple[Path, ast.AST]]:
+def walk(node: ast.AST, path: Path) -> Iterator[tuple[Path, ast.AST]]:
     yield path, node
     if isinstance(node, ast.Raise) or (isinstance(node, ast.keyword) and node.arg in NO_FORMULA):
         return
@@ -98,14 +98,14 @@ def within(node: ast.AST, path: Path) -> Iterator[tuple[Path, ast.AST]]:
         if name in ("annotation", "returns", "decorator_list"):
             continue
         if isinstance(value, ast.AST):
-            yield from within(value, (*path, name))
+            yield from walk(value, (*path, name))
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, ast.AST):
-                    yield from within(item, (*path, name, index))
+                    yield from walk(item, (*path, name, index))
 
 
-def put(root: ast.AST, path: Path, replacement: ast.AST) -> None:
+def replace_at(root: ast.AST, path: Path, replacement: ast.AST) -> None:
     """Put a node where a path leads."""
     target: object = root
     for step in path[:-1]:
@@ -117,7 +117,7 @@ def put(root: ast.AST, path: Path, replacement: ast.AST) -> None:
         setattr(target, last, replacement)
 
 
-def short(text: str, length: int = 70) -> str:
+def shorten(text: str, length: int = 70) -> str:
     line = " ".join(text.split())
     return line if len(line) <= length else line[: length - 1] + "…"
 

@@ -70,7 +70,7 @@ def prose(master: Path) -> str:
     return "\n".join(lines)
 
 
-def parts(catalog: Catalog) -> list[Part]:
+def read_parts(catalog: Catalog) -> list[Part]:
     """Return the parts that have subtopics. Raises AuthorFault for a piece that is missing or stands twice."""
     found: list[Part] = []
     for master, path in catalog.course_text().items():
@@ -78,7 +78,7 @@ def parts(catalog: Catalog) -> list[Part]:
         if master.name == "theory.py" and number is not None:
             part = read_part(number, prose(master), path.relative_to(catalog.root / "course").as_posix())
             found += [part] if part.subtopics else []
-    demand_once(found)
+    demand_distinct(found)
     return found
 
 
@@ -107,7 +107,7 @@ def read_subtopic(number: str, name: str, text: str, notebook: str) -> Subtopic:
         raise AuthorFault(f"{notebook}: {number} must open with its claim in bold")
     if relation is None:
         raise AuthorFault(f"{notebook}: {number} must show its relation between `$$` and `$$`")
-    return Subtopic(number, name, joined(claim[1]), relation[0], text, notebook)
+    return Subtopic(number, name, one_line(claim[1]), relation[0], text, notebook)
 
 
 def read_symbols(text: str, notebook: str) -> list[Symbol]:
@@ -130,7 +130,7 @@ def read_symbols(text: str, notebook: str) -> list[Symbol]:
     return found
 
 
-def demand_once(found: list[Part]) -> None:
+def demand_distinct(found: list[Part]) -> None:
     """Raise AuthorFault for a number, name or relation that two subtopics share."""
     seen: dict[tuple[str, str], str] = {}
     for part in found:
@@ -145,7 +145,7 @@ def demand_once(found: list[Part]) -> None:
                 seen[what, piece] = f"{subtopic.number} {subtopic.name}"
 
 
-def joined(text: str) -> str:
+def one_line(text: str) -> str:
     """Return a text of several lines as one line."""
     return " ".join(text.split())
 
@@ -153,7 +153,7 @@ def joined(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def formulas(found: list[Part]) -> str:
+def formula_sheet(found: list[Part]) -> str:
     """Return the formula sheet: each subtopic's claim and relation, by part."""
     about = (
         "One claim and one relation for each subtopic; a number leads to the notebook that derives and measures it. "
@@ -165,16 +165,16 @@ def formulas(found: list[Part]) -> str:
         lines += ["", f"## [{part.title}]({part.notebook})"]
         for subtopic in part.subtopics:
             heading = f"[{subtopic.number} {subtopic.name}]({subtopic.link})"
-            lines += ["", f"**{heading}.** {subtopic.claim}", "", stacked(subtopic.relation)]
+            lines += ["", f"**{heading}.** {subtopic.claim}", "", stack(subtopic.relation)]
     return "\n".join(lines) + "\n"
 
 
-def stacked(relation: str) -> str:
+def stack(relation: str) -> str:
     r"""Return a relation with the statements that wide spaces part in lines of their own, so that it fits a column.
 
-    >>> stacked(r"$$a = b, \qquad c = d .$$")
+    >>> stack(r"$$a = b, \qquad c = d .$$")
     '$$\\begin{gathered}\na = b, \\\\\nc = d .\n\\end{gathered}$$'
-    >>> stacked(r"$$\text{if \qquad so}$$")
+    >>> stack(r"$$\text{if \qquad so}$$")
     '$$\\text{if \\qquad so}$$'
     """
     relation = re.sub(r"[,;]\s*\$\$$", "$$", relation)  # where the text goes on after it, the sheet doesn't
@@ -187,7 +187,7 @@ def stacked(relation: str) -> str:
             lines[-1] += piece
     if len(lines) == 1 or r"\begin" in relation:
         return relation
-    body = " \\\\\n".join(joined(line) for line in lines)
+    body = " \\\\\n".join(one_line(line) for line in lines)
     return f"$$\\begin{{gathered}}\n{body}\n\\end{{gathered}}$$"
 
 
@@ -240,7 +240,7 @@ def terms(subtopic: Subtopic) -> list[str]:
     """Return a subtopic's lines of the glossary: its own name, and the terms that it sets in bold within a sentence."""
     place = f"[{subtopic.number}]({subtopic.link})"
     found = [f"- **{subtopic.name}** ({place}): {subtopic.claim}"]
-    for sentence in re.split(r"(?<=[.?!])\s+(?=[A-Z$*])", joined(re.sub(r"<[^>]+>", " ", subtopic.text))):
+    for sentence in re.split(r"(?<=[.?!])\s+(?=[A-Z$*])", one_line(re.sub(r"<[^>]+>", " ", subtopic.text))):
         for term in DEFINED.findall(sentence):
             found.append(f"- **{term}** ({place}): {sentence.replace(f'**{term}**', term)}")
     return found
@@ -257,11 +257,11 @@ def by_name(line: str) -> str:
 
 def sheets(catalog: Catalog) -> dict[Path, str]:
     """Return the sheets of the parts that are written, each with its path; none where there is no part."""
-    found = parts(catalog)
+    found = read_parts(catalog)
     if not found:
         return {}
     course = catalog.root / "course"
-    return {course / "formulas.md": formulas(found), course / "glossary.md": glossary(found)}
+    return {course / "formulas.md": formula_sheet(found), course / "glossary.md": glossary(found)}
 
 
-__all__ = ["Part", "Subtopic", "Symbol", "formulas", "glossary", "parts", "sheets"]
+__all__ = ["Part", "Subtopic", "Symbol", "formula_sheet", "glossary", "read_parts", "sheets"]

@@ -26,7 +26,7 @@ c.Exchange.assignment_dir = "problems"  # where the assignment list fetches to a
 """
 
 
-def write(catalog: Catalog, course: Course, path: Path) -> list[Path]:
+def write_bundles(catalog: Catalog, course: Course, path: Path) -> list[Path]:
     """Write the archive of all that is released, and return it; with a roster, an archive for each of its students.
 
     Where questions are a student's own, `FILE.zip` becomes `FILE-STUDENT.zip`. Raises CourseFault.
@@ -59,7 +59,7 @@ def lessons(catalog: Catalog) -> dict[str, bytes]:
     """Return the built notebooks, the sheets, the library and the students' settings of JupyterLab, without masters."""
     course = catalog.root / "course"
     paths = [*catalog.course_text().values(), *course.glob("*.md")]
-    paths += [*ordinary(course / "ftmath"), *ordinary(course / ".jupyter")]
+    paths += [*visible_files(course / "ftmath"), *visible_files(course / ".jupyter")]
     files = {path.relative_to(catalog.root).as_posix(): path.read_bytes() for path in paths}
     # A student has no drawers of source/ and solutions/: what is asked of them stands in problems/.
     return {name: data.replace(b"../source/", b"../problems/") for name, data in files.items()}
@@ -70,7 +70,7 @@ def problems(catalog: Catalog, course: Course, student: str | None) -> dict[str,
     files: dict[str, bytes] = {}
     for stem in catalog.stems():
         released = course.root / "release" / stem
-        files |= below(released, f"problems/{stem}")
+        files |= files_below(released, f"problems/{stem}")
         if student is not None and released.is_dir() and load_problem(catalog, stem).own is not None:
             own = course.root / "personal" / student / stem
             if not (own / f"{stem}.ipynb").is_file():
@@ -78,7 +78,7 @@ def problems(catalog: Catalog, course: Course, student: str | None) -> dict[str,
                     f"{student} has no question of their own in {stem}, and is graded on one: release it with "
                     f"`ftgrade release {stem[:3]} --students ROSTER.csv`, then write the bundle"
                 )
-            files |= below(own, f"problems/{stem}")
+            files |= files_below(own, f"problems/{stem}")
     if not files:
         raise CourseFault(f"nothing is released in {course.root / 'release'}: `ftgrade release` does it")
     return files
@@ -108,24 +108,24 @@ def project(root: Path) -> str:
         "project.optional-dependencies": {"course": student},
         "tool.hatch.build.targets.wheel": {"packages": ["course/ftmath"]},
     }
-    return "\n".join(f"[{name}]\n" + table(values) for name, values in tables.items())
+    return "\n".join(f"[{name}]\n" + toml_lines(values) for name, values in tables.items())
 
 
-def table(values: Mapping[str, object]) -> str:
+def toml_lines(values: Mapping[str, object]) -> str:
     """Return the lines of a TOML table of texts and lists of texts, which JSON writes alike.
 
-    >>> print(table({"packages": ["course/ftmath"]}), end="")
+    >>> print(toml_lines({"packages": ["course/ftmath"]}), end="")
     "packages" = ["course/ftmath"]
     """
     return "".join(f'"{name}" = {json.dumps(value, ensure_ascii=False)}\n' for name, value in values.items())
 
 
-def below(folder: Path, name: str) -> dict[str, bytes]:
+def files_below(folder: Path, name: str) -> dict[str, bytes]:
     """Return a folder's files by their names below another name; nothing for a folder that isn't there."""
-    return {f"{name}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in ordinary(folder)}
+    return {f"{name}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in visible_files(folder)}
 
 
-def ordinary(folder: Path) -> list[Path]:
+def visible_files(folder: Path) -> list[Path]:
     """Return the files below a folder, without links, hidden ones and what Python caches."""
     found = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return [path for path in found if not any(hides(part) for part in path.relative_to(folder).parts)]
@@ -135,4 +135,4 @@ def hides(part: str) -> bool:
     return part.startswith(".") or part == "__pycache__"
 
 
-__all__ = ["lessons", "problems", "project", "starters", "write"]
+__all__ = ["lessons", "problems", "project", "starters", "write_bundles"]

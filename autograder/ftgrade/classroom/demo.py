@@ -14,7 +14,7 @@ STUDENTS = (
 )  # fmt: skip
 
 
-def lay_down(catalog: Catalog) -> Path:
+def make_demo_class(catalog: Catalog) -> Path:
     """Return a new course folder in which every student has handed in one notebook for each problem."""
     root = Path(tempfile.mkdtemp(prefix="fine-tuning-math-demo-"))
     for offset, stem in enumerate(catalog.stems()):

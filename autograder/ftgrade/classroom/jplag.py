@@ -14,7 +14,7 @@ from pathlib import Path
 from ftgrade.course import Course, demand_unused
 from ftgrade.errors import CourseFault, StudentFault
 from ftgrade.intake.notebook import read_submission
-from ftgrade.pages.similarity import MAGIC, parsed
+from ftgrade.pages.similarity import MAGIC, parse_cell
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows takes these for devices
 LONGEST_NAME = 60
@@ -29,36 +29,36 @@ def export(course: Course, stem: str, folder: Path) -> tuple[dict[str, str], dic
     demand_unused(folder)
     if "," in str(folder):
         raise CourseFault(f"JPlag reads a comma as the end of a folder's name: name another than {folder}")
-    given = released(course, stem)
-    written, left = answers(course, stem, given)
+    given = released_code(course, stem)
+    written, left = student_code(course, stem, given)
     if len(written) < 2:
         raise CourseFault(
             f"JPlag compares pairs, and of {len(written) + len(left)} students with a folder "
             f"{course.root}/submitted/STUDENT/{stem} only {len(written)} wrote code: collect what was handed in first"
         )
     names = folder_names(written)
-    write(folder / "base" / f"{stem}.py", given)
+    write_cells(folder / "base" / f"{stem}.py", given)
     for student, cells in written.items():
-        write(folder / "submissions" / names[student] / f"{stem}.py", cells)
+        write_cells(folder / "submissions" / names[student] / f"{stem}.py", cells)
     return names, left
 
 
-def released(course: Course, stem: str) -> list[str]:
+def released_code(course: Course, stem: str) -> list[str]:
     """Return the code of the released notebook. Raises CourseFault."""
     try:
-        return code(course.root / "release" / stem / f"{stem}.ipynb")
+        return code_cells(course.root / "release" / stem / f"{stem}.ipynb")
     except StudentFault as fault:
         raise CourseFault(f"{stem} isn't released here ({fault}): run `ftgrade release {stem}`") from None
 
 
-def answers(course: Course, stem: str, given: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+def student_code(course: Course, stem: str, given: Iterable[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Return the cells that each student wrote or changed, and why there are none of the others."""
     known = set(given)
     written: dict[str, list[str]] = {}
     left: dict[str, str] = {}
     for student in course.students(stem):
         try:
-            own = [source for source in code(course.notebook(student, stem)) if source not in known]
+            own = [source for source in code_cells(course.notebook(student, stem)) if source not in known]
         except StudentFault as fault:
             left[student] = str(fault)
             continue
@@ -69,22 +69,22 @@ def answers(course: Course, stem: str, given: Iterable[str]) -> tuple[dict[str, 
     return written, left
 
 
-def code(path: Path) -> list[str]:
+def code_cells(path: Path) -> list[str]:
     """Return the text of a notebook's code cells that hold any. Raises StudentFault."""
     cells = [cell.source.strip() for cell in read_submission(path).cells if cell.kind == "code"]
     return [source for source in cells if source]
 
 
-def python(source: str) -> str:
+def as_python(source: str) -> str:
     """Return a cell as Python that parses, so that JPlag doesn't refuse a student for a line: else as a comment.
 
-    >>> python("%matplotlib inline\\na = 1"), python("a = (")
+    >>> as_python("%matplotlib inline\\na = 1"), as_python("a = (")
     ('\\na = 1', '# a = (')
     """
-    if parsed(source):
+    if parse_cell(source):
         return source
     without = MAGIC.sub("", source)
-    return without if parsed(without) else "\n".join(f"# {line}" for line in source.splitlines())
+    return without if parse_cell(without) else "\n".join(f"# {line}" for line in source.splitlines())
 
 
 def folder_names(students: Iterable[str]) -> dict[str, str]:
@@ -96,7 +96,9 @@ def folder_names(students: Iterable[str]) -> dict[str, str]:
     plain = {student: re.sub(r"[^\w.@+-]", "_", student)[:LONGEST_NAME] for student in students}
     folded = Counter(name.casefold() for name in plain.values())
     return {
-        student: name if name == student and is_plain(name) and folded[name.casefold()] == 1 else marked(student, name)
+        student: name
+        if name == student and is_plain(name) and folded[name.casefold()] == 1
+        else with_digest(student, name)
         for student, name in plain.items()
     }
 
@@ -106,27 +108,27 @@ def is_plain(name: str) -> bool:
     return not (name.startswith((".", "-")) or name.endswith(".") or RESERVED.fullmatch(name))
 
 
-def marked(student: str, name: str) -> str:
+def with_digest(student: str, name: str) -> str:
     """Return a name with a fingerprint of the student whom it can't tell alone."""
     mark = hashlib.sha256(student.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{name.lstrip('.-') or 'student'}-{mark}"
 
 
-def write(path: Path, cells: Iterable[str]) -> None:
+def write_cells(path: Path, cells: Iterable[str]) -> None:
     path.parent.mkdir(parents=True)
-    path.write_text("\n\n\n".join(map(python, cells)) + "\n", "utf-8", errors="replace", newline="\n")
+    path.write_text("\n\n\n".join(map(as_python, cells)) + "\n", "utf-8", errors="replace", newline="\n")
 
 
-def command(folder: Path) -> str:
+def command_line(folder: Path) -> str:
     """Return the command line of JPlag 6 that compares what was written.
 
     `-l` names the language, `-bc` the base code, `-r` the result, as `docs/1.-How-to-Use-JPlag.md` of jplag/JPlag says.
 
-    >>> command(Path("my out"))
+    >>> command_line(Path("my out"))
     "java -jar jplag.jar -l python3 -bc 'my out/base' -r 'my out/result' 'my out/submissions'"
     """
     base, result, root = (shlex.quote(str(folder / name)) for name in ("base", "result", "submissions"))
     return f"java -jar jplag.jar -l python3 -bc {base} -r {result} {root}"
 
 
-__all__ = ["command", "export"]
+__all__ = ["command_line", "export"]

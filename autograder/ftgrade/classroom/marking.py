@@ -9,7 +9,7 @@ from typing import Protocol
 from ftgrade.catalog import Catalog
 from ftgrade.errors import StudentFault
 from ftgrade.gradebook import late
-from ftgrade.gradebook.book import Book, opened
+from ftgrade.gradebook.book import Book, open_gradebook
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.intake.notebook import Cell, read_submission
@@ -28,56 +28,56 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class ClassResult:
     """What a run did: the reports, by problem and student and without what was handed in, and what wasn't booked."""
 
     reports: list[Report]
     failed: list[str]
 
 
-def mark(
+def grade_and_book(
     grader: Grader, stems: Sequence[str], progress: Progress, *, fresh: bool = False, scheduler: str = ""
-) -> Marked:
+) -> ClassResult:
     """Judge, book and describe what was handed in to these problems. Raises CourseFault."""
     book = Book(grader.course)
     by_stem: dict[str, list[Report]] = {stem: [] for stem in stems}
     seen: dict[CheckReport, CheckReport] = {}
     for stem in stems:
-        book.demand_released(grader, stem)
-    with book.ledgers(grader, list(stems), page_maker()) as ledgers:
+        book.ensure_released(grader, stem)
+    with book.open_ledgers(grader, list(stems), page_maker()) as ledgers:
         for report in grade_class(grader, list(stems), fresh=fresh, scheduler=scheduler):
             ledgers.book(report)
-            by_stem[report.stem].append(lightened(report, seen))
+            by_stem[report.stem].append(slim(report, seen))
             progress.saw(report.stem, report.score, report.needs_a_person)
-        failed = [f"{one.student}, {one.stem}: {words}" for one, words in ledgers.settle()]
+        failed = [f"{one.student}, {one.stem}: {words}" for one, words in ledgers.retry()]
     for reports in by_stem.values():
         reports.sort(key=lambda report: report.student)
-    write_class_report(grader, by_stem, progress)
-    return Marked([report for reports in by_stem.values() for report in reports], failed)
+    report_on_class(grader, by_stem, progress)
+    return ClassResult([report for reports in by_stem.values() for report in reports], failed)
 
 
-def lightened(report: Report, seen: dict[CheckReport, CheckReport]) -> Report:
+def slim(report: Report, seen: dict[CheckReport, CheckReport]) -> Report:
     """Return a report as it's kept for a whole class: without the notebook, and equal checks once."""
     checks = tuple(seen.setdefault(check, check) for check in report.checks)
     return dataclasses.replace(report, cells=(), notes=(), graded_by={}, checks=checks)
 
 
-def write_class_report(grader: Grader, by_stem: dict[str, list[Report]], progress: Progress) -> None:
+def report_on_class(grader: Grader, by_stem: dict[str, list[Report]], progress: Progress) -> None:
     root = grader.course.root
     summaries: list[classreport.ProblemSummary] = []
     for stem, reports in by_stem.items():
         # What is compared is read from the stored reports, one at a time: a class's notebooks fill memory.
         known = {report.student for report in reports}
-        stored = (report for report in grader.reports.of(stem) if report.student in known)
+        stored = (report for report in grader.reports.of_problem(stem) if report.student in known)
         functions = list(dict.fromkeys(check.of for check in grader.problem(stem).all_checks))
-        echoes = classreport.compared(stored, functions, given(grader.catalog, stem))
-        title, came = grader.catalog.title(stem), arrivals(root, stem)
+        echoes = classreport.compare_answers(stored, functions, given_cells(grader.catalog, stem))
+        title, came = grader.catalog.title(stem), read_arrivals(root, stem)
         summaries.append(classreport.summarise(stem, title, reports, echoes, came))
         progress.compared(stem)
-    classreport.write(root / "class_report.html", root.absolute().name, summaries)
+    classreport.write_class_report(root / "class_report.html", root.absolute().name, summaries)
 
 
-def given(catalog: Catalog, stem: str) -> tuple[Cell, ...]:
+def given_cells(catalog: Catalog, stem: str) -> tuple[Cell, ...]:
     """Return the cells that everybody was given, which are nobody's own work."""
     try:
         return read_submission(catalog.leaves(stem).notebook).cells
@@ -85,12 +85,12 @@ def given(catalog: Catalog, stem: str) -> tuple[Cell, ...]:
         return ()
 
 
-def arrivals(root: Path, stem: str) -> classreport.Arrivals:
+def read_arrivals(root: Path, stem: str) -> classreport.Arrivals:
     """Return when one problem was handed in and due, as the gradebook tells, in the course's time zone."""
     zone = late.timezone_of(root)
-    with opened(root) as gradebook:
-        due = late.deadline(gradebook, stem, {}).due
-        return classreport.Arrivals(late.handed_in(gradebook, stem, zone), due and in_zone(due, zone))
+    with open_gradebook(root) as gradebook:
+        due = late.read_deadline(gradebook, stem, {}).due
+        return classreport.Arrivals(late.hand_in_times(gradebook, stem, zone), due and in_zone(due, zone))
 
 
-__all__ = ["Marked", "Progress", "mark"]
+__all__ = ["ClassResult", "Progress", "grade_and_book"]

@@ -30,7 +30,7 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> list[s
         course.write_secret(known)
     course.secret()
     book = Book(course)
-    book.set_up()
+    book.write_config()
     enrol(book, people)
     return list(people)
 
@@ -72,10 +72,10 @@ def read_people(roster: Path) -> dict[str, dict[str, str]]:
         raise CourseFault(f"the roster {roster} holds no student: a line `id`, then a line for each")
     names = [re.sub(r"[\s_-]+", "_", cell.strip().lower()) for cell in rows[0]]
     lines = [dict(zip(names, row, strict=False)) for row in rows[-len(students) :]]
-    return {student: fields(line) for student, line in zip(students, lines, strict=True)}
+    return {student: gradebook_fields(line) for student, line in zip(students, lines, strict=True)}
 
 
-def fields(line: dict[str, str]) -> dict[str, str]:
+def gradebook_fields(line: dict[str, str]) -> dict[str, str]:
     """Return the fields of one line that a gradebook knows and that aren't empty."""
     found = {name: line.get(name, "").strip() for name in FIELDS}
     return {name: text for name, text in found.items() if text}
@@ -84,6 +84,6 @@ def fields(line: dict[str, str]) -> dict[str, str]:
 def enrol(book: Book, people: dict[str, dict[str, str]]) -> None:
     """Book students into the gradebook, which is made with the first."""
     directory: Any = book.api.coursedir
-    with book.logged(), Gradebook(directory.db_url, directory.course_id) as gradebook:
+    with book.log_to_file(), Gradebook(directory.db_url, directory.course_id) as gradebook:
         for student, known in people.items():
             gradebook.update_or_create_student(student, **known)  # pyright: ignore[reportArgumentType]

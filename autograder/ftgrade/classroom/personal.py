@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ftgrade.authoring.build import personalised
+from ftgrade.authoring.build import personalise
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course, read_roster
 from ftgrade.errors import CourseFault
@@ -35,7 +35,7 @@ def write_copies(catalog: Catalog, course: Course, stem: str, students: list[str
         seed = personal_seed(course, student, stem, problem.version)
         path = course.root / "personal" / student / stem / f"{stem}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(personalised(released, problem, before, seed), "utf-8")
+        path.write_text(personalise(released, problem, before, seed), "utf-8")
 
 
 __all__ = ["release_personally"]

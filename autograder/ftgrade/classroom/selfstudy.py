@@ -18,17 +18,17 @@ from ftgrade.authoring.build import problem_notebook
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault, StudentFault
-from ftgrade.gradebook.cells import Known, canonical
+from ftgrade.gradebook.cells import ReleasedCell, canonical_cells
 from ftgrade.grading.grader import Grader
 from ftgrade.intake import notebook
 from ftgrade.judging.problem import PERSONAL, load_problem
 from ftgrade.judging.report import STATUS_WORDS, CheckReport, Report
 from ftgrade.judging.seeds import open_seed
-from ftgrade.pages.classreport import fingerprint
+from ftgrade.pages.classreport import style_hash
 from ftgrade.pages.feedback import TEMPLATES, environment
-from ftgrade.pages.similarity import answer, defined
+from ftgrade.pages.similarity import answer_parts, notebook_definitions
 
-HONEST = 3
+TRIES_TO_OPEN = 3
 """So many different answers that were graded open a solution; so does an answer with all points."""
 
 
@@ -51,7 +51,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class History:
     """What a learner did about one problem; `opened` says when its solution was first shown, empty if it wasn't."""
 
     attempts: tuple[Attempt, ...] = ()
@@ -70,11 +70,11 @@ class Learned:
     def left(self) -> int:
         """Return how many different answers are still to be graded before the solution opens."""
         solved = any(one.score >= one.points for one in self.attempts)
-        return 0 if solved or self.opened else max(0, HONEST - self.answers)
+        return 0 if solved or self.opened else max(0, TRIES_TO_OPEN - self.answers)
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class SelfCheck:
     """A notebook that was graded: which, on which day's numbers, behind which sandbox (empty for none), what came out.
 
     `answer` is the fingerprint of what was answered, empty for a notebook that can't be read; `passed_over` are other
@@ -86,7 +86,7 @@ class Checked:
     sandbox: str
     answer: str
     report: Report
-    learned: Learned
+    learned: History
     passed_over: tuple[Path, ...] = ()
     trouble: str = ""
 
@@ -94,7 +94,7 @@ class Checked:
 # ------------------------------------------------------------------------------------------------------ which notebook
 
 
-def find(catalog: Catalog, named: str, stem: str | None = None) -> tuple[str, list[Path]]:
+def find_notebook(catalog: Catalog, named: str, stem: str | None = None) -> tuple[str, list[Path]]:
     """Return the problem and its notebook, the graded one first, for a path or a problem's name (`p03`, `3`).
 
     For a name, copies stand in this folder, in `work/` or in the checkout: those with an answer come before those
@@ -110,8 +110,8 @@ def find(catalog: Catalog, named: str, stem: str | None = None) -> tuple[str, li
     copies = {place.resolve(): place for place in reversed(places) if place.is_file()}
     if not copies:
         raise CourseFault(f"there is no notebook of {full}: name its file, or make it with `ftgrade build`")
-    given = stub(catalog, full)
-    ranks = {copy: (answered(catalog, full, copy, given), saved(copy)) for copy in copies.values()}
+    given = stub_fingerprint(catalog, full)
+    ranks = {copy: (has_answer(catalog, full, copy, given), saved(copy)) for copy in copies.values()}
     return full, sorted(ranks, key=ranks.__getitem__, reverse=True)
 
 
@@ -124,76 +124,76 @@ def saved(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def stub(catalog: Catalog, stem: str) -> str:
+def stub_fingerprint(catalog: Catalog, stem: str) -> str:
     """Return the fingerprint of what is handed out."""
-    return fingerprint_of(catalog, stem, notebook.parse_submission(problem_notebook(catalog, stem).encode()).cells)
+    return answer_fingerprint(catalog, stem, notebook.parse_submission(problem_notebook(catalog, stem).encode()).cells)
 
 
-def answered(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
+def has_answer(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
     """Say whether a notebook holds something else than what is handed out; one that can't be read does."""
-    return answer_in(catalog, stem, path) != given
+    return file_fingerprint(catalog, stem, path) != given
 
 
-def answer_in(catalog: Catalog, stem: str, path: Path) -> str:
+def file_fingerprint(catalog: Catalog, stem: str, path: Path) -> str:
     """Return the fingerprint of a notebook file's answers, empty for one that can't be read."""
     try:
-        return fingerprint_of(catalog, stem, notebook.read_submission(path).cells)
+        return answer_fingerprint(catalog, stem, notebook.read_submission(path).cells)
     except StudentFault:
         return ""
 
 
-def fingerprint_of(catalog: Catalog, stem: str, cells: Iterable[notebook.Cell]) -> str:
+def answer_fingerprint(catalog: Catalog, stem: str, cells: Iterable[notebook.Cell]) -> str:
     """Return a name for a notebook's answers that layout, comments and choice of names don't change."""
-    own = defined(cells)
-    parts = [answer(function, own) for function in (*load_problem(catalog, stem).functions, PERSONAL)]
+    own = notebook_definitions(cells)
+    parts = [answer_parts(function, own) for function in (*load_problem(catalog, stem).functions, PERSONAL)]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 # ------------------------------------------------------------------------------------------------------------- grading
 
 
-def check(catalog: Catalog, named: str, stem: str | None = None, day: str | None = None) -> Checked:
+def check(catalog: Catalog, named: str, stem: str | None = None, day: str | None = None) -> SelfCheck:
     """Grade a learner's notebook on a day's numbers, by default today's, and keep the attempt.
 
     What can't be graded, an empty answer and a repeat on another day's numbers are no attempt.
     """
-    stem, (path, *others) = find(catalog, named, stem)
-    before, begun = read_record().get(stem, Learned()), now()
+    stem, (path, *others) = find_notebook(catalog, named, stem)
+    before, begun = read_record().get(stem, History()), now()
     today = begun.date().isoformat()
-    report, sandbox = graded(catalog, path, stem, day or today)
-    given = stub(catalog, stem)
-    passed_over = tuple(other for other in others if answered(catalog, stem, other, given))
-    mine = fingerprint_of(catalog, stem, report.cells) if report.cells else ""
-    done = Checked(path, day or today, sandbox, mine, report, before, passed_over)
-    if done.day != today or not tried(report):
+    report, sandbox = grade_file(catalog, path, stem, day or today)
+    given = stub_fingerprint(catalog, stem)
+    passed_over = tuple(other for other in others if has_answer(catalog, stem, other, given))
+    mine = answer_fingerprint(catalog, stem, report.cells) if report.cells else ""
+    done = SelfCheck(path, day or today, sandbox, mine, report, before, passed_over)
+    if done.day != today or not is_attempt(report):
         return done
     made = Attempt(
         begun.isoformat(timespec="seconds"), today, open_seed(stem, report.version, today), report.version,
         report.score, report.points, mine, sandbox,
     )  # fmt: skip
-    return noted(done, dataclasses.replace(before, attempts=(*before.attempts, made)))
+    return save_history(done, dataclasses.replace(before, attempts=(*before.attempts, made)))
 
 
 def now() -> datetime:
     return datetime.now().astimezone()
 
 
-def graded(catalog: Catalog, path: Path, stem: str, day: str) -> tuple[Report, str]:
+def grade_file(catalog: Catalog, path: Path, stem: str, day: str) -> tuple[Report, str]:
     """Return a notebook's report, and the sandbox that it was made in, empty for none."""
     # Without a sandbox it's one's own code on one's own machine.
     grader = Grader(catalog, Course(Path()), allow_unsandboxed=True)
     try:
-        return grader.open_report(path, stem, day), grader.sandbox_name
+        return grader.self_check(path, stem, day), grader.sandbox_name
     finally:
         grader.close()
 
 
-def tried(report: Report) -> bool:
+def is_attempt(report: Report) -> bool:
     """Say whether a notebook could be graded and holds an answer."""
     return report.state == "graded" and any(one.status != "not-attempted" for one in report.checks)
 
 
-def noted(done: Checked, learned: Learned) -> Checked:
+def save_history(done: SelfCheck, learned: History) -> SelfCheck:
     """Keep what is known of a problem; where that can't be written, the result says so and stands."""
     try:
         write_record(done.report.stem, learned)
@@ -203,16 +203,16 @@ def noted(done: Checked, learned: Learned) -> Checked:
     return dataclasses.replace(done, learned=learned)
 
 
-def reveal(catalog: Catalog, done: Checked) -> str:
+def reveal(catalog: Catalog, done: SelfCheck) -> str:
     """Return a problem's solution, and note that it was shown. Raises CourseFault while it's closed."""
     stem, left = done.report.stem, done.learned.left
     if left:
         raise CourseFault(
-            f"the solution of {stem[:3]} opens after {HONEST} different answers that were graded, or with all points: "
-            f"{left} {'is' if left == 1 else 'are'} left"
+            f"the solution of {stem[:3]} opens after {TRIES_TO_OPEN} different answers that were graded, or with all "
+            f"points: {left} {'is' if left == 1 else 'are'} left"
         )
     opened = done.learned.opened or now().isoformat(timespec="seconds")
-    noted(done, dataclasses.replace(done.learned, opened=opened))
+    save_history(done, dataclasses.replace(done.learned, opened=opened))
     return solution_text(catalog, stem)
 
 
@@ -236,7 +236,7 @@ def record_path() -> Path:
     return folder / "attempts.json"
 
 
-def read_record() -> dict[str, Learned]:
+def read_record() -> dict[str, History]:
     """Return what is known of each problem by its stem, nothing before the first attempt.
 
     Raises CourseFault for a file that isn't one of ours: nobody's attempts are overwritten.
@@ -244,18 +244,18 @@ def read_record() -> dict[str, Learned]:
     path = record_path()
     try:
         stored: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8"))
-        return {stem: learned_of(entry) for stem, entry in stored.items()}
+        return {stem: parse_history(entry) for stem, entry in stored.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CourseFault(f"{path} can't be read as attempts ({error}): mend it, or move it away") from None
 
 
-def learned_of(entry: dict[str, Any]) -> Learned:
-    return Learned(tuple(Attempt(**one) for one in entry["attempts"]), str(entry["opened"]))
+def parse_history(entry: dict[str, Any]) -> History:
+    return History(tuple(Attempt(**one) for one in entry["attempts"]), str(entry["opened"]))
 
 
-def write_record(stem: str, learned: Learned) -> None:
+def write_record(stem: str, learned: History) -> None:
     """Write what is known of a problem, whole or not at all. Raises OSError."""
     path = record_path()
     stored = {name: dataclasses.asdict(one) for name, one in (read_record() | {stem: learned}).items()}
@@ -269,12 +269,12 @@ def write_record(stem: str, learned: Learned) -> None:
 # --------------------------------------------------------------------------------------------------------------- words
 
 
-def lines(catalog: Catalog, done: Checked) -> Iterator[str]:
+def result_lines(catalog: Catalog, done: SelfCheck) -> Iterator[str]:
     """Yield the result as a learner reads it, in the words of a class's feedback."""
     report = done.report
     yield catalog.title(report.stem)
-    yield f"graded: {near(done.path)}, saved {datetime.fromtimestamp(saved(done.path)):%Y-%m-%d %H:%M}"
-    yield from (f"not graded: {near(path)}" for path in done.passed_over)
+    yield f"graded: {relative_path(done.path)}, saved {datetime.fromtimestamp(saved(done.path)):%Y-%m-%d %H:%M}"
+    yield from (f"not graded: {relative_path(path)}" for path in done.passed_over)
     yield f"answer: {done.answer or 'none that can be read'}"
     yield f"numbers: those of {done.day}; each day has its own"
     yield f"sandbox: {done.sandbox or 'none; your code ran as your other programs do'}"
@@ -286,7 +286,7 @@ def lines(catalog: Catalog, done: Checked) -> Iterator[str]:
         yield done.trouble
 
 
-def near(path: Path) -> Path:
+def relative_path(path: Path) -> Path:
     """Return a path as one would type it from here."""
     return path.resolve().relative_to(Path.cwd()) if path.resolve().is_relative_to(Path.cwd()) else path
 
@@ -313,53 +313,53 @@ def check_lines(one: CheckReport) -> Iterator[str]:
 # --------------------------------------------------------------------------------------------------------------- pages
 
 
-def write_page(catalog: Catalog, done: Checked) -> Path:
+def write_page(catalog: Catalog, done: SelfCheck) -> Path:
     """Write the page of feedback that a class gets, beside the notebook, and return its path."""
     path = done.path.with_suffix(".feedback.html")
     path.write_text(feedback_page(catalog, done), "utf-8")
     return path
 
 
-def feedback_page(catalog: Catalog, done: Checked) -> str:
+def feedback_page(catalog: Catalog, done: SelfCheck) -> str:
     """Return the page: the cells as they were handed out, with the learner's answers and the verdicts under them."""
     import nbformat
 
     from ftgrade.gradebook import cells as cells_of
 
     report = done.report
-    cells: Any = {"cells": canonical(report.cells, handed_out(catalog, report.stem)), "metadata": {}}
+    cells: Any = {"cells": canonical_cells(report.cells, unanswered_cells(catalog, report.stem)), "metadata": {}}
     document: Any = nbformat.from_dict(cells)
     places = cells_of.graded_cells(document)
     for one in report.checks:
         places[one.name].metadata.nbgrader.score = one.score
         cells_of.write_check(places[one.name], one)
     cells_of.write_notes(document, report.notes)
-    told = cells_of.told(report)
+    told = cells_of.page_summary(report)
     told["findings"].insert(0, f"A self-check on the numbers of {done.day}; each day has its own.")
     document.metadata["ftgrade"] = told
     total = {"notebook": report.stem, "score": report.score, "max_score": report.points, "late_penalty": 0}
     return environment().get_template("index.html.j2").render(nb=document, resources={"nbgrader": total})
 
 
-def handed_out(catalog: Catalog, stem: str) -> list[Known]:
+def unanswered_cells(catalog: Catalog, stem: str) -> list[ReleasedCell]:
     """Return the cells of a built problem as a gradebook would hold them; answers in words carry no points here."""
-    known: list[Known] = []
+    known: list[ReleasedCell] = []
     for cell in json.loads(problem_notebook(catalog, stem))["cells"]:
         if mark := cell["metadata"].get("nbgrader"):
             kind, source = cell["cell_type"], "".join(cell["source"])
             grade = mark["grade"] and kind == "code"
             points = mark["points"] if grade else None
-            known.append(Known(mark["grade_id"], kind, source, grade, mark["solution"], mark["locked"], points))
+            known.append(ReleasedCell(mark["grade_id"], kind, source, grade, mark["solution"], mark["locked"], points))
     return known
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class CertificateRow:
     """A row of the certificate: a problem, its points now, and what was shown of it, `best` None for nothing."""
 
     title: str
     points: float
-    learned: Learned
+    learned: History
     best: Attempt | None
 
     @property
@@ -371,18 +371,28 @@ class Shown:
         return datetime.fromisoformat(self.best.when) <= datetime.fromisoformat(opened)
 
 
-def certificate(catalog: Catalog, record: Mapping[str, Learned], name: str, today: str) -> str:
+def certificate(catalog: Catalog, record: Mapping[str, History], name: str, today: str) -> str:
     """Return a page of what was shown, that opens from disk: one style sheet, nothing loaded, nothing run."""
-    shown: list[Shown] = []
+    shown: list[CertificateRow] = []
     for stem in catalog.stems():
-        learned = record.get(stem, Learned())
+        learned = record.get(stem, History())
         points = sum(one.points for one in load_problem(catalog, stem).all_checks)
-        shown.append(Shown(catalog.title(stem), points, learned, learned.best))
+        shown.append(CertificateRow(catalog.title(stem), points, learned, learned.best))
     sheets = ("feedback/style.css", "class_report.css", "certificate.css")
     style = "\n".join((TEMPLATES / one).read_text("utf-8") for one in sheets)
     return environment().get_template("certificate.html.j2").render(
-        name=name, today=today, shown=shown, style=Markup(style), style_hash=fingerprint(style),  # noqa: S704  (our own)
+        name=name, today=today, shown=shown, style=Markup(style), style_hash=style_hash(style),  # noqa: S704  (our own)
     )  # fmt: skip
 
 
-__all__ = ["Attempt", "Checked", "Learned", "certificate", "check", "lines", "read_record", "reveal", "write_page"]
+__all__ = [
+    "Attempt",
+    "History",
+    "SelfCheck",
+    "certificate",
+    "check",
+    "read_record",
+    "result_lines",
+    "reveal",
+    "write_page",
+]

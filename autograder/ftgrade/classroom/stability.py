@@ -62,42 +62,42 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Sample:
     """One submission of the class: what is handed in, and whether it keeps every point."""
 
     text: str
     is_right: bool
 
 
-def cases(catalog: Catalog, stem: str) -> list[Case]:
+def read_samples(catalog: Catalog, stem: str) -> list[Sample]:
     """Return a problem's reference, its accepted submissions and some wrong ones."""
     reference = filled_notebook(catalog, stem, catalog.leaves(stem).solution.read_text("utf-8"))
     right = [path.read_text("utf-8") for path in catalog.submissions(stem, "accepted")]
     wrong = [path.read_text("utf-8") for path in catalog.submissions(stem, "wrong")[:WRONG]]
-    return [Case(reference, True), *(Case(one, True) for one in right), *(Case(one, False) for one in wrong)]
+    return [Sample(reference, True), *(Sample(one, True) for one in right), *(Sample(one, False) for one in wrong)]
 
 
-def examine(catalog: Catalog, stems: Sequence[str], tick: Callable[[], object]) -> list[Outcome]:
+def compare_ways(catalog: Catalog, stems: Sequence[str], tick: Callable[[], object]) -> list[Outcome]:
     """Grade the class in every way, and compare what is stored byte by byte."""
-    handed_in = {stem: cases(catalog, stem) for stem in stems}
+    handed_in = {stem: read_samples(catalog, stem) for stem in stems}
     found: list[Outcome] = []
     first: Stored = {}
     with tempfile.TemporaryDirectory() as scratch:
         for way in WAYS:
-            stored = graded(catalog, stems, handed_in, way, Path(scratch))
+            stored = grade_one_way(catalog, stems, handed_in, way, Path(scratch))
             if isinstance(stored, str):
                 found.append(Outcome(way, 0, (), (), stored))
             else:
                 first = first or stored
                 differ = tuple(key for key, text in stored.items() if first.get(key) != text)
                 missing = tuple(key for key in first if key not in stored)
-                found.append(Outcome(way, len(stored), (*differ, *missing), wronged(stored, handed_in)))
+                found.append(Outcome(way, len(stored), (*differ, *missing), right_that_lost(stored, handed_in)))
             tick()
     return found
 
 
-def graded(
-    catalog: Catalog, stems: Sequence[str], handed_in: dict[str, list[Case]], way: Way, scratch: Path
+def grade_one_way(
+    catalog: Catalog, stems: Sequence[str], handed_in: dict[str, list[Sample]], way: Way, scratch: Path
 ) -> Stored | str:
     """Return what is stored when the class is graded in one way, or why that can't be tried here."""
     stored: Stored = {}
@@ -105,7 +105,7 @@ def graded(
         address = ""
         if way.cluster:
             try:
-                address = opened.enter_context(a_cluster(way.judges))
+                address = opened.enter_context(local_cluster(way.judges))
             except ImportError:
                 return "Dask isn't installed"
         if way.busy:
@@ -114,7 +114,7 @@ def graded(
             root = scratch / f"course-{number}"
             if not way.again:
                 shutil.rmtree(root, ignore_errors=True)
-                lay_down(root, secret, number, handed_in)
+                make_course(root, secret, number, handed_in)
             judges = Judges(catalog, lambda: strongest(cache_file()), way.judges)
             with contextlib.closing(Grader(catalog, Course(root), judges)) as grader:
                 for _ in grade_class(grader, list(stems), fresh=way.again, scheduler=address):
@@ -124,7 +124,7 @@ def graded(
     return stored
 
 
-def lay_down(root: Path, secret: bytes, number: int, handed_in: dict[str, list[Case]]) -> None:
+def make_course(root: Path, secret: bytes, number: int, handed_in: dict[str, list[Sample]]) -> None:
     """Make a course in which every student hands in every problem, under each secret another of its submissions."""
     course = Course(root)
     course.write_secret(secret)
@@ -135,7 +135,7 @@ def lay_down(root: Path, secret: bytes, number: int, handed_in: dict[str, list[C
             path.write_text(several[(place + 3 * number) % len(several)].text, "utf-8")
 
 
-def wronged(stored: Stored, handed_in: dict[str, list[Case]]) -> tuple[tuple[int, str, str], ...]:
+def right_that_lost(stored: Stored, handed_in: dict[str, list[Sample]]) -> tuple[tuple[int, str, str], ...]:
     """Return where a right submission lost a point other than the personal number's."""
     lost: list[tuple[int, str, str]] = []
     for (number, stem, student), text in stored.items():
@@ -160,7 +160,7 @@ def busy_processes(count: int) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def a_cluster(workers: int) -> Generator[str]:
+def local_cluster(workers: int) -> Generator[str]:
     """Run a scheduler with workers on this machine; give its address. Raises ImportError where Dask isn't there."""
     from distributed import LocalCluster  # pyright: ignore[reportMissingImports]
 
@@ -172,4 +172,4 @@ def a_cluster(workers: int) -> Generator[str]:
         yield str(made.scheduler_address)
 
 
-__all__ = ["Outcome", "Way", "examine"]
+__all__ = ["Outcome", "Way", "compare_ways"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
 from ftgrade.commands import days, learn, manpage, teach, write
-from ftgrade.commands.command import Command, Done, command, word
+from ftgrade.commands.command import Command, Done, argument, command
 from ftgrade.errors import GradingError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ EXIT_CODES = """exit codes:
 
 @command(
     "print what makes a shell complete ftgrade's words",
-    word("shell", choices=["bash", "zsh"], help="whose script"),
+    argument("shell", choices=["bash", "zsh"], help="whose script"),
     more='bash: `eval "$(ftgrade completion bash)"` in ~/.bashrc. zsh: the same in ~/.zshrc, after compinit.',
     json=False,
 )
@@ -70,15 +70,15 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    return parsers()[0]
+    return make_parsers()[0]
 
 
-def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the whole command line, and the parser of each command."""
     top = argparse.ArgumentParser(
         "ftgrade",
         usage="ftgrade COMMAND …",
-        description=manpage.grouped("Build, release and grade the course's problems.", GROUPS),
+        description=manpage.help_by_group("Build, release and grade the course's problems.", GROUPS),
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -92,7 +92,7 @@ def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
 
 def manual() -> str:
     """Return the page of all commands; `ftgrade build` writes it, and can't know the others."""
-    return manpage.page(*parsers(), GROUPS)
+    return manpage.commands_page(*make_parsers(), GROUPS)
 
 
 def program() -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Parser = Any
 """A parser or a group in one: argparse gives them no public type in common."""
-Word = Callable[[Parser], object]
+Argument = Callable[[Parser], object]
 """What adds an argument to a parser."""
 
 
@@ -34,7 +34,7 @@ class Command:
 
     name: str
     about: str
-    words: tuple[Word, ...]
+    words: tuple[Argument, ...]
     more: str | None
     run: Run
 
@@ -47,18 +47,18 @@ class Command:
         parser.set_defaults(command=self)
 
 
-def command(about: str, *words: Word, more: str | None = None, json: bool = True) -> Callable[[Run], Command]:
+def command(about: str, *words: Argument, more: str | None = None, json: bool = True) -> Callable[[Run], Command]:
     """Make a command of the function below, with its name and these words; `json` says whether it takes `--json`."""
     taken = (*words, JSON) if json else words
     return lambda run: Command(run.__name__.replace("_", "-"), about, taken, more, run)
 
 
-def word(*names: str, **settings: Any) -> Word:
+def argument(*names: str, **settings: Any) -> Argument:
     """Return an argument, described as for `ArgumentParser.add_argument`."""
     return lambda parser: parser.add_argument(*names, **settings)
 
 
-def either(*words: Word, required: bool = False) -> Word:
+def one_of(*words: Argument, required: bool = False) -> Argument:
     """Return arguments that exclude each other."""
 
     def add_to(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +69,10 @@ def either(*words: Word, required: bool = False) -> Word:
     return add_to
 
 
-COURSE = word("--course", type=Path, default=Path(), metavar="DIR", help="the course's folder (default: this one)")
-JSON = word("--json", action="store_true", help="print the result as one JSON document")
-STEM = word("stem", help="the problem, such as p03")
-STEMS = word("stems", nargs="*", help="problems such as p03 (default: all)")
+COURSE = argument("--course", type=Path, default=Path(), metavar="DIR", help="the course's folder (default: this one)")
+JSON = argument("--json", action="store_true", help="print the result as one JSON document")
+STEM = argument("stem", help="the problem, such as p03")
+STEMS = argument("stems", nargs="*", help="problems such as p03 (default: all)")
 
 
 def chosen(catalog: "Catalog", names: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
-from ftgrade.commands.command import COURSE, STEM, STEMS, Done, chosen, command, either, word
+from ftgrade.commands.command import COURSE, STEM, STEMS, Done, argument, chosen, command, one_of
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @command(
     "set when a problem is due; without a time, tell when all are",
-    word("stem", nargs="?", help="the problem, such as p03"),
-    either(
-        word("time", nargs="?", help="such as 2026-12-01T18:00, in the course's time zone if it has no offset"),
-        word("--none", action="store_true", help="it's never due"),
+    argument("stem", nargs="?", help="the problem, such as p03"),
+    one_of(
+        argument("time", nargs="?", help="such as 2026-12-01T18:00, in the course's time zone if it has no offset"),
+        argument("--none", action="store_true", help="it's never due"),
     ),
     COURSE,
 )
@@ -32,10 +32,10 @@ def due(out: "Out", stem: str | None, time: str | None, none: bool, course: Path
     if none and not stem:
         raise CourseFault("which problem is never due? `ftgrade due STEM --none`")
     stems = chosen(catalog, [stem] if stem else [])
-    with book.opened(course) as gradebook:
+    with book.open_gradebook(course) as gradebook:
         if time or none:
             late.set_due(gradebook, Course(course), stems[0], parse_time(time, zone) if time else None)
-        found = late.deadlines(gradebook, Course(course), stems)
+        found = late.read_deadlines(gradebook, Course(course), stems)
     rows = [
         (
             one.stem[:3],
@@ -55,11 +55,11 @@ def due(out: "Out", stem: str | None, time: str | None, none: bool, course: Path
 
 @command(
     "give one student more time",
-    word("student", help="the student's id"),
+    argument("student", help="the student's id"),
     STEM,
-    either(
-        word("--until", metavar="TIME", help="such as 2026-12-04T18:00"),
-        word("--none", action="store_true", help="take the extension back"),
+    one_of(
+        argument("--until", metavar="TIME", help="such as 2026-12-04T18:00"),
+        argument("--none", action="store_true", help="take the extension back"),
         required=True,
     ),
     COURSE,
@@ -70,8 +70,8 @@ def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, c
 
     problem, zone = home().stem(stem), late.timezone_of(course)
     end = None if until is None else parse_time(until, zone)
-    with book.opened(course) as gradebook:
-        late.extend(gradebook, Course(course), student, problem, end)
+    with book.open_gradebook(course) as gradebook:
+        late.set_extension(gradebook, Course(course), student, problem, end)
     words = f"has time until {format_time(end, zone)}" if end else "has no extension any more"
     out.line(f"{student} {words} for {problem}; the next `ftgrade grade` books it.")
     return Done({"student": student, "problem": problem, "until": end and f"{end.isoformat()}+00:00"})
@@ -79,14 +79,14 @@ def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, c
 
 @command(
     "put files from a folder or an archive into submitted/",
-    word("source", type=Path, help="a folder, or a .zip or .tar as a learning platform gives it"),
-    word(
+    argument("source", type=Path, help="a folder, or a .zip or .tar as a learning platform gives it"),
+    argument(
         "--pattern",
         default="plain",
         help="plain, canvas, moodle, or how paths tell who and what: '{student}_{stem}_{time}.ipynb'",
     ),
-    word("--stem", help="the problem that all of them belong to, whatever their names"),
-    word("--at", metavar="TIME", help="when those were handed in whose path tells no time"),
+    argument("--stem", help="the problem that all of them belong to, whatever their names"),
+    argument("--at", metavar="TIME", help="when those were handed in whose path tells no time"),
     COURSE,
     more="A pattern fits the end of a path, archives count as folders, and {student}, {lms} (the number in the "
     "learning platform) or {name} (first and last name), {stem}, {time}, {order}, {any} and {deep} (folders) stand for "
@@ -100,7 +100,7 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
     catalog, zone = home(), late.timezone_of(course)
     only = catalog.stem(stem) if stem else None
     time = parse_time(at, zone) if at else None
-    with book.opened(course) as gradebook:
+    with book.open_gradebook(course) as gradebook:
         known = collect.people(gradebook, Course(course))
     found = collect.collect(source, Course(course), known, catalog.stems(), pattern, only, time, zone)
     columns = ("student", "problem", "", "handed in", "from")
@@ -127,8 +127,10 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
 @command(
     "tell what needs a person, how it's mended, and where it stands",
     STEMS,
-    word("--settle", nargs=2, metavar=("STUDENT", "STEM"), help="note that you looked at what was found about these"),
-    word("--server", default="http://localhost:8888", help="where formgrader runs (default: %(default)s)"),
+    argument(
+        "--settle", nargs=2, metavar=("STUDENT", "STEM"), help="note that you looked at what was found about these"
+    ),
+    argument("--server", default="http://localhost:8888", help="where formgrader runs (default: %(default)s)"),
     COURSE,
 )
 def todo(out: "Out", stems: list[str], settle: list[str] | None, server: str, course: Path) -> Done:
@@ -138,8 +140,8 @@ def todo(out: "Out", stems: list[str], settle: list[str] | None, server: str, co
     if settle:
         student, problem = settle[0], catalog.stem(settle[1])
         out.line(f"settled for {student}, {problem}: {', '.join(todo.settle(Course(course), student, problem))}")
-    with book.opened(course) as gradebook:
-        needs = todo.needs(Course(course), gradebook, chosen(catalog, stems), server)
+    with book.open_gradebook(course) as gradebook:
+        needs = todo.list_needs(Course(course), gradebook, chosen(catalog, stems), server)
     for reason, about in todo.ABOUT.items():
         if mine := [need for need in needs if need.reason == reason]:
             out.line(f"\n{reason}: {about} ({len(mine)})", *todo_lines(mine))
@@ -160,9 +162,9 @@ def todo_lines(needs: "list[Need]") -> Iterator[str]:
 
 @command("explain the last regrade: whose score changed, and why", STEMS, COURSE)
 def diff(out: "Out", stems: list[str], course: Path) -> Done:
-    from ftgrade.grading.regrade import changes
+    from ftgrade.grading.regrade import regrade_changes
 
-    found = list(changes(Course(course), chosen(home(), stems)))
+    found = list(regrade_changes(Course(course), chosen(home(), stems)))
     columns = ("student", "problem", "before", "now", "checks that changed", "because of a change of")
     rows = [
         (one.student, one.stem[:3], f"{one.before:g}", f"{one.now:g}", ", ".join(one.checks), ", ".join(one.because))
@@ -176,7 +178,7 @@ def diff(out: "Out", stems: list[str], course: Path) -> Done:
 @command(
     "write the answers to a problem as JPlag reads them, and its command",
     STEM,
-    word("folder", type=Path, metavar="OUT", help="a folder that is new or empty"),
+    argument("folder", type=Path, metavar="OUT", help="a folder that is new or empty"),
     COURSE,
     more="JPlag (https://github.com/jplag/JPlag, a Java program that you install yourself) compares all pairs on this "
     "machine and shows what they share side by side. The command that is printed has the options of JPlag 6, "
@@ -190,16 +192,16 @@ def jplag(out: "Out", stem: str, folder: Path, course: Path) -> Done:
     out.line(
         f"wrote what {len(wrote)} of {len(wrote) + len(left)} students wrote to {folder}",
         *(f"left out: {student}: {words}" for student, words in left.items()),
-        f"Next:\n  {jplag.command(folder)}",
+        f"Next:\n  {jplag.command_line(folder)}",
     )
-    return Done({"wrote": wrote, "left out": left, "command": jplag.command(folder)})
+    return Done({"wrote": wrote, "left out": left, "command": jplag.command_line(folder)})
 
 
 @command("find stored reports that were changed after they were written", COURSE)
 def verify(out: "Out", course: Path) -> Done:
     from ftgrade.grading.reports import Reports
 
-    found = list(Reports(Course(course)).verified())
+    found = list(Reports(Course(course)).verify())
     changed = [{"student": student, "problem": stem, "words": words} for stem, student, words in found if words]
     out.line(
         *(f"{one['problem']}, {one['student']}: {one['words']}" for one in changed),

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
-from ftgrade.commands.command import Done, command, word
+from ftgrade.commands.command import Done, argument, command
 
 if TYPE_CHECKING:
     from ftgrade.commands.terminal import Out
 
 
-def a_day(text: str) -> str:
+def iso_date(text: str) -> str:
     """Return a date as it's written in the record. Raises ArgumentTypeError."""
     try:
         return date.fromisoformat(text).isoformat()
@@ -22,11 +22,11 @@ def a_day(text: str) -> str:
 
 @command(
     "grade your own notebook on today's numbers, as a class is graded",
-    word("notebook", metavar="PROBLEM", help="a problem's name, such as p03, or a notebook's path"),
-    word("--stem", help="the problem, if the file's name doesn't tell"),
-    word("--day", type=a_day, metavar="DATE", help="repeat on the numbers of a day, such as 2026-01-31"),
-    word("--page", action="store_true", help="write the feedback as a page beside the notebook"),
-    word("--solution", action="store_true", help="show the solution, after honest attempts"),
+    argument("notebook", metavar="PROBLEM", help="a problem's name, such as p03, or a notebook's path"),
+    argument("--stem", help="the problem, if the file's name doesn't tell"),
+    argument("--day", type=iso_date, metavar="DATE", help="repeat on the numbers of a day, such as 2026-01-31"),
+    argument("--page", action="store_true", help="write the feedback as a page beside the notebook"),
+    argument("--solution", action="store_true", help="show the solution, after honest attempts"),
 )
 def check(out: "Out", notebook: str, stem: str | None, day: str | None, page: bool, solution: bool) -> Done:
     from ftgrade.classroom import selfstudy
@@ -34,7 +34,7 @@ def check(out: "Out", notebook: str, stem: str | None, day: str | None, page: bo
 
     catalog = home()
     done = selfstudy.check(catalog, notebook, stem, day)
-    out.line(*selfstudy.lines(catalog, done))
+    out.line(*selfstudy.result_lines(catalog, done))
     if page:
         out.line(f"page: {selfstudy.write_page(catalog, done)}")
     if solution:
@@ -44,8 +44,8 @@ def check(out: "Out", notebook: str, stem: str | None, day: str | None, page: bo
 
 @command(
     "write a page of what you have shown, signed by nobody",
-    word("--name", default="", help="whose page it is"),
-    word("-o", "--output", type=Path, default=Path("certificate.html"), help="its file"),
+    argument("--name", default="", help="whose page it is"),
+    argument("-o", "--output", type=Path, default=Path("certificate.html"), help="its file"),
 )
 def certificate(out: "Out", name: str, output: Path) -> Done:
     from ftgrade.classroom import selfstudy

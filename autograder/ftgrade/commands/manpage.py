@@ -9,7 +9,7 @@ from ftgrade.commands.command import Command
 Groups = Mapping[str, Sequence[Command]]
 
 
-def grouped(about: str, groups: Groups) -> str:
+def help_by_group(about: str, groups: Groups) -> str:
     """Return what stands above the options in `ftgrade --help`: each command by its group."""
     lines = [about]
     for title, members in groups.items():
@@ -17,7 +17,7 @@ def grouped(about: str, groups: Groups) -> str:
     return "\n".join(lines)
 
 
-def page(top: argparse.ArgumentParser, parsers: Mapping[str, argparse.ArgumentParser], groups: Groups) -> str:
+def commands_page(top: argparse.ArgumentParser, parsers: Mapping[str, argparse.ArgumentParser], groups: Groups) -> str:
     """Return `docs/commands.md`."""
     about = str(top.description).partition("\n")[0]
     lines = ["# Commands", "", f"{about} This page is written by `ftgrade build` from the command line itself.", ""]
@@ -40,13 +40,13 @@ def section(name: str, parser: argparse.ArgumentParser) -> list[str]:
 
 def usage(action: argparse.Action) -> str:
     """Return how a word stands in a call: optional ones in brackets, repeated ones with dots."""
-    text = " ".join(filter(None, [*action.option_strings[-1:], shown(action)]))
+    text = " ".join(filter(None, [*action.option_strings[-1:], value_name(action)]))
     text += " …" if action.nargs in ("*", "+") else ""
     needed = action.required if action.option_strings else action.nargs not in ("?", "*")
     return text if needed else f"[{text}]"
 
 
-def shown(action: argparse.Action) -> str:
+def value_name(action: argparse.Action) -> str:
     """Return the name of what a word stands for; a switch stands for itself."""
     if action.option_strings and action.nargs == 0:
         return ""
@@ -57,8 +57,8 @@ def shown(action: argparse.Action) -> str:
 
 
 def row(action: argparse.Action) -> str:
-    words = ", ".join(f"`{' '.join(filter(None, [text, shown(action)]))}`" for text in action.option_strings)
-    words = (words or f"`{shown(action)}`").replace("|", "\\|")
+    words = ", ".join(f"`{' '.join(filter(None, [text, value_name(action)]))}`" for text in action.option_strings)
+    words = (words or f"`{value_name(action)}`").replace("|", "\\|")
     return f"| {words} | {(action.help or '').replace('|', chr(92) + '|')} |"
 
 
@@ -86,4 +86,4 @@ def every_action(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield from every_action(one)
 
 
-__all__ = ["completion", "grouped", "page"]
+__all__ = ["commands_page", "completion", "help_by_group"]

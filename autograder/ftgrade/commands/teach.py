@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import COURSE, STEMS, Done, chosen, command, word
+from ftgrade.commands.command import COURSE, STEMS, Done, argument, chosen, command
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 
 if TYPE_CHECKING:
-    from ftgrade.classroom.marking import Marked
+    from ftgrade.classroom.marking import ClassResult
     from ftgrade.commands.terminal import Out
     from ftgrade.judging.report import Report
     from ftgrade.probing.doctor import BackendResult
@@ -25,12 +25,12 @@ TakenOff = dict[tuple[str, str], float]
 
 @command(
     "make a course folder, with a roster's students in its gradebook",
-    word("folder", type=Path, metavar="DIR", help="a folder that is new or empty"),
-    word(
+    argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty"),
+    argument(
         "--roster", type=Path, required=True, metavar="CSV",
         help="a column id; if you like first_name, last_name, email, lms_user_id",
     ),
-    word(
+    argument(
         "--secret", type=Path, metavar="FILE",
         help="take the course's secret from here, such as an earlier course's .ftgrade/secret, instead of drawing one",
     ),
@@ -54,12 +54,12 @@ def new_course(out: "Out", folder: Path, roster: Path, secret: Path | None) -> D
 @command(
     "make the students' notebooks in release/",
     STEMS,
-    word("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these"),
-    word("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive"),
+    argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these"),
+    argument("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive"),
     COURSE,
 )
 def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | None, course: Path) -> Done:
-    from ftgrade.classroom.bundle import write as write_bundle
+    from ftgrade.classroom.bundle import write_bundles as write_bundle
     from ftgrade.classroom.personal import release_personally
     from ftgrade.gradebook.book import Book
 
@@ -80,19 +80,19 @@ def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | 
 
 def build_stale(out: "Out", catalog: Catalog) -> None:
     """Build what is stale, and say so: a release must not hold an older problem than the one that is graded."""
-    from ftgrade.authoring.build import build, made
+    from ftgrade.authoring.build import build, describe_written
 
-    out.line(*(made(catalog, path) for path in build(catalog)))
+    out.line(*(describe_written(catalog, path) for path in build(catalog)))
 
 
 @command(
     "grade what was handed in: gradebook, feedback, class report",
     STEMS,
-    word("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once"),
-    word("--scheduler", default="", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…"),
-    word("--fresh", action="store_true", help="judge again what hasn't changed"),
-    word("--demo", action="store_true", help="grade a made-up class in a scratch folder"),
-    word("--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"),
+    argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once"),
+    argument("--scheduler", default="", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…"),
+    argument("--fresh", action="store_true", help="judge again what hasn't changed"),
+    argument("--demo", action="store_true", help="grade a made-up class in a scratch folder"),
+    argument("--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"),
     COURSE,
 )
 def grade(
@@ -102,13 +102,13 @@ def grade(
     from ftgrade.sandbox.forking import Nursery
 
     catalog = home()
-    root = made_up_class(out, catalog) if demo else course
+    root = make_demo(out, catalog) if demo else course
     graded = Course(root.absolute())
     problems = [stem for stem in chosen(catalog, stems) if graded.students(stem)]
     if not problems:
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
     nursery = None if scheduler else Nursery()  # it imports torch on one core while we do on another
-    from ftgrade.classroom.marking import mark
+    from ftgrade.classroom.marking import grade_and_book
     from ftgrade.gradebook import book, late
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
@@ -117,19 +117,19 @@ def grade(
     judges = Judges(catalog, lambda: strongest(cache_file(), allow_unsandboxed), workers, nursery)
     totals = {stem: len(graded.students(stem)) for stem in problems}
     with contextlib.closing(Grader(catalog, graded, judges)) as grader, out.board(totals) as board:
-        done = mark(grader, problems, board, fresh=fresh, scheduler=scheduler)
-    with book.opened(graded.root) as gradebook:
-        taken_off = late.penalties(gradebook, problems)
+        done = grade_and_book(grader, problems, board, fresh=fresh, scheduler=scheduler)
+    with book.open_gradebook(graded.root) as gradebook:
+        taken_off = late.booked_penalties(gradebook, problems)
     show_scores(out, done.reports, root, taken_off)
     return sum_up(out, done, root, taken_off, demo)
 
 
-def made_up_class(out: "Out", catalog: Catalog) -> Path:
+def make_demo(out: "Out", catalog: Catalog) -> Path:
     """Lay down the demo class; return its folder."""
     from ftgrade.classroom import demo
 
     build_stale(out, catalog)
-    root = demo.lay_down(catalog)
+    root = demo.make_demo_class(catalog)
     out.line(f"A made-up class of {len(demo.STUDENTS)} students is laid down in {root}")
     return root
 
@@ -143,8 +143,10 @@ def show_scores(out: "Out", reports: "list[Report]", course: Path, taken_off: Ta
     rows = [
         (
             student,
-            *(score(mine.get(stem), taken_off.get((student, stem), 0.0)) for stem in stems),
-            ", ".join([*kinds(mine), *(["late"] if any((student, stem) in taken_off for stem in stems) else [])]),
+            *(score_text(mine.get(stem), taken_off.get((student, stem), 0.0)) for stem in stems),
+            ", ".join(
+                [*finding_kinds(mine), *(["late"] if any((student, stem) in taken_off for stem in stems) else [])]
+            ),
         )
         for student, mine in sorted(by_student.items())
     ]
@@ -158,18 +160,18 @@ def show_scores(out: "Out", reports: "list[Report]", course: Path, taken_off: Ta
     )
 
 
-def score(report: "Report | None", taken_off: float) -> str:
+def score_text(report: "Report | None", taken_off: float) -> str:
     if report is None:
         return "–"
     return f"{report.score:g}" + (f" - {taken_off:g}" if taken_off else "") + ("*" if report.needs_a_person else "")
 
 
-def kinds(mine: "dict[str, Report]") -> list[str]:
+def finding_kinds(mine: "dict[str, Report]") -> list[str]:
     """Return what was found about a student's submissions, each kind once."""
     return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
 
 
-def sum_up(out: "Out", done: "Marked", course: Path, taken_off: TakenOff, demo: bool) -> Done:
+def sum_up(out: "Out", done: "ClassResult", course: Path, taken_off: TakenOff, demo: bool) -> Done:
     """Print how many submissions were graded and how many need a person; return the result."""
     from ftgrade.judging.report import student_view
 

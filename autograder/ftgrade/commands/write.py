@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import STEM, STEMS, Done, chosen, command, either, word
+from ftgrade.commands.command import STEM, STEMS, Done, argument, chosen, command, one_of
 
 if TYPE_CHECKING:
     from ftgrade.commands.terminal import Out
 
 
-@command("write the three leaves of a next problem", word("slug", help="its name, such as dora_magnitude"))
+@command("write the three leaves of a next problem", argument("slug", help="its name, such as dora_magnitude"))
 def new(out: "Out", slug: str) -> Done:
     from ftgrade.authoring import build
 
@@ -30,7 +30,7 @@ def new(out: "Out", slug: str) -> Done:
 
 @command(
     "make the notebooks from their masters",
-    word("--check", action="store_true", help="change nothing; fail if a notebook is stale"),
+    argument("--check", action="store_true", help="change nothing; fail if a notebook is stale"),
 )
 def build(out: "Out", check: bool, manual: Callable[[], str]) -> Done:
     """Make the built files, among them the page of commands, whose text is `manual()`."""
@@ -38,21 +38,26 @@ def build(out: "Out", check: bool, manual: Callable[[], str]) -> Done:
 
     catalog = home()
     more = {catalog.root / "docs" / "commands.md": manual()}
-    paths = build.stale(catalog, more) if check else build.build(catalog, more)
+    paths = build.stale_files(catalog, more) if check else build.build(catalog, more)
     changed = [str(path.relative_to(catalog.root)) for path in paths]
-    out.line(*(f"stale: {path.relative_to(catalog.root)}" if check else build.made(catalog, path) for path in paths))
+    out.line(
+        *(
+            f"stale: {path.relative_to(catalog.root)}" if check else build.describe_written(catalog, path)
+            for path in paths
+        )
+    )
     if check and paths:
         out.line("These files differ from what their masters give: edit the masters and run `ftgrade build`.")
     else:
-        out.line(f"{len(build.wanted(catalog, more))} built files are up to date.")
+        out.line(f"{len(build.built_files(catalog, more))} built files are up to date.")
     return Done({"changed": changed}, needs_a_person=bool(check and paths))
 
 
 @command(
     "put a Python file's functions into a problem's notebook",
     STEM,
-    word("answers", type=Path, help="the Python file"),
-    word("-o", "--output", type=Path, required=True, help="the notebook to write"),
+    argument("answers", type=Path, help="the Python file"),
+    argument("-o", "--output", type=Path, required=True, help="the notebook to write"),
     json=False,
 )
 def fill(out: "Out", stem: str, answers: Path, output: Path) -> Done:
@@ -67,10 +72,12 @@ def fill(out: "Out", stem: str, answers: Path, output: Path) -> Done:
 @command(
     "measure the hidden tests: what they catch, what they cost",
     STEMS,
-    word("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once"),
-    either(
-        word("--check", action="store_true", help="change nothing; fail if the README's table is stale"),
-        word("--stability", action="store_true", help="grade one class in many ways, and compare the stored reports"),
+    argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once"),
+    one_of(
+        argument("--check", action="store_true", help="change nothing; fail if the README's table is stale"),
+        argument(
+            "--stability", action="store_true", help="grade one class in many ways, and compare the stored reports"
+        ),
     ),
 )
 def audit(out: "Out", stems: list[str], workers: int, check: bool, stability: bool) -> Done:
@@ -92,11 +99,11 @@ def audit(out: "Out", stems: list[str], workers: int, check: bool, stability: bo
     troubles = [line for one in audits for line in one.troubles]
     readme = catalog.root / "README.md"
     text = readme.read_text("utf-8")
-    if audits and not stems and audit.in_text(text, audits) != text:
+    if audits and not stems and audit.replace_table(text, audits) != text:
         if check:
             troubles.append("README.md: the table is stale; run `ftgrade audit`")
         else:
-            readme.write_text(audit.in_text(text, audits), "utf-8")
+            readme.write_text(audit.replace_table(text, audits), "utf-8")
             out.line("wrote the table of README.md")
     out.line(*troubles)
     document = {"problems": [asdict(one) for one in audits], "troubles": troubles}
@@ -109,7 +116,7 @@ def compare_ways(out: "Out", catalog: Catalog, problems: list[str]) -> Done:
 
     with out.board() as bars:
         bar = bars.add_task("grading", total=len(stability.WAYS))
-        found = stability.examine(catalog, problems, lambda: bars.advance(bar))
+        found = stability.compare_ways(catalog, problems, lambda: bars.advance(bar))
     rows = [
         (one.way.name, one.skipped or str(one.reports), str(len(one.differ)), str(len(one.wronged))) for one in found
     ]

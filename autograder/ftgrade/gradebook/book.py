@@ -19,7 +19,7 @@ from traitlets.log import get_logger
 from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.cells import demand_same_release, released_cells
-from ftgrade.gradebook.late import settings
+from ftgrade.gradebook.late import course_config
 from ftgrade.gradebook.ledger import Ledger, PageMaker
 from ftgrade.gradebook.steps import configure
 from ftgrade.grading.grader import Grader
@@ -30,7 +30,7 @@ from ftgrade.judging.report import Report
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
 
 
-EVERYBODYS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EMFILE}
+CLASS_WIDE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EMFILE}
 """Errors of the disk that the next submission would meet too."""
 
 
@@ -47,30 +47,30 @@ class Ledgers:
 
     def book(self, report: Report) -> None:
         """Book a report, or let it wait."""
-        if self.stuck or self.trouble(report):
+        if self.stuck or self.try_to_book(report):
             self.waiting.append(report)
 
-    def settle(self) -> list[tuple[Report, Clean]]:
+    def retry(self) -> list[tuple[Report, Clean]]:
         """Try once more what waits; return what could not be booked, and why."""
         self.stuck, words = False, NOTHING
         failed: list[tuple[Report, Clean]] = []
         for report in self.waiting:
             if self.stuck:
-                self.by_stem[report.stem].note(report.student, words)
+                self.by_stem[report.stem].note_trouble(report.student, words)
                 failed.append((report, line("as the one before")))
-            elif words := self.trouble(report):
+            elif words := self.try_to_book(report):
                 failed.append((report, words))
         return failed
 
-    def trouble(self, report: Report) -> Clean:
+    def try_to_book(self, report: Report) -> Clean:
         """Book a report; return why that failed, empty if it didn't."""
         ledger = self.by_stem[report.stem]
         mishap = guarded(lambda: ledger.book(report))
         words = line(mishap.words) if isinstance(mishap, Mishap) else NOTHING
         if isinstance(mishap, Mishap):
             get_logger().error("not booked: %s, %s", report.student, report.stem, exc_info=mishap.error)
-            self.stuck = concerns_everybody(mishap.error)
-        ledger.note(report.student, words)
+            self.stuck = is_class_wide(mishap.error)
+        ledger.note_trouble(report.student, words)
         return words
 
     def close(self) -> None:
@@ -79,12 +79,12 @@ class Ledgers:
                 ledger.close()
 
 
-def concerns_everybody(error: Exception) -> bool:
+def is_class_wide(error: Exception) -> bool:
     """Say whether an error would meet the next submission too."""
-    return isinstance(error, OperationalError) or (isinstance(error, OSError) and error.errno in EVERYBODYS)
+    return isinstance(error, OperationalError) or (isinstance(error, OSError) and error.errno in CLASS_WIDE_ERRNOS)
 
 
-def demand_named(directory: Any) -> None:
+def demand_course_id(directory: Any) -> None:
     """Raise CourseFault for a course without a name in a database that, unlike SQLite, holds records to it."""
     if not directory.course_id and not directory.db_url.startswith("sqlite"):
         raise CourseFault(
@@ -102,14 +102,14 @@ class Book:
         with contextlib.chdir(root):
             config = Config()
             configure(config)
-        config.merge(settings(root))  # where an instructor names another gradebook (`db_url`), among others
+        config.merge(course_config(root))  # where an instructor names another gradebook (`db_url`), among others
         config.CourseDirectory.root = str(root)
         self.config = config
         directory: Any = CourseDirectory(config=config)
-        demand_named(directory)
+        demand_course_id(directory)
         self.api = NbGraderAPI(directory, config=config)
 
-    def set_up(self) -> None:
+    def write_config(self) -> None:
         """Write the course's `nbgrader_config.py` if there is none, so that nbgrader's own commands use our steps."""
         path = self.course.root / CONFIG_FILE
         if not path.exists():
@@ -117,13 +117,13 @@ class Book:
 
     def release(self, stem: str) -> None:
         """Make the student's notebook in `release/` and its record in the gradebook. Raises CourseFault."""
-        self.set_up()
-        with self.logged():
+        self.write_config()
+        with self.log_to_file():
             result = self.api.generate_assignment(stem, force=True, create=True)
         if not result["success"]:
             raise CourseFault(f"nbgrader could not release {stem}: {result.get('error') or result.get('log', '')}")
 
-    def demand_released(self, grader: Grader, stem: str) -> None:
+    def ensure_released(self, grader: Grader, stem: str) -> None:
         """Release a problem that the gradebook doesn't know; raise CourseFault if it knows another version of it."""
         directory: Any = self.api.coursedir
         try:
@@ -134,10 +134,10 @@ class Book:
         return demand_same_release(stem, grader.problem(stem), released)
 
     @contextlib.contextmanager
-    def ledgers(self, grader: Grader, stems: list[str], pages: PageMaker) -> Generator["Ledgers"]:
+    def open_ledgers(self, grader: Grader, stems: list[str], pages: PageMaker) -> Generator["Ledgers"]:
         """Hold the records of problems open while a class is graded, and let go of them whatever happens."""
         directory = cast("CourseDirectory", self.api.coursedir)
-        with self.logged():
+        with self.log_to_file():
             opened = Ledgers({stem: Ledger(grader, directory, self.config, stem, pages) for stem in stems})
             try:
                 yield opened
@@ -145,7 +145,7 @@ class Book:
                 opened.close()
 
     @contextlib.contextmanager
-    def logged(self) -> Generator[None]:
+    def log_to_file(self) -> Generator[None]:
         """Send what nbgrader logs to a file of the course instead of the terminal."""
         logger: Any = get_logger()
         handlers, propagates = list(logger.handlers), logger.propagate
@@ -166,9 +166,9 @@ class Book:
         return self.course.state / "nbgrader.log"
 
 
-def opened(course: Path) -> Gradebook:
+def open_gradebook(course: Path) -> Gradebook:
     """Return a course's gradebook, where its configuration puts it. Raises CourseFault for a folder that has none."""
-    config = settings(course)
+    config = course_config(course)
     config.CourseDirectory.root = str(course.absolute())
     directory: Any = CourseDirectory(config=config)
     if (

@@ -22,14 +22,14 @@ from ftgrade.judging.report import STATUS_WORDS, CellNote, CheckReport, Report, 
 
 Notebook = Any
 NotebookCell = dict[str, Any]
-KEPT_CHECKS = 1_024  # a class has few ways to be right, and not many to be wrong
+CACHED_CHECKS = 1_024  # a class has few ways to be right, and not many to be wrong
 
 
 # ------------------------------------------------------------------------------------------ the released notebook
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ReleasedCell:
     """One cell of the released notebook, as the gradebook recorded it."""
 
     grade_id: str
@@ -46,7 +46,7 @@ class Known:
         return self.solution and not self.locked
 
 
-def canonical(handed_in: Sequence[Cell], released: Sequence[Known]) -> list[NotebookCell]:
+def canonical_cells(handed_in: Sequence[Cell], released: Sequence[ReleasedCell]) -> list[NotebookCell]:
     """Return every released cell once, in order, with the student's last text in the answers and all else ours.
 
     The student's own cells follow the released cell that they followed; markdown is shown as the text it is, so that
@@ -56,17 +56,17 @@ def canonical(handed_in: Sequence[Cell], released: Sequence[Known]) -> list[Note
     known = {cell.grade_id: cell for cell in released}
     written = last_answers(handed_in, known)
     free = free_cells(handed_in, known, written)
-    cells: list[NotebookCell] = list(placed(free.get("", [])))
+    cells: list[NotebookCell] = list(student_cells(free.get("", [])))
     for cell in released:
         mine = written.get(cell.grade_id)
-        cells.append(released_cell(cell, mine))
-        cells.extend(placed(free.get(cell.grade_id, [])))
+        cells.append(graded_cell(cell, mine))
+        cells.extend(student_cells(free.get(cell.grade_id, [])))
     for position, cell in enumerate(cells):
         cell["id"] = hashlib.sha256(f"{position}\0{cell['source']}".encode()).hexdigest()[:12]
     return cells
 
 
-def last_answers(handed_in: Sequence[Cell], known: dict[str, Known]) -> dict[str, Cell]:
+def last_answers(handed_in: Sequence[Cell], known: dict[str, ReleasedCell]) -> dict[str, Cell]:
     """Return the last cell that the student wrote for each answer."""
     return {
         cell.grade_id: cell
@@ -75,7 +75,9 @@ def last_answers(handed_in: Sequence[Cell], known: dict[str, Known]) -> dict[str
     }
 
 
-def free_cells(handed_in: Sequence[Cell], known: dict[str, Known], written: dict[str, Cell]) -> dict[str, list[Cell]]:
+def free_cells(
+    handed_in: Sequence[Cell], known: dict[str, ReleasedCell], written: dict[str, Cell]
+) -> dict[str, list[Cell]]:
     """Return the student's own cells by the released cell that precedes them, and superseded answers among them."""
     free: dict[str, list[Cell]] = {}
     before = ""
@@ -87,7 +89,7 @@ def free_cells(handed_in: Sequence[Cell], known: dict[str, Known], written: dict
     return free
 
 
-def released_cell(cell: Known, mine: Cell | None) -> NotebookCell:
+def graded_cell(cell: ReleasedCell, mine: Cell | None) -> NotebookCell:
     """Return a released cell with the gradebook's flags; only an answer takes the student's text."""
     record: dict[str, Any] = {
         "grade_id": cell.grade_id, "schema_version": 3,
@@ -97,30 +99,30 @@ def released_cell(cell: Known, mine: Cell | None) -> NotebookCell:
         record["points"] = cell.points
     metadata: dict[str, Any] = {"nbgrader": record}
     if mine is None or (cell.kind == "markdown" and mine.source == cell.source):
-        return shaped(cell.kind, cell.source, metadata)
+        return make_cell(cell.kind, cell.source, metadata)
     metadata["ftgrade"] = {"number": mine.number}
-    return shaped(cell.kind, shown(mine) if cell.kind == "code" else fenced(shown(mine)), metadata)
+    return make_cell(cell.kind, display_text(mine) if cell.kind == "code" else fence(display_text(mine)), metadata)
 
 
-def placed(cells: Sequence[Cell]) -> Iterator[NotebookCell]:
+def student_cells(cells: Sequence[Cell]) -> Iterator[NotebookCell]:
     """Yield the student's own cells: code as code, and any other text as text."""
     for cell in cells:
         metadata = {"ftgrade": {"number": cell.number}}
         if cell.kind == "code":
-            yield shaped("code", shown(cell), metadata)
+            yield make_cell("code", display_text(cell), metadata)
         else:
-            yield shaped("markdown", fenced(shown(cell)), metadata)
+            yield make_cell("markdown", fence(display_text(cell)), metadata)
 
 
-def shown(cell: Cell) -> Clean:
+def display_text(cell: Cell) -> Clean:
     """Return a cell's text as a person sees it: what ran may hold characters that make a line read as another."""
     return clean(cell.source, MAX_CELL_CHARACTERS)
 
 
-def fenced(text: str) -> str:
+def fence(text: str) -> str:
     """Return Markdown that shows a text as it is.
 
-    >>> print(fenced("<b>words</b>"))
+    >>> print(fence("<b>words</b>"))
     ```text
     <b>words</b>
     ```
@@ -142,7 +144,7 @@ def longest_run(text: str, mark: str) -> int:
     return longest
 
 
-def shaped(kind: str, source: str, metadata: dict[str, Any]) -> NotebookCell:
+def make_cell(kind: str, source: str, metadata: dict[str, Any]) -> NotebookCell:
     cell: NotebookCell = {"cell_type": kind, "metadata": metadata, "source": source}
     return cell | {"execution_count": None, "outputs": []} if kind == "code" else cell
 
@@ -150,29 +152,29 @@ def shaped(kind: str, source: str, metadata: dict[str, Any]) -> NotebookCell:
 # ----------------------------------------------------------------------------------------------------- its verdicts
 
 
-def released_cells(gradebook: Gradebook, stem: str) -> list[Known]:
+def released_cells(gradebook: Gradebook, stem: str) -> list[ReleasedCell]:
     """Return the cells of a released problem as the gradebook holds them, in the order of its notebook."""
     record = gradebook.find_notebook(stem, stem)
     points = {cell.name: float(cell.max_score) for cell in record.grade_cells}
     answers = {cell.name for cell in record.solution_cells}
     known = [
-        Known(
+        ReleasedCell(
             cell.name, cell.cell_type, cell.source, cell.name in points, cell.name in answers, bool(cell.locked),
             points.get(cell.name), cell.checksum or "",
         )
         for cell in record.source_cells
     ]  # fmt: skip
-    order = {name: position for position, name in enumerate(order_of(stem))}
+    order = {name: position for position, name in enumerate(cell_order(stem))}
     return sorted(known, key=lambda cell: order.get(cell.grade_id, len(order)))
 
 
-def order_of(stem: str) -> list[str]:
+def cell_order(stem: str) -> list[str]:
     """Return the ids of a built notebook's cells, in order."""
     built = nbformat.read(home().leaves(stem).notebook, as_version=4)
     return [cell.metadata.nbgrader.grade_id for cell in built.cells if "nbgrader" in cell.metadata]
 
 
-def demand_same_release(stem: str, problem: Problem, released: list[Known]) -> None:
+def demand_same_release(stem: str, problem: Problem, released: list[ReleasedCell]) -> None:
     """Raise CourseFault unless the gradebook's checks are the problem's."""
     booked_checks = {cell.grade_id: cell.points for cell in released if cell.grade}
     if booked_checks != {graded.name: graded.points for graded in (*problem.all_checks, *problem.written)}:
@@ -182,12 +184,12 @@ def demand_same_release(stem: str, problem: Problem, released: list[Known]) -> N
         )
 
 
-def document_of(report: Report, released: list[Known], kernelspec: str | None = None) -> Notebook:
+def graded_notebook(report: Report, released: list[ReleasedCell], kernelspec: str | None = None) -> Notebook:
     """Return the notebook that instructor and student see: the released cells, the student's text, the verdicts.
 
     All of it comes from the report: what is shown is what was judged, whatever became of the file since.
     """
-    cells = canonical(report.cells, released)
+    cells = canonical_cells(report.cells, released)
     checksums = {cell.grade_id: cell.checksum for cell in released}
     for cell in cells:
         if "nbgrader" in cell["metadata"]:
@@ -229,7 +231,7 @@ def write_report(nb: Notebook, report: Report) -> None:
         else:
             cell["outputs"] = [score_output(0.0, "")]
     write_notes(nb, report.notes)
-    nb["metadata"]["ftgrade"] = told(report)
+    nb["metadata"]["ftgrade"] = page_summary(report)
 
 
 def write_check(cell: Any, check: CheckReport) -> None:
@@ -248,7 +250,7 @@ def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
             cell["outputs"] += [output("display_data", data={"image/png": one}) for one in note.pictures]
 
 
-def told(report: Report) -> dict[str, Any]:
+def page_summary(report: Report) -> dict[str, Any]:
     """Return what the feedback page says about the submission as a whole."""
     findings = [finding.words for finding in report.findings]
     return {"title": title_of(home(), report.stem), "state": report.state, "findings": findings}
@@ -270,7 +272,7 @@ def environment() -> jinja2.Environment:
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
 
 
-@lru_cache(KEPT_CHECKS)
+@lru_cache(CACHED_CHECKS)
 def check_html(check: CheckReport) -> Markup:
     """Return one check's verdict as a block that stands under its graded cell."""
     template = environment().get_template("check.html.j2")

@@ -29,7 +29,7 @@ Cell = str | float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProblemColumn:
     """One problem: its name, the header of its column, its points, and its checks as (notebook, cell)."""
 
     name: str
@@ -39,7 +39,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ProblemScore:
     """What one student got for one problem: points in all, the late penalty, points by check, and when."""
 
     points: float
@@ -62,17 +62,17 @@ class Person:
     last_name: str
     email: str
     lms_id: str
-    marks: dict[str, Mark]
+    marks: dict[str, ProblemScore]
 
     @property
     def sortable_name(self) -> str:
         return ", ".join(part for part in (self.last_name, self.first_name) if part) or self.id
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Return a number of points with at most five decimals (Moodle's limit), never in exponents.
 
-    >>> number(10.0), number(0.1 + 0.2), number(8.25), number(1e-9)
+    >>> format_number(10.0), format_number(0.1 + 0.2), format_number(8.25), format_number(1e-9)
     ('10', '0.3', '8.25', '0')
     """
     return f"{value:.5f}".rstrip("0").rstrip(".")
@@ -86,14 +86,14 @@ def csv_text(rows: Iterable[Sequence[Cell]], missing: str = "") -> str:
     """
     file = io.StringIO()
     # Lines end in "\r\n", as RFC 4180 says: with "\n", Python 3.11 leaves a name that holds "\r" unquoted.
-    csv.writer(file).writerows([written(cell, missing) for cell in row] for row in rows)
+    csv.writer(file).writerows([csv_cell(cell, missing) for cell in row] for row in rows)
     return file.getvalue()
 
 
-def written(cell: Cell, missing: str) -> str:
+def csv_cell(cell: Cell, missing: str) -> str:
     if cell is None:
         return missing
-    return safe(line(cell)) if isinstance(cell, str) else number(cell)
+    return safe(line(cell)) if isinstance(cell, str) else format_number(cell)
 
 
 class GradeTable(ExportPlugin):
@@ -109,7 +109,7 @@ class GradeTable(ExportPlugin):
     encoding: ClassVar[str] = "utf-8"
     missing: ClassVar[str] = ""
 
-    def rows(self, problems: Sequence[Asked], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
+    def rows(self, problems: Sequence[ProblemColumn], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
         """Yield the header and every row."""
         raise NotImplementedError
 
@@ -130,41 +130,41 @@ class GradeTable(ExportPlugin):
         target.write_bytes(csv_text(self.rows(problems, people), self.missing).encode(self.encoding))
         self.log.info("Wrote %d students and %d problems to %s", len(people), len(problems), target)
 
-    def problems(self, gradebook: Gradebook) -> list[Asked]:
+    def problems(self, gradebook: Gradebook) -> list[ProblemColumn]:
         """Return the chosen problems by name."""
         records: dict[str, Any] = {str(record.name): record for record in gradebook.assignments}
-        problems = [asked(records[name], self.columns) for name in self.chosen(sorted(records), self.assignment)]
+        problems = [problem_column(records[name], self.columns) for name in self.pick(sorted(records), self.assignment)]
         headers = [problem.header for problem in problems]
         if twice := sorted({header for header in headers if headers.count(header) > 1}):
             raise CourseFault(f"two problems share a column, {twice}: mend {type(self).__name__}.columns")
         return problems
 
-    def people(self, gradebook: Gradebook, problems: Sequence[Asked]) -> list[Person]:
+    def people(self, gradebook: Gradebook, problems: Sequence[ProblemColumn]) -> list[Person]:
         """Return the chosen students: first the roster's in its order, then the others by id."""
         records: dict[str, Any] = {str(record.id): record for record in gradebook.students}
         marks = {problem.name: self.marks(gradebook, problem.name) for problem in problems}
         roster = [student for student in self.roster() if student in records]
         everybody = list(dict.fromkeys([*roster, *sorted(records)]))
-        found = [person(records[student], marks) for student in self.chosen(everybody, self.student)]
+        found = [read_person(records[student], marks) for student in self.pick(everybody, self.student)]
         for one in found:
-            self.demand_matchable(one)
+            self.warn_if_escaped(one)
         return found
 
-    def marks(self, gradebook: Gradebook, problem: str) -> dict[str, Mark]:
+    def marks(self, gradebook: Gradebook, problem: str) -> dict[str, ProblemScore]:
         """Return the marks of a problem by student; tell how many wait for a person's grade."""
         submissions: list[Any] = gradebook.assignment_submissions(problem)
         if waiting := sum(bool(submission.needs_manual_grade) for submission in submissions):
             self.log.warning("%s: %d submissions still need a person's grade in formgrader", problem, waiting)
-        found: dict[str, Mark] = {}
+        found: dict[str, ProblemScore] = {}
         for submission in submissions:
-            one = guarded(lambda submission=submission: mark(submission))
+            one = guarded(lambda submission=submission: problem_score(submission))
             if isinstance(one, Mishap):
                 self.log.warning("%s, %s: not exported, %s", submission.student_id, problem, line(one.words))
             else:
                 found[submission.student_id] = one
         return found
 
-    def chosen(self, names: list[str], wanted: Sequence[Any]) -> list[str]:
+    def pick(self, names: list[str], wanted: Sequence[Any]) -> list[str]:
         """Return the names that the command line asks for, in their order; without a wish all of them."""
         asked_for = [str(one) for one in wanted]
         for name in sorted(set(asked_for) - set(names)):
@@ -178,7 +178,7 @@ class GradeTable(ExportPlugin):
             return []
         return Course(Path(directory.root)).roster()
 
-    def demand_matchable(self, one: Person) -> None:
+    def warn_if_escaped(self, one: Person) -> None:
         """Tell who won't be recognised by another system, because their id or address had to be made safe."""
         for text in (one.id, one.email):
             if safe(text) != text:
@@ -187,14 +187,14 @@ class GradeTable(ExportPlugin):
                 )
 
 
-def asked(record: Any, columns: dict[str, str]) -> Asked:
+def problem_column(record: Any, columns: dict[str, str]) -> ProblemColumn:
     """Return a problem of its record in the gradebook."""
     cells = {(notebook.name, cell.name) for notebook in record.notebooks for cell in notebook.grade_cells}
     header = columns.get(record.name) or record.name
-    return Asked(record.name, header, float(record.max_score), tuple(sorted(cells)))
+    return ProblemColumn(record.name, header, float(record.max_score), tuple(sorted(cells)))
 
 
-def mark(submission: Any) -> Mark:
+def problem_score(submission: Any) -> ProblemScore:
     """Return a mark of its record in the gradebook."""
     checks = {
         (notebook.name, grade.name): float(grade.score)
@@ -204,10 +204,10 @@ def mark(submission: Any) -> Mark:
     # nbgrader adds an extension to a due date without asking whether there is one.
     late = submission.total_seconds_late if submission.assignment.duedate else 0
     penalty = float(submission.late_submission_penalty or 0.0)
-    return Mark(float(submission.score or 0.0), penalty, checks, submission.timestamp, int(late))
+    return ProblemScore(float(submission.score or 0.0), penalty, checks, submission.timestamp, int(late))
 
 
-def person(record: Any, marks: dict[str, dict[str, Mark]]) -> Person:
+def read_person(record: Any, marks: dict[str, dict[str, ProblemScore]]) -> Person:
     """Return a student of their record in the gradebook, with their marks by problem."""
     return Person(
         id=record.id,
@@ -219,7 +219,7 @@ def person(record: Any, marks: dict[str, dict[str, Mark]]) -> Person:
     )
 
 
-def scores(one: Person, problems: Sequence[Asked]) -> list[Cell]:
+def scores(one: Person, problems: Sequence[ProblemColumn]) -> list[Cell]:
     """Return a student's score for each problem, None where nothing was handed in."""
     found = [one.marks.get(problem.name) for problem in problems]
     return [None if mark is None else mark.score for mark in found]
@@ -242,7 +242,7 @@ class Canvas(GradeTable):
         ["SIS Login ID", "SIS User ID"], "SIS Login ID", help="what the gradebook's student ids are in Canvas"
     ).tag(config=True)
 
-    def rows(self, problems: Sequence[Asked], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
+    def rows(self, problems: Sequence[ProblemColumn], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
         yield ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", *(problem.header for problem in problems)]
         yield ["    Points Possible", "", "", "", "", *(problem.points for problem in problems)]
         for one in people:
@@ -266,7 +266,7 @@ class Moodle(GradeTable):
     file_name = "moodle.csv"
     missing = "-"
 
-    def rows(self, problems: Sequence[Asked], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
+    def rows(self, problems: Sequence[ProblemColumn], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
         without = [one.id for one in people if not one.email.strip()]
         if without:
             self.log.warning("no column of addresses, because these have none: %s", ", ".join(without))
@@ -287,16 +287,18 @@ class Gradescope(GradeTable):
 
     file_name = "gradescope.csv"
 
-    def rows(self, problems: Sequence[Asked], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
+    def rows(self, problems: Sequence[ProblemColumn], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
         parts = ("", " - Max Points", " - Submission Time", " - Lateness (H:M:S)")
         headers = [problem.header + part for problem in problems for part in parts]
         yield ["First Name", "Last Name", "SID", "Email", "Sections", *headers]
         for one in people:
-            cells = [cell for problem in problems for cell in handed_in(one.marks.get(problem.name), problem.points)]
+            cells = [
+                cell for problem in problems for cell in gradescope_cells(one.marks.get(problem.name), problem.points)
+            ]
             yield [one.first_name, one.last_name, one.id, one.email, "", *cells]
 
 
-def handed_in(found: Mark | None, points: float) -> list[Cell]:
+def gradescope_cells(found: ProblemScore | None, points: float) -> list[Cell]:
     """Return Gradescope's four cells of a problem."""
     if found is None:
         return [None, points, None, None]
@@ -315,23 +317,23 @@ class Csv(GradeTable):
     file_name = "grades.csv"
     encoding = "utf-8-sig"
 
-    def rows(self, problems: Sequence[Asked], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
+    def rows(self, problems: Sequence[ProblemColumn], people: Sequence[Person]) -> Iterator[Sequence[Cell]]:
         headers = [header for problem in problems for header in detailed_headers(problem)]
         yield ["student_id", "last_name", "first_name", "email", *headers, "total", "out of"]
         out_of = sum(problem.points for problem in problems)
         for one in people:
-            cells = [cell for problem in problems for cell in detailed(one.marks.get(problem.name), problem)]
+            cells = [cell for problem in problems for cell in detailed_cells(one.marks.get(problem.name), problem)]
             total = sum(found.score for found in one.marks.values())
             yield [one.id, one.last_name, one.first_name, one.email, *cells, total, out_of]
 
 
-def detailed_headers(problem: Asked) -> list[str]:
+def detailed_headers(problem: ProblemColumn) -> list[str]:
     """Return the headers of a problem's columns; a notebook is named where it isn't named like its problem."""
     checks = [cell if notebook == problem.name else f"{notebook}/{cell}" for notebook, cell in problem.checks]
     return [*(f"{problem.header}: {check}" for check in checks), f"{problem.header}: late penalty", problem.header]
 
 
-def detailed(found: Mark | None, problem: Asked) -> list[Cell]:
+def detailed_cells(found: ProblemScore | None, problem: ProblemColumn) -> list[Cell]:
     if found is None:
         return [None] * (len(problem.checks) + 2)
     return [*(found.checks.get(check) for check in problem.checks), found.penalty, found.score]

@@ -38,7 +38,7 @@ from ftgrade.guard import guarded
 from ftgrade.moments import in_zone, parse_time
 
 DAY_SECONDS = 86_400
-COLUMNS = ("student", "problem", "until")
+EXTENSION_COLUMNS = ("student", "problem", "until")
 
 
 # -------------------------------------------------------------------------------------------------- what lateness costs
@@ -53,11 +53,11 @@ class Policy:
     grace_minutes: float = 0.0
 
 
-def penalty(score: float, seconds_late: float, policy: Policy) -> float:
+def late_penalty(score: float, seconds_late: float, policy: Policy) -> float:
     """Return the points that lateness takes off a score. The grace moves the due date: days begin after it.
 
     >>> ten = Policy(percent_a_day=10, at_most_percent=50, grace_minutes=15)
-    >>> [penalty(8, seconds, ten) for seconds in (900, 901, 86_400 + 900, 86_400 + 901, 10**9)]
+    >>> [late_penalty(8, seconds, ten) for seconds in (900, 901, 86_400 + 900, 86_400 + 901, 10**9)]
     [0.0, 0.8, 0.8, 1.6, 4.0]
     """
     over = seconds_late - 60 * policy.grace_minutes
@@ -75,7 +75,7 @@ class LatePolicy(LateSubmissionPlugin):
     grace_minutes: Any = Float(0.0, min=0, help="how much later than due costs nothing").tag(config=True)
 
     @validate("percent_a_day", "at_most_percent", "grace_minutes")
-    def finite(self, proposal: Any) -> float:
+    def demand_finite(self, proposal: Any) -> float:
         """Refuse nan and inf, which every comparison lets pass."""
         if not math.isfinite(proposal["value"]):
             raise TraitError(f"{proposal['trait'].name} must be a finite number, got {proposal['value']}")
@@ -88,7 +88,7 @@ class LatePolicy(LateSubmissionPlugin):
     def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float | None:
         if self.penalty_method == "zero":
             return score
-        return penalty(score, total_seconds_late, self.policy) or None
+        return late_penalty(score, total_seconds_late, self.policy) or None
 
 
 class LatePenalties(AssignLatePenalties):
@@ -97,14 +97,14 @@ class LatePenalties(AssignLatePenalties):
     plugin_class: Any = Type(LatePolicy, klass=BasePlugin, help=AssignLatePenalties.plugin_class.help).tag(config=True)
 
     def init_plugin(self) -> None:
-        self.plugin_inst = plugin(Path(course_directory(self).root), self.config)
+        self.plugin_inst = late_plugin(Path(course_directory(self).root), self.config)
 
     def preprocess(self, nb: Any, resources: Any) -> tuple[Any, Any]:
         directory: Any = course_directory(self)
         keys = resources["nbgrader"]
-        known = extensions(Course(Path(directory.root)))
+        known = read_extensions(Course(Path(directory.root)))
         with Gradebook(directory.db_url, directory.course_id) as gradebook:
-            grant(gradebook.find_submission(keys["assignment"], keys["student"]), known)
+            copy_extension(gradebook.find_submission(keys["assignment"], keys["student"]), known)
             gradebook.db.commit()
         return super().preprocess(nb, resources)
 
@@ -114,9 +114,9 @@ def course_directory(preprocessor: Any) -> CourseDirectory:
     return preprocessor.parent.parent.coursedir
 
 
-def plugin(root: Path, config: Config | None = None) -> Any:
+def late_plugin(root: Path, config: Config | None = None) -> Any:
     """Return the plugin that a course's configuration asks for. Raises CourseFault for a setting that it can't have."""
-    both = settings(root)
+    both = course_config(root)
     both.merge(config or Config())
     if unknown := set(both.LatePolicy) - set(LatePolicy.class_trait_names(config=True)):
         raise CourseFault(
@@ -129,14 +129,14 @@ def plugin(root: Path, config: Config | None = None) -> Any:
         raise CourseFault(f"{CONFIG_FILE}: {error}") from None
 
 
-def settings(root: Path) -> Config:
+def course_config(root: Path) -> Config:
     """Return what a course's own `nbgrader_config.py` sets; nothing if there is none. Raises CourseFault."""
     path = root.absolute() / CONFIG_FILE
-    return copy.deepcopy(loaded(path, path.stat().st_mtime_ns)) if path.is_file() else Config()
+    return copy.deepcopy(load_config(path, path.stat().st_mtime_ns)) if path.is_file() else Config()
 
 
 @cache
-def loaded(path: Path, _changed: int) -> Config:
+def load_config(path: Path, _changed: int) -> Config:
     try:
         with contextlib.chdir(path.parent):  # as nbgrader runs it
             return PyFileConfigLoader(path.name, path=str(path.parent)).load_config()
@@ -149,7 +149,7 @@ def loaded(path: Path, _changed: int) -> Config:
 
 def timezone_of(root: Path) -> str:
     """Return the name of the course's time zone, nbgrader's `c.NbGraderAPI.timezone`."""
-    return str(settings(root).NbGraderAPI.get("timezone", "UTC"))
+    return str(course_config(root).NbGraderAPI.get("timezone", "UTC"))
 
 
 # ---------------------------------------------------------------------------------------------------------- extensions
@@ -157,7 +157,7 @@ def timezone_of(root: Path) -> str:
 Extensions = dict[tuple[str, str], datetime]
 
 
-def extensions(course: Course) -> Extensions:
+def read_extensions(course: Course) -> Extensions:
     """Return until when single students have time, by student and problem. Raises CourseFault with the line."""
     path = course.state / "extensions.csv"
     if not path.is_file():
@@ -168,28 +168,30 @@ def extensions(course: Course) -> Extensions:
             try:
                 found[row["student"], row["problem"]] = parse_time(row["until"], "UTC")
             except (KeyError, TypeError, CourseFault) as error:
-                raise CourseFault(f"{path}, line {line}: {error}; its columns are {', '.join(COLUMNS)}") from None
+                raise CourseFault(
+                    f"{path}, line {line}: {error}; its columns are {', '.join(EXTENSION_COLUMNS)}"
+                ) from None
     return found
 
 
-def write(course: Course, known: Extensions) -> None:
+def write_extensions(course: Course, known: Extensions) -> None:
     """Write the extensions in one step."""
     path = course.state / "extensions.csv"
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        writer.writerow(EXTENSION_COLUMNS)
         writer.writerows([*key, f"{until.isoformat()}+00:00"] for key, until in sorted(known.items()))
     partial.replace(path)
 
 
-def grant(submission: Any, known: Extensions) -> None:
+def copy_extension(submission: Any, known: Extensions) -> None:
     """Copy an extension to nbgrader's record of a submission; one that was granted there by hand stays."""
     until = known.get((submission.student_id, submission.assignment.name))
-    submission.extension = extension(submission.assignment.duedate, until, submission.extension)
+    submission.extension = extension_length(submission.assignment.duedate, until, submission.extension)
 
 
-def extension(due: datetime | None, until: datetime | None, granted: timedelta | None) -> timedelta | None:
+def extension_length(due: datetime | None, until: datetime | None, granted: timedelta | None) -> timedelta | None:
     """Return an extension as nbgrader notes it: none without a due date, to which it would be added all the same."""
     if due is None or until is None:
         return granted if due else None
@@ -211,13 +213,13 @@ class Deadline:
     without_time: int
 
 
-def deadlines(gradebook: Gradebook, course: Course, stems: Sequence[str]) -> list[Deadline]:
+def read_deadlines(gradebook: Gradebook, course: Course, stems: Sequence[str]) -> list[Deadline]:
     """Return the deadline of every problem."""
-    known = extensions(course)
-    return [deadline(gradebook, stem, known) for stem in stems]
+    known = read_extensions(course)
+    return [read_deadline(gradebook, stem, known) for stem in stems]
 
 
-def deadline(gradebook: Gradebook, stem: str, known: Extensions) -> Deadline:
+def read_deadline(gradebook: Gradebook, stem: str, known: Extensions) -> Deadline:
     extended = tuple((student, until) for (student, problem), until in sorted(known.items()) if problem == stem)
     try:
         record: Any = gradebook.find_assignment(stem)
@@ -229,7 +231,7 @@ def deadline(gradebook: Gradebook, stem: str, known: Extensions) -> Deadline:
     return Deadline(stem, record.duedate, extended, len(submissions), late, timeless)
 
 
-def penalties(gradebook: Gradebook, stems: Sequence[str]) -> dict[tuple[str, str], float]:
+def booked_penalties(gradebook: Gradebook, stems: Sequence[str]) -> dict[tuple[str, str], float]:
     """Return what is booked off for lateness, by student and problem."""
     submissions: list[Any] = [one for stem in stems for one in gradebook.assignment_submissions(stem)]
     return {
@@ -239,7 +241,7 @@ def penalties(gradebook: Gradebook, stems: Sequence[str]) -> dict[tuple[str, str
     }
 
 
-def handed_in(gradebook: Gradebook, stem: str, zone: str) -> dict[str, datetime]:
+def hand_in_times(gradebook: Gradebook, stem: str, zone: str) -> dict[str, datetime]:
     """Return when each student handed a problem in, in the course's zone, as far as the gradebook tells.
 
     A time stamp is a student's file: one at the very end of the calendar, which no other zone can tell, is none.
@@ -256,30 +258,30 @@ def handed_in(gradebook: Gradebook, stem: str, zone: str) -> dict[str, datetime]
 def set_due(gradebook: Gradebook, course: Course, stem: str, due: datetime | None) -> None:
     """Set when a problem is due (UTC), or that it never is; extensions keep their day."""
     record: Any = gradebook.update_or_create_assignment(stem, duedate=due)  # pyright: ignore[reportArgumentType]
-    known = extensions(course)
+    known = read_extensions(course)
     for submission in record.submissions:
-        grant(submission, known)
+        copy_extension(submission, known)
     gradebook.db.commit()
 
 
-def extend(gradebook: Gradebook, course: Course, student: str, stem: str, until: datetime | None) -> None:
+def set_extension(gradebook: Gradebook, course: Course, student: str, stem: str, until: datetime | None) -> None:
     """Give a student time until then (UTC), or take an extension back. Raises CourseFault for what can't be meant."""
-    demand_known(gradebook, course, student)
-    due = deadline(gradebook, stem, {}).due
+    demand_student(gradebook, course, student)
+    due = read_deadline(gradebook, stem, {}).due
     if until is not None and due is None:
         raise CourseFault(f"{stem} has no due date to extend: set one with `ftgrade due {stem} TIME`")
     if until is not None and due is not None and until <= due:
         raise CourseFault(f"{stem} is due {due} UTC for everybody, and {until} UTC is no later")
-    known = {key: time for key, time in extensions(course).items() if key != (student, stem)}
-    write(course, known if until is None else known | {(student, stem): until})
+    known = {key: time for key, time in read_extensions(course).items() if key != (student, stem)}
+    write_extensions(course, known if until is None else known | {(student, stem): until})
     with contextlib.suppress(MissingEntry):
         submission: Any = gradebook.find_submission(stem, student)
         submission.extension = None
-        grant(submission, extensions(course))
+        copy_extension(submission, read_extensions(course))
         gradebook.db.commit()
 
 
-def demand_known(gradebook: Gradebook, course: Course, student: str) -> None:
+def demand_student(gradebook: Gradebook, course: Course, student: str) -> None:
     """Raise CourseFault for a student whom neither gradebook nor roster knows."""
     students = {str(one.id) for one in gradebook.students} | set(course.roster())
     if student not in students:
@@ -292,18 +294,18 @@ __all__ = [
     "LatePenalties",
     "LatePolicy",
     "Policy",
+    "booked_penalties",
+    "copy_extension",
+    "course_config",
     "course_directory",
-    "deadlines",
-    "demand_known",
-    "extend",
-    "extension",
-    "extensions",
-    "grant",
-    "handed_in",
-    "penalties",
-    "penalty",
-    "plugin",
+    "demand_student",
+    "extension_length",
+    "hand_in_times",
+    "late_penalty",
+    "late_plugin",
+    "read_deadlines",
+    "read_extensions",
     "set_due",
-    "settings",
+    "set_extension",
     "timezone_of",
 ]  # fmt: skip

@@ -23,8 +23,8 @@ from sqlalchemy import Connection, bindparam, insert, select, text, update
 from traitlets.config import Config
 
 from ftgrade.gradebook import late
-from ftgrade.gradebook.cells import Notebook, NotebookCell, document_of, released_cells, score_of
-from ftgrade.grading.grader import Grader, key_of
+from ftgrade.gradebook.cells import Notebook, NotebookCell, graded_notebook, released_cells, score_of
+from ftgrade.grading.grader import Grader, hash_parts
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.report import Report
 
@@ -40,7 +40,7 @@ ASSIGNMENT, NOTEBOOK, CELL, STUDENT, SUBMITTED, SUBMITTED_NOTEBOOK, GRADE, COMME
 )  # fmt: skip
 
 
-THERE = (
+FIND_SUBMISSION = (
     select(SUBMITTED.c.id, SUBMITTED.c.timestamp, SUBMITTED.c.extension, SUBMITTED_NOTEBOOK.c.id.label("notebook"))
     .outerjoin_from(
         SUBMITTED,
@@ -51,12 +51,12 @@ THERE = (
     .where(SUBMITTED.c.assignment_id == bindparam("assignment"), SUBMITTED.c.student_id == bindparam("student"))
 )
 """What is there of a student's submission."""
-ENROL = text(f"INSERT INTO {STUDENT.name} (id) VALUES (:student) ON CONFLICT DO NOTHING")  # noqa: S608
+INSERT_STUDENT = text(f"INSERT INTO {STUDENT.name} (id) VALUES (:student) ON CONFLICT DO NOTHING")  # noqa: S608
 """Put a student into the gradebook, unless there or put there at this moment by another instructor's run."""
 
 
 @dataclass(slots=True)
-class Standing:
+class BookedEntry:
     """What the gradebook holds of one submission: by check its automatic, manual and extra score; comments; penalty.
 
     Comments are nbgrader's own (`made`) and those that a person `typed`. Also when it was handed in (UTC), and by how
@@ -110,44 +110,44 @@ class Ledger:
             self.kernelspec = record.kernelspec
             self.graded = {cell.name: (cell.id, float(cell.max_score)) for cell in record.grade_cells}
             self.answers = {cell.name: cell.id for cell in record.solution_cells}
-        self.late = late.plugin(self.course.root, config)
-        self.longer = late.extensions(self.course)
-        self.last = grader.last(stem)
+        self.late_policy = late.late_plugin(self.course.root, config)
+        self.extensions = late.read_extensions(self.course)
+        self.last_run = grader.last_run(stem)
         with self.engine.connect() as connection:
-            self.standings = self.read(connection)
+            self.entries = self.read_entries(connection)
 
     def close(self) -> None:
         """Keep what the next run can skip, and let go of the gradebook."""
         try:
-            self.last.save()
+            self.last_run.save()
         finally:
             self.engine.dispose()
 
-    def note(self, student: str, trouble: str) -> None:
+    def note_trouble(self, student: str, trouble: str) -> None:
         """Note why a submission could not be booked, or that it was; `ftgrade todo` tells of it."""
-        if self.last[student].trouble != trouble:
-            self.last[student] = replace(self.last[student], trouble=trouble)
+        if self.last_run[student].trouble != trouble:
+            self.last_run[student] = replace(self.last_run[student], trouble=trouble)
 
     # ------------------------------------------------------------------------------------------- what stands there
 
-    def read(self, connection: Connection, student: str | None = None) -> dict[str, Standing]:
+    def read_entries(self, connection: Connection, student: str | None = None) -> dict[str, BookedEntry]:
         """Return what is booked for every student, or for one, in two queries."""
-        found: dict[str, Standing] = defaultdict(Standing)
+        found: dict[str, BookedEntry] = defaultdict(BookedEntry)
         scores = GRADE.c.auto_score, GRADE.c.manual_score, GRADE.c.extra_credit
         lateness = SUBMITTED_NOTEBOOK.c.late_submission_penalty, SUBMITTED.c.timestamp, SUBMITTED.c.extension
-        asked = self.rows(GRADE, *lateness, *scores, student=student)
+        asked = self.cell_query(GRADE, *lateness, *scores, student=student)
         graded: list[Any] = list(connection.execute(asked))
         for owner, name, penalty, handed_in, extension, automatic, manual, extra in graded:
             one = found[owner]
             one.automatic[name], one.manual[name], one.extra[name] = automatic, manual, extra
             one.penalty, one.handed_in, one.extension = penalty, handed_in, extension
-        asked = self.rows(COMMENT, COMMENT.c.manual_comment, COMMENT.c.auto_comment, student=student)
+        asked = self.cell_query(COMMENT, COMMENT.c.manual_comment, COMMENT.c.auto_comment, student=student)
         commented: list[Any] = list(connection.execute(asked))
         for owner, name, typed, made in commented:
             found[owner].typed[name], found[owner].made[name] = typed, made
         return found
 
-    def rows(self, table: Table, *columns: Any, student: str | None) -> Any:
+    def cell_query(self, table: Table, *columns: Any, student: str | None) -> Any:
         """Return the query for columns of a table that has a row for each cell, each with its student and its cell."""
         notebooks = SUBMITTED.join(SUBMITTED_NOTEBOOK, SUBMITTED_NOTEBOOK.c.assignment_id == SUBMITTED.c.id)
         cells = notebooks.join(table, table.c.notebook_id == SUBMITTED_NOTEBOOK.c.id)
@@ -156,16 +156,17 @@ class Ledger:
         asked = asked.where(SUBMITTED.c.assignment_id == self.assignment_id)
         return asked if student is None else asked.where(SUBMITTED.c.student_id == student)
 
-    def stands(self, report: Report) -> bool:
+    def is_booked(self, report: Report) -> bool:
         """Say whether a report is booked already, by the last run's word and by the gradebook's."""
-        if self.last[report.student].booked != mark_of(report) or not self.autograded(report.student).is_file():
+        student = report.student
+        if self.last_run[student].booked != report_digest(report) or not self.notebook_path(student).is_file():
             return False
-        standing = self.standings.get(report.student)
+        entry = self.entries.get(student)
         return (
-            standing is not None
-            and all(standing.automatic.get(check.name) == check.score for check in report.checks)
-            and self.terms(report.student, standing) == (standing.handed_in, standing.extension)
-            and standing.penalty == self.penalty(report.student, standing)
+            entry is not None
+            and all(entry.automatic.get(check.name) == check.score for check in report.checks)
+            and self.terms_of(student, entry) == (entry.handed_in, entry.extension)
+            and entry.penalty == self.penalty_of(student, entry)
         )
 
     # ------------------------------------------------------------------------------------------------------ booking
@@ -173,54 +174,54 @@ class Ledger:
     def book(self, report: Report) -> None:
         """Book a report and show it on a page, unless both stand. Raises SQLAlchemyError, OSError or OurFault."""
         student = report.student
-        if not self.stands(report):
+        if not self.is_booked(report):
             # A report that was found needn't have looked into the folder's folders: no link is copied out of there.
             set_aside(self.course.notebook(student, self.stem).parent, self.course.quarantine(student, self.stem))
-            document = document_of(report, self.released, self.kernelspec)
+            document = graded_notebook(report, self.released, self.kernelspec)
             with self.engine.begin() as connection:
-                standing = self.write(connection, student, document)
-                self.place(student, document)
-            self.standings[student] = standing
-            self.last[student] = replace(self.last[student], booked=mark_of(report), page="")
-            self.show(student, document)
-        elif self.last[student].page != self.shows(student) or not self.page_path(student).is_file():
-            self.show(student, nbformat.v4.reads(self.autograded(student).read_text("utf-8")))
+                entry = self.write_records(connection, student, document)
+                self.write_files(student, document)
+            self.entries[student] = entry
+            self.last_run[student] = replace(self.last_run[student], booked=report_digest(report), page="")
+            self.write_page(student, document)
+        elif self.last_run[student].page != self.page_state(student) or not self.page_path(student).is_file():
+            self.write_page(student, nbformat.v4.reads(self.notebook_path(student).read_text("utf-8")))
 
-    def write(self, connection: Connection, student: str, document: Notebook) -> Standing:
+    def write_records(self, connection: Connection, student: str, document: Notebook) -> BookedEntry:
         """Write the records of one submission: scores, comments, what the late policy takes; return what stands now."""
         asked = {"assignment": self.assignment_id, "notebook_id": self.notebook_id, "student": student}
-        there = connection.execute(THERE, asked).first()
-        standing = self.read(connection, student)[student] if there else Standing()
+        there = connection.execute(FIND_SUBMISSION, asked).first()
+        entry = self.read_entries(connection, student)[student] if there else BookedEntry()
         if there:
-            standing.handed_in, standing.extension = there.timestamp, there.extension
-        standing.handed_in, standing.extension = self.terms(student, standing)
+            entry.handed_in, entry.extension = there.timestamp, there.extension
+        entry.handed_in, entry.extension = self.terms_of(student, entry)
         grades: dict[str, dict[str, Any]] = {}
         comments: dict[str, dict[str, Any]] = {}
         for cell in document["cells"]:
             mark = cell["metadata"].get("nbgrader", {})
             name = mark.get("grade_id")
-            unwritten = name in self.answers and is_unwritten(cell)
+            unwritten = name in self.answers and is_unchanged(cell)
             if name in self.graded:
                 score = 0.0 if unwritten else None if name in self.answers else score_of(cell)
-                by_hand = score is None or standing.manual.get(name) is not None
+                by_hand = score is None or entry.manual.get(name) is not None
                 waits = by_hand or document["metadata"]["ftgrade"]["state"] == "ours"
                 grades[self.graded[name][0]] = {"auto_score": score, "needs_manual_grade": waits}
-                standing.automatic[name] = score
+                entry.automatic[name] = score
             if name in self.answers:
-                standing.made[name] = "No response." if unwritten else None
-                comments[self.answers[name]] = {"auto_comment": standing.made[name]}
-        standing.penalty = self.penalty(student, standing)
-        submitted = self.submitted(connection, student, standing, there)
-        put_cells(connection, GRADE, submitted, grades, there is None)
-        put_cells(connection, COMMENT, submitted, comments, there is None)
-        return standing
+                entry.made[name] = "No response." if unwritten else None
+                comments[self.answers[name]] = {"auto_comment": entry.made[name]}
+        entry.penalty = self.penalty_of(student, entry)
+        submitted = self.put_submission(connection, student, entry, there)
+        upsert_rows(connection, GRADE, submitted, grades, there is None)
+        upsert_rows(connection, COMMENT, submitted, comments, there is None)
+        return entry
 
-    def submitted(self, connection: Connection, student: str, standing: Standing, there: Any) -> str:
+    def put_submission(self, connection: Connection, student: str, entry: BookedEntry, there: Any) -> str:
         """Put the records of a student's submission, of which these may be there; return its notebook's id."""
-        terms = {"timestamp": standing.handed_in, "extension": standing.extension}
-        taken = {"late_submission_penalty": standing.penalty}
+        terms = {"timestamp": entry.handed_in, "extension": entry.extension}
+        taken = {"late_submission_penalty": entry.penalty}
         if there is None:
-            connection.execute(ENROL, {"student": student})
+            connection.execute(INSERT_STUDENT, {"student": student})
             submission = {"id": api.new_uuid(), "assignment_id": self.assignment_id, "student_id": student}
             connection.execute(insert(SUBMITTED), submission | terms)
         else:
@@ -233,33 +234,33 @@ class Ledger:
         connection.execute(update(SUBMITTED_NOTEBOOK).where(SUBMITTED_NOTEBOOK.c.id == there.notebook).values(taken))
         return there.notebook
 
-    def terms(self, student: str, standing: Standing) -> Terms:
+    def terms_of(self, student: str, entry: BookedEntry) -> Terms:
         """Return a submission's terms as its folder and the course tell them, else as they are booked."""
         directory: Any = self.directory
         stamped = directory.get_existing_timestamp(str(self.course.notebook(student, self.stem).parent))
-        until = self.longer.get((student, self.stem))
-        return stamped or standing.handed_in, late.extension(self.due, until, standing.extension)
+        until = self.extensions.get((student, self.stem))
+        return stamped or entry.handed_in, late.extension_length(self.due, until, entry.extension)
 
-    def penalty(self, student: str, standing: Standing) -> float | None:
+    def penalty_of(self, student: str, entry: BookedEntry) -> float | None:
         """Return what the course's late policy takes, within 0 and the score, or None if it takes nothing."""
-        if standing.handed_in is None or self.due is None:
+        if entry.handed_in is None or self.due is None:
             return None
-        over = (standing.handed_in - self.due - (standing.extension or datetime.timedelta())).total_seconds()
+        over = (entry.handed_in - self.due - (entry.extension or datetime.timedelta())).total_seconds()
         if over <= 0:
             return None
-        score = standing.total()
-        taken = self.late.late_submission_penalty(student, score, over)
+        score = entry.total()
+        taken = self.late_policy.late_submission_penalty(student, score, over)
         return None if taken is None else min(max(0.0, float(taken)), score)
 
-    def place(self, student: str, document: Notebook) -> None:
+    def write_files(self, student: str, document: Notebook) -> None:
         """Put the notebook, and the files that came with it, where nbgrader's own pass puts them."""
-        goal = self.autograded(student).parent
+        goal = self.notebook_path(student).parent
         partial = self.course.state / "partial" / self.stem / student
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         # What the source brings replaces what was handed in under the same name.
-        for name, path in [*self.files(self.course.notebook(student, self.stem).parent), *self.source_files]:
+        for name, path in [*self.files_to_copy(self.course.notebook(student, self.stem).parent), *self.source_files]:
             copy = partial / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
@@ -277,9 +278,9 @@ class Ledger:
         """Return the files beside the problem's source."""
         directory: Any = self.directory
         source = Path(directory.format_path(directory.source_directory, ".", self.stem))
-        return self.files(self.course.root / source)
+        return self.files_to_copy(self.course.root / source)
 
-    def files(self, folder: Path) -> list[tuple[Path, Path]]:
+    def files_to_copy(self, folder: Path) -> list[tuple[Path, Path]]:
         """Return the files that nbgrader copies from a folder, all but its notebooks, each with its name in there."""
         directory: Any = self.directory
         if [path.name for path in folder.glob("*")] == [f"{self.stem}.ipynb"]:
@@ -287,7 +288,7 @@ class Ledger:
         found = map(Path, utils.find_all_files(str(folder), [*directory.ignore, "*.ipynb"]))
         return [(path.relative_to(folder), path) for path in found]
 
-    def autograded(self, student: str) -> Path:
+    def notebook_path(self, student: str) -> Path:
         return self.course.root / "autograded" / student / self.stem / f"{self.stem}.ipynb"
 
     # ----------------------------------------------------------------------------------------------------- feedback
@@ -295,44 +296,44 @@ class Ledger:
     def page_path(self, student: str) -> Path:
         return self.course.root / "feedback" / student / self.stem / f"{self.stem}.html"
 
-    def shows(self, student: str) -> str:
+    def page_state(self, student: str) -> str:
         """Return a short name of all that a student's page shows."""
-        booked, standing = self.last[student].booked, self.standings[student]
-        shown = [*map(standing.score, self.graded), *map(standing.comment, self.answers), standing.penalty]
-        return key_of({"booked": booked, "standing": repr(shown), "template": self.pages.digest})
+        booked, entry = self.last_run[student].booked, self.entries[student]
+        shown = [*map(entry.score, self.graded), *map(entry.comment, self.answers), entry.penalty]
+        return hash_parts({"booked": booked, "standing": repr(shown), "template": self.pages.digest})
 
-    def show(self, student: str, document: Notebook) -> None:
+    def write_page(self, student: str, document: Notebook) -> None:
         """Write a student's feedback page from the booked notebook."""
-        standing, goal = self.standings[student], self.page_path(student)
+        entry, goal = self.entries[student], self.page_path(student)
         for cell in document["cells"]:
             mark = cell["metadata"].get("nbgrader", {})
             name = mark.get("grade_id")
             if name in self.graded:
-                mark |= {"score": standing.score(name), "points": self.graded[name][1]}
+                mark |= {"score": entry.score(name), "points": self.graded[name][1]}
             if name in self.answers:
-                mark["comment"] = standing.comment(name)
+                mark["comment"] = entry.comment(name)
         most = sum(points for _, points in self.graded.values())
-        penalty = standing.penalty or 0.0
-        keys = {"notebook": self.stem, "score": standing.total() - penalty, "max_score": most, "late_penalty": penalty}
+        penalty = entry.penalty or 0.0
+        keys = {"notebook": self.stem, "score": entry.total() - penalty, "max_score": most, "late_penalty": penalty}
         goal.parent.mkdir(parents=True, exist_ok=True)
         partial = goal.with_suffix(".partial")
         partial.write_text(self.pages.render(document, {"nbgrader": keys}), "utf-8")
         partial.replace(goal)
-        self.last[student] = replace(self.last[student], page=self.shows(student))
+        self.last_run[student] = replace(self.last_run[student], page=self.page_state(student))
 
 
-def mark_of(report: Report) -> str:
+def report_digest(report: Report) -> str:
     """Return a short name of all that a report books and shows."""
     said = "\n".join(f"{finding.kind} {finding.words}" for finding in report.findings)
-    return key_of({"state": report.state, "key": report.key, "said": said})
+    return hash_parts({"state": report.state, "key": report.key, "said": said})
 
 
-def is_unwritten(cell: NotebookCell) -> bool:
+def is_unchanged(cell: NotebookCell) -> bool:
     """Say whether an answer's cell is as it was released, by nbgrader's own measure."""
     return cell["metadata"]["nbgrader"]["checksum"] == utils.compute_checksum(nbformat.from_dict(cell))  # pyright: ignore[reportArgumentType]
 
 
-def put_cells(
+def upsert_rows(
     connection: Connection, table: Table, submitted: str, values: dict[str, dict[str, Any]], is_new: bool
 ) -> None:
     """Put a submitted notebook's rows of a table that has one for each cell: by the cell's id what to write there."""
@@ -349,4 +350,4 @@ def put_cells(
         connection.execute(update(table).where(table.c.id == bindparam("known")), there)
 
 
-__all__ = ["Ledger", "PageMaker", "Standing", "mark_of"]
+__all__ = ["BookedEntry", "Ledger", "PageMaker", "report_digest"]

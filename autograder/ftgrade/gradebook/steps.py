@@ -24,8 +24,8 @@ from ftgrade.course import Course
 from ftgrade.gradebook.cells import (
     Notebook,
     demand_same_release,
-    document_of,
     graded_cells,
+    graded_notebook,
     released_cells,
     score_output,
 )
@@ -83,7 +83,7 @@ def set_aside(*, assignment: str, student: str, notebooks: list[str]) -> None:
 
 
 @cache
-def grader_of(root: Path) -> Grader:
+def course_grader(root: Path) -> Grader:
     """Return the grader of a course, one for this process: it keeps its problems and its sandbox."""
     grader = Grader(home(), Course(root))
     atexit.register(grader.close)
@@ -100,7 +100,7 @@ class SubmissionExporter(NotebookExporter):
         path = Path(filename)
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
         keys = resources["nbgrader"]
-        document = judged(converter.coursedir, keys["notebook"], keys["student"])
+        document = judged_notebook(converter.coursedir, keys["notebook"], keys["student"])
         return self.from_notebook_node(nbformat.from_dict(document), resources=resources, **kw)  # pyright: ignore[reportArgumentType]
 
 
@@ -108,19 +108,21 @@ class OracleExecute(Execute):
     """Put the judged notebook where nbgrader would execute one: what is booked is what was judged."""
 
     def preprocess(self, nb: Notebook, resources: Resources = None, km: Any = None) -> tuple[Notebook, Resources]:
-        document = judged(course_directory(self), resources["nbgrader"]["notebook"], resources["nbgrader"]["student"])
+        document = judged_notebook(
+            course_directory(self), resources["nbgrader"]["notebook"], resources["nbgrader"]["student"]
+        )
         nb.cells = nbformat.from_dict(document["cells"])  # pyright: ignore[reportArgumentType]
         nb.metadata["ftgrade"] = document["metadata"]["ftgrade"]
         return nb, resources
 
 
-def judged(directory: Any, stem: str, student: str) -> Notebook:
+def judged_notebook(directory: Any, stem: str, student: str) -> Notebook:
     """Return the notebook of a submission with its verdicts. Raises CourseFault if another problem was released."""
-    grader = grader_of(Path(directory.root).absolute())
+    grader = course_grader(Path(directory.root).absolute())
     with Gradebook(directory.db_url, directory.course_id) as gradebook:
         released = released_cells(gradebook, stem)
     demand_same_release(stem, grader.problem(stem), released)
-    return document_of(grader.report(student, stem), released)
+    return graded_notebook(grader.grade(student, stem), released)
 
 
 class OracleSaveGrades(SaveAutoGrades):

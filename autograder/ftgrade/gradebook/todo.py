@@ -36,7 +36,7 @@ MENDS: dict[Reason, str] = {
     "sandbox": "run `ftgrade doctor`, then `ftgrade grade {stem} --fresh`",
     "ungraded": "run `ftgrade grade {stem}`",
 }
-LOOKED_AT: dict[str, str] = {
+FINDING_MENDS: dict[str, str] = {
     "neighbours-number": "compare both notebooks, hear both students; the score stays until a person changes it",
     "duplicate-cells": "look which of the cells was meant: the last definition was judged",
     "set-aside": "look into .ftgrade/quarantine/{stem}/{student}: nothing was deleted, nothing of it was run",
@@ -58,38 +58,40 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
-class Booked:
+class Booking:
     """What the gradebook knows of a submission: its number in formgrader, and the cells that wait for points."""
 
     number: str
     waiting: tuple[str, ...]
 
 
-def needs(course: Course, gradebook: Gradebook, stems: Sequence[str], server: str = "") -> list[Need]:
+def list_needs(course: Course, gradebook: Gradebook, stems: Sequence[str], server: str = "") -> list[Need]:
     """Return what waits for a person, the gravest first; `server` is where formgrader runs, before its path."""
-    found = [need for stem in stems for need in of_problem(course, gradebook, stem, server.rstrip("/"))]
+    found = [need for stem in stems for need in problem_needs(course, gradebook, stem, server.rstrip("/"))]
     order = get_args(Reason)
     return sorted(found, key=lambda need: (order.index(need.reason), need.stem, need.student))
 
 
-def of_problem(course: Course, gradebook: Gradebook, stem: str, server: str) -> Iterator[Need]:
-    booked, last = bookings(gradebook, stem), LastRun(course.last_path(stem))
+def problem_needs(course: Course, gradebook: Gradebook, stem: str, server: str) -> Iterator[Need]:
+    booked, last = read_bookings(gradebook, stem), LastRun(course.last_path(stem))
     for student in course.students(stem):
-        known = booked.get(student, Booked("", ()))
-        seen = guarded(lambda student=student, known=known: list(waits(course, student, stem, known)))
-        found: list[Waiting] = [("ours", "", line(seen.words), "")] if isinstance(seen, Mishap) else seen
+        known = booked.get(student, Booking("", ()))
+        seen = guarded(lambda student=student, known=known: list(submission_needs(course, student, stem, known)))
+        found: list[NeedRow] = [("ours", "", line(seen.words), "")] if isinstance(seen, Mishap) else seen
         if last[student].trouble:
             found.append(("ours", "not-booked", f"it could not be booked: {last[student].trouble}", ""))
         for reason, kind, words, cell in found:
-            mend = (LOOKED_AT.get(kind) or MENDS[reason]).format(stem=stem, student=student)
-            yield Need(reason, kind, student, stem, words, mend, link(course, student, stem, known, cell, server))
+            mend = (FINDING_MENDS.get(kind) or MENDS[reason]).format(stem=stem, student=student)
+            yield Need(
+                reason, kind, student, stem, words, mend, formgrader_link(course, student, stem, known, cell, server)
+            )
 
 
-Waiting = tuple[Reason, str, str, str]
+NeedRow = tuple[Reason, str, str, str]
 """Why something waits, its kind, the words, and the graded cell that it's about."""
 
 
-def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[Waiting]:
+def submission_needs(course: Course, student: str, stem: str, known: Booking) -> Iterator[NeedRow]:
     """Yield what waits about one submission."""
     try:
         report = Reports(course).load(student, stem)
@@ -98,8 +100,8 @@ def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[Wa
     except (OSError, ValueError) as error:
         yield "changed", "", str(error), ""
     else:
-        looked_at = settled(course)
-        for reason, kind, words, cell in reported(report):
+        looked_at = read_settled(course)
+        for reason, kind, words, cell in report_needs(report):
             if (student, stem, kind, report.key) not in looked_at:
                 yield reason, kind, words, cell
         if report.state != "ours":  # there, every cell waits
@@ -107,12 +109,12 @@ def waits(course: Course, student: str, stem: str, known: Booked) -> Iterator[Wa
                 yield "manual", cell, f"the answer to `{cell}` has no points yet", cell
 
 
-def reported(report: Report) -> Iterator[Waiting]:
+def report_needs(report: Report) -> Iterator[NeedRow]:
     """Yield what a report says that a person should see."""
     for place, finding in enumerate(report.findings, 1):
         if report.needs_a_person and place == len(report.findings):  # the last one tells why it isn't graded
             yield "ours" if report.state == "ours" else "unreadable", finding.kind, finding.words, ""
-        elif finding.kind in LOOKED_AT:
+        elif finding.kind in FINDING_MENDS:
             asked = (check.name for check in report.checks if check.function == PERSONAL)
             cell = next(asked, "") if finding.kind == "neighbours-number" else ""
             yield "integrity", finding.kind, finding.words, cell
@@ -122,10 +124,10 @@ def reported(report: Report) -> Iterator[Waiting]:
 
 # ------------------------------------------------------------------------------------------------------------ settling
 
-COLUMNS = ("student", "problem", "kind", "key")
+SETTLED_COLUMNS = ("student", "problem", "kind", "key")
 
 
-def settled(course: Course) -> set[tuple[str, ...]]:
+def read_settled(course: Course) -> set[tuple[str, ...]]:
     """Return what a person has looked at: student, problem, kind of finding, and the key of the report that had it."""
     path = course.state / "settled.csv"
     if not path.is_file():
@@ -140,14 +142,16 @@ def settle(course: Course, student: str, stem: str) -> list[str]:
     Raises CourseFault where none waits: a file that can't be read, points and our own faults are mended, not settled.
     """
     report = Reports(course).get(student, stem)
-    found = [kind for reason, kind, _, _ in reported(report) if reason in ("integrity", "sandbox")] if report else []
-    rows = settled(course)
+    found = (
+        [kind for reason, kind, _, _ in report_needs(report) if reason in ("integrity", "sandbox")] if report else []
+    )
+    rows = read_settled(course)
     new = {(student, stem, kind, report.key) for kind in found if report} - rows
     if not new:
         raise CourseFault(f"no finding about {student}, {stem} waits for a person: `ftgrade todo` tells what does")
     partial = course.state / "settled.partial"
     with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([COLUMNS, *sorted(rows | new)])
+        csv.writer(file).writerows([SETTLED_COLUMNS, *sorted(rows | new)])
     partial.replace(course.state / "settled.csv")
     return sorted(kind for _, _, kind, _ in new)
 
@@ -155,11 +159,11 @@ def settle(course: Course, student: str, stem: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- formgrader
 
 
-def bookings(gradebook: Gradebook, stem: str) -> dict[str, Booked]:
+def read_bookings(gradebook: Gradebook, stem: str) -> dict[str, Booking]:
     """Return what a gradebook knows of a problem's submissions, by student."""
     submissions: list[Any] = gradebook.assignment_submissions(stem)
     return {
-        submission.student_id: Booked(notebook.id, waiting(notebook))
+        submission.student_id: Booking(notebook.id, waiting(notebook))
         for submission in submissions
         for notebook in submission.notebooks
         if notebook.name == stem
@@ -170,7 +174,7 @@ def waiting(notebook: Any) -> tuple[str, ...]:
     return tuple(grade.name for grade in notebook.grades if grade.needs_manual_grade)
 
 
-def link(course: Course, student: str, stem: str, known: Booked, cell: str, server: str) -> str:
+def formgrader_link(course: Course, student: str, stem: str, known: Booking, cell: str, server: str) -> str:
     """Return the address of a submission in formgrader, at the field for a cell's points.
 
     Its script goes to the field of that `index` once MathJax has loaded, which takes the internet; a browser goes to
@@ -198,4 +202,4 @@ def fields_before(path: Path, cell: str) -> int:
     return 0
 
 
-__all__ = ["ABOUT", "Need", "Reason", "fields_before", "needs", "settle"]
+__all__ = ["ABOUT", "Need", "Reason", "fields_before", "list_needs", "settle"]

@@ -27,33 +27,33 @@ from ftgrade.judging.judges import Judges, Work, deadly_judgement
 from ftgrade.judging.report import Brief, Judgement, Limits, Report, judgement_of, text_of
 from ftgrade.probing.doctor import cache_file, strongest
 
-WAITING = 2_000
+MAX_IN_FLIGHT = 2_000
 """Submissions that are sent and not back: more would fill the scheduler's memory, fewer would leave workers idle."""
-SECONDS_FOR_THE_SCHEDULER, SECONDS_FOR_A_WORKER = 10.0, 60.0
-MAKING = threading.Lock()
+SCHEDULER_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 10.0, 60.0
+JUDGE_LOCK = threading.Lock()
 
 
 # --------------------------------------------------------------------------------------------------------- the worker
 
 
-def judged(brief: bytes, data: bytes, statements: bytes) -> bytes:
+def judge_on_worker(brief: bytes, data: bytes, statements: bytes) -> bytes:
     """Return the judgement on what was handed in; this runs in a worker.
 
     What met a limit on the wall, or ended its judge, is `crowded`: other workers may share this machine, and the master
     alone knows when none of them is at work.
     """
-    work = Work(NOBODY, brief_of(brief), data, statements)
-    with MAKING:  # whichever of the worker's threads asks: its judge takes one submission at a time
-        found = judges().judge_alone(work) if work.brief.alone else judges().try_once(work)
+    work = Work(ANONYMOUS, parse_brief(brief), data, statements)
+    with JUDGE_LOCK:  # whichever of the worker's threads asks: its judge takes one submission at a time
+        found = worker_judges().judge_alone(work) if work.brief.alone else worker_judges().try_once(work)
     return text_of(found if isinstance(found, Judgement) else Judgement("crowded")).encode()
 
 
-NOBODY = Report("", "", "", "", "", 0, ())
+ANONYMOUS = Report("", "", "", "", "", 0, ())
 """The report that a worker fills: whose it is, the master alone knows."""
 
 
 @cache
-def judges() -> Judges:
+def worker_judges() -> Judges:
     """Return the one judge of a worker process, which has neither course nor secret. Raises CourseFault."""
     made = Judges(home(), lambda: strongest(cache_file()))
     if not made.backend().layers:
@@ -62,7 +62,7 @@ def judges() -> Judges:
     return made
 
 
-def brief_of(text: bytes) -> Brief:
+def parse_brief(text: bytes) -> Brief:
     """Return the brief that `text_of` wrote."""
     body = json.loads(text)
     return Brief(**body | {"limits": Limits(**body["limits"])})
@@ -71,34 +71,34 @@ def brief_of(text: bytes) -> Brief:
 # --------------------------------------------------------------------------------------------------------- the master
 
 
-def each(found: Iterable[Work | Report], address: str) -> Iterator[Report | tuple[Work, Judgement]]:
+def judge_on_cluster(found: Iterable[Work | Report], address: str) -> Iterator[Report | tuple[Work, Judgement]]:
     """Yield each submission with its judgement, as the workers of a scheduler finish them; a report passes through.
 
     Raises CourseFault if the scheduler or its workers aren't there, are lost, or would judge otherwise.
     """
-    with connected(address) as client:
-        errand = Errand(client)
+    with connect(address) as client:
+        dispatch = Dispatch(client)
         for one in found:
             if isinstance(one, Report):
                 yield one
                 continue
-            errand.send(one)
-            if len(errand.out) >= WAITING or errand.done.has_ready():
-                yield from errand.receive()
-        while errand.out:
-            yield from errand.receive()
-        for suspect in errand.suspects:
-            yield suspect, errand.alone(suspect)
+            dispatch.send(one)
+            if len(dispatch.in_flight) >= MAX_IN_FLIGHT or dispatch.done.has_ready():
+                yield from dispatch.receive()
+        while dispatch.in_flight:
+            yield from dispatch.receive()
+        for suspect in dispatch.to_retry:
+            yield suspect, dispatch.retry(suspect)
 
 
-class Errand:
+class Dispatch:
     """What one run has sent to a cluster: every submission comes back as one judgement, however workers die."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
         self.done = dask().as_completed(loop=client.loop)
-        self.out: dict[Any, Work] = {}
-        self.suspects: list[Work] = []
+        self.in_flight: dict[Any, Work] = {}
+        self.to_retry: list[Work] = []
         self.statements: dict[bytes, Any] = {}
 
     def send(self, work: Work) -> None:
@@ -109,36 +109,36 @@ class Errand:
             self.statements[work.statements] = self.client.submit(bytes, work.statements, key=name)
         brief = text_of(work.brief).encode()
         future = self.client.submit(
-            judged, brief, work.data, self.statements[work.statements], key=f"{stem}-{uuid.uuid4()}"
+            judge_on_worker, brief, work.data, self.statements[work.statements], key=f"{stem}-{uuid.uuid4()}"
         )
-        self.out[future] = work
+        self.in_flight[future] = work
         self.done.add(future)
 
     def receive(self) -> Iterator[tuple[Work, Judgement]]:
         """Wait for one submission and yield its judgement; one that is to be tried again alone is kept for later."""
         future = next(self.done)
-        work = self.out.pop(future)
+        work = self.in_flight.pop(future)
         try:
-            judgement = answer(future)
+            judgement = take_judgement(future)
         except dask().KilledWorker:  # it ended its workers, or what was on the same ones did
             judgement = Judgement("crowded")
         if judgement.state == "crowded":
-            self.suspects.append(work)
+            self.to_retry.append(work)
         else:
             yield work, judgement
 
-    def alone(self, work: Work) -> Judgement:
+    def retry(self, work: Work) -> Judgement:
         """Return the judgement on a suspect that is sent while nothing else is out: a death is its own doing."""
         self.send(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
         future = next(self.done)
-        del self.out[future]
+        del self.in_flight[future]
         try:
-            return answer(future)
+            return take_judgement(future)
         except dask().KilledWorker:
             return deadly_judgement("ended the worker that judged")
 
 
-def answer(future: Any) -> Judgement:
+def take_judgement(future: Any) -> Judgement:
     """Return the judgement that came back. Raises KilledWorker, and CourseFault where going on is useless."""
     try:
         return judgement_of(future.result())
@@ -156,18 +156,18 @@ def answer(future: Any) -> Judgement:
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Generator[Any]:
+def connect(address: str) -> Generator[Any]:
     """Give a client of a scheduler that has a worker. Raises CourseFault."""
     try:
-        client = dask().Client(address, set_as_default=False, timeout=SECONDS_FOR_THE_SCHEDULER)
+        client = dask().Client(address, set_as_default=False, timeout=SCHEDULER_TIMEOUT_SECONDS)
     except (OSError, ValueError) as error:
         raise CourseFault(f"no scheduler answers at {address}; `dask scheduler` starts one ({error})") from None
     with client:
         try:
-            client.wait_for_workers(1, timeout=SECONDS_FOR_A_WORKER)
+            client.wait_for_workers(1, timeout=WORKER_TIMEOUT_SECONDS)
         except TimeoutError:
             raise CourseFault(
-                f"the scheduler has no worker after {SECONDS_FOR_A_WORKER:.0f} s; "
+                f"the scheduler has no worker after {WORKER_TIMEOUT_SECONDS:.0f} s; "
                 f"`dask worker {address} --nthreads 1` starts one"
             ) from None
         yield client

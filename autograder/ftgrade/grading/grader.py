@@ -9,7 +9,7 @@ from pathlib import Path
 from ftgrade.catalog import Catalog
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault, OurFault, StudentFault
-from ftgrade.grading.lastrun import LastRun, look_of
+from ftgrade.grading.lastrun import LastRun, stat_fingerprint
 from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.notebook import Finding, make_finding, read_bounded
@@ -40,7 +40,7 @@ class Grader:
         self.judges = judges or Judges(catalog, lambda: strongest(cache_file(), allow_unsandboxed))
         self.problem = functools.cache(functools.partial(load_problem, catalog))
         self.digest = functools.cache(catalog.digest)
-        self.lasts: dict[str, LastRun] = {}
+        self.last_runs: dict[str, LastRun] = {}
         self.statements: dict[tuple[str, int], bytes] = {}
 
     @property
@@ -54,75 +54,75 @@ class Grader:
         return backend.name if backend.layers or backend.name == "seatbelt" else ""
 
     @property
-    def unsandboxed(self) -> tuple[Finding, ...]:
+    def unsandboxed_finding(self) -> tuple[Finding, ...]:
         """Return what is stamped on every report that is made without a sandbox."""
         if self.sandbox_name:
             return ()
         words = "Graded without a sandbox: this code could have read and changed files of the grader's machine."
         return (make_finding("unsandboxed", words),)
 
-    def last(self, stem: str) -> LastRun:
+    def last_run(self, stem: str) -> LastRun:
         """Return what the last run noted of a problem's submissions."""
-        if stem not in self.lasts:
-            self.lasts[stem] = LastRun(self.course.last_path(stem))
-        return self.lasts[stem]
+        if stem not in self.last_runs:
+            self.last_runs[stem] = LastRun(self.course.last_path(stem))
+        return self.last_runs[stem]
 
-    def report(self, student: str, stem: str, fresh: bool = False) -> Report:
+    def grade(self, student: str, stem: str, fresh: bool = False) -> Report:
         """Return the report of what a student handed in: the stored one if nothing changed, else a new one."""
-        found = self.found(student, stem, fresh)
-        return found if isinstance(found, Report) else self.keep(found, self.judges.judge(found))
+        found = self.look_up(student, stem, fresh)
+        return found if isinstance(found, Report) else self.finish(found, self.judges.judge(found))
 
-    def settled(self, student: str, stem: str, fresh: bool) -> Report | Work:
+    def look_up_safely(self, student: str, stem: str, fresh: bool) -> Report | Work:
         """Return what `found` does, and a report whatever happens; one that can't be made is not stored."""
-        found = guarded(lambda: self.found(student, stem, fresh))
-        return unloadable(student, stem, found.words) if isinstance(found, Mishap) else found
+        found = guarded(lambda: self.look_up(student, stem, fresh))
+        return failure_report(student, stem, found.words) if isinstance(found, Mishap) else found
 
-    def found(self, student: str, stem: str, fresh: bool) -> Report | Work:
+    def look_up(self, student: str, stem: str, fresh: bool) -> Report | Work:
         """Return a report that needs no judging, or what there is to judge."""
-        blank = self.blank(student, stem, self.course.secret())
-        path, last = self.course.notebook(student, stem), self.last(stem)
-        look = look_of(path)
+        blank = self.blank_report(student, stem, self.course.secret())
+        path, last = self.course.notebook(student, stem), self.last_run(stem)
+        look = stat_fingerprint(path)
         if not fresh and look and look == last[student].look:
-            kept = self.kept(blank, last[student].submission)
+            kept = self.stored_report(blank, last[student].submission)
             if kept is not None:
                 return kept
         try:
             blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.quarantine(student, stem)))
-            look = look_of(path)  # before it's read: if the file changes meanwhile, the next run sees another
+            look = stat_fingerprint(path)  # before it's read: if the file changes meanwhile, the next run sees another
             data = read_bounded(path)
         except StudentFault as fault:
-            return self.reports.put(unreadable(blank, fault.kind, fault.words))
+            return self.reports.put(unreadable_report(blank, fault.kind, fault.words))
         except OurFault as fault:
-            return self.reports.put(told(blank, make_finding("ours", fault)))
+            return self.reports.put(add_findings(blank, make_finding("ours", fault)))
         said = json.dumps([finding.words for finding in blank.findings])
-        handed_in = key_of({"digest": hashlib.sha256(data).hexdigest(), "said": said})
+        handed_in = hash_parts({"digest": hashlib.sha256(data).hexdigest(), "said": said})
         last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
-        if not fresh and (kept := self.kept(blank, handed_in)):
+        if not fresh and (kept := self.stored_report(blank, handed_in)):
             return kept
-        parts = self.parts(handed_in, blank, "held" if self.sandbox_name else "none")
+        parts = self.key_parts(handed_in, blank, "held" if self.sandbox_name else "none")
         blank = dataclasses.replace(
-            blank, key=key_of(parts), graded_by=parts, findings=(*blank.findings, *self.unsandboxed)
+            blank, key=hash_parts(parts), graded_by=parts, findings=(*blank.findings, *self.unsandboxed_finding)
         )
         version = self.problem(stem).version
         seeds = hidden_seeds(self.course.secret(), student, stem, version)
         personal = personal_seed(self.course, student, stem, version)
         brief = Brief(stem, seeds, personal, self.judged_by(stem), self.limits)
-        return Work(blank, brief, data, self.every_statement(stem))
+        return Work(blank, brief, data, self.statement_seeds_json(stem))
 
-    def keep(self, work: Work, judgement: Judgement) -> Report:
+    def finish(self, work: Work, judgement: Judgement) -> Report:
         """Return the report that a judgement makes, stored if the problem could be loaded."""
         if judgement.state == "fault":
-            return failed(work.blank, judgement)
-        made = filled(work.blank, judgement)
+            return load_failure_report(work.blank, judgement)
+        made = fill_report(work.blank, judgement)
         kept = guarded(lambda: self.reports.put(made))
         if isinstance(kept, Mishap):
             words = f"The report could not be stored: {kept.words}"
-            return dataclasses.replace(told(made, make_finding("ours", words)), state="ours")
+            return dataclasses.replace(add_findings(made, make_finding("ours", words)), state="ours")
         return kept
 
-    def open_report(self, path: Path, stem: str, day: str = "") -> Report:
+    def self_check(self, path: Path, stem: str, day: str = "") -> Report:
         """Return the report of any notebook file on the published seed, or on a day's; nothing is stored."""
-        blank = dataclasses.replace(self.blank("self-check", stem, b""), secret_print="open")  # noqa: S106
+        blank = dataclasses.replace(self.blank_report("self-check", stem, b""), secret_print="open")  # noqa: S106
         version = self.problem(stem).version
         brief = Brief(
             stem, [open_seed(stem, version, day)], open_seed(stem, version), self.judged_by(stem), self.limits
@@ -130,11 +130,11 @@ class Grader:
         try:
             work = Work(blank, brief, read_bounded(path))
         except StudentFault as fault:
-            return unreadable(blank, fault.kind, fault.words)
+            return unreadable_report(blank, fault.kind, fault.words)
         judgement = self.judges.judge(work)
-        return failed(blank, judgement) if judgement.state == "fault" else filled(blank, judgement)
+        return load_failure_report(blank, judgement) if judgement.state == "fault" else fill_report(blank, judgement)
 
-    def blank(self, student: str, stem: str, secret: bytes) -> Report:
+    def blank_report(self, student: str, stem: str, secret: bytes) -> Report:
         """Return the report that everyone starts from: every check at 0."""
         problem = self.problem(stem)
         checks = tuple(
@@ -143,22 +143,22 @@ class Grader:
         )
         return Report(stem, student, "ours", "", secret_print(secret), problem.version, checks)
 
-    def kept(self, blank: Report, submission: str) -> Report | None:
+    def stored_report(self, blank: Report, submission: str) -> Report | None:
         """Return the stored report if it was graded by these very parts, in a sandbox or where none holds."""
         stored = self.reports.get(blank.student, blank.stem)
         if stored is None or not stored.is_reusable:
             return None
-        if stored.key == key_of(self.parts(submission, blank, "held")):
+        if stored.key == hash_parts(self.key_parts(submission, blank, "held")):
             return stored
-        without = stored.key == key_of(self.parts(submission, blank, "none"))
+        without = stored.key == hash_parts(self.key_parts(submission, blank, "none"))
         return stored if without and not self.sandbox_name else None
 
-    def parts(self, submission: str, blank: Report, sandbox: str) -> dict[str, str]:
+    def key_parts(self, submission: str, blank: Report, sandbox: str) -> dict[str, str]:
         """Return everything that a score depends on, by what it is; the submission by its fingerprint."""
         return {
             "submission": submission,
             "sandbox": sandbox,
-            "seed": key_of({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
+            "seed": hash_parts({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
             "question": "own" if blank.student in self.course.roster() else "published",
             **self.judged_by(blank.stem),
         }
@@ -167,7 +167,7 @@ class Grader:
         """Return what judges a problem, by what it is; a score made by something else may differ."""
         return {"problem": self.digest(stem), "engine": code_digest(), "environment": environment()}
 
-    def every_statement(self, stem: str) -> bytes:
+    def statement_seeds_json(self, stem: str) -> bytes:
         """Return the personal seeds of a problem's statements, as the judges are told them."""
         known = stem, len(self.course.roster())
         if known not in self.statements:
@@ -180,18 +180,18 @@ class Grader:
         self.judges.close()
 
 
-def key_of(parts: dict[str, str]) -> str:
+def hash_parts(parts: dict[str, str]) -> str:
     """Return one name for all of these."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def filled(blank: Report, judgement: Judgement) -> Report:
+def fill_report(blank: Report, judgement: Judgement) -> Report:
     """Return a student's report with what a judge found; everything else in it is the grader's."""
     if judgement.state == "unreadable":
         (finding,) = judgement.findings
-        return unreadable(blank, finding.kind, finding.words)
+        return unreadable_report(blank, finding.kind, finding.words)
     return dataclasses.replace(
-        told(blank, *judgement.findings),
+        add_findings(blank, *judgement.findings),
         state=judgement.state,
         checks=judgement.checks or blank.checks,
         notes=judgement.notes,
@@ -199,32 +199,32 @@ def filled(blank: Report, judgement: Judgement) -> Report:
     )
 
 
-def failed(blank: Report, judgement: Judgement) -> Report:
+def load_failure_report(blank: Report, judgement: Judgement) -> Report:
     """Return the report where the problem couldn't be loaded. Raises CourseFault where going on is useless."""
     (finding,) = judgement.findings
     if finding.kind == CourseFault.__name__:
         raise CourseFault(finding.words)
-    return told(blank, make_finding("ours", f"{finding.kind}: {finding.words}"))
+    return add_findings(blank, make_finding("ours", f"{finding.kind}: {finding.words}"))
 
 
-def told(blank: Report, *findings: Finding) -> Report:
+def add_findings(blank: Report, *findings: Finding) -> Report:
     return dataclasses.replace(blank, findings=(*blank.findings, *findings))
 
 
-def unreadable(blank: Report, kind: str, words: str) -> Report:
+def unreadable_report(blank: Report, kind: str, words: str) -> Report:
     """Return the report of a submission that can't be graded as it is."""
     checks = tuple(
         dataclasses.replace(check, status="unreadable", words=words, next_step="Hand in again.")
         for check in blank.checks
     )
     return dataclasses.replace(
-        told(blank, make_finding(kind, words)), state="unreadable", key=blank.key or kind, checks=checks
+        add_findings(blank, make_finding(kind, words)), state="unreadable", key=blank.key or kind, checks=checks
     )
 
 
-def unloadable(student: str, stem: str, words: str) -> Report:
+def failure_report(student: str, stem: str, words: str) -> Report:
     """Return the report of a submission that could not be looked at; it isn't stored."""
     return Report(stem, student, "ours", "", "", 0, (), (make_finding("ours", words),))
 
 
-__all__ = ["Grader", "filled", "key_of", "unloadable"]
+__all__ = ["Grader", "failure_report", "fill_report", "hash_parts"]

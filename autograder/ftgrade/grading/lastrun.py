@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Snapshot:
     """What is known of one submission: its folder's look, its fingerprint, and marks of what was booked and shown.
 
     `trouble` says why it could not be booked.
@@ -32,16 +32,16 @@ class LastRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, Snapshot] = {}
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             stored = json.loads(path.read_text("utf-8"))
-            self.lines = {student: Line(**line) for student, line in stored.items()}
+            self.lines = {student: Snapshot(**line) for student, line in stored.items()}
         self.as_stored = dict(self.lines)
 
-    def __getitem__(self, student: str) -> Line:
-        return self.lines.get(student, Line())
+    def __getitem__(self, student: str) -> Snapshot:
+        return self.lines.get(student, Snapshot())
 
-    def __setitem__(self, student: str, line: Line) -> None:
+    def __setitem__(self, student: str, line: Snapshot) -> None:
         self.lines[student] = line
 
     def save(self) -> None:
@@ -55,7 +55,7 @@ class LastRun:
         self.as_stored = dict(self.lines)
 
 
-def look_of(notebook: Path) -> str:
+def stat_fingerprint(notebook: Path) -> str:
     """Return what a submission's notebook and its folder look like from outside, or nothing if there is no notebook."""
     try:
         states = [os.lstat(notebook), os.lstat(notebook.parent)]

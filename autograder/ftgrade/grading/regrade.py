@@ -20,19 +20,19 @@ class Change:
     because: tuple[str, ...]
 
 
-def changes(course: Course, stems: list[str]) -> Iterator[Change]:
+def regrade_changes(course: Course, stems: list[str]) -> Iterator[Change]:
     """Yield what the last regrade of each submission changed; nothing for one that was graded once."""
     for stem in stems:
-        for before, now in Reports(course).regraded(stem):
-            yield change(before, now)
+        for before, now in Reports(course).regrades(stem):
+            yield compare_reports(before, now)
 
 
-def change(before: Report, now: Report) -> Change:
+def compare_reports(before: Report, now: Report) -> Change:
     """Return how two reports of one submission differ.
 
     >>> one = Report("p03", "ada", "graded", "a", "", 1, (), graded_by={"problem": "old", "submission": "same"})
     >>> two = Report("p03", "ada", "graded", "b", "", 1, (), graded_by={"problem": "new", "submission": "same"})
-    >>> change(one, two).because
+    >>> compare_reports(one, two).because
     ('problem',)
     """
     scores = {check.name: check.score for check in before.checks}
@@ -42,4 +42,4 @@ def change(before: Report, now: Report) -> Change:
     return Change(now.student, now.stem, before.score, now.score, differ, because)
 
 
-__all__ = ["Change", "change", "changes"]
+__all__ = ["Change", "compare_reports", "regrade_changes"]

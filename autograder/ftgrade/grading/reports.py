@@ -9,7 +9,7 @@ from pathlib import Path
 from ftgrade.course import Course
 from ftgrade.judging.report import Report, from_json, to_json
 
-BEFORE = ".before"
+PREVIOUS_SUFFIX = ".before"
 
 
 class Reports:
@@ -34,26 +34,26 @@ class Reports:
         path.parent.mkdir(parents=True, exist_ok=True)
         before = self.read(path)
         if before is not None and before.graded_by != report.graded_by:
-            path.replace(path.with_suffix(BEFORE))
+            path.replace(path.with_suffix(PREVIOUS_SUFFIX))
         partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         partial.write_text(to_json(report, self.course.secret()), "utf-8")
         partial.replace(path)
         return report
 
-    def of(self, stem: str) -> Iterator[Report]:
+    def of_problem(self, stem: str) -> Iterator[Report]:
         """Yield the reports of one problem, in the order of the students."""
         for path in sorted(self.folder(stem).glob("*.json")):
             if (report := self.read(path)) is not None:
                 yield report
 
-    def regraded(self, stem: str) -> Iterator[tuple[Report, Report]]:
+    def regrades(self, stem: str) -> Iterator[tuple[Report, Report]]:
         """Yield for each submission that was judged again the report before and the report now."""
-        for path in sorted(self.folder(stem).glob(f"*{BEFORE}")):
+        for path in sorted(self.folder(stem).glob(f"*{PREVIOUS_SUFFIX}")):
             before, now = self.read(path), self.read(path.with_suffix(".json"))
             if before is not None and now is not None:
                 yield before, now
 
-    def verified(self) -> Iterator[tuple[str, str, str]]:
+    def verify(self) -> Iterator[tuple[str, str, str]]:
         """Yield for every stored report its problem, its student, and what is wrong with it, empty if nothing is."""
         secret = self.course.secret()
         for path in sorted((self.course.state / "reports").glob("*/*.json")):

@@ -12,6 +12,6 @@ def grade_class(grader: Grader, stems: list[str], *, fresh: bool = False, schedu
 
     The grader's own judges work, or the workers of a Dask scheduler. Raises CourseFault.
     """
-    found = (grader.settled(student, stem, fresh) for stem in stems for student in grader.course.students(stem))
-    for one in cluster.each(found, scheduler) if scheduler else grader.judges.judge_each(found):
-        yield one if isinstance(one, Report) else grader.keep(*one)
+    found = (grader.look_up_safely(student, stem, fresh) for stem in stems for student in grader.course.students(stem))
+    for one in cluster.judge_on_cluster(found, scheduler) if scheduler else grader.judges.judge_each(found):
+        yield one if isinstance(one, Report) else grader.finish(*one)

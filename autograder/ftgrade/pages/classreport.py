@@ -31,7 +31,7 @@ FEW_DAYS = timedelta(days=2)  # within them hand-ins are counted by the hour
 
 NOTHING_RIGHT, LEFT_OUT, TOO_LONG = "nothing right", "several checks not attempted", "ran too long"
 UNREADABLE, NOT_HANDED_IN = "no readable notebook", "not handed in"
-ABOUT = {
+FINDING_GROUPS = {
     "neighbours-number": "integrity", "set-aside": "integrity", "duplicate-cells": "integrity",
     "unsandboxed": "sandbox", "cell-left-out": "sandbox", "ours": "grader", DEADLY: "grader",
 }  # fmt: skip
@@ -108,13 +108,13 @@ class Arrivals:
 
     @property
     def ordered(self) -> list[datetime]:
-        return sorted(self.times.values(), key=instant)
+        return sorted(self.times.values(), key=utc)
 
     @property
     def events(self) -> list[datetime]:
         """Return the first and the last of what the plot shows: hand-ins and the due date."""
         marks = [*self.times.values(), self.due] if self.due else [*self.times.values()]
-        marks.sort(key=instant)
+        marks.sort(key=utc)
         return [marks[0], marks[-1]] if self.times else []
 
     @property
@@ -128,13 +128,13 @@ class Arrivals:
         return sum(self.is_late(time) for time in self.times.values())
 
     def is_late(self, time: datetime) -> bool:
-        return self.due is not None and instant(time) > instant(self.due)
+        return self.due is not None and utc(time) > utc(self.due)
 
     @property
     def spans(self) -> list[Span]:
         """Return the days with hand-ins, or the hours where all came within two days."""
         times = self.ordered
-        hours = bool(times) and instant(times[-1]) - instant(times[0]) <= FEW_DAYS
+        hours = bool(times) and utc(times[-1]) - utc(times[0]) <= FEW_DAYS
         made: list[Span] = []
         for name, group in itertools.groupby(times, lambda time: span_name(time, hours)):
             some = list(group)
@@ -144,21 +144,21 @@ class Arrivals:
 
     def across(self, times: Sequence[datetime]) -> list[float]:
         """Return where times stand between the first event, 0, and the last, 100."""
-        first, last = map(instant, self.events)
-        return [round(100 * ((instant(time) - first) / (last - first)), 2) for time in times]
+        first, last = map(utc, self.events)
+        return [round(100 * ((utc(time) - first) / (last - first)), 2) for time in times]
 
     @property
     def stairs(self) -> str:
         """Return the path of the hand-ins so far over time, in a square of 100; empty where it would have no width."""
-        if not self.events or instant(self.events[0]) == instant(self.events[1]):
+        if not self.events or utc(self.events[0]) == utc(self.events[1]):
             return ""
         return staircase(self.across(self.ordered))
 
 
-def instant(time: datetime) -> datetime:
+def utc(time: datetime) -> datetime:
     """Return a time in UTC, without a zone: Python compares times of one zone by their clocks, which may be put back.
 
-    >>> instant(datetime(2026, 12, 1, 17, tzinfo=UTC))
+    >>> utc(datetime(2026, 12, 1, 17, tzinfo=UTC))
     datetime.datetime(2026, 12, 1, 17, 0)
     """
     return time.astimezone(UTC).replace(tzinfo=None)
@@ -239,14 +239,14 @@ def summarise(
     scores = tuple(report.score for report in reports if report.state != "ours")
     return ProblemSummary(
         stem, title, max((report.points for report in reports), default=0.0), tuple(reports), scores,
-        check_counts(graded), mistake_counts(graded), stuck(reports), finding_counts(reports),
+        check_counts(graded), mistake_counts(graded), stuck_students(reports), finding_counts(reports),
         None if echoes is None else tuple(echoes), Arrivals(times, arrivals.due),
     )  # fmt: skip
 
 
-def compared(reports: Iterable[Report], functions: Sequence[str], given: Iterable[Cell] = ()) -> list[Echo]:
+def compare_answers(reports: Iterable[Report], functions: Sequence[str], given: Iterable[Cell] = ()) -> list[Echo]:
     """Return the answers of a problem's students that are alike; the reports may come one by one."""
-    return similarity.similar(((report.student, report.cells) for report in reports), functions, given)
+    return similarity.similar_answers(((report.student, report.cells) for report in reports), functions, given)
 
 
 def check_counts(graded: Sequence[Report]) -> tuple[CheckCount, ...]:
@@ -290,16 +290,16 @@ def mistake_counts(graded: Sequence[Report]) -> tuple[MistakeCount, ...]:
     return tuple(MistakeCount(*key, count) for key, count in Counter(named).most_common())
 
 
-def stuck(reports: Iterable[Report]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def stuck_students(reports: Iterable[Report]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return who is stuck, by reason; a student may stand under several."""
     found: dict[str, list[str]] = {NOTHING_RIGHT: [], LEFT_OUT: [], TOO_LONG: [], UNREADABLE: []}
     for report in reports:
-        for reason in reasons(report):
+        for reason in stuck_reasons(report):
             found[reason].append(report.student)
     return tuple((reason, tuple(students)) for reason, students in found.items() if students)
 
 
-def reasons(report: Report) -> list[str]:
+def stuck_reasons(report: Report) -> list[str]:
     """Return why a report's student may need help: none for a fault of ours."""
     if report.state != "graded":
         return [UNREADABLE] if report.state == "unreadable" else []
@@ -317,7 +317,7 @@ def finding_counts(reports: Iterable[Report]) -> tuple[FindingCount, ...]:
     students: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for report in reports:
         for finding in report.findings:
-            students[ABOUT.get(finding.kind, "notebook"), finding.kind, finding.words].append(report.student)
+            students[FINDING_GROUPS.get(finding.kind, "notebook"), finding.kind, finding.words].append(report.student)
     order = ["integrity", "sandbox", "grader", "notebook"]
     keys = sorted(students, key=lambda key: (order.index(key[0]), key))
     return tuple(FindingCount(*key, tuple(dict.fromkeys(students[key]))) for key in keys)
@@ -338,7 +338,7 @@ class Row:
         return sum(cell[0] for cell in self.cells if cell is not None)
 
 
-def rows(summaries: Sequence[ProblemSummary]) -> list[Row]:
+def class_rows(summaries: Sequence[ProblemSummary]) -> list[Row]:
     """Return a row for everyone who handed in anything, the highest total first, equals by name."""
     booked = [
         {report.student: (report.score, report.needs_a_person) for report in problem.reports} for problem in summaries
@@ -360,25 +360,25 @@ def often_stuck(summaries: Sequence[ProblemSummary], everyone: Sequence[Row]) ->
             if row.cells[place] is None:
                 why[row.student] = [NOT_HANDED_IN]
         for student, words in why.items():
-            found[student].append(f"{short(problem.stem)}: {', '.join(words)}")
+            found[student].append(f"{short_name(problem.stem)}: {', '.join(words)}")
     rare = {student: told for student, told in found.items() if len(told) > 1 or told[0].endswith(NOT_HANDED_IN)}
     return sorted(rare.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
-def recurring(summaries: Sequence[ProblemSummary]) -> list[tuple[tuple[str, str], list[str]]]:
+def recurring_pairs(summaries: Sequence[ProblemSummary]) -> list[tuple[tuple[str, str], list[str]]]:
     """Return the pairs of students whose answers are alike in more than one function, most first."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for problem in summaries:
         for echo in problem.echoes or ():
             for one, other in itertools.combinations(sorted(echo.students + echo.others), 2):
-                found[one, other].append(f"{short(problem.stem)} {echo.function}")
+                found[one, other].append(f"{short_name(problem.stem)} {echo.function}")
     often = {pair: list(dict.fromkeys(where)) for pair, where in found.items()}
     return sorted(
         ((pair, where) for pair, where in often.items() if len(where) > 1), key=lambda item: (-len(item[1]), item[0])
     )
 
 
-def short(stem: str) -> str:
+def short_name(stem: str) -> str:
     return stem.partition("_")[0]
 
 
@@ -388,15 +388,15 @@ def short(stem: str) -> str:
 def class_report(course: str, summaries: Sequence[ProblemSummary], csv_name: str = "class_report.csv") -> str:
     """Return the page. Its one style sheet is allowed by its fingerprint; nothing else is loaded and nothing runs."""
     style = "\n".join((TEMPLATES / name).read_text("utf-8") for name in ("feedback/style.css", "class_report.css"))
-    everyone = rows(summaries)
+    everyone = class_rows(summaries)
     return environment().get_template("class_report.html.j2").render(
         course=course, problems=summaries, csv_name=csv_name, rows=everyone, often=often_stuck(summaries, everyone),
-        recurring=recurring(summaries), style=Markup(style), style_hash=fingerprint(style),  # noqa: S704  (our own file)
+        recurring=recurring_pairs(summaries), style=Markup(style), style_hash=style_hash(style),  # noqa: S704  (our own file)
         limits=similarity, small_class=SMALL_CLASS, several=SEVERAL, many=MANY_NAMES, most=MOST_ECHOES,
     )  # fmt: skip
 
 
-def fingerprint(style: str) -> str:
+def style_hash(style: str) -> str:
     """Return a style sheet's name in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
 
@@ -416,7 +416,7 @@ def class_csv(summaries: Sequence[ProblemSummary]) -> str:
     return file.getvalue()
 
 
-def write(path: Path, course: str, summaries: Sequence[ProblemSummary]) -> None:
+def write_class_report(path: Path, course: str, summaries: Sequence[ProblemSummary]) -> None:
     """Write the page, and beside it the same numbers row by row with the suffix `.csv`."""
     beside = path.with_suffix(".csv")
     path.write_text(class_report(course, summaries, beside.name), "utf-8", errors="replace", newline="\n")

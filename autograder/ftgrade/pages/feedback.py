@@ -19,13 +19,13 @@ def environment() -> jinja2.Environment:
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
 
 
-def page(document: Any, resources: dict[str, Any]) -> str:
+def render_page(document: Any, resources: dict[str, Any]) -> str:
     """Return a submission's feedback page, as nbgrader's own step makes it of the same template."""
     return environment().get_template("feedback/index.html.j2").render(nb=document, resources=resources)
 
 
 @cache
-def page_digest() -> str:
+def templates_digest() -> str:
     """Return a fingerprint of how pages are made."""
     files = sorted(path for path in TEMPLATES.rglob("*.*") if path.is_file())
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
@@ -33,4 +33,4 @@ def page_digest() -> str:
 
 def page_maker() -> PageMaker:
     """Return how feedback pages are made, for the ledger that writes one when it books."""
-    return PageMaker(page, page_digest())
+    return PageMaker(render_page, templates_digest())

@@ -69,11 +69,11 @@ class Echo:
 def definitions(source: str) -> Mapping[str, Definition]:
     """Return what a cell defines at its top, by name; nothing where it is no Python."""
     # A line that opens with `%` is a magic only where the cell is no Python as it stands.
-    body = parsed(source) or parsed(MAGIC.sub("", source))
-    return {one.name: definition(one) for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
+    body = parse_cell(source) or parse_cell(MAGIC.sub("", source))
+    return {one.name: flatten(one) for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
 
 
-def parsed(source: str) -> list[ast.stmt]:
+def parse_cell(source: str) -> list[ast.stmt]:
     """Return a cell's statements, none where it is no Python; parsing runs nothing."""
     try:
         with warnings.catch_warnings():
@@ -83,7 +83,7 @@ def parsed(source: str) -> list[ast.stmt]:
         return []
 
 
-def definition(node: ast.AST) -> Definition:
+def flatten(node: ast.AST) -> Definition:
     """Return a definition's parts in order, by a walk that no depth of nesting can exhaust."""
     parts: list[str] = []
     binds: set[str] = set()
@@ -92,7 +92,7 @@ def definition(node: ast.AST) -> Definition:
         one = waiting.pop()
         if isinstance(one, str):
             parts.append(one)
-        elif not is_silent(one):
+        elif not has_no_effect(one):
             if isinstance(one, ast.AnnAssign) and one.value is not None:
                 one = ast.Assign([one.target], one.value)
             parts.append(type(one).__name__)
@@ -103,14 +103,14 @@ def definition(node: ast.AST) -> Definition:
     return Definition(tuple(parts), frozenset(binds))
 
 
-def is_silent(node: ast.AST) -> bool:
+def has_no_effect(node: ast.AST) -> bool:
     """Say whether a node does nothing: a docstring, another lone constant, `pass`, an annotation without a value."""
     lone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return lone or isinstance(node, ast.Pass) or (isinstance(node, ast.AnnAssign) and node.value is None)
 
 
 @lru_cache
-def fields(kind: type[ast.AST]) -> tuple[tuple[str, str], ...]:
+def fields_of(kind: type[ast.AST]) -> tuple[tuple[str, str], ...]:
     """Return the fields of a kind of node that count, each with the mark of its text: `n:` for a name."""
     return tuple(
         (field, NAME if (kind.__name__, field) in NAMING else f"{field}:")
@@ -121,18 +121,18 @@ def fields(kind: type[ast.AST]) -> tuple[tuple[str, str], ...]:
 
 def children(node: ast.AST) -> Iterable[ast.AST | str]:
     """Yield what stands below a node, names and values as text; a list that isn't empty is closed by a mark."""
-    for field, mark in fields(type(node)):
+    for field, mark in fields_of(type(node)):
         below = getattr(node, field, None)
         if isinstance(below, ast.AST):
             yield below
         elif isinstance(below, list):
-            yield from (one if isinstance(one, ast.AST) else text(mark, one) for one in below)
+            yield from (one if isinstance(one, ast.AST) else part_text(mark, one) for one in below)
             yield from ["end"] if below else []
         elif below is not None or isinstance(node, ast.Constant):
-            yield text(mark, below)
+            yield part_text(mark, below)
 
 
-def text(mark: str, value: object) -> str:
+def part_text(mark: str, value: object) -> str:
     return f"{NAME}{value}" if mark == NAME else mark + literal(value)
 
 
@@ -145,7 +145,7 @@ def literal(value: object) -> str:
     return f"{type(value).__name__} {hex(value) if isinstance(value, int) else repr(value):.200}"
 
 
-def defined(cells: Iterable[Cell]) -> dict[str, Definition]:
+def notebook_definitions(cells: Iterable[Cell]) -> dict[str, Definition]:
     """Return all that a notebook's code cells define, the last of each name."""
     found: dict[str, Definition] = {}
     room = MAX_PARSED_ALL
@@ -156,7 +156,7 @@ def defined(cells: Iterable[Cell]) -> dict[str, Definition]:
     return found
 
 
-def answer(function: str, own: Mapping[str, Definition]) -> tuple[str, ...]:
+def answer_parts(function: str, own: Mapping[str, Definition]) -> tuple[str, ...]:
     """Return a function's parts and those of the student's functions that it uses, names numbered as they appear."""
     used = [function] if function in own else []
     known = set(used)
@@ -177,21 +177,25 @@ def answer(function: str, own: Mapping[str, Definition]) -> tuple[str, ...]:
 # ----------------------------------------------------------------------------------------------------------- comparing
 
 
-def similar(
+def similar_answers(
     notebooks: Iterable[tuple[str, Iterable[Cell]]], functions: Sequence[str], given: Iterable[Cell] = ()
 ) -> list[Echo]:
     """Return the answers of a class that are alike, long enough and rare, the most alike first.
 
     What the notebook `given` to all defines takes no part.
     """
-    handed_out = set(defined(given).values())
+    handed_out = set(notebook_definitions(given).values())
     answers: dict[str, dict[str, tuple[str, ...]]] = {function: {} for function in functions}
     for student, cells in notebooks:
-        own = guarded(lambda cells=cells: {name: one for name, one in defined(cells).items() if one not in handed_out})
+        own = guarded(
+            lambda cells=cells: {
+                name: one for name, one in notebook_definitions(cells).items() if one not in handed_out
+            }
+        )
         if isinstance(own, Mishap):
             continue  # nobody's answers are like what can't be read
         for function in functions:
-            if parts := answer(function, own):
+            if parts := answer_parts(function, own):
                 answers[function][student] = parts
     found = [echo for function in functions for echo in echoes(function, answers[function])]
     return sorted(found, key=lambda echo: (-echo.likeness, -echo.parts, echo.students, echo.others))
@@ -208,8 +212,8 @@ def echoes(function: str, answers: Mapping[str, tuple[str, ...]]) -> list[Echo]:
             groups[parts].append(student)
     forms = sorted(groups, key=len)
     who = [tuple(groups[form]) for form in forms]
-    pairs = alike_pairs([blind(form) for form in forms if len(form) <= MAX_COMPARED])
-    near = neighbours(who, pairs)
+    pairs = alike_pairs([mask_names(form) for form in forms if len(form) <= MAX_COMPARED])
+    near = count_neighbours(who, pairs)
     found = [
         Echo(function, who[one], (), 1.0, len(forms[one]), near[one], len(answers))
         for one in range(len(forms))
@@ -222,10 +226,10 @@ def echoes(function: str, answers: Mapping[str, tuple[str, ...]]) -> list[Echo]:
     ]
 
 
-def neighbours(who: Sequence[tuple[str, ...]], pairs: Iterable[tuple[int, int, float]]) -> list[int]:
+def count_neighbours(who: Sequence[tuple[str, ...]], pairs: Iterable[tuple[int, int, float]]) -> list[int]:
     """Return for each form how many students wrote it or one that is alike.
 
-    >>> neighbours([("ada", "bob"), ("cyd",), ("dan",)], [(0, 1, 0.95)])
+    >>> count_neighbours([("ada", "bob"), ("cyd",), ("dan",)], [(0, 1, 0.95)])
     [3, 3, 1]
     """
     counts = [len(students) for students in who]
@@ -235,7 +239,7 @@ def neighbours(who: Sequence[tuple[str, ...]], pairs: Iterable[tuple[int, int, f
     return counts
 
 
-def blind(form: tuple[str, ...]) -> tuple[str, ...]:
+def mask_names(form: tuple[str, ...]) -> tuple[str, ...]:
     """Return a form in which every name of the answer's own is the same, so that one more variable shifts nothing."""
     return tuple(NAME if part.startswith(NAME) and part[len(NAME) :].isdecimal() else part for part in form)
 
@@ -262,4 +266,4 @@ def alike_pairs(forms: Sequence[tuple[str, ...]]) -> list[tuple[int, int, float]
     return found
 
 
-__all__ = ["Echo", "similar"]
+__all__ = ["Echo", "similar_answers"]
