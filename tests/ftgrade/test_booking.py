@@ -157,6 +157,21 @@ def test_a_link_that_came_below_an_unchanged_notebook_is_not_copied(root: Path):
     assert (Course(root).quarantine("bob", STEM) / "deep" / "link").is_symlink()
 
 
+def test_the_log_holds_no_escape_sequence(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """It is read in a terminal, and a traceback quotes what a student chose."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("\x1b[2J\u202e\ud800")
+
+    monkeypatch.setattr(Ledger, "write_records", fail)
+    book, grader = Book(Course(root)), course_grader(root.absolute())
+    with book.open_ledgers(grader, [STEM], page_maker()) as ledgers:
+        ledgers.book(grader.grade("ada", STEM))
+    text = book.log_path.read_text("utf-8")
+    assert "Traceback" in text
+    assert not set(text) & set("\x1b\u202e\ud800")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"ada": 3}', '{"ada": {"look": "x", "who": 1}}'])
 def test_a_broken_hint_is_no_hint(root: Path, text: str):
     graded(root)

@@ -1,5 +1,6 @@
 """The hop: values cross as themselves or as the name of their type, and no reply is believed without being read."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -376,6 +377,9 @@ def test_what_encode_does_not_make_is_no_value(sent: Any):
         ({"error": None}, "protocol"),
         ({"error": {}}, "protocol"),
         ({"error": {"names": 3, "message": ""}}, "protocol"),
+        ({"error": {"names": [], "message": ""}}, "protocol"),
+        ({"error": {"names": {}, "message": ""}}, "protocol"),
+        ({"error": {"names": "ValueError", "message": ""}}, "protocol"),
         ({"score": 10}, "protocol"),
         ({}, "protocol"),
         ([], "protocol"),
@@ -705,12 +709,38 @@ def test_a_slow_drip_ends_at_the_deadline_although_no_silence_is_long(pair: Pair
         dripping.join()
 
 
-def test_a_deadline_that_has_passed_reads_nothing_more(pair: Pair):
+def test_what_had_come_in_time_is_read_although_we_look_late(pair: Pair):
+    """A judge that got no processor for a while would else take a reply for late that was not."""
     ours, theirs = pair
     theirs.sendall(b"waiting")
+    late = Deadline(ours, wall(0.0))
+    assert late.receive(7) == b"waiting"
     with pytest.raises(TimeoutError):
-        Deadline(ours, wall(0.0)).receive(1)
-    assert Deadline(ours, wall(5.0)).receive(7) == b"waiting"
+        late.receive(1)
+
+
+def test_a_flood_ends_soon_after_the_deadline(pair: Pair):
+    ours, theirs = pair
+    done = threading.Event()
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while not done.is_set():
+                theirs.send(bytes(2**12))
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    late, read = Deadline(ours, wall(0.0)), 0
+    try:
+        while read <= 2 * channel.MAX_LATE_BYTES:
+            read += len(late.receive(2**16))
+        pytest.fail("it goes on reading")
+    except TimeoutError:
+        assert read <= channel.MAX_LATE_BYTES + 2**16
+    finally:
+        done.set()
+        ours.close()
+        flooding.join()
 
 
 def test_another_end_that_reads_nothing_does_not_hold_us(pair: Pair):

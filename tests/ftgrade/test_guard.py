@@ -1,7 +1,9 @@
 """An exception is planted at every hop of one student's way, and the neighbours keep every byte."""
 
+import contextlib
 import errno
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.classroom import marking
-from ftgrade.course import Course
+from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook import exporters, late, ledger, todo
 from ftgrade.gradebook.book import Book, open_gradebook
@@ -21,6 +23,7 @@ from ftgrade.guard import Mishap, guarded
 from ftgrade.intake import archives, collect
 from ftgrade.judging.judges import Judges
 from ftgrade.pages import similarity
+from sqlalchemy.exc import OperationalError
 
 STEM = "p03_lora_parameters"
 RIGHT = home().leaves(STEM).solution.read_text("utf-8")
@@ -33,6 +36,9 @@ EXCEPTIONS = (
     MemoryError(),
     AssertionError(),
     KeyError("names"),
+    OSError(errno.EIO, "Input/output error"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    OperationalError("UPDATE", {}, Exception("a value that the gradebook can't take")),
 )
 
 
@@ -82,7 +88,7 @@ def in_her_folder(path: Path, *_: object) -> bool:
 
 Hop = tuple[Any, str, Callable[..., bool]]
 HOPS: dict[str, Hop] = {
-    "reading": (grading, "read_bounded", in_her_folder),
+    "reading": (grading, "read_handed_in", in_her_folder),
     "setting aside": (grading, "set_aside", in_her_folder),
     "storing": (Reports, "put", lambda _self, report: report.student == "eve"),
     "booking": (ledger.Ledger, "write_records", lambda _self, _connection, student, _document: student == "eve"),
@@ -109,8 +115,10 @@ def plant(monkeypatch: pytest.MonkeyPatch, hop: Hop, error: Exception) -> None:
     monkeypatch.setattr(place, name, planted)
 
 
-PLANTED = [(hop, EXCEPTIONS[(place + turn) % len(EXCEPTIONS)]) for place, hop in enumerate(HOPS) for turn in (0, 2, 5)]
-"""Every kind of exception, and every hop, three times."""
+PLANTED = [
+    (hop, EXCEPTIONS[(place + turn) % len(EXCEPTIONS)]) for place, hop in enumerate(HOPS) for turn in (0, 2, 5, 7, 8)
+]
+"""Every kind of exception, and every hop, five times."""
 
 
 @pytest.mark.parametrize(("hop", "error"), PLANTED, ids=lambda one: one if isinstance(one, str) else type(one).__name__)
@@ -214,16 +222,24 @@ def test_a_fault_of_the_course_is_everybodys():
 def test_while_the_gradebook_is_locked_nothing_more_is_tried_and_all_wait(
     root: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
 ):
-    from sqlalchemy.exc import OperationalError
-
     tried: list[str] = []
+    grader = Grader(home(), Course(root), judges)
+    Book(Course(root)).ensure_released(grader, STEM)
+    path = (root / "gradebook.db").absolute()
+    with (root / CONFIG_FILE).open("a", encoding="utf-8") as file:
+        file.write(f'c.CourseDirectory.db_url = "sqlite:///{path}?timeout=0.1"\n')
+    before = ledger.Ledger.book
 
-    def locked(self: ledger.Ledger, report: Any) -> None:
+    def book(self: ledger.Ledger, report: Any) -> None:
         tried.append(report.student)
-        raise OperationalError("BEGIN", {}, Exception("database is locked"))
+        if len(tried) == 1:
+            another.execute("BEGIN IMMEDIATE")
+        before(self, report)
 
-    monkeypatch.setattr(ledger.Ledger, "book", locked)
-    done = marking.grade_and_book(Grader(home(), Course(root), judges), [STEM], Quiet())
+    monkeypatch.setattr(ledger.Ledger, "book", book)
+    with contextlib.closing(sqlite3.connect(path)) as another:
+        done = marking.grade_and_book(grader, [STEM], Quiet())
     assert len(tried) == 2, "once when it comes, once more at the end"
     assert len(done.failed) == 3
+    assert all("database is locked" in words for words in done.failed)
     assert Book(Course(root)).log_path.is_file()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,6 +171,61 @@ def test_a_nursery_that_is_killed_costs_no_submission_anything(
         grader.judges.nursery.program.process.kill()
         assert len(list(reports)) == len(CLASS) - 1
     assert stored(course) == undisturbed
+
+
+def test_idle_judges_of_a_nursery_that_is_gone_are_not_asked(checkout: Catalog, tmp_path: Path):
+    """They had died with it, and each took an innocent submission with it that was then never judged again."""
+    course = new_course(tmp_path, CLASS)
+    with contextlib.closing(Grader(checkout, course, judges(checkout, 2))) as grader:
+        first = graded(grader)
+        assert grader.judges.nursery is not None
+        grader.judges.nursery.program.process.kill()
+        again = {(one.student, one.stem): one for one in grade_class(grader, [STEM], fresh=True)}
+    assert again == first
+
+
+def test_a_sandbox_whose_parent_is_killed_costs_no_submission_anything(tmp_path: Path):
+    course = new_course(tmp_path, {f"student{number}": RIGHT for number in range(8)})
+    with contextlib.closing(Grader(CATALOG, course, judges(count=2))) as grader:
+        reports = grade_class(grader, [STEM])
+        found = [next(reports)]
+        for judge in grader.judges.judges:
+            for parent in children(judge.forked.pid):
+                os.kill(parent, signal.SIGKILL)
+        found += reports
+    assert [(one.state, one.score) for one in found] == [("graded", 10.0)] * 8
+
+
+def test_a_worker_that_is_killed_from_outside_is_judged_once_more(tmp_path: Path):
+    """The kernel kills a process when a neighbour has taken the memory: that costs nobody a point."""
+    waits = "import time, os\n" + RIGHT.replace(
+        "    r = min(r, d_out, d_in)\n", "    r = min(r, d_out, d_in)\n    end = time.process_time() + 0.2\n"
+        "    while time.process_time() < end:\n        pass\n"
+    )  # fmt: skip
+    course = new_course(tmp_path, {"ada": waits})
+    with contextlib.closing(Grader(CATALOG, course, judges())) as grader:
+        grader.judges.start()
+        assert grader.judges.nursery is not None
+        nursery = grader.judges.nursery.program.process.pid
+        killer = threading.Thread(target=kill_once, args=(nursery,))
+        killer.start()
+        made = grader.grade("ada", STEM)
+        killer.join()
+    assert (made.state, made.score) == ("graded", 10.0)
+
+
+def kill_once(nursery: int) -> None:
+    """Kill the child that runs a submission, as soon as there is one."""
+    youngest = max(at_work(nursery))
+    os.kill(youngest, signal.SIGKILL)
+
+
+def test_judges_at_work_take_no_second_class(checkout: Catalog, falling: Judges, tmp_path: Path):
+    grader = Grader(checkout, new_course(tmp_path, CLASS), falling)
+    with contextlib.closing(grade_class(grader, [STEM])) as reports:
+        next(reports)
+        with pytest.raises(RuntimeError, match="already"):
+            grader.grade("eve", STEM, fresh=True)
 
 
 def test_a_run_that_is_left_early_leaves_nothing_behind_for_the_next(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ftgrade.errors import StudentFault
 from ftgrade.intake import notebook
-from ftgrade.intake.notebook import Submission, parse_submission, read_submission
+from ftgrade.intake.notebook import Submission, parse_submission, read_handed_in, read_submission
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -261,12 +261,16 @@ def test_a_link_is_refused_whether_or_not_it_leads_somewhere(real: Path, tmp_pat
         assert file_refusal(link).kind == "not-a-file"
 
 
-def test_a_folder_that_is_a_link_is_refused(real: Path, tmp_path: Path):
-    folder = tmp_path / "p"
-    folder.symlink_to(real.parent, target_is_directory=True)
-    fault = file_refusal(folder / "p.ipynb")
-    assert fault.kind == "not-a-file"
-    assert "folder" in fault.words
+@pytest.mark.parametrize("linked", ["ada", "ada/p"])
+def test_a_folder_that_is_a_link_is_refused(real: Path, tmp_path: Path, linked: str):
+    (tmp_path / "elsewhere" / "p").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "p" / "p.ipynb").write_bytes(real.read_bytes())
+    link = tmp_path / linked
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "elsewhere" / ("p" if linked.endswith("p") else ""), target_is_directory=True)
+    with pytest.raises(StudentFault, match=f"folder {link.name} is a link") as caught:
+        read_handed_in(tmp_path / "ada" / "p" / "p.ipynb")
+    assert caught.value.kind == "not-a-file"
 
 
 def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path):

@@ -91,6 +91,19 @@ print(torch.backends.cpu.get_cpu_capability(), hashlib.sha256(back.numpy().tobyt
         assert printed(worker, source) == printed(free, source)
 
 
+def test_a_descriptor_can_not_be_sent(worker: Worker):
+    """Those that nobody receives are counted for the user of all children, and a full count stops the neighbours."""
+    source = """
+import socket
+ours, theirs = socket.socketpair()
+try:
+    socket.send_fds(ours, [b"x"], [0])
+except PermissionError:
+    print("refused")
+"""
+    assert printed(worker, source) == "refused"
+
+
 def test_a_notebook_that_sets_no_seed_draws_the_same_numbers_in_every_run(worker: Worker):
     source = "import random, numpy, torch\nprint(random.random(), numpy.random.rand(), torch.rand(1).item())"
     first = printed(worker, source)

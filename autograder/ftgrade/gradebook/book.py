@@ -1,10 +1,9 @@
 """A course's gradebook and folders: releases through nbgrader, and the records of a class while it's graded."""
 
 import contextlib
-import errno
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,7 @@ from typing import Any, cast
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
-from sqlalchemy.exc import OperationalError, SAWarning
+from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 from traitlets.log import get_logger
 
@@ -23,53 +22,47 @@ from ftgrade.gradebook.late import course_config
 from ftgrade.gradebook.ledger import Ledger, PageMaker
 from ftgrade.gradebook.steps import configure
 from ftgrade.grading.grader import Grader
-from ftgrade.guard import Mishap, guarded
-from ftgrade.intake.gate import NOTHING, Clean, line
+from ftgrade.guard import guarded
+from ftgrade.intake.gate import NOTHING, Clean, clean, line
 from ftgrade.judging.report import Report
 
+MAX_RECORD = 20_000  # characters of the log
 CONFIG_TEXT = "from ftgrade.nbgrader_step import configure\n\nconfigure(get_config())\n"
-
-
-CLASS_WIDE_ERRNOS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO, errno.EMFILE}
-"""Errors of the disk that the next submission would meet too."""
 
 
 @dataclass(slots=True)
 class Ledgers:
     """The open records of several problems: what comes is booked at once, and what fails is tried again at the end.
 
-    While the gradebook is locked by others, or the disk is full, nothing more is tried until the end.
+    `trouble` says why nothing can be booked for anybody, such as a locked gradebook or a full disk. While there is such
+    trouble, nothing more is tried until the end.
     """
 
     by_stem: dict[str, Ledger]
     waiting: list[Report] = field(default_factory=list[Report])
-    stuck: bool = False
+    trouble: Clean = NOTHING
 
     def book(self, report: Report) -> None:
         """Book a report, or let it wait."""
-        if self.stuck or self.try_to_book(report):
+        if self.trouble or self.try_to_book(report):
             self.waiting.append(report)
 
     def retry(self) -> list[tuple[Report, Clean]]:
         """Try once more what waits; return what could not be booked, and why."""
-        self.stuck, words = False, NOTHING
+        self.trouble = NOTHING
         failed: list[tuple[Report, Clean]] = []
         for report in self.waiting:
-            if self.stuck:
+            if words := self.trouble or self.try_to_book(report):
                 self.by_stem[report.stem].note_trouble(report.student, words)
-                failed.append((report, line("as the one before")))
-            elif words := self.try_to_book(report):
                 failed.append((report, words))
         return failed
 
     def try_to_book(self, report: Report) -> Clean:
         """Book a report; return why that failed, empty if it didn't."""
         ledger = self.by_stem[report.stem]
-        mishap = guarded(lambda: ledger.book(report))
-        words = line(mishap.words) if isinstance(mishap, Mishap) else NOTHING
-        if isinstance(mishap, Mishap):
-            get_logger().error("not booked: %s, %s", report.student, report.stem, exc_info=mishap.error)
-            self.stuck = is_class_wide(mishap.error)
+        words = failure_of(lambda: ledger.book(report), f"not booked: {report.student}, {report.stem}")
+        if words:  # a student can cause nearly any error, so ask whether others meet it too
+            self.trouble = failure_of(ledger.demand_working, "nothing can be booked")
         ledger.note_trouble(report.student, words)
         return words
 
@@ -79,9 +72,20 @@ class Ledgers:
                 ledger.close()
 
 
-def is_class_wide(error: Exception) -> bool:
-    """Say whether an error would meet the next submission too."""
-    return isinstance(error, OperationalError) or (isinstance(error, OSError) and error.errno in CLASS_WIDE_ERRNOS)
+def failure_of(action: Callable[[], None], what: str) -> Clean:
+    """Do something; return why it failed, empty if it didn't. The failure is logged with its traceback."""
+    done = guarded(action)
+    if done is None:
+        return NOTHING
+    get_logger().error(what, exc_info=done.error)
+    return line(done.words)
+
+
+class CleanFormatter(logging.Formatter):
+    """Format records of a log that is read in a terminal, although tracebacks quote students."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record), MAX_RECORD)
 
 
 def demand_course_id(directory: Any) -> None:
@@ -150,7 +154,7 @@ class Book:
         logger: Any = get_logger()
         handlers, propagates = list(logger.handlers), logger.propagate
         handler = logging.FileHandler(self.log_path, encoding="utf-8", errors="backslashreplace")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         try:
             with warnings.catch_warnings():

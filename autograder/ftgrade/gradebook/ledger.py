@@ -8,6 +8,7 @@ page equal to what nbgrader's own commands write.
 import datetime
 import json
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,10 @@ from traitlets.config import Config
 from ftgrade.gradebook import late
 from ftgrade.gradebook.cells import Notebook, NotebookCell, graded_notebook, released_cells, score_of
 from ftgrade.grading.grader import Grader, hash_parts
-from ftgrade.intake.quarantine import set_aside
+from ftgrade.intake.notebook import read_bounded
+from ftgrade.intake.quarantine import MAX_OTHER_BYTES, TIMESTAMP, set_aside
 from ftgrade.judging.report import Report
+from ftgrade.moments import read_stamp
 
 Table = Any
 Terms = tuple[datetime.datetime | None, datetime.timedelta | None]
@@ -127,6 +130,14 @@ class Ledger:
         """Note why a submission could not be booked, or that it was; `ftgrade todo` tells of it."""
         if self.last_run[student].trouble != trouble:
             self.last_run[student] = replace(self.last_run[student], trouble=trouble)
+
+    def demand_working(self) -> None:
+        """Raise what the next submission would meet too, whoever's it is: a locked gradebook, a full disk."""
+        asked = update(ASSIGNMENT).where(ASSIGNMENT.c.id == self.assignment_id)
+        with self.engine.begin() as connection:
+            connection.execute(asked.values(name=ASSIGNMENT.c.name))
+        with tempfile.TemporaryFile(dir=self.course.state) as file:
+            file.write(bytes(2**20))
 
     # ------------------------------------------------------------------------------------------- what stands there
 
@@ -236,8 +247,7 @@ class Ledger:
 
     def terms_of(self, student: str, entry: BookedEntry) -> Terms:
         """Return a submission's terms as its folder and the course tell them, else as they are booked."""
-        directory: Any = self.directory
-        stamped = directory.get_existing_timestamp(str(self.course.notebook(student, self.stem).parent))
+        stamped = read_stamp(self.course.notebook(student, self.stem).parent / TIMESTAMP)
         until = self.extensions.get((student, self.stem))
         return stamped or entry.handed_in, late.extension_length(self.due, until, entry.extension)
 
@@ -256,22 +266,30 @@ class Ledger:
         """Put the notebook, and the files that came with it, where nbgrader's own pass puts them."""
         goal = self.notebook_path(student).parent
         partial = self.course.state / "partial" / self.stem / student
-        if partial.exists():
-            shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        # What the source brings replaces what was handed in under the same name.
-        for name, path in [*self.files_to_copy(self.course.notebook(student, self.stem).parent), *self.source_files]:
-            copy = partial / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-        # nbformat's own writer would take a third of a booking's time, for lines that nobody compares by eye.
-        (partial / f"{self.stem}.ipynb").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
-        for path in partial.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o444)
-        if goal.exists():
-            utils.rmtree(str(goal))
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(goal)
+        try:
+            self.fill_folder(partial, self.course.notebook(student, self.stem).parent)
+            # nbformat's own writer would take a third of a booking's time, for lines that nobody compares by eye.
+            (partial / f"{self.stem}.ipynb").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
+            for path in partial.rglob("*"):
+                path.chmod(0o755 if path.is_dir() else 0o444)
+            if goal.exists():
+                utils.rmtree(str(goal))
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            partial.rename(goal)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # the disk may be full
+            raise
+
+    def fill_folder(self, goal: Path, handed_in: Path) -> None:
+        """Copy the files beside a submitted notebook, then those beside the problem's source, which replace them."""
+        for name, path in [] if handed_in.parent.is_symlink() else self.files_to_copy(handed_in):
+            (goal / name).parent.mkdir(parents=True, exist_ok=True)
+            (goal / name).write_bytes(read_bounded(path, MAX_OTHER_BYTES))  # follows no link
+        for name, path in self.source_files:
+            (goal / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, goal / name)
 
     @cached_property
     def source_files(self) -> list[tuple[Path, Path]]:

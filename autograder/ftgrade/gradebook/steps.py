@@ -21,6 +21,7 @@ from nbgrader.server_extensions import formgrader
 
 from ftgrade.catalog import home
 from ftgrade.course import Course
+from ftgrade.errors import StudentFault
 from ftgrade.gradebook.cells import (
     Notebook,
     demand_same_release,
@@ -98,6 +99,8 @@ class SubmissionExporter(NotebookExporter):
         if not converter._sanitizing:
             return super().from_filename(filename, resources, **kw)
         path = Path(filename)
+        if path.parent.parent.is_symlink():  # nbgrader has copied the other files from where it leads to
+            raise StudentFault("not-a-file", f"The folder {path.parent.parent.name} is a link.")
         resources["metadata"] = {"name": path.stem, "path": str(path.parent)}
         keys = resources["nbgrader"]
         document = judged_notebook(converter.coursedir, keys["notebook"], keys["student"])

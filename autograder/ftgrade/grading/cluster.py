@@ -23,7 +23,7 @@ from typing import Any
 from ftgrade.catalog import home
 from ftgrade.errors import CourseFault
 from ftgrade.intake.notebook import make_finding
-from ftgrade.judging.judges import Judges, Work, deadly_judgement
+from ftgrade.judging.judges import Fall, Judges, Work
 from ftgrade.judging.report import Brief, Judgement, Limits, Report, judgement_of, text_of
 from ftgrade.probing.doctor import cache_file, strongest
 
@@ -135,7 +135,7 @@ class Dispatch:
         try:
             return take_judgement(future)
         except dask().KilledWorker:
-            return deadly_judgement("ended the worker that judged")
+            return Fall("ended the worker that judged").judgement()
 
 
 def take_judgement(future: Any) -> Judgement:

@@ -12,7 +12,7 @@ from ftgrade.errors import CourseFault, OurFault, StudentFault
 from ftgrade.grading.lastrun import LastRun, stat_fingerprint
 from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
-from ftgrade.intake.notebook import Finding, make_finding, read_bounded
+from ftgrade.intake.notebook import Finding, make_finding, read_bounded, read_handed_in
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.bench import code_digest, environment
 from ftgrade.judging.judges import Judges, Work
@@ -41,7 +41,7 @@ class Grader:
         self.problem = functools.cache(functools.partial(load_problem, catalog))
         self.digest = functools.cache(catalog.digest)
         self.last_runs: dict[str, LastRun] = {}
-        self.statements: dict[tuple[str, int], bytes] = {}
+        self.statements: dict[tuple[str, ...], bytes] = {}
 
     @property
     def reports(self) -> Reports:
@@ -89,8 +89,12 @@ class Grader:
         try:
             blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.quarantine(student, stem)))
             look = stat_fingerprint(path)  # before it's read: if the file changes meanwhile, the next run sees another
-            data = read_bounded(path)
+            data = read_handed_in(path)
         except StudentFault as fault:
+            before = self.reports.get(student, stem)
+            if fault.kind == "missing" and before is not None and before.state == "graded":
+                words = "The notebook is gone from its folder: this is still the report on what was handed in."
+                return add_findings(before, make_finding("missing", words))
             return self.reports.put(unreadable_report(blank, fault.kind, fault.words))
         except OurFault as fault:
             return self.reports.put(add_findings(blank, make_finding("ours", fault)))
@@ -169,7 +173,7 @@ class Grader:
 
     def statement_seeds_json(self, stem: str) -> bytes:
         """Return the personal seeds of a problem's statements, as the judges are told them."""
-        known = stem, len(self.course.roster())
+        known = stem, *self.course.roster()
         if known not in self.statements:
             seeds = statement_seeds(self.course, stem, self.problem(stem).version)
             self.statements[known] = json.dumps(seeds).encode()

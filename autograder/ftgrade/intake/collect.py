@@ -17,16 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dateutil.parser import ParserError
 from nbgrader.api import Gradebook
-from nbgrader.utils import parse_utc
 
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
 from ftgrade.intake.gate import MAX_FILE_BYTES, line
-from ftgrade.moments import parse_time
+from ftgrade.moments import parse_time, read_stamp
 
 PATTERNS = {
     "plain": (
@@ -323,7 +321,7 @@ def place_newest(
     if (one := newest(several, left)) is None:
         return None
     goal, aside = course.notebook(one.student, one.stem), course.state / "earlier" / one.stem / one.student
-    data, time, there = one.file.path.read_bytes(), one.time or at, time_handed_in(goal.parent)
+    data, time, there = one.file.path.read_bytes(), one.time or at, read_stamp(goal.parent / "timestamp.txt")
     outcome = "unchanged"
     if not goal.is_file() or goal.is_symlink() or goal.read_bytes() != data or time not in (None, there):
         if there is not None and time is not None and time < there:
@@ -336,14 +334,6 @@ def place_newest(
             (goal.parent / "timestamp.txt").write_text(f"{time} UTC\n", "utf-8")
         goal.write_bytes(data)
     return Taken(one.student, one.stem, one.file.shown, outcome, time, one.marked_late)
-
-
-def time_handed_in(folder: Path) -> datetime | None:
-    """Return when the submission in a folder was handed in (UTC), or None without a readable time stamp."""
-    try:
-        return parse_utc((folder / "timestamp.txt").read_text("utf-8").strip())
-    except (OSError, ValueError, OverflowError, ParserError):
-        return None
 
 
 def move_earlier_aside(folder: Path, aside: Path) -> bool:

@@ -1,5 +1,6 @@
 """Read an untrusted notebook within bounds: its cells are kept, everything else in it is dropped."""
 
+import contextlib
 import json
 import os
 import stat
@@ -51,10 +52,23 @@ def read_submission(path: Path) -> Submission:
     return parse_submission(read_bounded(path))
 
 
-def read_bounded(path: Path) -> bytes:
-    """Return a file's first MAX_FILE_BYTES + 1 bytes. Raises StudentFault: `missing`, `not-a-file`."""
-    if path.parent.is_symlink():
-        raise StudentFault("not-a-file", "The folder that was handed in is a link. Hand in the folder itself.")
+def read_handed_in(path: Path) -> bytes:
+    """Return the bytes of the notebook `submitted/STUDENT/STEM/STEM.ipynb`. Raises StudentFault.
+
+    A link in its place, or in place of one of its folders, could lead to another student's work.
+    """
+    for folder in (path.parent, path.parent.parent):
+        if folder.is_symlink():
+            raise StudentFault("not-a-file", f"The folder {folder.name} is a link. Put the folder itself there.")
+    with contextlib.suppress(OSError):
+        if path.lstat().st_nlink > 1:
+            words = f"{path.name} is one file under two names (a hard link). Hand in a copy of it."
+            raise StudentFault("not-a-file", words)
+    return read_bounded(path)
+
+
+def read_bounded(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return a file's first `limit` + 1 bytes; links aren't followed. Raises StudentFault: `missing`, `not-a-file`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
@@ -66,7 +80,7 @@ def read_bounded(path: Path) -> bytes:
         os.close(descriptor)
         raise StudentFault("not-a-file", f"{path.name} is not a file. Hand in the notebook itself.")
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(MAX_FILE_BYTES + 1)
+        return file.read(limit + 1)
 
 
 def parse_submission(data: bytes) -> Submission:

@@ -5,13 +5,13 @@ import shutil
 import stat
 from pathlib import Path
 
-from dateutil.parser import parse
-
 from ftgrade.errors import OurFault
 from ftgrade.intake.gate import line
 from ftgrade.intake.notebook import Finding, make_finding
+from ftgrade.moments import read_stamp
 
 MAX_OTHER_BYTES = 20 * 2**20
+MAX_ALL_BYTES = 200 * 2**20
 MAX_ENTRIES = 500
 TIMESTAMP = "timestamp.txt"
 # Python, IPython, Jupyter and nbgrader run or read files of these names when they start in their folder.
@@ -24,12 +24,15 @@ START_UP_FILES = (
 def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
     """Move what a submission's folder must not hold to `aside`; return a finding on all that was ever moved there.
 
-    A folder that is itself a link is moved as a whole and replaced by an empty one. Nothing is deleted. A missing
-    folder counts as empty. Raises OurFault.
+    What stands in place of the folder and is none, such as a link, is moved and replaced by an empty folder. Nothing
+    is deleted. A missing folder counts as empty. If the student's whole folder is a link, nothing is moved, since what
+    it leads to may be another's: `read_handed_in` refuses it. Raises OurFault.
     """
+    if folder.parent.is_symlink():
+        return ()
     try:
-        if folder.is_symlink():
-            move(folder, aside / "folder-that-was-a-link")
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            move(folder, aside / ("folder-that-was-a-link" if folder.is_symlink() else "folder-that-was-none"))
             folder.mkdir()
         for path in unwanted(folder) if folder.exists() else ():
             move(path, aside / path.relative_to(folder))
@@ -46,46 +49,34 @@ def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
 def unwanted(folder: Path) -> list[Path]:
     """Return the paths to move; a folder that is moved as a whole isn't searched."""
     found: list[Path] = []
-    waiting, entries = [folder], 0
+    waiting, entries, room = [folder], 0, MAX_ALL_BYTES
     while waiting:
         for path in sorted(waiting.pop().iterdir()):
             if path == folder / f"{folder.name}.ipynb":
                 continue  # the notebook itself stays, however many entries there are
             entries += 1
-            if entries > MAX_ENTRIES or not is_wanted(path) or not is_timely(path, folder):
+            if entries > MAX_ENTRIES or not is_wanted(path, room) or not is_timely(path, folder):
                 found.append(path)
             elif is_dir(path):
                 waiting.append(path)
+            else:
+                room -= path.lstat().st_size
     return found
 
 
 def is_timely(path: Path, folder: Path) -> bool:
-    """Say whether a path is anything but a submission's time stamp that nbgrader can't parse.
-
-    nbgrader takes a third word for a time zone, and fails on this student if the text is no time.
-    """
-    if path != folder / TIMESTAMP:
-        return True
-    try:
-        with path.open(encoding="utf-8") as file:
-            words = file.read(100).strip().split(" ")
-        parse(" ".join(words[:2] if len(words) == 3 else words))
-    except (OSError, ValueError, OverflowError):
-        return False
-    return True
+    """Say whether a path is anything but a submission's time stamp that nbgrader can't read: it would fail on that."""
+    return path != folder / TIMESTAMP or read_stamp(path) is not None
 
 
-def is_wanted(path: Path) -> bool:
-    """Say whether a path is a folder or an ordinary file of moderate size, and no start-up file."""
+def is_wanted(path: Path, room: int) -> bool:
+    """Say whether a path is a folder or an ordinary file of at most `room` bytes, and no start-up file."""
     state = path.lstat()
     if any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in START_UP_FILES):
         return False
     if stat.S_ISDIR(state.st_mode):
         return True
-    # A notebook stays whatever its kind or size: reading it within bounds reports what is wrong with it.
-    return path.suffix == ".ipynb" or (
-        stat.S_ISREG(state.st_mode) and state.st_size <= MAX_OTHER_BYTES and state.st_nlink == 1
-    )
+    return stat.S_ISREG(state.st_mode) and state.st_size <= min(room, MAX_OTHER_BYTES) and state.st_nlink == 1
 
 
 def is_dir(path: Path) -> bool:

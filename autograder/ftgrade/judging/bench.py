@@ -27,14 +27,14 @@ import numpy as np
 import torch
 
 from ftgrade.catalog import Catalog
-from ftgrade.errors import CourseFault, GradingError, StudentFault
+from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
 from ftgrade.intake import notebook
 from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
 from ftgrade.judging import report
 from ftgrade.judging.judge import CheckVerdict, Oracle, Verdict
 from ftgrade.judging.problem import calls_of
-from ftgrade.judging.report import OUT_OF_MEMORY, Brief, CheckReport, Judgement, Limits, safe_score
+from ftgrade.judging.report import OUT_OF_MEMORY, SANDBOX_FAILED, Brief, CheckReport, Judgement, Limits, safe_score
 from ftgrade.judging.session import Session
 from ftgrade.sandbox.backends import BACKENDS, read_control
 from ftgrade.sandbox.channel import Crowded, Value
@@ -55,7 +55,7 @@ class Bench:
         self.statements: dict[str, list[int]] = {}
 
     def judge(self, brief: Brief, data: bytes) -> Judgement:
-        """Return the judgement on what was handed in. Only MemoryError is raised."""
+        """Return the judgement on what was handed in. Only MemoryError is raised, and OurFault if the sandbox fails."""
         try:
             oracle = self.oracle_of(brief.stem)
             demand_same(judged_by(oracle), brief.judged_by)
@@ -64,6 +64,8 @@ class Bench:
             return Judgement("unreadable", findings=(make_finding(fault.kind, fault.words),))
         except Crowded:
             return Judgement("crowded")
+        except OurFault:
+            raise
         except GradingError as error:
             return Judgement("fault", findings=(make_finding(type(error).__name__, error),))
 
@@ -80,7 +82,7 @@ class Bench:
                     seeds = self.statements.get(brief.stem, [])
                     findings += neighbour_findings(oracle, brief.personal, verdicts[-1], seeds)
                 checks = tuple(check_report(verdict) for verdict in verdicts)
-            except (Crowded, MemoryError):
+            except (Crowded, MemoryError, OurFault):
                 raise
             except Exception as error:  # so that the rest of the class can be judged
                 words = f"The grader could not finish: {type(error).__name__}: {error}"
@@ -216,12 +218,19 @@ def serve(channel: socket.socket, control: socket.socket | None) -> None:
 
 
 def judge_bounded(bench: Bench, brief: Brief, data: bytes) -> Judgement:
-    """Judge within the time and memory limits; exceeding one ends this process with a status that `Judge.end` reads."""
+    """Judge within the limits; exceeding one, or losing the sandbox, ends this process.
+
+    `Judge.end` reads the status. A new judge gets a new sandbox.
+    """
     signal.setitimer(signal.ITIMER_PROF, brief.limits.judge_seconds)
     try:
         return bench.judge(brief, data)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
+    except OurFault as fault:
+        sys.stderr.write(f"{fault}\n")
+        sys.stderr.flush()
+        os._exit(SANDBOX_FAILED)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 

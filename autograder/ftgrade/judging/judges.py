@@ -23,13 +23,14 @@ from typing import IO
 from ftgrade.catalog import Catalog
 from ftgrade.errors import OurFault
 from ftgrade.intake.notebook import make_finding
-from ftgrade.judging.report import DEADLY, OUT_OF_MEMORY, Brief, Judgement, Limits, Report, judgement_of
+from ftgrade.judging.report import DEADLY, OUT_OF_MEMORY, SANDBOX_FAILED, Brief, Judgement, Limits, Report, judgement_of
 from ftgrade.sandbox.backends import START_SECONDS, Backend
 from ftgrade.sandbox.forking import Forked, Nursery
 from ftgrade.sandbox.worker import frame, read_body
 
 WAITING = 2
 """How many submissions a judge holds: the current one and the next, so that it never waits for the grader."""
+MAX_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,24 @@ class Work:
 
 class Died(Exception):
     """A judge ended before it answered; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """How a judge ended, in words that follow `Judging this submission …`, and whether a submission can cause that."""
+
+    how: str
+    deadly: bool = True
+
+    def judgement(self) -> Judgement:
+        """Return the judgement on a submission whose judge died twice; after a deadly fall it isn't judged again."""
+        if not self.deadly:
+            return Judgement("ours", findings=(make_finding("ours", f"Judging this submission {self.how}, twice."),))
+        words = (
+            f"Judging this submission {self.how}, twice. It is set aside until a person has looked at it; "
+            "`ftgrade grade --fresh` tries again."
+        )
+        return Judgement("ours", findings=(make_finding(DEADLY, words),))
 
 
 class Judge:
@@ -84,15 +103,15 @@ class Judge:
         self.ready = True
 
     def send(self, work: Work) -> None:
-        """Send a submission. Raises Died."""
-        if not self.waiting:
-            self.begun = time.monotonic()
-        self.waiting.append(work)
+        """Send a submission. Raises Died; the judge then doesn't hold this submission."""
         stem = work.brief.stem
         if self.sent_statements.get(stem) != work.statements:
             self.tell({"op": "statements", "stem": stem}, work.statements)
             self.sent_statements[stem] = work.statements
         self.tell({"op": "judge", "brief": dataclasses.asdict(work.brief)}, work.data)
+        if not self.waiting:
+            self.begun = time.monotonic()
+        self.waiting.append(work)
 
     def tell(self, message: dict[str, object], data: bytes = b"") -> None:
         """Send a short message and a file with the data; so this never blocks on a busy judge. Raises Died."""
@@ -116,19 +135,21 @@ class Judge:
         limit = self.waiting[0].brief.limits.judge_wall_seconds
         return max(0.0, self.begun + limit - time.monotonic())
 
-    def end(self) -> str:
-        """End the process, and describe how it ended in words that follow `Judging this submission …`."""
+    def end(self) -> Fall:
+        """End the process, and return how it ended."""
         try:
             status = self.nursery.end(self.forked)
         except OurFault as fault:  # the nursery has died, and all judges with it
-            return f"ended the process that judged ({fault})"
+            return Fall(f"ended with the process that starts judges ({fault})", deadly=False)
+        if status == SANDBOX_FAILED:
+            return Fall(f"failed in its sandbox ({self.nursery.program.last_error_line()})", deadly=False)
         if self.timed_out:
-            return "took longer than judging may take"
+            return Fall("took longer than judging may take")
         if status == OUT_OF_MEMORY:
-            return "took more memory than judging may take"
+            return Fall("took more memory than judging may take")
         if status == -signal.SIGPROF:
-            return "took more processor time than judging may take"
-        return f"ended the process that judged (status {status})"
+            return Fall("took more processor time than judging may take")
+        return Fall(f"ended the process that judged (status {status})")
 
 
 class Judges:
@@ -140,9 +161,10 @@ class Judges:
         """Use up to `count` judges. A nursery that was started earlier has its imports done, which saves their time."""
         self.catalog = catalog
         self.backend = functools.cache(backend)
-        self.count = count
+        self.count = self.possible = count
         self.nursery = nursery
         self.judges: list[Judge] = []
+        self.in_use = False
 
     def judge(self, work: Work) -> Judgement:
         """Return the judgement on one submission."""
@@ -153,11 +175,16 @@ class Judges:
     def judge_each(self, submissions: Iterable[Work | Report]) -> Iterator[Report | tuple[Work, Judgement]]:
         """Yield each submission with its judgement, in the order in which they finish; reports pass through.
 
-        A submission that ended its judge or met a wall-clock limit is judged once more at the end, alone.
+        A submission that ended its judge or met a wall-clock limit is judged once more at the end, alone. Raises
+        RuntimeError if an earlier call isn't done yet.
         """
+        if self.in_use:
+            raise RuntimeError("these judges are judging already: finish that first, or make others")
+        self.in_use, self.possible = True, self.count
         try:
             yield from self.judge_all(submissions)
         finally:
+            self.in_use = False
             for judge in self.busy():  # the caller stopped early and wants no more judgements
                 self.judges.remove(judge)
                 judge.end()
@@ -194,23 +221,32 @@ class Judges:
         return [judge for judge in self.judges if judge.waiting]
 
     def has_room(self) -> bool:
-        return len(self.judges) < self.count or any(len(judge.waiting) < WAITING for judge in self.judges)
+        return len(self.judges) < self.possible or any(len(judge.waiting) < WAITING for judge in self.judges)
 
     def dispatch(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judgement | None:
         """Send a submission to the least busy judge; return a judgement only if no judge can be started."""
         try:
-            judge = self.least_busy()
+            self.send(work, again, suspects)
         except OurFault as fault:
             return self.unstartable(fault)
-        try:
-            judge.send(work)
-        except Died:
-            self.remove_dead(judge, again, suspects)
         return None
+
+    def send(self, work: Work, again: deque[Work], suspects: list[Work]) -> Judge:
+        """Send a submission to the least busy judge, and return that. Raises OurFault."""
+        for _ in range(MAX_TRIES):
+            judge = self.least_busy()
+            try:
+                judge.send(work)
+            except Died:  # it died before it had this submission
+                self.remove_dead(judge, again, suspects)
+            else:
+                return judge
+        raise OurFault(f"{MAX_TRIES} judges ended before they had anything to judge")
 
     def unstartable(self, fault: OurFault) -> Judgement:
         """Return the judgement if no judge can be started; the next submission tries a new nursery."""
-        self.close()
+        if not self.busy():
+            self.close()
         return Judgement("ours", findings=(make_finding("ours", fault),))
 
     def least_busy(self) -> Judge:
@@ -227,23 +263,24 @@ class Judges:
             judge.end()
             if not self.judges:
                 raise
-            self.count = len(self.judges)
+            self.possible = len(self.judges)
             return self.least_busy()
         return judge
 
     def start(self) -> None:
         """Start the missing judges, without waiting for them. Raises OurFault if there is none."""
-        if self.nursery is not None and self.nursery.broken:
+        if self.nursery is not None and self.nursery.has_ended():
             self.nursery.close()
             self.nursery = None
+            self.judges = self.busy()  # the idle ones are gone; what the busy ones held will be sent again
         self.nursery = self.nursery or Nursery()
-        while len(self.judges) < self.count:
+        while len(self.judges) < self.possible:
             try:
                 self.judges.append(Judge(self.nursery, self.catalog, self.backend(), Limits().judge_megabytes))
             except OurFault:
                 if not self.judges:
                     raise
-                self.count = len(self.judges)
+                self.possible = len(self.judges)
 
     def answering(self) -> list[Judge]:
         """Wait for replies, and return the judges that have one. Those out of time are killed and returned too."""
@@ -256,7 +293,7 @@ class Judges:
                 ready.append(judge.forked.channel)
         return [busy[channel] for channel in ready]
 
-    def remove_dead(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> str:
+    def remove_dead(self, judge: Judge, again: deque[Work], suspects: list[Work]) -> Fall:
         """Remove a dead judge: its current submission is suspect, the next is sent again. Return how it ended."""
         self.judges.remove(judge)
         if judge.waiting:
@@ -265,19 +302,21 @@ class Judges:
         return judge.end()
 
     def judge_alone(self, work: Work) -> Judgement:
-        """Judge a suspect while nothing else is judged, so that any failure is caused by the suspect."""
+        """Judge a suspect with a new judge while nothing else is judged, so that any failure is the suspect's own."""
+        for judge in self.judges:
+            judge.end()
+        self.judges.clear()
         found = self.try_once(dataclasses.replace(work, brief=dataclasses.replace(work.brief, alone=True)))
-        return found if isinstance(found, Judgement) else deadly_judgement(found)
+        return found if isinstance(found, Judgement) else found.judgement()
 
-    def try_once(self, work: Work) -> Judgement | str:
+    def try_once(self, work: Work) -> Judgement | Fall:
         """Return the judgement of a single try, or how its judge died. All judges must be idle."""
         try:
-            judge = self.least_busy()
+            judge = self.send(work, deque(), [])
         except OurFault as fault:
             return self.unstartable(fault)
+        self.answering()
         try:
-            judge.send(work)
-            self.answering()
             return judge.receive()[1]
         except Died:
             return self.remove_dead(judge, deque(), [])
@@ -287,18 +326,10 @@ class Judges:
         for judge in self.judges:
             judge.forked.channel.close()
         self.judges.clear()
+        self.possible = self.count
         if self.nursery is not None:
             self.nursery.close()
             self.nursery = None
-
-
-def deadly_judgement(how: str) -> Judgement:
-    """Return the judgement on a submission whose judge died twice: it isn't judged again."""
-    words = (
-        f"Judging this submission {how}, twice. It is set aside until a person has looked at it; "
-        "`ftgrade grade --fresh` tries again."
-    )
-    return Judgement("ours", findings=(make_finding(DEADLY, words),))
 
 
 def memory_file(data: bytes) -> IO[bytes]:

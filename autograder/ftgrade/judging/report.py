@@ -12,7 +12,8 @@ from ftgrade.intake.gate import NOTHING, Clean
 from ftgrade.intake.notebook import Cell, Finding
 
 SCHEMA = 3
-OUT_OF_MEMORY = 86  # the exit status of a judge that exceeds its memory limit
+OUT_OF_MEMORY, SANDBOX_FAILED = 86, 87
+"""The exit status of a judge that exceeds its memory limit, or whose sandbox failed."""
 DEADLY = "ended-its-grader"
 """The kind of the finding on a submission that isn't judged again, because its judge died twice."""
 

@@ -79,6 +79,14 @@ class Session:
                 raise
             raise TimeoutError from None
 
+    def demand_own_end(self, worker: Worker) -> None:
+        """Raise Crowded if a worker was killed from outside, unless nothing else is judged meanwhile.
+
+        A neighbour's memory may have been the reason.
+        """
+        if not self.alone and self.sandbox.was_killed(worker):
+            raise Crowded
+
     def ensure_worker(self) -> Worker:
         """Return a worker in which every cell has run, except those that hang or end a worker."""
         while self.worker is None:
@@ -107,6 +115,7 @@ class Session:
             except TimeoutError:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
+                self.demand_own_end(worker)
                 return cell, "The cell ended the whole process and was left out."
         self.notes = list(limit_pictures(sorted(self.notes, key=lambda one: one.number)))
         return None
@@ -126,8 +135,8 @@ class Session:
             return [Lost("timeout", "the submission's time was used up")]
         together = list(itertools.takewhile(lambda call: call.function not in self.lost, calls))
         replies: list[Reply] = []
+        worker = self.ensure_worker()
         try:
-            worker = self.ensure_worker()
             asked = worker.ask(
                 "call", [call.text for call in together], self.allowance(worker, self.limits.call_seconds)
             )
@@ -144,6 +153,7 @@ class Session:
         except FrameError:
             lost = Lost("protocol", "the reply was no frame")
         except (EOFError, BrokenPipeError):
+            self.demand_own_end(worker)
             lost = Lost("killed", "the process ended")
         return [*replies, self.lose(together[len(replies)], lost)]
 

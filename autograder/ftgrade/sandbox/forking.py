@@ -66,6 +66,10 @@ class Nursery:
             self.broken = True
             raise OurFault(f"a judge can't be ended: {error}") from error
 
+    def has_ended(self) -> bool:
+        """Say whether the process is gone, and its judges with it."""
+        return self.broken or self.program.process.poll() is not None
+
     def close(self) -> None:
         """End the nursery; its judges end when their sockets close."""
         self.program.close()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import sysconfig
@@ -33,10 +34,13 @@ LIMITS = {
 
 
 class Worker:
-    """A child process that runs one submission: its PID, the socket to it, and the descriptor of its folder."""
+    """A child process that runs one submission: its PID, the socket to it, and the descriptor of its folder.
 
-    def __init__(self, pid: int, connection: socket.socket, home: int) -> None:
-        self.pid, self.connection, self.home = pid, connection, home
+    `inner_pid` is its PID as the sandbox's parent sees it.
+    """
+
+    def __init__(self, pid: int, inner_pid: int, connection: socket.socket, home: int) -> None:
+        self.pid, self.inner_pid, self.connection, self.home = pid, inner_pid, connection, home
         self.empty_size = os.fstat(home).st_size  # on tmpfs the size grows with each entry
         self.tasks = 1, 0  # threads, child processes
         try:
@@ -134,15 +138,24 @@ class Sandbox:
         pid = int(reply["pid"])
         with contextlib.ExitStack() as opened:
             opened.callback(self.end_child, pid, ours, home)
-            worker = Worker(demand_confined(ours) or pid, ours, home)
+            worker = Worker(demand_confined(ours) or pid, pid, ours, home)
             opened.callback(worker.close)
             yield worker
+
+    def was_killed(self, worker: Worker) -> bool:
+        """Say whether a worker that closed its channel was ended by SIGKILL.
+
+        With namespaces its own code can't send that, so it came from outside: from the kernel, short of memory, or from
+        a person. Raises OurFault.
+        """
+        return self.exchange({"op": "status", "pid": worker.inner_pid})[0].get("status") == -signal.SIGKILL
 
     def end_child(self, pid: int, ours: socket.socket, home: int) -> None:
         """End a child with its descendants, and empty its folder if that is on the disk."""
         try:
             ours.close()
-            self.exchange({"op": "end", "pid": pid})
+            if self.control is not None:  # else the parent has ended, and its children with it
+                self.exchange({"op": "end", "pid": pid})
             if not self.backend.base and "namespaces" not in self.backend.layers:
                 wipe(home)
         finally:
