@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import random
 import re
 import sys
@@ -117,11 +118,25 @@ def test_every_case_can_be_failed(stem: str):
     def same_as_given(*inputs: object, **_: object) -> object:
         return inputs[0] if inputs else None
 
+    def zeros_like(*inputs: object, **_: object) -> object:
+        return torch.zeros_like(inputs[0]) if inputs and torch.is_tensor(inputs[0]) else 0
+
+    def once(function: Callable[..., object]) -> Callable[..., object]:
+        met: list[int] = []
+
+        def answer_once(*inputs: object, **named: object) -> object:
+            met.append(1)
+            return function(*inputs, **named) if len(met) == 1 else refusing()
+
+        return answer_once
+
     zero, pair = torch.zeros((), requires_grad=True), (torch.zeros(3), torch.zeros(3))
-    for lazy in (refusing, same_as_given, *map(constant, (None, 0, 1, 1.0, [], {}, zero, torch.ones(3), pair))):
+    lazy = [refusing, same_as_given, zeros_like]
+    lazy += map(constant, (None, 0, 1, 1.0, math.nan, True, "", [], {}, zero, torch.ones(3), pair))
+    for function in (*lazy, once):
         module = CATALOG.solution(stem)
         for name in names:
-            setattr(module, name, lazy)
+            setattr(module, name, once(getattr(module, name)) if function is once else function)
         verdicts = judging(stem).judge(local_ask(module), [1])
         assert [verdict.check.name for verdict in verdicts if verdict.score] == []
 
@@ -131,8 +146,9 @@ def test_an_error_case_asks_for_what_the_reference_refuses(stem: str):
     ask = local_ask(CATALOG.solution(stem))
     for position, check in enumerate(judging(stem).problem.checks):
         for case in draw_cases(check, position, 5):
-            outcome, *_ = ask(calls_of(case))
+            outcome, *more = ask(calls_of(case))
             assert isinstance(outcome, Value) != isinstance(case, Refusal), case.words
+            assert all(isinstance(one, Value) for one in more), f"{case.words}: the valid twin"
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -9,7 +9,16 @@ import pytest
 import torch
 from ftgrade.catalog import home
 from ftgrade.errors import AuthorFault
-from ftgrade.judging.judge import CACHED_VERDICTS, MAX_CACHED_BYTES, Posed, compare, verdict, with_mistake
+from ftgrade.judging.judge import (
+    CACHED_VERDICTS,
+    MAX_CACHED_BYTES,
+    Posed,
+    Verdict,
+    check_verdict,
+    compare,
+    verdict,
+    with_mistake,
+)
 from ftgrade.judging.problem import (
     Case,
     Check,
@@ -23,7 +32,7 @@ from ftgrade.judging.problem import (
     integer,
     no_cases,
 )
-from ftgrade.sandbox.channel import Lost, Raised, Value
+from ftgrade.sandbox.channel import Lost, Outcome, Raised, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +53,7 @@ def test_nothing_else_is_that_integer(got: Any):
 @given(st.floats(-1e6, 1e6), st.floats(-1e-3, 1e-3))
 def test_close_is_within_its_tolerance_and_not_beyond(right: float, error: float):
     same = Close(rtol=1e-6, atol=1e-6)(right, right + error)
-    bound = 1e-6 + 1e-6 * abs(right)
+    bound = max(1e-6, 1e-6 * abs(right))
     distance = abs(right + error - right)
     if not math.isclose(distance, bound, rel_tol=1e-6):
         assert (same is None) == (distance < bound)
@@ -131,8 +140,35 @@ def test_an_error_message_is_not_repeated_since_it_may_quote_a_hidden_input():
 
 def test_a_changed_input_fails_only_where_purity_is_asked_for():
     changed = (Value(7, changed=(0,)),)
-    assert compare(CASE, integer, Value(7), changed)[0] == "pass"
-    assert compare(Case("any", call("f", 1), pure=True), integer, Value(7), changed)[0] == "wrong"
+    assert compare(Case("any", call("f", 1), pure=False), integer, Value(7), changed)[0] == "pass"
+    assert compare(CASE, integer, Value(7), changed)[0] == "wrong"
+
+
+REFUSAL = Refusal("a rank of 0", call("f", 0), "rank", twin=call("f", 1), others=("rank", "width"))
+
+
+@pytest.mark.parametrize(
+    ("message", "twin", "status"),
+    [
+        ("the rank is 0", Value(7), "pass"), ("Ranks start at 1", Value(7), "pass"), ("frankly, no", Value(7), "wrong"),
+        ("rank and width must be positive", Value(7), "wrong"),
+        ("the rank is 0", Raised(("ValueError",), "rank"), "wrong"),
+    ],
+)  # fmt: skip
+def test_a_refusal_names_what_is_wrong_and_accepts_what_is_right(message: str, twin: Outcome, status: str):
+    assert compare(REFUSAL, integer, None, (Raised(("ValueError", "Exception"), message), twin))[0] == status
+
+
+def test_points_are_shared_out_over_promises():
+    check = Check("c", 2.0, "f", "", (), "", lambda _: iter(()), integer)
+    named = (("a", ""), ("b", "whole"), ("c", "whole"), ("d", "large"))
+    cases = [Case(words, call("f", place), promise=promise) for place, (words, promise) in enumerate(named)]
+    verdicts = [
+        Verdict(Posed(case), (Value(1),), status)
+        for case, status in zip(cases, ["pass", "pass", "wrong", "pass"], strict=True)
+    ]
+    made = check_verdict(check, verdicts, None)
+    assert (made.score, made.kept, made.broken) == (1.33, ("c", "large"), ("whole",))
 
 
 def test_gradients_are_compared_and_a_cut_graph_is_said():

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import torch
 
+from ftgrade.authoring.ledger import Ledger, keep_ledger
 from ftgrade.authoring.mutants import Mutant, mutants
 from ftgrade.catalog import Catalog
 from ftgrade.judging.bench import Bench, judged_by
-from ftgrade.judging.judge import Oracle, Posed, compare, draw_cases, local_ask, with_mistake
+from ftgrade.judging.judge import CheckVerdict, Oracle, Posed, compare, draw_cases, local_ask, with_mistake
 from ftgrade.judging.problem import Check, Mistake, calls_of
 from ftgrade.judging.report import Brief
 from ftgrade.judging.seeds import open_seed
@@ -36,6 +37,7 @@ class Audit:
     """What is known of one problem's hidden tests; the lists name what went wrong, and are empty where all is well."""
 
     stem: str
+    ledger: Ledger
     mistakes: int
     mistakes_missed: tuple[str, ...]
     mutants: int
@@ -58,6 +60,7 @@ class Audit:
         ]
         lines += [f"problem.equivalent names `{name}`, which no surviving mutant is" for name in self.reasons_unused]
         lines += [f"the accepted submission {name} loses points" for name in self.accepted_lost]
+        lines += self.ledger.troubles
         lines += [f"one mistake costs {self.largest_cost:g} of 10 points"] if self.largest_cost > 5 else []
         return [f"{self.stem}: {line}" for line in lines]
 
@@ -67,7 +70,8 @@ class Audit:
         caught = f"{self.mistakes - len(self.mistakes_missed)} / {self.mistakes}"
         killed = f"{self.mutants - self.equivalent - len(self.mutants_missed)} / {self.mutants - self.equivalent}"
         kept = f"{self.accepted - len(self.accepted_lost)} / {self.accepted}"
-        return f"| {self.stem} | {caught} | {killed} | {self.equivalent} | {kept} | {self.median_cost:g} |"
+        promises = f"{sum(one.is_tested for one in self.ledger.entries)} / {len(self.ledger.entries)}"
+        return f"| {self.stem} | {promises} | {caught} | {killed} | {self.equivalent} | {kept} | {self.median_cost:g} |"
 
 
 def audit(catalog: Catalog, stems: list[str], workers: int, tick: Callable[[], object]) -> list[Audit]:
@@ -83,13 +87,16 @@ def audit_problem(root: Path, stem: str) -> Audit:
     torch.set_num_threads(1)
     catalog = Catalog(root)
     oracle = Oracle(catalog, stem)
-    costs = {mistake.name: mistake_cost(catalog, oracle, mistake) for mistake in oracle.problem.mistakes}
+    verdicts = {mistake.name: verdicts_with(catalog, oracle, mistake) for mistake in oracle.problem.mistakes}
+    costs = {name: sum(one.check.points - one.score for one in found) for name, found in verdicts.items()}
+    broken = {name: tuple(lost for one in found for lost in one.broken) for name, found in verdicts.items()}
     made, survivors = surviving_mutants(catalog, oracle)
     equivalent = oracle.problem.equivalent
     missed = [name for name in survivors if not any(fnmatchcase(name, key) for key in equivalent)]
     unused = [key for key in equivalent if not any(fnmatchcase(name, key) for name in survivors)]
     return Audit(
         stem=stem,
+        ledger=keep_ledger(catalog, oracle, SEEDS[0], broken),
         mistakes=len(costs),
         mistakes_missed=tuple(name for name, points in costs.items() if points == 0),
         mutants=made,
@@ -107,10 +114,9 @@ def audit_problem(root: Path, stem: str) -> Audit:
 # ------------------------------------------------------------------------------------------------- what is caught
 
 
-def mistake_cost(catalog: Catalog, oracle: Oracle, mistake: Mistake) -> float:
-    """Return the points that a reference with this one mistake loses."""
-    verdicts = oracle.judge(local_ask(with_mistake(catalog, oracle.stem, mistake)), SEEDS)
-    return sum(verdict.check.points - verdict.score for verdict in verdicts)
+def verdicts_with(catalog: Catalog, oracle: Oracle, mistake: Mistake) -> list[CheckVerdict]:
+    """Return the verdicts on a reference with this one mistake."""
+    return oracle.judge(local_ask(with_mistake(catalog, oracle.stem, mistake)), SEEDS)
 
 
 def surviving_mutants(catalog: Catalog, oracle: Oracle) -> tuple[int, list[str]]:
@@ -201,8 +207,8 @@ def hidden_milliseconds(catalog: Catalog, oracle: Oracle) -> float:
 def markdown_table(audits: list[Audit]) -> str:
     """Return the README's table."""
     head = (
-        "| problem | mistakes caught | mutants caught | equivalent | accepted kept | median cost |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: |"
+        "| problem | promises tested | mistakes caught | mutants caught | equivalent | accepted kept | median cost |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
     return "\n".join([START, head, *(one.row for one in audits), END])
 

@@ -20,6 +20,7 @@ from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault, StudentFault
 from ftgrade.intake.notebook import read_submission
 from ftgrade.judging.problem import PERSONAL, Check, Problem, Written, load_problem
+from ftgrade.judging.report import Limits
 from ftgrade.judging.seeds import open_seed
 
 KERNEL = {
@@ -126,7 +127,10 @@ def title_card(problem: Problem) -> str:
         f"**Part** {problem.part.replace('_', ' ')} · **difficulty** {dots(problem.difficulty)} · "
         f"**importance** {dots(problem.importance)} · **about** {problem.minutes} minutes · "
         f"**{problem.points:g} points**\n\n"
-        "Each check is graded on inputs that are drawn for you, and gives all of its points or none."
+        "Each check is graded on inputs that are drawn for you. Its points are shared out over what it promises, and "
+        "each share is given whole or not at all. A number is right within 0.00001 of the result's largest entry, or "
+        "within 0.000001 if that is more; an exact value or a dtype that a text asks for is compared exactly. One call "
+        f"may take {Limits().call_seconds:g} seconds."
         f"{extra_points(problem)}\n\n"
         "| check | points | function | what it asks | hidden concerns |\n| --- | ---: | --- | --- | --- |\n" + rows
     )

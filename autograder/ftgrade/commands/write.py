@@ -90,12 +90,16 @@ def audit(out: "Out", stems: list[str], workers: int, check: bool, stability: bo
     with out.board() as bars:
         bar = bars.add_task("auditing", total=len(problems))
         audits = audit.audit(catalog, problems, workers, lambda: bars.advance(bar))
-    columns = ("problem", "mistakes", "mutants", "equivalent", "accepted", "median cost", "hidden calls")
+    columns = ("problem", "promises", "mistakes", "mutants", "equivalent", "accepted", "median cost", "hidden calls")
     rows = [
         (one.stem[:3], *(cell.strip() for cell in one.row.strip("|").split("|")[1:]), f"{one.milliseconds:.0f} ms")
         for one in audits
     ]
     out.table("What the hidden tests catch", columns, rows)
+    for one in audits if stems else ():
+        columns = ("promise", "cases", "slips", "break nothing else")
+        rows = [(kept.name, str(kept.cases), str(len(kept.slips)), str(kept.alone)) for kept in one.ledger.entries]
+        out.table(f"The promises of {one.stem}", columns, rows)
     troubles = [line for one in audits for line in one.troubles]
     readme = catalog.root / "README.md"
     text = readme.read_text("utf-8")

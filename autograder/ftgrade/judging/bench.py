@@ -81,7 +81,8 @@ class Bench:
                     verdicts.append(oracle.judge_personal(session.ask, brief.personal))
                     seeds = self.statements.get(brief.stem, [])
                     findings += neighbour_findings(oracle, brief.personal, verdicts[-1], seeds)
-                checks = tuple(check_report(verdict) for verdict in verdicts)
+                said = {one.name: one.quote for one in reversed(oracle.problem.promises)}
+                checks = tuple(check_report(verdict, said) for verdict in verdicts)
             except (Crowded, MemoryError, OurFault):
                 raise
             except Exception as error:  # so that the rest of the class can be judged
@@ -142,8 +143,8 @@ def neighbour_findings(oracle: Oracle, personal: int, verdict: CheckVerdict, sta
 # ------------------------------------------------------------------------------------------------- verdicts in words
 
 
-def check_report(verdict: CheckVerdict) -> CheckReport:
-    """Describe a check's verdict."""
+def check_report(verdict: CheckVerdict, said: dict[str, str]) -> CheckReport:
+    """Describe a check's verdict; `said` is the first sentence of each promise."""
     check, worst = verdict.check, verdict.worst
     whole = CheckReport(
         name=check.name,
@@ -154,6 +155,8 @@ def check_report(verdict: CheckVerdict) -> CheckReport:
         status=worst.status if worst else "pass",
         passed=verdict.passed,
         cases=verdict.cases,
+        kept=tuple(said.get(name, name) for name in verdict.kept),
+        broken=tuple(said.get(name, name) for name in verdict.broken),
     )
     return whole if worst is None else dataclasses.replace(whole, **failure_fields(verdict, worst))
 

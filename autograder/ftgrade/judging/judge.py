@@ -3,6 +3,7 @@
 import ast
 import functools
 import math
+import re
 import time
 import types
 from collections import Counter
@@ -86,7 +87,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class CheckVerdict:
-    """The result of one check: its score, the failed case to show, and a mistake that explains all failed cases."""
+    """The result of one check: its score, the failed case to show, and a mistake that explains all failed cases.
+
+    `kept` and `broken` are the promises that its cases test.
+    """
 
     check: Check
     score: float
@@ -94,6 +98,8 @@ class CheckVerdict:
     cases: int
     worst: Verdict | None
     mistake: Mistake | None
+    kept: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
 
 def local_ask(module: types.ModuleType) -> TrustedAsk:
@@ -168,8 +174,9 @@ class Oracle:
     def judge(self, ask: Ask, seeds: list[int]) -> list[CheckVerdict]:
         """Return a verdict for every check, in order, over all seeds.
 
-        A check gives all its points if every case of every seed passes, else none. If several known mistakes explain
-        the failures, the one that explains most checks is named.
+        A check's points are shared out over the promises that its cases test; a promise gives its share if every case
+        of every seed passes, else nothing. If several known mistakes explain the failures, the one that explains most
+        checks is named.
         """
         verdicts = [self.verdicts(check, position, ask, seeds) for position, check in enumerate(self.problem.checks)]
         refusers = blanket_refusers([verdict for found in verdicts for verdict in found])
@@ -299,9 +306,16 @@ def deny_blanket_refusal(verdict: Verdict, refusers: set[str]) -> Verdict:
 def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None) -> CheckVerdict:
     """Return the result of one check; the failed case to show is the first with a ratio, or else the first."""
     failed = [verdict for verdict in verdicts if verdict.status != "pass"]
-    score = 0.0 if failed else check.points
+    promised = dict.fromkeys(promise_of(verdict.case, check) for verdict in verdicts)
+    broken = dict.fromkeys(promise_of(verdict.case, check) for verdict in failed)
+    kept = tuple(name for name in promised if name not in broken)
+    score = round(check.points * len(kept) / len(promised), 2)
     worst = min(failed, key=lambda one: one.difference is None or one.difference.ratio is None, default=None)
-    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), worst, mistake)
+    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), worst, mistake, kept, tuple(broken))
+
+
+def promise_of(case: AnyCase, check: Check) -> str:
+    return case.promise or check.name
 
 
 def likeliest(check: Check, suspected: list[Mistake], explained: Counter[str]) -> Mistake | None:
@@ -363,7 +377,7 @@ def compare(
         if isinstance(outcome, Raised) and outcome.is_a("NotImplementedError"):
             return "not-attempted", None
     if isinstance(case, Refusal):
-        return compare_refusal(case, got[0])
+        return compare_refusal(case, *got)
     for outcome in got:
         if isinstance(outcome, Raised):
             return "error", raised_words(outcome)
@@ -379,16 +393,29 @@ def compare(
     return ("wrong", difference) if difference else ("pass", None)
 
 
-def compare_refusal(case: Refusal, got: Outcome) -> tuple[str, Difference | None]:
+def compare_refusal(case: Refusal, got: Outcome, twin: Outcome | None = None) -> tuple[str, Difference | None]:
     """Return the status of a case that expects a ValueError, and the difference."""
     if isinstance(got, Value):
         return "wrong", Difference("it returned a value, where a ValueError was expected")
     assert isinstance(got, Raised)
     if not got.is_a("ValueError"):
         return "wrong", Difference(f"it raised {got.names[0]}, where a ValueError was expected")
-    if case.keyword.lower() not in got.message.lower():
+    if not names(got.message, case.keyword):
         return "wrong", Difference(f"it raised a ValueError whose message doesn't name {case.keyword!r}")
+    if case.others and all(names(got.message, other) for other in case.others):
+        return "wrong", Difference(f"its message names every argument, and {case.keyword!r} alone is at fault")
+    if isinstance(twin, Raised):
+        return "wrong", Difference("it raises an error for the valid call beside it too")
     return "pass", None
+
+
+def names(message: str, keyword: str) -> bool:
+    """Say whether a message holds a keyword, in upper or lower case, at the start of a word.
+
+    >>> names("Ranks are whole", "rank"), names("frank", "rank"), names("lora_rank", "rank")
+    (True, False, True)
+    """
+    return re.search(rf"(?<![a-z0-9]){re.escape(keyword.lower())}", message.lower()) is not None
 
 
 def value_difference(case: Case, same: Same, expected: Value | None, got: Value) -> Difference | None:
@@ -446,4 +473,7 @@ def equal(right: object, left: object, same: Same) -> bool:
         return False
 
 
-__all__ = ["Ask", "CheckVerdict", "Oracle", "Posed", "Verdict", "compare", "draw_cases", "local_ask", "with_mistake"]
+__all__ = [
+    "Ask", "CheckVerdict", "Oracle", "Posed", "Verdict", "compare", "draw_cases", "local_ask", "promise_of",
+    "with_mistake",
+]  # fmt: skip

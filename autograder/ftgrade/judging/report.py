@@ -11,7 +11,7 @@ from typing import Any
 from ftgrade.intake.gate import NOTHING, Clean
 from ftgrade.intake.notebook import Cell, Finding
 
-SCHEMA = 3
+SCHEMA = 4
 OUT_OF_MEMORY, SANDBOX_FAILED = 86, 87
 """The exit status of a judge that exceeds its memory limit, or whose sandbox failed."""
 DEADLY = "ended-its-grader"
@@ -51,6 +51,9 @@ class CheckReport:
     next_step: str = ""
     largest: float | None = None
     ratio: float | None = None
+    kept: tuple[str, ...] = ()
+    """The contract's sentences that hold, and below those that don't; a check's points are shared out over them."""
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,10 @@ def judgement_of(text: bytes) -> Judgement:
 def parse_records(data: dict[str, Any]) -> dict[str, Any]:
     """Return the nested records of a report's or a judgement's JSON form."""
     return {
-        "checks": tuple(CheckReport(**check) for check in data["checks"]),
+        "checks": tuple(
+            CheckReport(**check | {"kept": tuple(check["kept"]), "broken": tuple(check["broken"])})
+            for check in data["checks"]
+        ),
         "findings": tuple(Finding(**finding) for finding in data["findings"]),
         "notes": tuple(CellNote(**note | {"pictures": tuple(note["pictures"])}) for note in data["notes"]),
         "cells": tuple(Cell(**cell) for cell in data["cells"]),

@@ -76,6 +76,16 @@ class Stream:
         self.items = tuple(items)
 
 
+class View:
+    """A tensor that crosses as a view that isn't contiguous: of each second entry, or with an `expanded` first axis.
+
+    For an expanded axis all slices must be equal; the receiver's view holds one of them.
+    """
+
+    def __init__(self, tensor: torch.Tensor, *, expanded: bool = False) -> None:
+        self.tensor, self.expanded = tensor, expanded
+
+
 # ---------------------------------------------------------------------------------------------------------- frames
 
 
@@ -149,6 +159,8 @@ def encode(value: Any, depth: int = 0) -> Any:
         return {"scalar": [value.dtype.name, value.item()]}
     if isinstance(value, Stream):
         return {"iterator": [encode(item, depth + 1) for item in value.items]}
+    if isinstance(value, View):
+        return {"expanded" if value.expanded else "view": encode_tensor(value.tensor)}
     return {"other": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:200]}
 
 
@@ -188,6 +200,8 @@ def decode(data: Any, depth: int = 0) -> Any:
             return np.dtype(scalar_dtype(body[0])).type(body[1])
         if kind == "iterator":
             return iter([decode(item, depth + 1) for item in body])
+        if kind in ("view", "expanded"):
+            return decode_view(body, expanded=kind == "expanded")
         if kind == "other":
             return Other(str(body)[:200])
     except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
@@ -214,6 +228,14 @@ def decode_array(data: dict[str, Any]) -> Any:
         with torch.inference_mode():
             return value.clone()
     return value.requires_grad_() if data.get("requires_grad") and value.is_floating_point() else value
+
+
+def decode_view(body: dict[str, Any], *, expanded: bool) -> torch.Tensor:
+    """Return an array's tensor as a view that isn't contiguous; it is a leaf, with or without a gradient."""
+    value = decode_array(body)
+    plain = value.detach()
+    made = plain[:1].expand(plain.shape) if expanded else torch.stack((plain, plain), dim=-1)[..., 0]
+    return made.requires_grad_(value.requires_grad)
 
 
 # ------------------------------------------------------------------------------------------------- running a cell
@@ -370,12 +392,31 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
         return {"unsendable": str(error)}
     except BaseException as error:  # even SystemExit, which is the outcome of the call and must not end the worker
         return {"error": describe_error(error)}
+    given = [*request["arguments"], *request["keywords"].values()]
     reply["changed"] = [
         position
-        for position, (before, after) in enumerate(zip(request["arguments"], arguments, strict=True))
-        if not (isinstance(before, dict) and "iterator" in before) and not same_json(before, encode(after))
+        for position, (before, after) in enumerate(zip(given, [*arguments, *keywords.values()], strict=True))
+        if is_changed(before, after, gradient_asked=request["backward"])
     ]
     return reply
+
+
+def is_changed(before: Any, after: Any, *, gradient_asked: bool) -> bool:
+    """Say whether an input, sent as `before`, isn't as it was: its numbers, or whether it wants or has a gradient."""
+    if isinstance(before, dict) and "iterator" in before:
+        return False
+    has_gradient = torch.is_tensor(after) and after.is_leaf and after.grad is not None
+    return (has_gradient and not gradient_asked) or not same_json(without_views(before), encode(after))
+
+
+def without_views(data: Any) -> Any:
+    """Return the JSON form of an input as `encode` writes it after the call, where a view is an array."""
+    if isinstance(data, list):
+        return [without_views(item) for item in data]
+    if not isinstance(data, dict) or "array" in data:
+        return data
+    ((kind, body),) = data.items()
+    return body if kind in ("view", "expanded") else {kind: without_views(body)}
 
 
 @functools.cache
