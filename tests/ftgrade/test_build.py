@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from ftgrade.authoring import build
+from ftgrade.authoring.ledger import keep_ledger
 from ftgrade.catalog import Catalog, home
 from ftgrade.commands import cli
 from ftgrade.errors import AuthorFault, CourseFault
@@ -94,12 +95,13 @@ def test_a_new_problem_passes_the_laws_as_it_is_written(checkout: Catalog):
     judging = Oracle(checkout, stem)
     assert judging.problem.points == 10
     assert all(verdict.worst is None for verdict in judging.judge(local_ask(checkout.solution(stem)), list(range(20))))
-    (mistake,) = judging.problem.mistakes
-    lost = [
-        verdict for verdict in judging.judge(local_ask(with_mistake(checkout, stem, mistake)), [1]) if verdict.worst
-    ]
-    assert [verdict.mistake for verdict in lost] == [mistake]
-    assert sum(verdict.check.points for verdict in lost) <= 5
+    broken: dict[str, tuple[str, ...]] = {}
+    for mistake in judging.problem.mistakes:
+        lost = [one for one in judging.judge(local_ask(with_mistake(checkout, stem, mistake)), [1]) if one.worst]
+        assert [verdict.mistake for verdict in lost] == [mistake]
+        assert sum(verdict.check.points for verdict in lost) <= 5
+        broken[mistake.name] = tuple(name for verdict in lost for name in verdict.broken)
+    assert keep_ledger(checkout, judging, 1, broken).troubles == ()
     assert len({str(judging.personal_answer(seed, judging.reference)) for seed in range(20)}) >= 15
     nbformat.validate(json.loads(build.problem_notebook(checkout, stem)))
     assert len(checkout.submissions(stem, "broken")) >= 5

@@ -177,6 +177,7 @@ def test_gradients_are_compared_and_a_cut_graph_is_said():
     outcomes: list[tuple[Value, str | None]] = [
         (Value(1.0, gradients=(torch.ones(2), None)), None),
         (Value(1.0, gradients=None), "the graph was cut"),
+        (Value(1.0, gradients=()), "not one for each input"),
         (Value(1.0, gradients=(None, None)), "an input got no gradient"),
         (Value(1.0, gradients=(torch.ones(2), torch.ones(1))), "should get none"),
         (Value(1.0, gradients=(torch.zeros(2), None)), "the gradient differs"),

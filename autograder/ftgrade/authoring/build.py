@@ -426,6 +426,11 @@ from ftgrade.judging.problem import AnyCase, Case, Problem, Question, Refusal, R
 
 problem = Problem(part="05_lora_algebra", difficulty=1, importance=1, minutes=10)
 
+problem.promise("value", "Return twice the value.")
+problem.promise("err", "naming `value` if it is negative")
+problem.promise("back", "Return half of the value.")
+problem.promise("odd", "naming `value` if it is odd")
+
 
 @problem.check(
     "value", points=4, of="{function}", title="the value", concerns=["larger values"], same=integer,
@@ -440,7 +445,8 @@ def value(rng: Rng) -> Iterator[AnyCase]:
     next_step="Raise ValueError with the argument's name in its message.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
-    yield Refusal("a negative value", call("{function}", -int(rng.integers(1, 9))), "value")
+    number = int(rng.integers(1, 9))
+    yield Refusal("a negative value", call("{function}", -number), "value", twin=call("{function}", number))
 
 
 @problem.check(
@@ -456,7 +462,8 @@ def back(rng: Rng) -> Iterator[AnyCase]:
     next_step="Raise ValueError with the argument's name in its message.",
 )  # fmt: skip
 def odd(rng: Rng) -> Iterator[AnyCase]:
-    yield Refusal("an odd value", call("{function}_back", 2 * int(rng.integers(1, 99)) + 1), "value")
+    number = 2 * int(rng.integers(1, 99))
+    yield Refusal("an odd value", call("{function}_back", number + 1), "value", twin=call("{function}_back", number))
 
 
 @problem.personal(title="your value", next_step="Put your number into the formula.", same=integer)
@@ -465,15 +472,22 @@ def mine(rng: Rng) -> Question:
     return Question(f"What is `{function}({{number}})`?", call("{function}", number))
 
 
-@problem.mistake(
-    replaces="{function}",
-    says="Your result is the square of the value.",
-    next_step="Compare 2 * 3 with 3 * 3.",
-)
-def squared(value: int) -> int:
-    if value < 0:
-        raise ValueError("value must not be negative")
-    return value * value
+problem.slip(
+    "squared", "{function}", {{"2 * value": "value * value"}},
+    says="Your result is the square of the value.", next_step="Compare 2 * 3 with 3 * 3.",
+)  # fmt: skip
+problem.slip(
+    "negative_accepted", "{function}", {{"value < 0": "False"}},
+    says="Your function takes a negative value.", next_step="Raise a ValueError that names the value.",
+)  # fmt: skip
+problem.slip(
+    "back_as_float", "{function}_back", {{"value // 2": "value / 2"}},
+    says="Your half is a float.", next_step="Divide integers with `//`.",
+)  # fmt: skip
+problem.slip(
+    "odd_accepted", "{function}_back", {{"value % 2": "False"}},
+    says="Your function takes an odd value.", next_step="Raise a ValueError that names the value.",
+)  # fmt: skip
 '''
 
 NEW_BROKEN = {

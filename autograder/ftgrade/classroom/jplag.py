@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ftgrade.course import Course, demand_unused
 from ftgrade.errors import CourseFault, StudentFault
-from ftgrade.intake.notebook import read_submission
+from ftgrade.intake.notebook import parse_submission, read_bounded, read_handed_in
 from ftgrade.pages.similarity import MAGIC, parse_cell
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows takes these for devices
@@ -46,7 +46,7 @@ def export(course: Course, stem: str, folder: Path) -> tuple[dict[str, str], dic
 def released_code(course: Course, stem: str) -> list[str]:
     """Return the code of the released notebook. Raises CourseFault."""
     try:
-        return code_cells(course.root / "release" / stem / f"{stem}.ipynb")
+        return code_cells(read_bounded(course.root / "release" / stem / f"{stem}.ipynb"))
     except StudentFault as fault:
         raise CourseFault(f"{stem} isn't released here ({fault}): run `ftgrade release {stem}`") from None
 
@@ -58,20 +58,20 @@ def student_code(course: Course, stem: str, given: Iterable[str]) -> tuple[dict[
     left: dict[str, str] = {}
     for student in course.students(stem):
         try:
-            own = [source for source in code_cells(course.notebook(student, stem)) if source not in known]
+            cells = code_cells(read_handed_in(course.notebook(student, stem)))
         except StudentFault as fault:
             left[student] = str(fault)
             continue
-        if own:
+        if own := [source for source in cells if source not in known]:
             written[student] = own
         else:
             left[student] = "The notebook holds no code but what was given."
     return written, left
 
 
-def code_cells(path: Path) -> list[str]:
+def code_cells(data: bytes) -> list[str]:
     """Return the text of a notebook's code cells that hold any. Raises StudentFault."""
-    cells = [cell.source.strip() for cell in read_submission(path).cells if cell.kind == "code"]
+    cells = [cell.source.strip() for cell in parse_submission(data).cells if cell.kind == "code"]
     return [source for source in cells if source]
 
 

@@ -432,7 +432,9 @@ def value_difference(case: Case, same: Same, expected: Value | None, got: Value)
 
 
 def gradient_difference(same: Same, expected: tuple[object, ...], got: tuple[object, ...]) -> Difference | None:
-    for right, mine in zip(expected, got, strict=False):
+    if len(got) != len(expected):
+        return Difference("the gradients are not one for each input")
+    for right, mine in zip(expected, got, strict=True):
         if right is None and mine is not None:
             return Difference("a gradient reached an input that should get none")
         if right is not None and mine is None:
@@ -455,6 +457,8 @@ def alike(mine: Outcome, theirs: Outcome, same: Same) -> bool:
         if bool(mine.changed) != bool(theirs.changed) or (mine.gradients is None) != (theirs.gradients is None):
             return False
         pairs = [(theirs.value, mine.value), *zip(theirs.gradients or (), mine.gradients or (), strict=False)]
+        if len(theirs.gradients or ()) != len(mine.gradients or ()):
+            return False
         return all(equal(right, left, same) for right, left in pairs)
     if isinstance(mine, Raised) and isinstance(theirs, Raised):
         return mine.names[:1] == theirs.names[:1]
