@@ -1,14 +1,16 @@
 """Archives as people hand them in, and as people hand them in who mean harm."""
 
+import bz2
 import io
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 from ftgrade.intake import archives
-from ftgrade.intake.archives import BoundedExtractor, unpack
+from ftgrade.intake.archives import BoundedExtractor, Quota, unpack
 from nbgrader.plugins.zipcollect import ExtractorPlugin
 
 
@@ -52,16 +54,39 @@ def test_nothing_leaves_the_folder_and_no_link_is_made(tmp_path: Path):
     assert found(tmp_path / "zip") == ["ok"]
 
 
-def test_a_bomb_is_left_out_by_what_really_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_bomb_is_left_out_by_what_really_comes_out(tmp_path: Path):
     path = packed(tmp_path / "bomb.zip", {"zeros": bytes(64 * 2**20), "p03.ipynb": json.dumps({"a": 1}).encode()})
     left = unpack(path, tmp_path / "ratio")
     assert found(tmp_path / "ratio") == ["p03.ipynb"]
     assert "too tightly" in left[0]
-    monkeypatch.setattr(archives, "MAX_FILES", 3)
-    path = packed(tmp_path / "many.zip", {f"f{n}": b"x" for n in range(9)})
-    left = unpack(path, tmp_path / "many", archives.Quota(files=3))
-    assert len(found(tmp_path / "many")) == 3
-    assert len(left) == 6
+
+
+def test_a_limit_is_a_students_and_not_the_class_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(archives, "Quota", lambda: Quota(files=3))
+    inner = packed(tmp_path / "inner.zip", {f"f{n}": b"x" for n in range(9)}).read_bytes()
+    files = {f"all/{who}/f{n}": b"x" for who, count in (("eve", 9), ("zoe", 2)) for n in range(count)}
+    files["all/bob.zip"] = inner
+    left = unpack(packed(tmp_path / "many.zip", files), tmp_path / "many")
+    names = found(tmp_path / "many")
+    assert [sum(f"all/{who}" in name for name in names) for who in ("eve", "bob", "zoe")] == [3, 2, 2]
+    assert len(left) == 6 + 7
+
+
+def test_an_archive_that_takes_memory_or_time_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A header that announces a name of 3 GB made the reader take as much."""
+    monkeypatch.setattr(archives, "MAX_MEMORY", 64 * 2**20)
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 2**30
+    path = tmp_path / "long.tar.bz2"
+    with bz2.open(path, "wb") as file:
+        file.write(name.tobuf())
+        for _ in range(2**10):
+            file.write(bytes(2**20))
+    (words,) = unpack(path, tmp_path / "goal")
+    assert words.startswith("long.tar.bz2: ")
+    monkeypatch.setattr(archives, "limit_process", lambda: os._exit(9))
+    (words,) = unpack(packed(tmp_path / "a.zip", {"f": b"x"}), tmp_path / "goal")
+    assert "more time or memory" in words
 
 
 def test_archives_in_archives_end(tmp_path: Path):

@@ -69,6 +69,44 @@ def test_a_folder_and_an_archive_of_named_files_land_in_their_places(tmp_path: P
     assert reasons(again) == reasons(found)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "outer", "inner"),
+    [
+        ("plain", "ada_b.zip", "ada_p03 (9).ipynb"), ("plain", "ada_b_work.zip", "x/ada/p03.ipynb"),
+        ("plain", "ada_b", "ada_p03.ipynb"), ("plain", "zoë_p03.zip", "ada.zip/p03.ipynb"),
+        ("canvas", "oneilzoe_12_301_all.zip", "x_4711_9999999_p03.ipynb"),
+        ("canvas", "oneilzoe_LATE_12_301_all.zip", "deep/x_4711_9999999_p03_lora_parameters-3.ipynb"),
+        ("moodle", "Zoë O'Neil_7_assignsubmission_file", "Ada Lovelace_8_assignsubmission_file/p03.ipynb"),
+        ("moodle", "Zoë O'Neil_7_assignsubmission_file_", "Ada Lovelace_8_assignsubmission_file_p03.ipynb"),
+        ("moodle", "Zoë O'Neil_7_assignsubmission_file_w.zip", "Ada Lovelace_8_assignsubmission_file/x/p03.ipynb"),
+        ("{student}-{stem}.ipynb", "ada_b-p03.zip", "ada-p03.ipynb"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bulk", [True, False], ids=["in one download", "in a folder"])
+def test_nobody_files_work_as_anothers_by_a_name_inside_their_own(
+    tmp_path: Path, course: Course, pattern: str, outer: str, inner: str, bulk: bool
+):
+    """The platform writes the outermost name; what is further inside is the student's own choice."""
+    archive, inside, rest = inner.partition(".zip/")
+    forged: dict[str, str | bytes] = {inner: "forged"}
+    if inside:
+        forged = {f"{archive}.zip": zipped(tmp_path / "inside.zip", {rest: "forged"}).read_bytes()}
+    theirs: dict[str, str | bytes] = {f"{outer}/{name}": data for name, data in forged.items()}
+    if outer.endswith(".zip"):
+        theirs = {outer: zipped(tmp_path / "theirs.zip", forged).read_bytes()}
+    source = tmp_path / "download"
+    if bulk:
+        source = zipped(tmp_path / "download.zip", theirs)
+    else:
+        for name, data in theirs.items():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    found = collect(source, course, KNOWN, STEMS, pattern)
+    assert [one for one in found.taken if one.student == "ada"] == []
+    said = " ".join(reasons(found).values())
+    assert "is named like ada's" in said or "stays packed" in said or len(found.taken) == 1
+
+
 def test_a_canvas_download_is_read_by_its_numbers(tmp_path: Path, course: Course):
     inner = zipped(tmp_path / "inner.zip", {"work/p01_answer_only_loss.ipynb": "inner"}).read_bytes()
     path = zipped(

@@ -1,11 +1,16 @@
-"""Unpack archives that people hand in: ordinary files only, within limits on number, bytes, ratio and depth."""
+"""Unpack archives that people hand in: ordinary files only, within limits on number, bytes, ratio, depth and time."""
 
+import contextlib
+import itertools
+import json
 import lzma
 import os
 import shutil
+import sys
 import tarfile
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,10 +19,13 @@ from typing import IO, Any
 from nbgrader.plugins.zipcollect import ExtractorPlugin
 
 from ftgrade.guard import Mishap, guarded
-from ftgrade.intake.gate import MAX_FILE_BYTES
+from ftgrade.intake.gate import MAX_FILE_BYTES, line
 
 MAX_FILES = 2_000
 MAX_BYTES = 500 * 2**20
+MAX_ENTRIES = 200_000
+MAX_SECONDS, MAX_MEMORY = 300, 512 * 2**20
+PARTIAL = ".partial-file"
 MAX_RATIO = 200
 MAX_DEPTH = 2
 CHUNK = 2**16
@@ -30,7 +38,10 @@ ARCHIVE_ERRORS = (
 
 @dataclass(slots=True)
 class Quota:
-    """How much may still be unpacked from one archive and the archives inside it: files, and bytes of `data`."""
+    """How much may still be unpacked of one student: files, and bytes of `data`.
+
+    In the archive of a class, what belongs to one student lies below one name.
+    """
 
     files: int = MAX_FILES
     data: int = MAX_BYTES
@@ -54,35 +65,84 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def unpack(path: Path, goal: Path, room: Quota | None = None, depth: int = 0) -> list[str]:
+def unpack(path: Path, goal: Path) -> list[str]:
     """Unpack an archive, and the archives in it, below a folder; return a line for each file left out, with the reason.
 
     Links, devices, names that lead out of the folder and files beyond a limit are left out. No content of an archive
-    raises an exception.
+    raises an exception. It is read in a process of its own, with limits of memory and time, where the system can fork.
     """
-    room = room or Quota()
+    if not hasattr(os, "fork"):
+        return unpack_here(path, goal, defaultdict(Quota))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        with contextlib.suppress(BaseException), os.fdopen(writing, "w", encoding="utf-8") as pipe:
+            limit_process()
+            pipe.write(json.dumps([*unpack_here(path, goal, defaultdict(Quota)), ""]))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8", errors="replace") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    for partial in goal.rglob(f"*{PARTIAL}"):
+        partial.unlink()
+    try:
+        return [line(words) for words in json.loads(told) if words]
+    except ValueError:
+        return [f"{path.name}: reading it took more time or memory than an honest archive takes; what came out is kept"]
+
+
+def limit_process() -> None:
+    """Limit this process's memory and processor time."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
+    if sys.platform == "linux":
+        held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()  # data and stack
+        resource.setrlimit(resource.RLIMIT_DATA, (held + MAX_MEMORY, held + MAX_MEMORY))
+
+
+def unpack_here(path: Path, goal: Path, rooms: dict[str, Quota], depth: int = 0, owner: str = "") -> list[str]:
+    """Unpack an archive in this process. `owner` is the outermost name inside, whose quota in `rooms` is used up."""
     allowed = max(CHUNK, MAX_RATIO * path.stat().st_size)
     left: list[str] = []
     try:
         is_zip = path.name.lower().endswith(".zip")
         with zipfile.ZipFile(path) if is_zip else tarfile.open(path) as archive:
-            for member in members(archive):
-                taken = guarded(lambda member=member: write_member(member, goal, room, allowed))
+            found = list(itertools.islice(members(archive), MAX_ENTRIES + 1))
+            if len(found) > MAX_ENTRIES:
+                left.append(f"{path.name}: it has more than {MAX_ENTRIES:,} entries; the rest is left out")
+            names = outermost_names([member.name for member in found])
+            for member, name in zip(found[:MAX_ENTRIES], names, strict=False):
+                room = rooms[owner or name]
+                taken = guarded(lambda member=member, room=room: write_member(member, goal, room, allowed))
                 words = taken.words if isinstance(taken, Mishap) else taken
                 target = goal / safe_path(member.name) if not words else None
                 if target is not None and is_archive(target):
-                    left += unpack_nested(target, room, depth)
+                    left += unpack_nested(target, rooms, depth, owner or name)
                 elif words:
                     left.append(f"{member.name[:100]}: {words}")
-    except ARCHIVE_ERRORS as error:
+    except (MemoryError, *ARCHIVE_ERRORS) as error:
         left.append(f"{path.name}: not a whole archive ({type(error).__name__})")
     return left
 
 
-def unpack_nested(target: Path, room: Quota, depth: int) -> list[str]:
+def outermost_names(names: list[str]) -> list[str]:
+    """Return the outermost folder or file of each name, without a folder that holds all of them.
+
+    >>> outermost_names(["all/ada/p.ipynb", "all/bob/x/p.ipynb"]), outermost_names(["ada.zip", "bob/p.ipynb"])
+    (['ada', 'bob'], ['ada.zip', 'bob'])
+    """
+    parts = [[*PurePosixPath(name.replace("\\", "/")).parts, ""] for name in names]
+    wrapped = len({one[0] for one in parts}) == 1 and all(len(one) > 2 for one in parts)
+    return [one[1 if wrapped else 0] for one in parts]
+
+
+def unpack_nested(target: Path, rooms: dict[str, Quota], depth: int, owner: str) -> list[str]:
     if depth + 1 >= MAX_DEPTH:
         return [f"{target.name}: an archive in an archive in an archive stays packed"]
-    left = unpack(target, target.with_name(f"{target.name}.d"), room, depth + 1)
+    left = unpack_here(target, target.with_name(f"{target.name}.d"), rooms, depth + 1, owner)
     target.unlink()
     return left
 
@@ -127,7 +187,8 @@ def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
         source = member.open()
         if source is None or path.exists():
             return "its name occurs twice" if path.exists() else "it can't be read"
-        with source, path.open("xb") as file:
+        partial = path.with_name(path.name[:100] + PARTIAL)
+        with source, partial.open("wb") as file:
             written = 0
             while chunk := source.read(CHUNK):
                 written += len(chunk)
@@ -135,13 +196,12 @@ def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
                     break
                 file.write(chunk)
         room.data -= min(written, most)
+        if written <= most:
+            partial.rename(path)
+            return ""
     except ARCHIVE_ERRORS as error:
-        path.unlink(missing_ok=True)
         return f"it can't be read ({type(error).__name__})"
-    if written > most:
-        path.unlink(missing_ok=True)
-        return "too large, or packed too tightly to be honest"
-    return ""
+    return "too large, or packed too tightly to be honest"
 
 
 class BoundedExtractor(ExtractorPlugin):

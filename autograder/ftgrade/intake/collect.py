@@ -5,6 +5,7 @@ fit or belongs to no known student is reported and left where it is. A newer sub
 is moved to `.ftgrade/earlier/`.
 """
 
+import contextlib
 import difflib
 import os
 import re
@@ -204,13 +205,35 @@ def expressions(pattern: str, stems: Sequence[str], only: str | None, students: 
     return list(dict.fromkeys(made))
 
 
+def owner_expressions(pattern: str, students: Iterable[str]) -> list[re.Pattern[str]]:
+    """Return the regular expressions for a folder or an archive that names its student as the pattern does.
+
+    >>> (known, anybody) = owner_expressions("{student}-{stem}.ipynb", ["a-b"])
+    >>> known.fullmatch("a-b-work.zip").group("student")
+    'a-b'
+    """
+    known = "|".join(re.escape(one) for one in sorted(students, key=len, reverse=True))
+    endings = "|".join(map(re.escape, ENDINGS))
+    made: list[re.Pattern[str]] = []
+    for fields in (FIELDS | {"student": f"(?P<student>{known})"}, FIELDS):
+        for one in PATTERNS.get(pattern, (pattern,)):
+            piece = next(piece for piece in one.split("/") if re.search(r"\{(student|name|lms)\}", piece))
+            text = pattern_text(re.sub(r"\.(ipynb|zip)$", "", piece), fields | {"stem": FIELDS["any"], "deep": ""})
+            made.append(re.compile(rf"{text}(?:{endings})?", re.DOTALL))
+    return list(dict.fromkeys(made))
+
+
 def expression(pattern: str, fields: dict[str, str]) -> re.Pattern[str]:
+    text = pattern_text(pattern, fields).removesuffix(re.escape(".ipynb"))
+    return re.compile(rf"(?:.*/)?{text}{COPY}\.ipynb", re.DOTALL)
+
+
+def pattern_text(pattern: str, fields: dict[str, str]) -> str:
+    """Return a pattern as the text of a regular expression. Raises CourseFault for an unknown field."""
     pieces = re.split(r"\{(\w+)\}", pattern)
     if unknown := set(pieces[1::2]) - set(fields):
         raise CourseFault(f"the pattern has {{{min(unknown)}}}; a pattern may have {', '.join(sorted(fields))}")
-    texts = [fields[piece] if number % 2 else re.escape(piece) for number, piece in enumerate(pieces)]
-    texts[-1] = texts[-1].removesuffix(re.escape(".ipynb"))
-    return re.compile(rf"(?:.*/)?{''.join(texts)}{COPY}\.ipynb", re.DOTALL)
+    return "".join(fields[piece] if number % 2 else re.escape(piece) for number, piece in enumerate(pieces))
 
 
 def demand_complete(pattern: str, only: str | None) -> None:
@@ -227,14 +250,16 @@ def demand_complete(pattern: str, only: str | None) -> None:
 
 
 def identify(
-    file: File, matchers: Sequence[re.Pattern[str]], known: People, stems: Sequence[str], only: str | None, zone: str
-) -> Identified:
+    file: File, matchers: Sequence[re.Pattern[str]], owners: Sequence[re.Pattern[str]], known: People,
+    stems: Sequence[str], only: str | None, zone: str,
+) -> Identified:  # fmt: skip
     """Return a file with its student and problem. Raises CourseFault with the reason if they can't be identified."""
     if not file.shown.lower().endswith(".ipynb"):
         raise CourseFault("no notebook")
     if file.path.stat().st_size > MAX_FILE_BYTES:
         raise CourseFault(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
-    match = next(filter(None, (one.fullmatch(unicodedata.normalize("NFC", file.shown)) for one in matchers)), None)
+    path = unicodedata.normalize("NFC", file.shown)
+    match = next(filter(None, (one.fullmatch(path) for one in matchers)), None)
     if match is None:
         raise CourseFault("its name doesn't fit the pattern")
     parts = {name: text for name, text in match.groupdict().items() if text is not None}
@@ -242,7 +267,26 @@ def identify(
     stem = only or next(stem for stem in stems if short in (stem, stem.partition("_")[0]))
     time = parse_time(dashed(parts["time"]), zone) if "time" in parts else None
     order = (int(parts.get("order", 0)), int(re.sub(r"\D", "", parts.get("copy", "")) or 0))
-    return Identified(file, known.student_of(parts), stem, time, order, "late" in parts)
+    student = known.student_of(parts)
+    if (owner := owner_of(path, owners, known)) not in (None, student):
+        raise CourseFault(f"it lies in what {owner} handed in, and is named like {student}'s")
+    return Identified(file, student, stem, time, order, "late" in parts)
+
+
+def owner_of(path: str, owners: Sequence[re.Pattern[str]], known: People) -> str | None:
+    """Return the student whom the outermost folder or archive of a path names, if any does.
+
+    The platform wrote that name. What is further inside may be the student's own choice.
+    """
+    for name in path.split("/")[:-1]:
+        named: dict[str, str] = {}
+        for match in filter(None, (one.fullmatch(name) for one in owners)):
+            parts = {key: text for key, text in match.groupdict().items() if text is not None}
+            with contextlib.suppress(CourseFault):
+                named["".join(parts.get(key, "") for key in ("student", "name", "lms"))] = known.student_of(parts)
+        if named:
+            return named[max(named, key=len)]  # `ada_b` rather than `ada`
+    return None
 
 
 def dashed(text: str) -> str:
@@ -290,14 +334,14 @@ def collect(
 
     `only` is the problem of all files, if the pattern has no stem. `at` is the time (UTC) of files whose path has none.
     """
-    matchers = expressions(pattern, stems, only, known.ids)
+    matchers, owners = expressions(pattern, stems, only, known.ids), owner_expressions(pattern, known.ids)
     left: list[tuple[str, str]] = []
     by_place: dict[tuple[str, str], list[Identified]] = defaultdict(list)
     taken: list[Taken] = []
     with tempfile.TemporaryDirectory(dir=course.state, prefix="collect-") as scratch:
         for file in files(source, Path(scratch), left):
             try:
-                one = guarded(lambda file=file: identify(file, matchers, known, stems, only, zone))
+                one = guarded(lambda file=file: identify(file, matchers, owners, known, stems, only, zone))
             except CourseFault as fault:
                 left.append((file.shown, str(fault)))
                 continue
