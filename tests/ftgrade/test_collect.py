@@ -1,6 +1,7 @@
 """`ftgrade collect`: what platforms and people hand over lands where it belongs, and nothing is lost on the way."""
 
 import json
+import unicodedata
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -142,6 +143,15 @@ def test_a_moodle_download_is_read_by_full_names(tmp_path: Path, course: Course,
     found = collect(path, course, KNOWN, STEMS, "moodle")
     assert places(found) == {("zoë", "p03", "new")}
     assert reasons(found) == {"Sam Kim_9_assignsubmission_file/p03.ipynb": "2 students are called 'Sam Kim'"}
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_a_name_is_known_in_either_form_of_its_letters(tmp_path: Path, course: Course, forms: tuple[str, str]):
+    roster, file = (unicodedata.normalize(form, "zoë") for form in forms)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / f"{file}_p03.ipynb").write_text("1")
+    found = collect(tmp_path / "in", course, People((roster,), {}, {}), STEMS)
+    assert [one.student for one in found.taken] == [roster]
 
 
 def test_one_problems_files_may_have_any_name(tmp_path: Path, course: Course):

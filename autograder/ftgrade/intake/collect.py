@@ -7,6 +7,7 @@ is moved to `.ftgrade/earlier/`.
 
 import contextlib
 import difflib
+import functools
 import os
 import re
 import tempfile
@@ -125,10 +126,11 @@ class People:
             if len(found) != 1:
                 raise CourseFault(f"{len(found) or 'no'} students are called {parts['name']!r}")
             return found[0]
-        if parts["student"] not in self.ids:
-            near = difflib.get_close_matches(parts["student"], self.ids, 1)
+        composed = composed_names(self.ids)
+        if parts["student"] not in composed:
+            near = difflib.get_close_matches(parts["student"], composed, 1)
             raise CourseFault(f"there is no student {parts['student']!r}" + (f": {near[0]}?" if near else ""))
-        return parts["student"]
+        return composed[parts["student"]]
 
 
 def people(gradebook: Gradebook, course: Course) -> People:
@@ -142,6 +144,12 @@ def people(gradebook: Gradebook, course: Course) -> People:
         for name in {normalized(f"{one.first_name} {one.last_name}"), normalized(f"{one.last_name} {one.first_name}")}:
             by_name[name].append(one.id)
     return People(tuple(ids), {one.lms_user_id: one.id for one in records if one.lms_user_id}, dict(by_name))
+
+
+@functools.lru_cache(maxsize=4)
+def composed_names(ids: tuple[str, ...]) -> dict[str, str]:
+    """Return the ids by their composed form (NFC): a Mac writes the letters of file names in parts."""
+    return {unicodedata.normalize("NFC", one): one for one in ids}
 
 
 def normalized(name: str) -> str:
@@ -334,7 +342,8 @@ def collect(
 
     `only` is the problem of all files, if the pattern has no stem. `at` is the time (UTC) of files whose path has none.
     """
-    matchers, owners = expressions(pattern, stems, only, known.ids), owner_expressions(pattern, known.ids)
+    names = composed_names(known.ids)
+    matchers, owners = expressions(pattern, stems, only, names), owner_expressions(pattern, names)
     left: list[tuple[str, str]] = []
     by_place: dict[tuple[str, str], list[Identified]] = defaultdict(list)
     taken: list[Taken] = []
