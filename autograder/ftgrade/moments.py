@@ -1,6 +1,7 @@
 """Parse and format dates and times in a course's time zone; stored times are naive datetimes in UTC."""
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ftgrade.course import CONFIG_FILE
 from ftgrade.errors import CourseFault
 
 STAMP_CHARACTERS = 100
+# The parser takes a third word for the name of a time zone, and opens a file of that name if it is a path.
+STAMP = re.compile(r"[\w :.,+-]*\w(?:/[\w+-]+){0,2}", re.ASCII)
 
 
 def parse_time(text: str, zone: str) -> datetime:
@@ -46,7 +49,7 @@ def read_stamp(path: Path) -> datetime | None:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, encoding="utf-8") as file:
             text = file.read(STAMP_CHARACTERS + 1)
-        found = parse_utc(text.strip()) if text.strip() and len(text) <= STAMP_CHARACTERS else None
+        found = parse_utc(text.strip()) if len(text) <= STAMP_CHARACTERS and STAMP.fullmatch(text.strip()) else None
     except Exception:  # the parser raises many kinds of errors on odd text
         return None
     return found if found is not None and 1970 <= found.year <= 2200 else None

@@ -9,9 +9,12 @@ from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.classroom import marking
 from ftgrade.course import Course
+from ftgrade.errors import StudentFault
 from ftgrade.grading.grader import Grader
 from ftgrade.intake import quarantine
+from ftgrade.intake.notebook import read_below
 from ftgrade.intake.quarantine import set_aside
+from ftgrade.moments import read_stamp
 
 STEM = "p03_lora_parameters"
 RIGHT = home().leaves(STEM).solution.read_text("utf-8")
@@ -105,7 +108,8 @@ def test_what_stands_in_place_of_a_folder_is_the_students_to_mend(
     "stamp",
     [
         "2026-01-30 10:30:00 UTC" + " " * 200 + "x", "9999-12-31 23:59:59 -2300", "0001-01-01T00:00:00+14:00",
-        "2026-01-30 10:30:00 99999999999", "9999-01-01 00:00:00", "\ud800",
+        "2026-01-30 10:30:00 99999999999", "9999-01-01 00:00:00", "\ud800", "2026-01-30 10:30:00 /etc/hostname",
+        "2026-01-30 10:30:00 ../../etc/hostname", "2026-01-30 10:30:00 :/etc/hostname",
     ],
 )  # fmt: skip
 def test_a_time_near_the_ends_of_the_calendar_or_of_odd_form_stops_no_booking(
@@ -118,6 +122,71 @@ def test_a_time_near_the_ends_of_the_calendar_or_of_odd_form_stops_no_booking(
     assert (done.failed, done.reports[0].score) == ([], 10.0)
     set_aside(folder, grader.course.quarantine("eve", STEM))
     assert not (folder / "timestamp.txt").exists()
+
+
+def test_a_time_zone_is_never_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The parser opens what looks like a path: a device that never ends stopped a class."""
+    from dateutil import tz
+
+    asked: list[str] = []
+    monkeypatch.setattr(tz, "gettz", lambda name: asked.append(name))
+    for zone in ("/dev/zero", "./z", "../z", ":/z", "a/../z", "UTC /z", "America/New_York", "Etc/GMT+1"):
+        (tmp_path / "timestamp.txt").write_text(f"2026-01-30 10:30:00 {zone}")
+        read_stamp(tmp_path / "timestamp.txt")
+    assert asked == ["America/New_York", "Etc/GMT+1"]
+
+
+@pytest.mark.parametrize("swapped", ["eve", f"eve/{STEM}", f"eve/{STEM}/data"])
+def test_no_folder_is_followed_that_becomes_a_link_meanwhile(tmp_path: Path, swapped: str):
+    """A student who may write to the folder could change it between the look and the reading."""
+    (tmp_path / "elsewhere" / STEM / "data").mkdir(parents=True)
+    for name in ("elsewhere", f"elsewhere/{STEM}", f"elsewhere/{STEM}/data"):
+        (tmp_path / name / "file").write_text("a secret")
+    link = tmp_path / "submitted" / swapped
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / swapped.replace("eve", "elsewhere"), target_is_directory=True)
+    path = tmp_path / "submitted" / "eve" / STEM / "data" / "file"
+    assert path.read_text() == "a secret"
+    with pytest.raises(StudentFault, match="is a link"):
+        read_below(tmp_path / "submitted", path, 100)
+
+
+def test_a_long_way_down_stops_no_booking(grader: Grader, hand_in: HandIn):
+    folder = hand_in("eve", STEM, answers=RIGHT).parent
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(600):
+        os.mkdir("deeper", dir_fd=here)
+        above, here = here, os.open("deeper", os.O_RDONLY, dir_fd=here)
+        os.close(above)
+    os.close(here)
+    done = marking.grade_and_book(grader, [STEM], Quiet())
+    assert (done.failed, done.reports[0].score) == ([], 10.0)
+
+
+def test_who_may_not_look_into_a_folder_is_told(hand_in: HandIn, tmp_path: Path):
+    """Root may look everywhere, so another user lists the students."""
+    hand_in("ada", STEM, answers=RIGHT)
+    locked = hand_in("eve", STEM, answers=RIGHT).parents[1]
+    (tmp_path / "submitted" / "zoe").mkdir()
+    locked.chmod(0)
+    try:
+        assert listed_by_nobody(tmp_path) == ["ada", "eve"]
+    finally:
+        locked.chmod(0o755)
+
+
+def listed_by_nobody(root: Path) -> list[str]:
+    """Return the students as a user sees them who isn't root."""
+    for folder in (root, *root.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    child = os.fork()
+    if child == 0:
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setresuid(65534, 65534, 65534)
+        os._exit(0 if Course(root).students(STEM) == ["ada", "eve"] else 1)
+    return ["ada", "eve"] if os.waitpid(child, 0)[1] == 0 else []
 
 
 def test_a_notebook_that_is_gone_takes_no_score_with_it(grader: Grader, hand_in: HandIn):

@@ -26,7 +26,7 @@ from traitlets.config import Config
 from ftgrade.gradebook import late
 from ftgrade.gradebook.cells import Notebook, NotebookCell, graded_notebook, released_cells, score_of
 from ftgrade.grading.grader import Grader, hash_parts
-from ftgrade.intake.notebook import read_bounded
+from ftgrade.intake.notebook import read_below
 from ftgrade.intake.quarantine import MAX_OTHER_BYTES, TIMESTAMP, set_aside
 from ftgrade.judging.report import Report
 from ftgrade.moments import read_stamp
@@ -286,7 +286,7 @@ class Ledger:
         """Copy the files beside a submitted notebook, then those beside the problem's source, which replace them."""
         for name, path in [] if handed_in.parent.is_symlink() else self.files_to_copy(handed_in):
             (goal / name).parent.mkdir(parents=True, exist_ok=True)
-            (goal / name).write_bytes(read_bounded(path, MAX_OTHER_BYTES))  # follows no link
+            (goal / name).write_bytes(read_below(handed_in.parents[1], path, MAX_OTHER_BYTES))
         for name, path in self.source_files:
             (goal / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, goal / name)

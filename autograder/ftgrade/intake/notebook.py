@@ -60,25 +60,54 @@ def read_handed_in(path: Path) -> bytes:
     for folder in (path.parent, path.parent.parent):
         if folder.is_symlink():
             raise StudentFault("not-a-file", f"The folder {folder.name} is a link. Put the folder itself there.")
-    with contextlib.suppress(OSError):
-        if path.lstat().st_nlink > 1:
-            words = f"{path.name} is one file under two names (a hard link). Hand in a copy of it."
-            raise StudentFault("not-a-file", words)
-    return read_bounded(path)
+    return read_below(path.parents[2], path, MAX_FILE_BYTES)
 
 
 def read_bounded(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Return a file's first `limit` + 1 bytes; links aren't followed. Raises StudentFault: `missing`, `not-a-file`."""
+    """Return a file's first `limit` + 1 bytes. Raises StudentFault: `missing`, `not-a-file`."""
+    return read_file(path, limit, None)
+
+
+def read_below(root: Path, path: Path, limit: int) -> bytes:
+    """Return what `read_bounded` does, without following a link below `root`, whatever changes meanwhile.
+
+    A file that has a second name (a hard link) is refused too. Raises StudentFault.
+    """
+    with contextlib.ExitStack() as opened:
+        folder: int | None = None
+        for place in reversed(path.parents[: len(path.relative_to(root).parts)]):
+            flags = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+            try:
+                if folder is None:
+                    folder = os.open(place, flags)
+                else:
+                    folder = os.open(place.name, flags | getattr(os, "O_NOFOLLOW", 0), dir_fd=folder)
+            except FileNotFoundError:
+                raise StudentFault("missing", f"No notebook named {path.name} was handed in.") from None
+            except OSError:
+                raise StudentFault("not-a-file", f"The folder {place.name} is a link or can't be opened.") from None
+            opened.callback(os.close, folder)
+        return read_file(path, limit, folder)
+
+
+def read_file(path: Path, limit: int, folder: int | None) -> bytes:
+    """Return a file's first `limit` + 1 bytes, below a folder's descriptor if there is one. Raises StudentFault."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path if folder is None else path.name, flags, dir_fd=folder)
     except FileNotFoundError:
         raise StudentFault("missing", f"No notebook named {path.name} was handed in.") from None
     except OSError:
-        words = f"{path.name} is a link or can't be opened. Hand in the notebook itself."
+        words = f"{path.name} is a link or can't be opened. Hand in the file itself."
         raise StudentFault("not-a-file", words) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    state, words = os.fstat(descriptor), ""
+    if not stat.S_ISREG(state.st_mode):
+        words = f"{path.name} is not a file. Hand in the notebook itself."
+    elif folder is not None and state.st_nlink > 1:
+        words = f"{path.name} is one file under two names (a hard link). Hand in a copy of it."
+    if words:
         os.close(descriptor)
-        raise StudentFault("not-a-file", f"{path.name} is not a file. Hand in the notebook itself.")
+        raise StudentFault("not-a-file", words)
     with os.fdopen(descriptor, "rb") as file:
         return file.read(limit + 1)
 

@@ -1,6 +1,7 @@
 """Move away what must not be copied with a submission: symbolic and hard links, devices, start-up and huge files."""
 
 import fnmatch
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -13,6 +14,7 @@ from ftgrade.moments import read_stamp
 MAX_OTHER_BYTES = 20 * 2**20
 MAX_ALL_BYTES = 200 * 2**20
 MAX_ENTRIES = 500
+MAX_DEPTH = 10
 TIMESTAMP = "timestamp.txt"
 # Python, IPython, Jupyter and nbgrader run or read files of these names when they start in their folder.
 START_UP_FILES = (
@@ -47,7 +49,10 @@ def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
 
 
 def unwanted(folder: Path) -> list[Path]:
-    """Return the paths to move; a folder that is moved as a whole isn't searched."""
+    """Return the paths to move; a folder that is moved as a whole isn't searched.
+
+    A long way down, or what the grader may not read, would stop the booking.
+    """
     found: list[Path] = []
     waiting, entries, room = [folder], 0, MAX_ALL_BYTES
     while waiting:
@@ -55,7 +60,8 @@ def unwanted(folder: Path) -> list[Path]:
             if path == folder / f"{folder.name}.ipynb":
                 continue  # the notebook itself stays, however many entries there are
             entries += 1
-            if entries > MAX_ENTRIES or not is_wanted(path, room) or not is_timely(path, folder):
+            deep = len(path.relative_to(folder).parts) > MAX_DEPTH
+            if entries > MAX_ENTRIES or deep or not is_wanted(path, room) or not is_timely(path, folder):
                 found.append(path)
             elif is_dir(path):
                 waiting.append(path)
@@ -75,8 +81,9 @@ def is_wanted(path: Path, room: int) -> bool:
     if any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in START_UP_FILES):
         return False
     if stat.S_ISDIR(state.st_mode):
-        return True
-    return stat.S_ISREG(state.st_mode) and state.st_size <= min(room, MAX_OTHER_BYTES) and state.st_nlink == 1
+        return os.access(path, os.R_OK | os.X_OK)
+    ordinary = stat.S_ISREG(state.st_mode) and state.st_nlink == 1
+    return ordinary and state.st_size <= min(room, MAX_OTHER_BYTES) and os.access(path, os.R_OK)
 
 
 def is_dir(path: Path) -> bool:

@@ -39,6 +39,7 @@ import torch
 
 MAX_FRAME_BYTES = 64 * 2**20
 MAX_DEPTH = 32
+MAX_KEYS = 1_000
 MAX_TEXT = 4_000
 MAX_PICTURES, MAX_PICTURE_BYTES = 4, 200_000  # of one cell
 PAGES_PER_CHILD = 2  # huge pages that the parent makes after each fork
@@ -195,6 +196,8 @@ def decode(data: Any, depth: int = 0) -> Any:
         if kind == "tuple":
             return tuple(decode(item, depth + 1) for item in body)
         if kind == "dict":
+            if len(body) > MAX_KEYS:  # keys that collide would take quadratic time
+                raise FrameError(f"a dict holds at most {MAX_KEYS} keys")
             return {decode(key, depth + 1): decode(item, depth + 1) for key, item in body}
         if kind == "scalar":
             return np.dtype(scalar_dtype(body[0])).type(body[1])
