@@ -18,10 +18,9 @@ from ftgrade.errors import CourseFault
 from ftgrade.grading import cluster
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
-from ftgrade.judging.bench import demand_same, judged_by
-from ftgrade.judging.judge import Oracle
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.report import DEADLY, Judgement, Limits, Report, judgement_of, text_of
+from ftgrade.judging.versions import demand_same, versions
 from ftgrade.probing.doctor import cache_file, strongest
 
 pytestmark = pytest.mark.cluster
@@ -199,9 +198,9 @@ def test_a_worker_with_another_checkout_is_refused(graders: Graders):
     grader = graders("other")
     work = grader.look_up("ada", STEM, fresh=False)
     assert isinstance(work, Work)
-    demand_same(judged_by(Oracle(grader.catalog, STEM)), work.brief.judged_by)
+    demand_same(versions(grader.catalog.digest(STEM)), work.brief.judged_by)
     with pytest.raises(CourseFault, match="another problem than this machine"):
-        demand_same(judged_by(Oracle(home_of_the_tests(), STEM)), work.brief.judged_by)
+        demand_same(versions(home_of_the_tests().digest(STEM)), work.brief.judged_by)
     grader.judges = Judges(home_of_the_tests(), lambda: strongest(cache_file()))
     with pytest.raises(CourseFault, match="another problem than this machine"):
         grader.grade("ada", STEM)

@@ -19,6 +19,7 @@ from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging import report
 from ftgrade.judging.bench import Bench
 from ftgrade.judging.judges import Work
+from ftgrade.judging.problem import load_problem
 from ftgrade.judging.report import Limits
 from ftgrade.judging.seeds import hidden_seeds, open_seed
 from ftgrade.judging.session import Session, whole_pictures
@@ -244,7 +245,9 @@ def test_a_submission_can_not_reach_what_judges_it(grader: Grader, hand_in: Hand
 
 def test_a_lying_object_is_no_number(grader: Grader, hand_in: HandIn):
     liar = "class Liar(int):\n    __eq__ = lambda a, b: True\n    __hash__ = int.__hash__\n"
-    answers = liar + "\n".join(f"def {name}(*a, **b):\n    return Liar(7)\n" for name in grader.problem(STEM).functions)
+    answers = liar + "\n".join(
+        f"def {name}(*a, **b):\n    return Liar(7)\n" for name in load_problem(CATALOG, STEM).functions
+    )
     hand_in("eve", STEM, answers=answers)
     assert grader.grade("eve", STEM).score == 0
 
@@ -262,7 +265,7 @@ def test_forged_replies_and_a_broken_protocol_give_nothing(grader: Grader, hand_
         "            pass\n"
         "    return 1\n"
     )
-    names = grader.problem(STEM).functions
+    names = load_problem(CATALOG, STEM).functions
     hand_in("eve", STEM, answers=forge + "\n".join(f"def {name}(*a, **b):\n    return forge()\n" for name in names))
     made = grader.grade("eve", STEM)
     assert made.state == "graded"
@@ -292,7 +295,7 @@ def test_memory_and_huge_values_stay_in_the_worker(grader: Grader, hand_in: Hand
 def test_large_values_from_every_function_cost_no_judge_its_memory(
     grader: Grader, hand_in: HandIn, value: str, given: set[str]
 ):
-    names = grader.problem(STEM).functions
+    names = load_problem(CATALOG, STEM).functions
     hand_in("eve", STEM, answers="\n".join(f"def {name}(*a):\n    return {value}\n" for name in names))
     made = grader.grade("eve", STEM)
     assert (made.state, made.score) == ("graded", 0), made.findings
@@ -475,7 +478,7 @@ def test_text_that_no_file_can_take_stops_nobody(grader: Grader, hand_in: HandIn
 )
 def test_a_value_of_any_kind_is_the_students_and_never_our_fault(grader: Grader, hand_in: HandIn, value: str):
     for stem in ("p01_answer_only_loss", STEM, "p08_dpo_loss"):
-        names = grader.problem(stem).functions
+        names = load_problem(CATALOG, stem).functions
         hand_in("eve", stem, answers="\n".join(f"def {name}(*a, **b):\n    return {value}\n" for name in names))
         made = grader.grade("eve", stem)
         assert (made.state, made.score) == ("graded", 0.0)

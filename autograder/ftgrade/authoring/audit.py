@@ -18,11 +18,12 @@ import torch
 from ftgrade.authoring.ledger import Ledger, keep_ledger
 from ftgrade.authoring.mutants import Mutant, mutants
 from ftgrade.catalog import Catalog
-from ftgrade.judging.bench import Bench, judged_by
+from ftgrade.judging.bench import Bench
 from ftgrade.judging.judge import CheckVerdict, Oracle, Posed, compare, draw_cases, local_ask, with_mistake
 from ftgrade.judging.problem import Check, Mistake, calls_of
 from ftgrade.judging.report import Brief
 from ftgrade.judging.seeds import open_seed
+from ftgrade.judging.versions import versions
 from ftgrade.probing.doctor import cache_file, strongest
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.process import Sandbox
@@ -167,7 +168,7 @@ def time_limit(seconds: int) -> Generator[None]:
 def accepted_that_lose(catalog: Catalog, oracle: Oracle) -> Iterator[str]:
     """Yield the accepted submissions that don't get all points, judged as a student's would be."""
     seed = open_seed(oracle.stem, oracle.problem.version)
-    brief = Brief(oracle.stem, [seed], seed, judged_by(oracle))
+    brief = Brief(oracle.stem, [seed], seed, versions(oracle.digest))
     sandbox = Sandbox(strongest(cache_file()))
     try:
         bench = Bench(catalog, sandbox)

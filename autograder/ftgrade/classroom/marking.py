@@ -69,7 +69,7 @@ def report_on_class(grader: Grader, by_stem: dict[str, list[Report]], progress: 
         # What is compared is read from the stored reports, one at a time: a class's notebooks fill memory.
         known = {report.student for report in reports}
         stored = (report for report in grader.reports.of_problem(stem) if report.student in known)
-        functions = list(dict.fromkeys(check.of for check in grader.problem(stem).all_checks))
+        functions = list(dict.fromkeys(check.function for check in grader.outline(stem).checks))
         echoes = classreport.compare_answers(stored, functions, given_cells(grader.catalog, stem))
         title, came = grader.catalog.title(stem), read_arrivals(root, stem)
         summaries.append(classreport.summarise(stem, title, reports, echoes, came))

@@ -107,7 +107,7 @@ def grade(
     problems = [stem for stem in chosen(catalog, stems) if graded.students(stem)]
     if not problems:
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
-    nursery = None if scheduler else Nursery()  # it imports torch on one core while we do on another
+    nursery = Nursery()  # it imports torch while we import nbgrader
     from ftgrade.classroom.marking import grade_and_book
     from ftgrade.gradebook import book, late
     from ftgrade.grading.grader import Grader

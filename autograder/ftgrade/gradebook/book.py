@@ -135,7 +135,7 @@ class Book:
                 released = released_cells(gradebook, stem)
         except MissingEntry:
             return self.release(stem)
-        return demand_same_release(stem, grader.problem(stem), released)
+        return demand_same_release(stem, grader.outline(stem), released)
 
     @contextlib.contextmanager
     def open_ledgers(self, grader: Grader, stems: list[str], pages: PageMaker) -> Generator["Ledgers"]:

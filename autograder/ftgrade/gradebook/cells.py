@@ -17,7 +17,7 @@ from ftgrade.catalog import Catalog, home
 from ftgrade.errors import CourseFault, GradingError
 from ftgrade.intake.gate import Clean, clean
 from ftgrade.intake.notebook import MAX_CELL_CHARACTERS, Cell
-from ftgrade.judging.problem import Problem
+from ftgrade.judging.outline import Outline
 from ftgrade.judging.report import STATUS_WORDS, CellNote, CheckReport, Report, safe_score
 
 Notebook = Any
@@ -174,10 +174,10 @@ def cell_order(stem: str) -> list[str]:
     return [cell.metadata.nbgrader.grade_id for cell in built.cells if "nbgrader" in cell.metadata]
 
 
-def demand_same_release(stem: str, problem: Problem, released: list[ReleasedCell]) -> None:
+def demand_same_release(stem: str, outline: Outline, released: list[ReleasedCell]) -> None:
     """Raise CourseFault unless the gradebook's checks are the problem's."""
     booked_checks = {cell.grade_id: cell.points for cell in released if cell.grade}
-    if booked_checks != {graded.name: graded.points for graded in (*problem.all_checks, *problem.written)}:
+    if booked_checks != {check.name: check.points for check in outline.checks} | outline.written:
         raise CourseFault(
             f"the gradebook holds other checks of {stem} than autograder/problems/{stem}.py: release it again with "
             f"`ftgrade release {stem}`"

@@ -124,7 +124,7 @@ def judged_notebook(directory: Any, stem: str, student: str) -> Notebook:
     grader = course_grader(Path(directory.root).absolute())
     with Gradebook(directory.db_url, directory.course_id) as gradebook:
         released = released_cells(gradebook, stem)
-    demand_same_release(stem, grader.problem(stem), released)
+    demand_same_release(stem, grader.outline(stem), released)
     return graded_notebook(grader.grade(student, stem), released)
 
 

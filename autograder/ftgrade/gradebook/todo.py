@@ -15,7 +15,7 @@ from ftgrade.grading.lastrun import LastRun
 from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.gate import line
-from ftgrade.judging.problem import PERSONAL
+from ftgrade.intake.notebook import PERSONAL
 from ftgrade.judging.report import Report
 
 Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "sandbox", "ungraded"]

@@ -14,11 +14,11 @@ from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.notebook import Finding, make_finding, read_bounded, read_handed_in
 from ftgrade.intake.quarantine import set_aside
-from ftgrade.judging.bench import code_digest, environment
 from ftgrade.judging.judges import Judges, Work
-from ftgrade.judging.problem import load_problem
-from ftgrade.judging.report import Brief, CheckReport, Judgement, Limits, Report
+from ftgrade.judging.outline import Outline
+from ftgrade.judging.report import Brief, Judgement, Limits, Report
 from ftgrade.judging.seeds import hidden_seeds, open_seed, personal_seed, secret_print, statement_seeds
+from ftgrade.judging.versions import versions
 from ftgrade.probing.doctor import cache_file, strongest
 
 
@@ -38,7 +38,7 @@ class Grader:
         self.course = course
         self.limits = limits
         self.judges = judges or Judges(catalog, lambda: strongest(cache_file(), allow_unsandboxed))
-        self.problem = functools.cache(functools.partial(load_problem, catalog))
+        self.outlines: dict[str, Outline] = {}
         self.digest = functools.cache(catalog.digest)
         self.last_runs: dict[str, LastRun] = {}
         self.statements: dict[tuple[str, ...], bytes] = {}
@@ -60,6 +60,12 @@ class Grader:
             return ()
         words = "Graded without a sandbox: this code could have read and changed files of the grader's machine."
         return (make_finding("unsandboxed", words),)
+
+    def outline(self, stem: str) -> Outline:
+        """Return the outline of a problem, which is asked for once. Raises AuthorFault, CourseFault or OurFault."""
+        if stem not in self.outlines:
+            self.outlines[stem] = self.judges.outline(stem)
+        return self.outlines[stem]
 
     def last_run(self, stem: str) -> LastRun:
         """Return what the last run noted of a problem's submissions."""
@@ -107,10 +113,10 @@ class Grader:
         blank = dataclasses.replace(
             blank, key=hash_parts(parts), graded_by=parts, findings=(*blank.findings, *self.unsandboxed_finding)
         )
-        version = self.problem(stem).version
+        version = self.outline(stem).version
         seeds = hidden_seeds(self.course.secret(), student, stem, version)
         personal = personal_seed(self.course, student, stem, version)
-        brief = Brief(stem, seeds, personal, self.judged_by(stem), self.limits)
+        brief = Brief(stem, seeds, personal, versions(self.digest(stem)), self.limits)
         return Work(blank, brief, data, self.statement_seeds_json(stem))
 
     def finish(self, work: Work, judgement: Judgement) -> Report:
@@ -127,9 +133,9 @@ class Grader:
     def self_check(self, path: Path, stem: str, day: str = "") -> Report:
         """Return the report of any notebook file on the published seed, or on a day's; nothing is stored."""
         blank = dataclasses.replace(self.blank_report("self-check", stem, b""), secret_print="open")  # noqa: S106
-        version = self.problem(stem).version
+        version = self.outline(stem).version
         brief = Brief(
-            stem, [open_seed(stem, version, day)], open_seed(stem, version), self.judged_by(stem), self.limits
+            stem, [open_seed(stem, version, day)], open_seed(stem, version), versions(self.digest(stem)), self.limits
         )
         try:
             work = Work(blank, brief, read_bounded(path))
@@ -140,12 +146,8 @@ class Grader:
 
     def blank_report(self, student: str, stem: str, secret: bytes) -> Report:
         """Return the report that everyone starts from: every check at 0."""
-        problem = self.problem(stem)
-        checks = tuple(
-            CheckReport(check.name, check.title, check.of, check.points, 0.0, "not-run", 0, 0)
-            for check in problem.all_checks
-        )
-        return Report(stem, student, "ours", "", secret_print(secret), problem.version, checks)
+        outline = self.outline(stem)
+        return Report(stem, student, "ours", "", secret_print(secret), outline.version, outline.checks)
 
     def stored_report(self, blank: Report, submission: str) -> Report | None:
         """Return the stored report if it was graded by these very parts, in a sandbox or where none holds."""
@@ -164,18 +166,14 @@ class Grader:
             "sandbox": sandbox,
             "seed": hash_parts({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
             "question": "own" if blank.student in self.course.roster() else "published",
-            **self.judged_by(blank.stem),
+            **versions(self.digest(blank.stem)),
         }
-
-    def judged_by(self, stem: str) -> dict[str, str]:
-        """Return what judges a problem, by what it is; a score made by something else may differ."""
-        return {"problem": self.digest(stem), "engine": code_digest(), "environment": environment()}
 
     def statement_seeds_json(self, stem: str) -> bytes:
         """Return the personal seeds of a problem's statements, as the judges are told them."""
         known = stem, *self.course.roster()
         if known not in self.statements:
-            seeds = statement_seeds(self.course, stem, self.problem(stem).version)
+            seeds = statement_seeds(self.course, stem, self.outline(stem).version)
             self.statements[known] = json.dumps(seeds).encode()
         return self.statements[known]
 

@@ -14,6 +14,8 @@ from ftgrade.intake.gate import MAX_FILE_BYTES, Clean, clean, line, storable
 MAX_CELLS = 1_000
 MAX_CELL_CHARACTERS = 100_000
 MAX_ALL_CHARACTERS = 2_000_000
+PERSONAL = "personal_number"
+"""The function that answers a student's own question, and the id of its cell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,9 @@ fast a judgement is made, never the judgement.
 import dataclasses
 import functools
 import gc
-import hashlib
 import json
 import math
 import os
-import platform
 import resource
 import signal
 import socket
@@ -23,11 +21,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ftgrade.catalog import Catalog
-from ftgrade.errors import CourseFault, GradingError, OurFault, StudentFault
+from ftgrade.errors import GradingError, OurFault, StudentFault
 from ftgrade.intake import notebook
 from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
@@ -36,6 +31,7 @@ from ftgrade.judging.judge import CheckVerdict, Oracle, Verdict
 from ftgrade.judging.problem import calls_of
 from ftgrade.judging.report import OUT_OF_MEMORY, SANDBOX_FAILED, Brief, CheckReport, Judgement, Limits, safe_score
 from ftgrade.judging.session import Session
+from ftgrade.judging.versions import demand_same, versions
 from ftgrade.sandbox.backends import BACKENDS, read_control
 from ftgrade.sandbox.channel import Crowded, Value
 from ftgrade.sandbox.process import Sandbox
@@ -58,7 +54,7 @@ class Bench:
         """Return the judgement on what was handed in. Only MemoryError is raised, and OurFault if the sandbox fails."""
         try:
             oracle = self.oracle_of(brief.stem)
-            demand_same(judged_by(oracle), brief.judged_by)
+            demand_same(versions(oracle.digest), brief.judged_by)
             return self.judge_submission(oracle, brief, notebook.parse_submission(data))
         except StudentFault as fault:
             return Judgement("unreadable", findings=(make_finding(fault.kind, fault.words),))
@@ -91,34 +87,6 @@ class Bench:
         for number, words in session.skipped.items():
             findings.append(make_finding("cell-left-out", f"Cell {number}: {words}"))
         return Judgement("graded", checks, tuple(findings), tuple(session.notes), submission.cells)
-
-
-def judged_by(oracle: Oracle) -> dict[str, str]:
-    """Return the versions of the problem, the engine and the libraries; with other versions a score may differ."""
-    return {"problem": oracle.digest, "engine": code_digest(), "environment": environment()}
-
-
-def demand_same(here: dict[str, str], there: dict[str, str]) -> None:
-    """Raise CourseFault unless this judge has the versions that the report will name."""
-    for name, mine in here.items():
-        if there[name] != mine:
-            raise CourseFault(
-                f"a judge has another {name} than this machine, {mine} instead of {there[name]}: "
-                "install the same checkout and the same versions there, or start this program again if it was changed"
-            )
-
-
-@functools.cache
-def code_digest() -> str:
-    """Return a digest of the engine's judging code."""
-    package = Path(__file__).parents[1]
-    files = [package / "sandbox" / "worker.py", package / "sandbox" / "channel.py"]
-    files += [path for room in ("intake", "judging") for path in sorted((package / room).glob("*.py"))]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
-
-
-def environment() -> str:
-    return f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
 
 
 def answer_cells(submission: Submission, checks: set[str]) -> tuple[list[Cell], list[Finding]]:
@@ -258,4 +226,4 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
         return message, file.read()
 
 
-__all__ = ["Bench", "code_digest", "environment", "judged_by", "serve"]
+__all__ = ["Bench", "serve"]

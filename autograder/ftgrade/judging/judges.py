@@ -23,6 +23,7 @@ from typing import IO
 from ftgrade.catalog import Catalog
 from ftgrade.errors import OurFault
 from ftgrade.intake.notebook import make_finding
+from ftgrade.judging.outline import Outline, ask_outline
 from ftgrade.judging.report import DEADLY, OUT_OF_MEMORY, SANDBOX_FAILED, Brief, Judgement, Limits, Report, judgement_of
 from ftgrade.sandbox.backends import START_SECONDS, Backend
 from ftgrade.sandbox.forking import Forked, Nursery
@@ -267,16 +268,25 @@ class Judges:
             return self.least_busy()
         return judge
 
-    def start(self) -> None:
-        """Start the missing judges, without waiting for them. Raises OurFault if there is none."""
+    def outline(self, stem: str) -> Outline:
+        """Return the outline of a problem. Raises AuthorFault, CourseFault or OurFault."""
+        return ask_outline(self.living_nursery(), self.catalog, self.catalog.stem(stem))
+
+    def living_nursery(self) -> Nursery:
+        """Return the nursery, or a new one if it has ended."""
         if self.nursery is not None and self.nursery.has_ended():
             self.nursery.close()
             self.nursery = None
             self.judges = self.busy()  # the idle ones are gone; what the busy ones held will be sent again
         self.nursery = self.nursery or Nursery()
+        return self.nursery
+
+    def start(self) -> None:
+        """Start the missing judges, without waiting for them. Raises OurFault if there is none."""
+        nursery = self.living_nursery()
         while len(self.judges) < self.possible:
             try:
-                self.judges.append(Judge(self.nursery, self.catalog, self.backend(), Limits().judge_megabytes))
+                self.judges.append(Judge(nursery, self.catalog, self.backend(), Limits().judge_megabytes))
             except OurFault:
                 if not self.judges:
                     raise

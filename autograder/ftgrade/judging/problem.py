@@ -11,6 +11,7 @@ import torch
 
 from ftgrade.catalog import Catalog, load_module
 from ftgrade.errors import AuthorFault
+from ftgrade.intake.notebook import PERSONAL
 from ftgrade.sandbox.channel import Call, Outcome, Value
 from ftgrade.sandbox.worker import Stream
 
@@ -295,9 +296,6 @@ class Question:
     words: str
     call: Call
     part: Callable[[Any], Any] = lambda value: value
-
-
-PERSONAL = "personal_number"
 
 
 @dataclass(frozen=True, slots=True)

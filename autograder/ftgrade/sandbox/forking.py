@@ -34,16 +34,21 @@ class Nursery:
         command = sys.executable, "-I", "-S", str(nursery.__file__), sysconfig.get_path("purelib"), worker_file()
         self.program = Program(lambda number: [*command, str(jail.__file__), str(number)], self.base)
 
-    def fork(self, module: str, backend: Backend) -> Forked:
-        """Fork a process that runs the module's function `serve(channel, control)`. Raises OurFault."""
+    def fork(self, module: str, backend: Backend | None) -> Forked:
+        """Fork a process that runs the module's function `serve(channel, control)`. Raises OurFault.
+
+        `control` is the socket to the parent of a sandbox, if the backend is one that needs no wrapper.
+        """
         ours, theirs = socket.socketpair()
-        wrapped = backend.wrap is not unwrapped
+        prison = None
+        if backend is not None and backend.wrap is unwrapped:
+            prison = prison_arguments(backend, tempfile.mkdtemp(dir=self.base))
         request = {
             "op": "fork",
             "module": module,
             "path": [path for path in sys.path if path],
             "environment": {name: value for name, value in os.environ.items() if name.startswith("FTGRADE_")},
-            "prison": None if wrapped else prison_arguments(backend, tempfile.mkdtemp(dir=self.base)),
+            "prison": prison,
         }
         with theirs:
             try:

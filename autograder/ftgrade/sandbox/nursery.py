@@ -4,7 +4,8 @@ Theory of operation. The grader starts this program once, in a clean environment
 `worker.py` shares with its children and then waits for requests. For each judge there are two forks. The first fork
 becomes the judge. Before it imports anything of the engine, it forks the parent of its own sandbox, which confines
 itself. So student code never runs in memory that held the engine, torch is imported once, and a judge and its sandbox
-end together, since each sees when the other closes the socket between them.
+end together, since each sees when the other closes the socket between them. A process that loads a problem's file, and
+judges nothing, is forked without a sandbox.
 
 This file imports nothing of ours; each request says which module the judge runs, and the path to import it from.
 """

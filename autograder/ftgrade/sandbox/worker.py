@@ -11,6 +11,9 @@ that isn't listed here crosses as the name of its type, so a student's objects n
 
 This file imports nothing else of ours, and the process holds no other code of ours. Student code may read this file,
 replace its functions and send frames of its own. That does no harm, because the verdict is made at the other end.
+
+The grader imports this file for its frames, and has no use for torch. So numpy and torch are imported where they are
+used; in the parent `preload` has done that.
 """
 
 import base64
@@ -34,9 +37,6 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-import numpy as np
-import torch
-
 MAX_FRAME_BYTES = 64 * 2**20
 MAX_DEPTH = 32
 MAX_KEYS = 1_000
@@ -46,14 +46,9 @@ PAGES_PER_CHILD = 2  # huge pages that the parent makes after each fork
 NUMPY_DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 )
-TORCH_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
-        torch.float16, torch.bfloat16, torch.float32, torch.float64,
-    )
-}  # fmt: skip
-TORCH_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+TORCH_DTYPES = frozenset(
+    ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+)
 
 
 class FrameError(Exception):
@@ -151,6 +146,9 @@ def encode(value: Any, depth: int = 0) -> Any:
         return {"tuple": [encode(item, depth + 1) for item in value]}
     if kind is dict:
         return {"dict": [[encode(key, depth + 1), encode(item, depth + 1)] for key, item in value.items()]}
+    import numpy as np
+    import torch
+
     if kind is torch.Tensor or kind is torch.nn.Parameter:
         return encode_tensor(value)
     if kind is np.ndarray and value.dtype.name in NUMPY_DTYPES:
@@ -165,10 +163,11 @@ def encode(value: Any, depth: int = 0) -> Any:
     return {"other": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")[:200]}
 
 
-def encode_tensor(value: torch.Tensor) -> Any:
-    name = TORCH_NAMES.get(value.dtype)
-    if name is None or value.layout is not torch.strided or not value.is_cpu:
-        name = str(value.dtype).removeprefix("torch.")
+def encode_tensor(value: Any) -> Any:
+    import torch
+
+    name = str(value.dtype).removeprefix("torch.")
+    if name not in TORCH_DTYPES or value.layout is not torch.strided or not value.is_cpu:
         return {"other": f"torch.Tensor ({name}, {value.layout}, {value.device.type})"}
     if value.nbytes > MAX_FRAME_BYTES // 2:
         raise FrameError("a tensor of this size does not cross")
@@ -200,6 +199,8 @@ def decode(data: Any, depth: int = 0) -> Any:
                 raise FrameError(f"a dict holds at most {MAX_KEYS} keys")
             return {decode(key, depth + 1): decode(item, depth + 1) for key, item in body}
         if kind == "scalar":
+            import numpy as np
+
             return np.dtype(scalar_dtype(body[0])).type(body[1])
         if kind == "iterator":
             return iter([decode(item, depth + 1) for item in body])
@@ -220,11 +221,16 @@ def scalar_dtype(name: str) -> str:
 
 
 def decode_array(data: dict[str, Any]) -> Any:
+    import numpy as np
+    import torch
+
     shape = [int(length) for length in data["shape"]]
     raw = bytearray(base64.b64decode(data["data"], validate=True))
     if data["of"] == "numpy":
         return np.frombuffer(raw, scalar_dtype(data["array"])).reshape(shape)
-    dtype = TORCH_DTYPES[data["array"]]
+    if data["array"] not in TORCH_DTYPES:
+        raise FrameError("a tensor is bool, integer or float of at most 8 bytes")
+    dtype = getattr(torch, data["array"])
     flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
     value = flat.reshape(shape)
     if data.get("inference"):
@@ -442,6 +448,8 @@ def same_json(before: Any, after: Any) -> bool:
 
 def gradients(value: Any, arguments: list[Any]) -> list[Any] | None:
     """Return the gradients of the sum of the returned tensors by each argument; None if no tensor requires grad."""
+    import torch
+
     tensors = [part for part in (value if isinstance(value, tuple | list) else [value]) if torch.is_tensor(part)]
     total = [part.sum() for part in tensors if part.requires_grad]
     if not total:
@@ -451,6 +459,9 @@ def gradients(value: Any, arguments: list[Any]) -> list[Any] | None:
 
 
 def seed_everything() -> None:
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)
     # torch.manual_seed also looks for every kind of accelerator, which takes five times as long as most calls.
@@ -576,6 +587,9 @@ def warm_up() -> None:
 
     Without it torch would use its slowest kernels, whose last digits differ from the reference's.
     """
+    import numpy as np
+    import torch
+
     layer = torch.nn.Linear(8, 8)
     optimizer = torch.optim.AdamW(layer.parameters())
     torch.nn.functional.cross_entropy(layer(torch.ones(2, 8)), torch.tensor([1, 2])).backward()
@@ -632,6 +646,9 @@ def preload() -> None:
 
     IPython's transformer reads magics. matplotlib's import searches for fonts, whose folders a child can't read.
     """
+    import gc
+
+    gc.disable()  # what is imported stays: to look for garbage among it took a quarter of the time
     with contextlib.suppress(ImportError):
         import matplotlib.pyplot as _  # noqa: F401
     import torch._dynamo  # pyright: ignore[reportUnusedImport]
@@ -639,12 +656,12 @@ def preload() -> None:
 
     torch.set_num_threads(1)  # OpenMP hangs in a child if its parent has run a parallel region
     warm_up()
+    gc.freeze()  # otherwise a child's first collection would copy these pages
+    gc.enable()
 
 
 def run_parent(control: socket.socket, prison: Prison) -> None:
     """Confine this process, then fork a child for each submission and end it on request."""
-    import gc
-
     sys.meta_path.insert(0, ImportFilter())
     # Short of memory, the kernel should end a child rather than the grader.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -655,8 +672,6 @@ def run_parent(control: socket.socket, prison: Prison) -> None:
     os.dup2(nowhere, 2)  # nobody reads the children's stderr
     os.close(nowhere)
     seed_everything()
-    gc.collect()
-    gc.freeze()  # otherwise a child's first collection would copy these pages
     collapsing = collapse_pages(memory)  # takes half a second in all, so each fork is followed by a small part
     control.sendall(b'{"ready": true}')
     for request, descriptors in requests(control):
