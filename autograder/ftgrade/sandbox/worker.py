@@ -78,7 +78,7 @@ class View:
     For an expanded axis all slices must be equal; the receiver's view holds one of them.
     """
 
-    def __init__(self, tensor: torch.Tensor, *, expanded: bool = False) -> None:
+    def __init__(self, tensor: Any, *, expanded: bool = False) -> None:
         self.tensor, self.expanded = tensor, expanded
 
 
@@ -239,8 +239,10 @@ def decode_array(data: dict[str, Any]) -> Any:
     return value.requires_grad_() if data.get("requires_grad") and value.is_floating_point() else value
 
 
-def decode_view(body: dict[str, Any], *, expanded: bool) -> torch.Tensor:
+def decode_view(body: dict[str, Any], *, expanded: bool) -> Any:
     """Return an array's tensor as a view that isn't contiguous; it is a leaf, with or without a gradient."""
+    import torch
+
     value = decode_array(body)
     plain = value.detach()
     made = plain[:1].expand(plain.shape) if expanded else torch.stack((plain, plain), dim=-1)[..., 0]
@@ -414,6 +416,8 @@ def is_changed(before: Any, after: Any, *, gradient_asked: bool) -> bool:
     """Say whether an input, sent as `before`, isn't as it was: its numbers, or whether it wants or has a gradient."""
     if isinstance(before, dict) and "iterator" in before:
         return False
+    import torch
+
     has_gradient = torch.is_tensor(after) and after.is_leaf and after.grad is not None
     return (has_gradient and not gradient_asked) or not same_json(without_views(before), encode(after))
 
