@@ -378,7 +378,8 @@ SLIPS: list[tuple[str, str, dict[str, str], str, str]] = [
      "A rank of zero gets a count instead of an error.",
      "An adapter of rank 0 is a set-up error: refuse it by name."),
     ("numpy_rank_refused", "lora_param_count", {'whole(r, "rank")': 'whole(r if type(r) is int else 0, "rank")'},
-     NUMPY_REFUSED, INTEGRAL),
+     "Your function refuses NumPy integers, which are whole numbers too.",
+     "`isinstance(value, (int, np.integer))` holds for both kinds of whole numbers."),
     ("one_layer_only", "lora_model_params", {"n_layers * sum": "sum"},
      "Your count holds one block only.", "Every block has adapters of its own."),
     ("gqa_ignored", "lora_model_params", {"*shapes[name]": "shapes[name][1], shapes[name][1]"},
@@ -466,8 +467,6 @@ def unchecked(name: str, function: str, argument: str, keyword: str, taken: str 
     )  # fmt: skip
 
 
-NUMPY_REFUSED = "Your function refuses NumPy integers, which are whole numbers too."
-INTEGRAL = "`isinstance(value, (int, np.integer))` holds for both kinds of whole numbers."
 numpy_int("count_by_numpy", "lora_param_count", "d_out * r + r * d_in")
 unchecked("float_rank_counts", "lora_param_count", "r", "rank", 'whole(int({}), "rank")')
 numpy_int(
