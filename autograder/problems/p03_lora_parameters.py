@@ -153,7 +153,7 @@ def model(rng: Rng) -> Iterator[AnyCase]:
     some = ["k_proj", "q_proj", "down_proj"]
     yield Case("three rectangular targets", call("lora_model_params", shapes, some, layers, 3))
     yield Case("a fused projection alone", call("lora_model_params", shapes, ["qkv"], layers, 2))
-    named = {"shapes": shapes, "targets": ("up_proj",), "n_layers": layers, "r": 4}
+    named: dict[str, Any] = {"shapes": shapes, "targets": ("up_proj",), "n_layers": layers, "r": 4}
     yield Case("keywords", call("lora_model_params", **named))
     alike = {"q": (5, 7), "qk": (3, 7), "self.q": (9, 7), "up": (11, 7)}
     targets = Stream(["q", "up"])
@@ -190,7 +190,7 @@ problem.promise(
 def err(rng: Rng) -> Iterator[AnyCase]:
     d_out, d_in = two_sizes(rng)
     shapes = {"q": (d_out, d_in)}
-    valid = {"shapes": shapes, "targets": ["q"], "n_layers": 2, "r": 2}
+    valid: dict[str, Any] = {"shapes": shapes, "targets": ["q"], "n_layers": 2, "r": 2}
     keywords = ("target", "rank", "n_layers", "d_out", "d_in")
 
     def refusal(words: str, keyword: str, twin: dict[str, Any] | None = None, **changed: Any) -> Refusal:
@@ -206,7 +206,7 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     yield refusal("a rank of zero for one target", "rank", {"r": {"q": 3}}, r={"q": 0})
     for name, words, number in no_sizes(rng):
         sides = (number, d_in) if name == "d_out" else (d_out, number)
-        changed = {"r": number} if name == "rank" else {"shapes": {"q": sides}}
+        changed: dict[str, Any] = {"r": number} if name == "rank" else {"shapes": {"q": sides}}
         yield refusal(f"{words} as {name}", name, **changed)
         if name == "rank":
             yield refusal(f"{words} as n_layers", "n_layers", n_layers=number)
