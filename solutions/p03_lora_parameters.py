@@ -25,6 +25,11 @@ def lora_param_count(d_out: int, d_in: int, r: int) -> int:
     True
     >>> all(lora_param_count(a, b, 2 * r) == 2 * lora_param_count(a, b, r) for a, b, r in [(5, 3, 2), (7, 4, 9)])
     True
+    >>> lora_param_count(np.int32(50_000), np.int32(50_000), np.int32(30_000))
+    3000000000
+    >>> lora_param_count(5, 3, 4.0)
+    Traceback (most recent call last):
+    ValueError: ...
     """
     d_out, d_in, r = whole(d_out, "d_out"), whole(d_in, "d_in"), whole(r, "rank")
     # B holds d_out * r numbers and A holds r * d_in: a sum, although the update B @ A has d_out * d_in entries.
@@ -36,13 +41,16 @@ def lora_model_params(
 ) -> int:
     """Return the number of LoRA parameters of a model in which every one of `n_layers` blocks has the same weights.
 
-    `shapes` maps a weight's name to its (d_out, d_in); `targets` names the weights that get an adapter, and may be
-    any iterable, also a generator; `r` is one rank for all targets, or a mapping from a target's name to its rank.
+    `shapes` maps a weight's name to its (d_out, d_in). `targets` holds the full names of the weights that get an
+    adapter, each name once; it may be any iterable, also a generator. `r` is one rank for all targets, or a mapping
+    from a target's name to its rank. Names in `shapes` or in a mapping `r` that aren't targets don't count.
 
     Errors: ValueError naming `target` if there is none, or one that `shapes` (or a mapping `r`) doesn't hold;
-    `n_layers` or `rank` if that number is not a whole number of at least 1; `d_in` or `d_out` likewise.
+    `n_layers`, `rank`, `d_in` or `d_out` if that number is not a whole number of at least 1.
 
     >>> lora_model_params({"q": (4, 4), "v": (2, 4), "up": (8, 4)}, ["q", "v"], n_layers=3, r=2)
+    84
+    >>> lora_model_params({"q": (4, 4), "q_2": (2, 4), "up": (8, 4)}, iter(["q", "up"]), 3, {"q": 2, "up": 1, "q_2": 5})
     84
 
     Always: one block more adds one block's count, and an adapter on each target alone adds up to all of them.
@@ -52,6 +60,9 @@ def lora_model_params(
     True
     >>> lora_model_params(shapes, shapes, 2, 3) == sum(lora_model_params(shapes, [name], 2, 3) for name in shapes)
     True
+    >>> lora_model_params(shapes, ["q", "wq"], 2, 3)
+    Traceback (most recent call last):
+    ValueError: ...
     """
     # A generator can be walked only once: keep what it gave before checking and summing.
     names = list(targets)
@@ -68,16 +79,24 @@ def lora_model_params(
 def breakeven_rank(d_out: int, d_in: int) -> int:
     """Return the largest rank at which LoRA stores strictly fewer numbers than the (d_out, d_in) weight; 0 if none.
 
+    The rank is exact. One side may be as large as 10**11, where floats run out of digits; the other stays below 10**6,
+    so a loop that counts the rank up is fast enough.
+
     Errors: ValueError naming `d_in` or `d_out` if that number is not a whole number of at least 1.
 
     >>> breakeven_rank(6, 4)
     2
+    >>> breakeven_rank(1, 9)
+    0
 
     Always: the rank itself saves numbers, and the next one doesn't.
 
     >>> sizes = [(6, 4), (7, 5), (12, 9), (30, 2)]
     >>> all(breakeven_rank(a, b) * (a + b) < a * b <= (breakeven_rank(a, b) + 1) * (a + b) for a, b in sizes)
     True
+    >>> breakeven_rank(0, 9)
+    Traceback (most recent call last):
+    ValueError: ...
     """
     d_out, d_in = whole(d_out, "d_out"), whole(d_in, "d_in")
     # r < product / sum, strictly: where the division is exact, the quotient itself no longer saves anything.
@@ -98,6 +117,9 @@ def low_rank_dof(d_out: int, d_in: int, r: int) -> int:
 
     >>> low_rank_dof(5, 3, 3) == low_rank_dof(5, 3, 8) == 15
     True
+    >>> low_rank_dof(5, 3, 0)
+    Traceback (most recent call last):
+    ValueError: ...
     """
     d_out, d_in, r = whole(d_out, "d_out"), whole(d_in, "d_in"), whole(r, "rank")
     r = min(r, d_out, d_in)
@@ -110,17 +132,22 @@ def lora_training_bytes(n_base: int, n_lora: int, base_bytes_per_param: float, l
 
     The `n_base` frozen parameters take `base_bytes_per_param` each, which may be fractional for quantised weights;
     the `n_lora` trained ones take `lora_bytes_per_param` each (16: weight, gradient and two Adam moments in fp32).
-    The total is rounded to the nearest byte once, at the end.
+    Either number of parameters may be 0. The total is rounded to the nearest byte once, at the end; it's never halfway
+    between two bytes.
 
     >>> lora_training_bytes(1000, 10, 2.0)
     2160
+    >>> lora_training_bytes(1003, 10, 0.51)
+    672
 
     Always: a frozen parameter needs no optimizer state.
 
     >>> lora_training_bytes(1001, 10, 2.0) - lora_training_bytes(1000, 10, 2.0)
     2
     """
-    return round(n_base * base_bytes_per_param + n_lora * lora_bytes_per_param)
+    # Python's own ints have no width at which NumPy's would overflow.
+    trained = int(n_lora) * int(lora_bytes_per_param)
+    return round(int(n_base) * float(base_bytes_per_param) + trained)
 
 
 def whole(value: int, name: str) -> int:

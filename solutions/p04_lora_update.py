@@ -14,6 +14,9 @@ def check_lora_shapes(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> int:
 
     >>> check_lora_shapes(torch.zeros(5, 3), torch.zeros(2, 3), torch.zeros(5, 2))
     2
+    >>> check_lora_shapes(torch.zeros(5, 3), torch.zeros(2, 3), torch.zeros(5, 4))
+    Traceback (most recent call last):
+    ValueError: ...
     """
     if W.ndim != 2 or A.ndim != 2 or B.ndim != 2:
         raise ValueError(f"W, A and B must be 2-D, got {W.ndim}, {A.ndim} and {B.ndim} axes")
@@ -29,11 +32,14 @@ def check_lora_shapes(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> int:
 def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float, rslora: bool = False) -> torch.Tensor:
     """Return the update of shape (d_out, d_in) that the factors A (r, d_in) and B (d_out, r) stand for.
 
-    The scale is alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732). `alpha` may be any float.
+    The scale is alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732). `alpha` may be any float,
+    also 0 or negative. The update has the factors' dtype.
 
     >>> A, B = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [0.0], [1.0]])
     >>> lora_delta(A, B, alpha=2.0).tolist()
     [[6.0, 12.0], [0.0, 0.0], [2.0, 4.0]]
+    >>> lora_delta(torch.ones(4, 1), torch.ones(1, 4), alpha=1.0, rslora=True).item()
+    2.0
 
     Always: twice alpha is twice the update.
 
@@ -50,12 +56,17 @@ def lora_forward(
 ) -> torch.Tensor:
     """Return the adapted layer's output without forming the update: (..., d_in) becomes (..., d_out).
 
-    `x` may have any number of leading axes, also none. The scale is alpha / r; the bias is added once, unscaled. With
-    B = 0 the output is the base layer's, bit for bit.
+    `x` may have any number of leading axes, also none, of any length, also 0. The scale is alpha / r; the bias is added
+    once, unscaled. The output has the arguments' dtype, and gradients reach each of them. With B = 0 the output is the
+    base layer's, bit for bit. Since the update isn't formed, the output is finite where B @ A overflows and B (A x)
+    doesn't.
 
     >>> x, W = torch.tensor([1.0, 1.0]), torch.eye(2)
     >>> lora_forward(x, W, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [1.0]]), alpha=3.0).tolist()
     [1.0, 4.0]
+    >>> A, B = torch.tensor([[2.0**100, 0.0]]), torch.tensor([[0.0], [2.0**100]])
+    >>> bool(lora_forward(2.0**-100 * x, W, A, B, alpha=3.0).isfinite().all())
+    True
     """
     scale = alpha / A.shape[0]
     # Two thin products instead of one thick one: r (d_in + d_out) multiplications a token, not d_in d_out.
@@ -64,17 +75,21 @@ def lora_forward(
 
 
 def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    """Return a new weight of W's dtype with the update added; nothing that was passed in changes.
+    """Return a weight of W's dtype with the update of scale alpha / r added; nothing that was passed in changes.
 
-    The sum is made in float32 at least, whatever W's dtype is, and rounded to W's dtype once.
+    Product and sum are made in float32, or in W's dtype if that is wider, whatever the factors' dtype is; the result is
+    rounded to W's dtype once. Each of the three may be a parameter that wants gradients.
 
     >>> merge(torch.eye(2), torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [0.0]]), alpha=1.0).tolist()
     [[2.0, 2.0], [0.0, 1.0]]
 
-    Always: a merge with B = 0 gives the weight itself, and the factors' order of magnitude doesn't matter.
+    Always: a merge with B = 0 gives the weight's own bits, and a power of two may move from one factor to the other.
 
     >>> W, A = torch.randn(4, 3).bfloat16(), torch.randn(2, 3)
     >>> bool(torch.equal(merge(W, A, torch.zeros(4, 2), alpha=16.0), W))
+    True
+    >>> B = torch.randn(4, 2)
+    >>> bool(torch.equal(merge(W, 2.0**30 * A, 2.0**-30 * B, alpha=16.0), merge(W, A, B, alpha=16.0)))
     True
     """
     wide = torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)
@@ -87,7 +102,7 @@ def first_step_grads(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the gradients (of A, of B), given the gradient G (d_out, d_in) of the loss by the adapted weight.
 
-    The adapted weight is W plus the update with scale alpha / r. Write the two products; autograd isn't needed.
+    The adapted weight is W plus the update with scale alpha / r. Each gradient has its factor's shape and dtype.
 
     >>> G, A, B = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]]), torch.tensor([[0.5, -0.5]]), torch.zeros(3, 1)
     >>> dA, dB = first_step_grads(G, A, B, alpha=2.0)

@@ -16,7 +16,11 @@
 #   $\Delta W = s\, B A$ with $s = \alpha / r$. The rank $r$ is read off the factors; $\alpha$ is a float such as 6.5.
 # - rsLoRA ([arXiv:2312.03732](https://arxiv.org/abs/2312.03732)) uses $s = \alpha / \sqrt{r}$, only where it's asked for.
 # - The bias belongs to the base layer: it's neither adapted nor scaled.
-# - A merged weight has $W$'s dtype. The sum is made in float32 at least and rounded once.
+# - A merged weight has $W$'s dtype, which may differ from the factors'. Product and sum are made in float32, or in $W$'s
+#   dtype if that is wider, and rounded once; a 16-bit result is compared bit by bit. In the other functions all tensors
+#   share one dtype, float16 and bfloat16 among them.
+# - A tensor may be a view that isn't contiguous, or an expanded one. The rank is at least 1.
+# - Training differentiates `lora_forward` alone; the other functions needn't keep a graph.
 # - $G = \partial L / \partial W'$ is the gradient by the adapted weight $W' = W + \Delta W$, of shape
 #   $(d_\text{out}, d_\text{in})$.
 # - Invalid shapes raise a `ValueError` in `check_lora_shapes` whose message contains `2-D`, `A must`, `B must` or `rank`; the
@@ -51,7 +55,8 @@ print(2.0 / 1 * B @ A, "rank", torch.linalg.matrix_rank(B @ A).item())
 # %% [markdown]
 # ## 3. Applying it without forming it
 #
-# The update has $d_\text{out} d_\text{in}$ entries and never needs to exist: send $x$ through the two thin factors.
+# The update has $d_\text{out} d_\text{in}$ entries and never needs to exist: send $x$ through the two thin factors. The
+# hidden inputs hold factors whose product overflows, while the output is finite.
 
 # %% hole="answer" function="lora_forward"
 
@@ -70,7 +75,7 @@ print(2.0 / 1 * B @ A, "rank", torch.linalg.matrix_rank(B @ A).item())
 # ## 5. The first gradients
 #
 # Derive $\partial L / \partial A$ and $\partial L / \partial B$ from $G$ with the chain rule. Training starts at $B = 0$: see
-# which factor moves first.
+# which factor moves first. Write the two products; autograd isn't needed.
 
 # %% hole="answer" function="first_step_grads"
 

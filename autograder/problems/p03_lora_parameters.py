@@ -1,13 +1,14 @@
 """How counting LoRA parameters is judged."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from ftgrade.judging.problem import (
     AnyCase,
+    Call,
     Case,
     Difference,
     Problem,
@@ -34,49 +35,196 @@ def block_shapes(rng: Rng) -> dict[str, tuple[int, int]]:
     """Return the weights of one block with grouped-query attention, a wide MLP and a fused projection."""
     head, groups, share = int(rng.integers(4, 9)), int(rng.integers(2, 4)), int(rng.integers(2, 4))
     d, kv, ff = head * groups * share, head * groups, int(rng.integers(70, 99))
-    return {
-        "q_proj": (d, d), "k_proj": (kv, d), "v_proj": (kv, d), "o_proj": (d, d),
-        "up_proj": (ff, d), "down_proj": (d, ff), "qkv": (3 * d, d),
-    }  # fmt: skip
+    return {"q_proj": (d, d), "k_proj": (kv, d), "up_proj": (ff, d), "down_proj": (d, ff), "qkv": (3 * d, d)}
+
+
+# ------------------------------------------------------------------------------------------------ numbers and errors
+
+
+def equals(number: int) -> Callable[[Value], Difference | None]:
+    return lambda got: integer(number, got.value)
+
+
+def python_int(number: int) -> Callable[[Value], Difference | None]:
+    """Demand this number as a Python int."""
+
+    def holds(got: Value) -> Difference | None:
+        if isinstance(got.value, np.generic):
+            return Difference("the number is NumPy's, and a Python int was expected")
+        return integer(number, got.value)
+
+    return holds
+
+
+def given_by_numpy(number: int, promise: str, function: str, *arguments: Any) -> Relation:
+    """Demand a Python int for arguments that hold NumPy integers."""
+    return Relation("NumPy integers", (call(function, *arguments),), python_int(number), promise)
+
+
+def wide(rng: Rng) -> tuple[int, int, int]:
+    """Return two sizes and a rank whose products exceed 32 bits."""
+    d_out, d_in, r = (int(rng.integers(low, low + 5_000)) for low in (60_000, 50_000, 41_000))
+    return d_out, d_in, r
+
+
+NUMBERS = ("rank", "d_out", "d_in")
+
+
+def no_sizes(rng: Rng) -> Iterator[tuple[str, str, float]]:
+    """Yield an argument, a number that it can't be, and words; which side is zero and which negative is drawn."""
+    zero, negative, whole_float = (0, "zero"), (-2, "a negative number"), (4.0, "a float, although it is whole,")
+    sides = [zero, negative] if rng.integers(2) else [negative, zero]
+    for name, numbers in zip(NUMBERS, ([zero, negative], *([side] for side in sides)), strict=True):
+        yield from ((name, words, number) for number, words in (*numbers, whole_float))
+
+
+def refusals(rng: Rng, promise: str, function: str, **valid: int) -> Iterator[Refusal]:
+    """Yield what a function of these arguments must refuse, the first beside the valid call."""
+    twin: Call | None = call(function, *valid.values())
+    for name, words, number in no_sizes(rng):
+        if name in valid:
+            others = tuple(other for other in NUMBERS if other != name)
+            given = (valid | {name: number}).values()
+            yield Refusal(f"{words} as {name}", call(function, *given), name, twin, others, promise)
+            twin = None
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
 
+SIZES = "ValueError naming `rank`, `d_in` or `d_out` if that number is not a whole number of at least 1."
+WHOLE = (
+    "A whole number is a Python `int` or a NumPy integer of any width; where a product would overflow, convert first."
+)
+EXACT = "What a function returns is exact and a Python `int`."
+
+problem.promise(
+    "count", "Return the number of stored LoRA parameters for one (d_out, d_in) weight.",
+    "The factors are A, of shape (r, d_in), and B, of shape (d_out, r); neither has a bias.",
+    "`r` may exceed min(d_out, d_in): what is stored is counted, whether or not all of it adds capacity.",
+    "Always: the two sides may swap, and twice the rank is twice the count.",
+)  # fmt: skip
+problem.promise("count_errors", SIZES)
+problem.promise("count_numpy", WHOLE, EXACT)
+
 
 @problem.check(
     "count", points=2, of="lora_param_count", title="one adapter", same=integer,
-    concerns=["rectangular weights", "a rank above both sides", "NumPy integers as input"],
+    concerns=["rectangular weights", "a rank above both sides", "NumPy integers as input", "zero, negative, 4.0"],
     next_step="Write both factors' shapes under each other and add up their entries.",
 )  # fmt: skip
 def count(rng: Rng) -> Iterator[AnyCase]:
     d_out, d_in = sorted(two_sizes(rng))
     yield Case("a wide weight", call("lora_param_count", d_out, d_in, int(rng.integers(2, 4))))
     yield Case("a tall weight", call("lora_param_count", d_in, d_out, int(rng.integers(2, 4))))
-    yield Case("a square weight", call("lora_param_count", d_in, d_in, int(rng.integers(2, 4))))
     yield Case("a rank above both sides", call("lora_param_count", d_out, d_in, max(d_out, d_in) + 5))
-    numbers = [np.int64(number) for number in (d_out, d_in, 3)]
-    yield Case("sizes given as NumPy integers", call("lora_param_count", *numbers))
+    yield from refusals(rng, "count_errors", "lora_param_count", d_out=d_out, d_in=d_in, rank=2)
+    d_out, d_in, r = wide(rng)
+    yield given_by_numpy(r * (d_out + d_in), "count_numpy", "lora_param_count", *map(np.int32, (d_out, d_in, r)))
+
+
+problem.promise(
+    "model",
+    "Return the number of LoRA parameters of a model in which every one of `n_layers` blocks has the same weights.",
+    "`shapes` maps a weight's name to its (d_out, d_in).",
+    "Always: one block more adds one block's count, and an adapter on each target alone adds up to all of them.",
+    "A function leaves its arguments as they were.",
+)  # fmt: skip
+problem.promise(
+    "model_targets",
+    "`targets` holds the full names of the weights that get an adapter, each name once; it may be any iterable, also a",
+)  # fmt: skip
+problem.promise(
+    "model_ranks", "`r` is one rank for all targets, or a mapping from a target's name to its rank.",
+    "Names in `shapes` or in a mapping `r` that aren't targets don't count.",
+)  # fmt: skip
+problem.promise("model_numpy", WHOLE, EXACT)
 
 
 @problem.check(
     "model", points=3, of="lora_model_params", title="a whole model", same=integer,
-    concerns=["grouped-query attention", "targets that are a generator", "a rank for each target"],
+    concerns=[
+        "grouped-query attention", "targets that are a generator", "names that hold a target's name",
+        "a rank for each target", "NumPy integers",
+    ],
     next_step="Count one block by hand, target by target, and only then multiply by the number of blocks.",
 )  # fmt: skip
 def model(rng: Rng) -> Iterator[AnyCase]:
     shapes, layers = block_shapes(rng), int(rng.integers(3, 9))
-    some = ["v_proj", "q_proj", "down_proj"]
-    yield Case("three rectangular targets", call("lora_model_params", shapes, some, layers, 3), pure=True)
+    some = ["k_proj", "q_proj", "down_proj"]
+    yield Case("three rectangular targets", call("lora_model_params", shapes, some, layers, 3))
     yield Case("a fused projection alone", call("lora_model_params", shapes, ["qkv"], layers, 2))
-    yield Case("targets from a generator", call("lora_model_params", shapes, Stream(["k_proj", "up_proj"]), layers, 3))
-    ranks = {"q_proj": 2, "k_proj": 5, "up_proj": int(rng.integers(6, 9))}
-    yield Case("a rank for each target", call("lora_model_params", shapes, list(ranks), layers, ranks), pure=True)
-    yield Case("keywords", call("lora_model_params", shapes=shapes, targets=("o_proj",), n_layers=layers, r=4))
+    named: dict[str, Any] = {"shapes": shapes, "targets": ("up_proj",), "n_layers": layers, "r": 4}
+    yield Case("keywords", call("lora_model_params", **named))
+    alike = {"q": (5, 7), "qk": (3, 7), "self.q": (9, 7), "up": (11, 7)}
+    targets = Stream(["q", "up"])
+    yield Case(
+        "targets from a generator, and names that hold a target's name",
+        call("lora_model_params", alike, targets, layers, 3), promise="model_targets",
+    )  # fmt: skip
+    ranks = {"up": 2, "q": int(rng.integers(6, 9)), "self.q": 5}
+    yield Case(
+        "a rank for each target and one for another weight",
+        call("lora_model_params", alike, ["q", "up"], layers, ranks), promise="model_ranks",
+    )  # fmt: skip
+    d_out, d_in, r = map(np.int32, wide(rng))
+    for words in (r, {"q": r}):
+        number = int(r) * (int(d_out) + int(d_in)) * layers
+        arguments = ({"q": (d_out, d_in)}, ["q"], np.int32(layers), words)
+        yield given_by_numpy(number, "model_numpy", "lora_model_params", *arguments)
+
+
+problem.promise(
+    "err_targets",
+    "ValueError naming `target` if there is none, or one that `shapes` (or a mapping `r`) doesn't hold;",
+)  # fmt: skip
+problem.promise(
+    "err_numbers", "`n_layers`, `rank`, `d_in` or `d_out` if that number is not a whole number of at least 1."
+)
+
+
+@problem.check(
+    "err", points=1, of="lora_model_params", title="a model's invalid input",
+    concerns=["zero, negative and fractional numbers", "unknown and empty targets", "messages that name the argument"],
+    next_step="Check each number before using it, and name it in the message of a ValueError.",
+)  # fmt: skip
+def err(rng: Rng) -> Iterator[AnyCase]:
+    d_out, d_in = two_sizes(rng)
+    shapes = {"q": (d_out, d_in)}
+    valid: dict[str, Any] = {"shapes": shapes, "targets": ["q"], "n_layers": 2, "r": 2}
+    keywords = ("target", "rank", "n_layers", "d_out", "d_in")
+
+    def refusal(words: str, keyword: str, twin: dict[str, Any] | None = None, **changed: Any) -> Refusal:
+        others = tuple(other for other in keywords if other != keyword)
+        beside = None if twin is None else call("lora_model_params", **valid | twin)
+        promise = "err_targets" if keyword == "target" else "err_numbers"
+        return Refusal(words, call("lora_model_params", **valid | changed), keyword, beside, others, promise)
+
+    yield refusal("an unknown target", "target", {}, targets=["q", "w"])
+    yield refusal("a target without a rank", "target", {"r": {"q": 2}}, r={"w": 2})
+    yield refusal("no target", "target", targets=[])
+    yield refusal("a generator without a target", "target", {"targets": Stream(["q"])}, targets=Stream([]))
+    yield refusal("a rank of zero for one target", "rank", {"r": {"q": 3}}, r={"q": 0})
+    for name, words, number in no_sizes(rng):
+        sides = (number, d_in) if name == "d_out" else (d_out, number)
+        changed: dict[str, Any] = {"r": number} if name == "rank" else {"shapes": {"q": sides}}
+        yield refusal(f"{words} as {name}", name, **changed)
+        if name == "rank":
+            yield refusal(f"{words} as n_layers", "n_layers", n_layers=number)
+
+
+problem.promise(
+    "be",
+    "Return the largest rank at which LoRA stores strictly fewer numbers than the (d_out, d_in) weight; 0 if none.",
+    "Always: the rank itself saves numbers, and the next one doesn't.",
+)  # fmt: skip
+problem.promise("be_large", "The rank is exact.", "One side may be as large as 10**11, where floats run out of digits;")
+problem.promise("be_errors", "ValueError naming `d_in` or `d_out` if that number is not a whole number of at least 1.")
+problem.promise("be_numpy", WHOLE, EXACT)
 
 
 @problem.check(
     "be", points=1.5, of="breakeven_rank", title="the break-even rank", same=integer,
-    concerns=["sizes where the division is exact", "sizes where no rank saves anything"],
+    concerns=["sizes where the division is exact", "sizes where no rank saves anything", "a side near 10**11"],
     next_step="Put your rank and the next one into both sides of the strict inequality.",
 )  # fmt: skip
 def be(rng: Rng) -> Iterator[AnyCase]:
@@ -87,11 +235,14 @@ def be(rng: Rng) -> Iterator[AnyCase]:
     k *= factor
     yield Case("sizes where the division is exact", call("breakeven_rank", k + factor, k + k * k // factor))
     yield Case("sizes where one number is saved", call("breakeven_rank", k + 1, k * k + k + 1))
-    yield Case("a square weight of even side", call("breakeven_rank", 2 * k, 2 * k))
     yield Case("a single row", call("breakeven_rank", 1, d_in))
-    yield Case("a very large weight", call("breakeven_rank", 3 * 10**9 + d_out, 10**9 + 7))
-    k = 10**6 + d_in  # the quotient is k + 1e-12, which a float rounds to k
-    yield Case("very large sizes where one number is saved", call("breakeven_rank", k + 1, k * k + k + 1))
+    yield from refusals(rng, "be_errors", "breakeven_rank", d_out=d_out, d_in=d_in)
+    large = 270_000 + d_in  # the quotient is k + 1e-11, which a float rounds to k; a loop up to k is quick
+    sizes = (large + 1, large * large + large + 1)
+    yield Case("very large sizes where one number is saved", call("breakeven_rank", *sizes), promise="be_large")
+    d_out, d_in, _ = wide(rng)
+    number = (d_out * d_in - 1) // (d_out + d_in)
+    yield given_by_numpy(number, "be_numpy", "breakeven_rank", np.int32(d_out), np.int32(d_in))
 
 
 def update(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
@@ -108,66 +259,64 @@ def jacobian_rank(d_out: int, d_in: int, r: int) -> int:
     return int(torch.linalg.matrix_rank(jacobian, rtol=1e-9))
 
 
+problem.promise(
+    "dof", "Return the dimension of the set of (d_out, d_in) matrices B @ A with factors of rank r.",
+    "It is the rank of the Jacobian of (A, B) -> B @ A at generic factors: what the stored numbers can really move.",
+)  # fmt: skip
+problem.promise("dof_full", "Always: from full rank on, every matrix can be reached.")
+problem.promise("dof_errors", SIZES)
+problem.promise("dof_numpy", WHOLE, EXACT)
+
+
 @problem.check(
     "dof", points=1.5, of="low_rank_dof", title="degrees of freedom, against the Jacobian's rank", same=integer,
-    concerns=["numbers that move nothing", "a rank above one side"],
+    concerns=["numbers that move nothing", "a rank above one side", "zero, negative, 4.0"],
     next_step="Count which changes of A and B leave B @ A as it is, and subtract them.",
 )  # fmt: skip
 def dof(rng: Rng) -> Iterator[AnyCase]:
     d_out, d_in = two_sizes(rng, 3, 7)
-    for words, r in (("a low rank", 2), ("a rank above the smaller side", min(d_out, d_in) + 1)):
-        true_rank = jacobian_rank(d_out, d_in, r)
-        yield Case(words, call("low_rank_dof", d_out, d_in, r))
-        yield Relation(f"{words}, counted by the Jacobian", (call("low_rank_dof", d_out, d_in, r),), equals(true_rank))
+    for words, r, promise in (("a low rank", 2, "dof"), ("above the smaller side", min(d_out, d_in) + 1, "dof_full")):
+        found = equals(jacobian_rank(d_out, d_in, r))
+        yield Relation(f"{words}, counted by the Jacobian", (call("low_rank_dof", d_out, d_in, r),), found, promise)
     large, small = sorted(two_sizes(rng, 50, 500), reverse=True)
     yield Case("a large weight", call("low_rank_dof", large, small, int(rng.integers(4, 17))))
+    yield Case("a rank above both sides", call("low_rank_dof", small, large, large + 1), promise="dof_full")
+    yield Case("a rank between the sides", call("low_rank_dof", large, small, small + 1), promise="dof_full")
+    yield from refusals(rng, "dof_errors", "low_rank_dof", d_out=d_out, d_in=d_in, rank=2)
+    d_out, d_in, r = wide(rng)
+    yield given_by_numpy(r * (d_out + d_in - r), "dof_numpy", "low_rank_dof", *map(np.int32, (d_out, d_in, r)))
 
 
-def equals(number: int) -> Any:
-    def holds(got: Value) -> Difference | None:
-        return integer(number, got.value)
-
-    return holds
-
-
-@problem.check(
-    "err", points=1, of="lora_model_params", title="invalid input",
-    concerns=["zero, negative and fractional numbers", "unknown and empty targets", "messages that name the argument"],
-    next_step="Check each number before using it, and name it in the message of a ValueError.",
+problem.promise(
+    "mem", "Return the bytes of a LoRA run's weights, gradients and optimizer state.",
+    "The `n_base` frozen parameters take `base_bytes_per_param` each, which may be fractional for quantised weights; "
+    "the `n_lora` trained ones take `lora_bytes_per_param` each (16: weight, gradient and two Adam moments in fp32).",
+    "Either number of parameters may be 0.", "Always: a frozen parameter needs no optimizer state.",
 )  # fmt: skip
-def err(rng: Rng) -> Iterator[AnyCase]:
-    d_out, d_in = two_sizes(rng)
-    yield Refusal("a rank of zero", call("lora_param_count", d_out, d_in, 0), "rank")
-    yield Refusal("a negative rank", call("lora_param_count", d_out, d_in, -2), "rank")
-    yield Refusal("a fractional rank", call("lora_param_count", d_out, d_in, 2.5), "rank")
-    yield Refusal("a d_in of zero", call("lora_param_count", d_out, 0, 2), "d_in")
-    yield Refusal("a negative d_out", call("lora_param_count", -d_out, d_in, 2), "d_out")
-    yield Refusal("a fractional d_out", call("lora_param_count", d_out + 0.5, d_in, 2), "d_out")
-    yield Refusal("a break-even rank without rows", call("breakeven_rank", 0, d_in), "d_out")
-    shapes = {"q_proj": (d_out, d_in)}
-    yield Refusal("an unknown target", call("lora_model_params", shapes, ["q_proj", "w_proj"], 2, 2), "target")
-    ranks = {"w_proj": 2}
-    yield Refusal("a target without a rank", call("lora_model_params", shapes, ["q_proj"], 2, ranks), "target")
-    yield Refusal("no target", call("lora_model_params", shapes, [], 2, 2), "target")
-    yield Refusal("no layers", call("lora_model_params", shapes, ["q_proj"], 0, 2), "n_layers")
-    yield Refusal("a rank of zero in a model", call("lora_model_params", shapes, ["q_proj"], 2, 0), "rank")
+problem.promise(
+    "mem_rounding", "The total is rounded to the nearest byte once, at the end; it's never halfway between two bytes."
+)
+problem.promise("mem_numpy", EXACT)
 
 
 @problem.check(
     "mem", points=1, of="lora_training_bytes", title="bytes of a run", same=integer,
-    concerns=["fractional bytes a parameter", "one rounding", "another optimizer"],
+    concerns=["fractional bytes a parameter", "one rounding", "another optimizer", "billions of parameters"],
     next_step="Price the frozen and the trained parameters apart, add, and round the sum.",
 )  # fmt: skip
 def mem(rng: Rng) -> Iterator[AnyCase]:
-    n_lora = int(rng.integers(1_000, 9_999))
-    yield Case("a bf16 base", call("lora_training_bytes", int(rng.integers(10**6, 10**7)), n_lora, 2.0))
+    n_lora, n_base = int(rng.integers(1_000, 9_999)), int(rng.integers(6 * 10**9, 8 * 10**9))
+    yield Case("a bf16 base of billions", call("lora_training_bytes", n_base, n_lora, 2.0))
+    yield Case("8 bytes for each trained parameter", call("lora_training_bytes", 10**6 + 3, n_lora, 4.0, 8))
+    yield Case("nothing trained", call("lora_training_bytes", n_lora, 0, 2.0))
+    yield Case("no frozen base", call("lora_training_bytes", 0, n_lora, 2.0, lora_bytes_per_param=12))
     for fraction in (0.15, 0.85):
         # Choose the count so that the total's fraction is known: what truncates fails on one, what rounds up on both.
-        n_base = next(
-            n for n in range(int(rng.integers(10**6, 10**7)), 10**8) if abs(n * 0.51587 % 1 - fraction) < 0.02
-        )
-        yield Case("a 4-bit base", call("lora_training_bytes", n_base, n_lora, 0.51587))
-    yield Case("8 bytes for each trained parameter", call("lora_training_bytes", 10**6 + 3, n_lora, 4.0, 8))
+        first = int(rng.integers(10**6, 10**7))
+        n_base = next(n for n in range(first, 10**8) if abs(n * 0.51587 % 1 - fraction) < 0.02)
+        yield Case("a 4-bit base", call("lora_training_bytes", n_base, n_lora, 0.51587), promise="mem_rounding")
+    numbers = (np.int64(2 * n_lora), np.int64(n_lora), 2.0, np.int64(8))
+    yield given_by_numpy(12 * n_lora, "mem_numpy", "lora_training_bytes", *numbers)
 
 
 @problem.personal(
@@ -224,112 +373,110 @@ WRONG_COUNTS = [
 for name, now, says, next_step in WRONG_COUNTS:
     problem.slip(name, "lora_param_count", {"d_out * r + r * d_in": now}, says=says, next_step=next_step)
 
-problem.slip(
-    "rank_zero_ok", "lora_param_count", {'whole(r, "rank")': '0 if r == 0 else whole(r, "rank")'},
-    says="A rank of zero gets a count instead of an error.",
-    next_step="An adapter of rank 0 is a set-up error: refuse it by name.",
-)  # fmt: skip
-
-problem.slip(
-    "one_layer_only", "lora_model_params", {"n_layers * sum": "sum"},
-    says="Your count holds one block only.", next_step="Every block has adapters of its own.",
-)  # fmt: skip
-problem.slip(
-    "gqa_ignored", "lora_model_params", {"*shapes[name]": "shapes[name][1], shapes[name][1]"},
-    says="Your count takes every weight to be as tall as it is wide.",
-    next_step="With grouped-query heads, k and v have fewer rows.",
-)  # fmt: skip
-problem.slip(
-    "first_shape_for_all", "lora_model_params", {"*shapes[name]": "*shapes[names[0]]"},
-    says="Your count uses the first target's shape for all of them.", next_step="Look up each target's own shape.",
-)  # fmt: skip
-problem.slip(
-    "all_shapes_not_targets", "lora_model_params",
-    {"for name in names}": "for name in shapes}", "for name in names)": "for name in shapes)"},
-    says="Your count adapts every weight of the block.", next_step="Loop over the targets.",
-)  # fmt: skip
-problem.slip(
-    "first_rank_for_all", "lora_model_params", {"ranks[name]": "ranks[names[0]]"},
-    says="Your count uses one target's rank for all of them.", next_step="Look up each target's own rank.",
-)  # fmt: skip
-problem.slip(
-    "fused_counted_as_three", "lora_model_params",
-    {"sum(": """sum(
+SLIPS: list[tuple[str, str, dict[str, str], str, str]] = [
+    ("rank_zero_ok", "lora_param_count", {'whole(r, "rank")': '0 if r == 0 else whole(r, "rank")'},
+     "A rank of zero gets a count instead of an error.",
+     "An adapter of rank 0 is a set-up error: refuse it by name."),
+    ("numpy_rank_refused", "lora_param_count", {'whole(r, "rank")': 'whole(r if type(r) is int else 0, "rank")'},
+     "Your function refuses NumPy integers, which are whole numbers too.",
+     "`isinstance(value, (int, np.integer))` holds for both kinds of whole numbers."),
+    ("one_layer_only", "lora_model_params", {"n_layers * sum": "sum"},
+     "Your count holds one block only.", "Every block has adapters of its own."),
+    ("gqa_ignored", "lora_model_params", {"*shapes[name]": "shapes[name][1], shapes[name][1]"},
+     "Your count takes every weight to be as tall as it is wide.",
+     "With grouped-query heads, k and v have fewer rows."),
+    ("first_shape_for_all", "lora_model_params", {"*shapes[name]": "*shapes[names[0]]"},
+     "Your count uses the first target's shape for all of them.", "Look up each target's own shape."),
+    ("all_shapes_not_targets", "lora_model_params",
+     {"for name in names}": "for name in shapes}", "for name in names)": "for name in shapes)"},
+     "Your count adapts every weight of the block.", "Loop over the targets."),
+    ("first_rank_for_all", "lora_model_params", {"ranks[name]": "ranks[names[0]]"},
+     "Your count uses one target's rank for all of them.", "Look up each target's own rank."),
+    ("fused_counted_as_three", "lora_model_params", {"sum(": """sum(
         3 * lora_param_count(shapes[name][1], shapes[name][1], ranks[name])
         if shapes[name][0] == 3 * shapes[name][1] else """},
-    says="Your count gives a fused projection three adapters.",
-    next_step="It is one weight, with one pair of factors.",
-)  # fmt: skip
-problem.slip(
-    "consumes_generator", "lora_model_params", {"list(targets)": "targets"},
-    says="Your function walks through `targets` twice; a generator is empty the second time.",
-    next_step="Make a list of the targets first.",
-)  # fmt: skip
-problem.slip(
-    "silent_unknown_target", "lora_model_params", {"list(targets)": "[name for name in targets if name in shapes]"},
-    says="A target that the model doesn't have is left out in silence.",
-    next_step="A misspelt target must be an error, or a run trains less than its author thinks.",
-)  # fmt: skip
-problem.slip(
-    "empty_targets_zero", "lora_model_params",
-    {'raise ValueError("target: name at least one weight to adapt, got none")': "return 0"},
-    says="A model without any target gets the count 0 instead of an error.",
-    next_step="Raise a ValueError that names the target when there is none.",
-)  # fmt: skip
+     "Your count gives a fused projection three adapters.", "It is one weight, with one pair of factors."),
+    ("consumes_generator", "lora_model_params", {"list(targets)": "targets"},
+     "Your function walks through `targets` twice; a generator is empty the second time.",
+     "Make a list of the targets first."),
+    ("silent_unknown_target", "lora_model_params", {"list(targets)": "[name for name in targets if name in shapes]"},
+     "A target that the model doesn't have is left out in silence.",
+     "A misspelt target must be an error, or a run trains less than its author thinks."),
+    ("empty_targets_zero", "lora_model_params",
+     {'raise ValueError("target: name at least one weight to adapt, got none")': "return 0"},
+     "A model without any target gets the count 0 instead of an error.",
+     "Raise a ValueError that names the target when there is none."),
+    ("names_by_prefix", "lora_model_params",
+     {"list(targets)": "[name for target in targets for name in shapes if name.startswith(target)]"},
+     "Your count adapts every weight whose name begins like a target.", "Compare whole names."),
+    ("all_ranks_not_targets", "lora_model_params",
+     {"for name in names)": "for name in (r if isinstance(r, Mapping) else names))", "for name in names}":
+     "for name in (r if isinstance(r, Mapping) else names)}"},
+     "Your count adapts every weight that has a rank.", "The targets say which weights get an adapter."),
+    ("pops_shapes", "lora_model_params", {"*shapes[name]": "*shapes.pop(name)"},
+     "Your function takes the targets out of the caller's `shapes`.", "Look a shape up: `shapes[name]`."),
+    ("breakeven_not_strict", "breakeven_rank", {"d_in - 1": "d_in"},
+     "Your rank is one too large where the division is exact: there LoRA stores as much as the weight.",
+     "Put your rank into the strict inequality."),
+    ("breakeven_half_side", "breakeven_rank", {"(d_out * d_in - 1) // (d_out + d_in)": "(min(d_out, d_in) - 1) // 2"},
+     "Your rank is half the smaller side, which is right for square weights only.", "Solve the inequality for r."),
+    ("breakeven_in_floats", "breakeven_rank",
+     {"(d_out * d_in - 1) // (d_out + d_in)": "int(np.ceil(d_out * d_in / (d_out + d_in))) - 1"},
+     "Your division is made in floating point, which runs out of digits for large weights.",
+     "Stay in integers: `//` divides without rounding."),
+    ("dof_no_gauge", "low_rank_dof", {"d_in - r": "d_in"},
+     "Your number counts all stored numbers; some of them move nothing.",
+     "Which (r, r) matrices G leave (B G)(G^-1 A) equal to B A?"),
+    ("dof_not_clipped", "low_rank_dof", {"min(r, d_out, d_in)": "r"},
+     "Your formula goes on past full rank, where there is nothing more to reach.",
+     "A (d_out, d_in) matrix has rank min(d_out, d_in) at most."),
+    ("dof_half_gauge", "low_rank_dof", {"r * (d_out + d_in - r)": "r * (d_out + d_in) - r * (r - 1) // 2"},
+     "Your formula subtracts fewer than half of the numbers that move nothing, as if G had to be orthogonal.",
+     "Any invertible G will do: count its entries."),
+    ("mem_charges_base_16", "lora_training_bytes", {"float(base_bytes_per_param)": "lora_bytes_per_param"},
+     "Your total gives the frozen base gradients and optimizer state too.",
+     "What does the optimizer keep for a parameter that it never changes?"),
+    ("mem_truncates", "lora_training_bytes", {"round(": "int("},
+     "Your total is cut off instead of rounded.", "`int` cuts; `round` rounds."),
+    ("mem_rounds_each", "lora_training_bytes", {"float(base_bytes_per_param)": "round(base_bytes_per_param)"},
+     "Your total rounds the bytes of one parameter before multiplying.", "Round once, at the end."),
+    ("mem_ignores_optimizer", "lora_training_bytes", {"int(lora_bytes_per_param)": "16"},
+     "Your total always takes 16 bytes for a trained parameter.", "Use the argument."),
+    ("mem_without_base", "lora_training_bytes", {"int(n_base) * float(base_bytes_per_param) + ": ""},
+     "Your total leaves the frozen base out; it isn't trained, but it's in memory.",
+     "The forward pass needs the base's weights."),
+]  # fmt: skip
+for name, function, edits, says, next_step in SLIPS:
+    problem.slip(name, function, edits, says=says, next_step=next_step)
 
-problem.slip(
-    "breakeven_not_strict", "breakeven_rank", {"d_in - 1": "d_in"},
-    says="Your rank is one too large where the division is exact: there LoRA stores as much as the weight.",
-    next_step="Put your rank into the strict inequality.",
-)  # fmt: skip
-problem.slip(
-    "breakeven_half_side", "breakeven_rank",
-    {"(d_out * d_in - 1) // (d_out + d_in)": "(min(d_out, d_in) - 1) // 2"},
-    says="Your rank is half the smaller side, which is right for square weights only.",
-    next_step="Solve the inequality for r.",
-)  # fmt: skip
-problem.slip(
-    "breakeven_in_floats", "breakeven_rank",
-    {"(d_out * d_in - 1) // (d_out + d_in)": "int(np.ceil(d_out * d_in / (d_out + d_in))) - 1"},
-    says="Your division is made in floating point, which runs out of digits for large weights.",
-    next_step="Stay in integers: `//` divides without rounding.",
-)  # fmt: skip
 
-problem.slip(
-    "dof_no_gauge", "low_rank_dof", {"d_in - r": "d_in"},
-    says="Your number counts all stored numbers; some of them move nothing.",
-    next_step="Which (r, r) matrices G leave (B G)(G^-1 A) equal to B A?",
-)  # fmt: skip
-problem.slip(
-    "dof_not_clipped", "low_rank_dof", {"min(r, d_out, d_in)": "r"},
-    says="Your formula goes on past full rank, where there is nothing more to reach.",
-    next_step="A (d_out, d_in) matrix has rank min(d_out, d_in) at most.",
-)  # fmt: skip
-problem.slip(
-    "dof_half_gauge", "low_rank_dof", {"r * (d_out + d_in - r)": "r * (d_out + d_in) - r * (r - 1) // 2"},
-    says="Your formula subtracts fewer than half of the numbers that move nothing, as if G had to be orthogonal.",
-    next_step="Any invertible G will do: count its entries.",
-)  # fmt: skip
+def numpy_int(name: str, function: str, formula: str) -> None:
+    """Register the slip that returns a NumPy integer."""
+    problem.slip(
+        name, function, {formula: f"np.int64({formula})"},
+        says="Your number is a NumPy integer.", next_step="Turn the arguments into Python ints before computing.",
+    )  # fmt: skip
 
-problem.slip(
-    "mem_charges_base_16", "lora_training_bytes", {"n_base * base_bytes": "n_base * lora_bytes"},
-    says="Your total gives the frozen base gradients and optimizer state too.",
-    next_step="What does the optimizer keep for a parameter that it never changes?",
-)  # fmt: skip
-problem.slip(
-    "mem_truncates", "lora_training_bytes", {"round(": "int("},
-    says="Your total is cut off instead of rounded.", next_step="`int` cuts; `round` rounds.",
-)  # fmt: skip
-problem.slip(
-    "mem_rounds_each", "lora_training_bytes", {"n_base * base_bytes_per_param": "n_base * round(base_bytes_per_param)"},
-    says="Your total rounds the bytes of one parameter before multiplying.", next_step="Round once, at the end.",
-)  # fmt: skip
-problem.slip(
-    "mem_ignores_optimizer", "lora_training_bytes", {"n_lora * lora_bytes_per_param": "n_lora * 16"},
-    says="Your total always takes 16 bytes for a trained parameter.", next_step="Use the argument.",
-)  # fmt: skip
-problem.slip(
-    "mem_without_base", "lora_training_bytes", {"n_base * base_bytes_per_param + ": ""},
-    says="Your total leaves the frozen base out; it isn't trained, but it's in memory.",
-    next_step="The forward pass needs the base's weights.",
-)  # fmt: skip
+
+def unchecked(name: str, function: str, argument: str, keyword: str, taken: str = "int({})") -> None:
+    """Register the slip that takes an argument which isn't a whole number of at least 1."""
+    problem.slip(
+        name, function, {f'whole({argument}, "{keyword}")': taken.format(argument)},
+        says=f"Where {keyword} isn't a whole number of at least 1, your function returns a number.",
+        next_step="Check every number in each function, and name it in a ValueError.",
+    )  # fmt: skip
+
+
+numpy_int("count_by_numpy", "lora_param_count", "d_out * r + r * d_in")
+unchecked("float_rank_counts", "lora_param_count", "r", "rank", 'whole(int({}), "rank")')
+numpy_int(
+    "model_by_numpy",
+    "lora_model_params",
+    "n_layers * sum(lora_param_count(*shapes[name], ranks[name]) for name in names)",
+)
+unchecked("layers_unchecked", "lora_model_params", "n_layers", "n_layers")
+numpy_int("breakeven_by_numpy", "breakeven_rank", "(d_out * d_in - 1) // (d_out + d_in)")
+unchecked("breakeven_unchecked", "breakeven_rank", "d_out", "d_out")
+numpy_int("dof_by_numpy", "low_rank_dof", "r * (d_out + d_in - r)")
+unchecked("dof_unchecked", "low_rank_dof", "r", "rank")
+numpy_int("mem_by_numpy", "lora_training_bytes", "round(int(n_base) * float(base_bytes_per_param) + trained)")

@@ -1,11 +1,13 @@
 """How the LoRA update is judged: rectangular, where shapes help, and square, where they hide every transposition."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from ftgrade.judging.corners import as_views, corners, expanded, in_dtype
 from ftgrade.judging.problem import (
     AnyCase,
+    Call,
     Case,
     Close,
     Difference,
@@ -46,99 +48,225 @@ def some_alpha(rng: Rng) -> float:
 # ------------------------------------------------------------------------------------------------------------ checks
 
 
+def rounded(expected: Any, got: Any) -> Difference | None:
+    """Demand the usual closeness, and in 16 bits the same dtype and bits."""
+    parts = expected if isinstance(expected, tuple) else (expected,)
+    if all(part.dtype in (torch.float16, torch.bfloat16) for part in parts):
+        return Close(rtol=0.0, atol=0.0, dtype=True)(expected, got)
+    return Close()(expected, got)
+
+
+def whole(rng: Rng, *shape: int) -> Tensor:
+    """Return small whole numbers, with which 16 bits are exact in any order of the arithmetic."""
+    return torch.from_numpy(rng.choice([-1.0, 1.0, 2.0], size=shape))
+
+
+problem.promise("shapes", "Return the rank of the factors A (r, d_in) and B (d_out, r) of a weight W (d_out, d_in).")
+problem.promise("shapes_axes", "ValueError whose message contains `2-D` if one of them isn't a matrix,")
+problem.promise(
+    "shapes_fit",
+    "`A must` if A doesn't take W's inputs, `B must` if B doesn't give W's outputs, `rank` if the two factors have "
+    "different ranks.",
+)  # fmt: skip
+FAULTS = ("2-D", "A must", "B must", "rank")
+
+
 @problem.check(
     "shapes", points=1.5, of="check_lora_shapes", title="shapes", same=integer,
-    concerns=["each factor in turn", "vectors and batches of matrices"],
+    concerns=["each factor in turn", "too few and too many", "vectors and batches of matrices"],
     next_step="Name the four numbers that must agree, and which matrix each of them belongs to.",
 )  # fmt: skip
 def shapes(rng: Rng) -> Iterator[AnyCase]:
     d_out, d_in, rank = sizes(rng)
     W, A, B = factors(rng, d_out, d_in, rank)
     yield Case("factors that fit", call("check_lora_shapes", W, A, B))
-    yield Refusal("an A of other inputs", call("check_lora_shapes", W, A[:, 1:], B), "A must")
-    yield Refusal("a B of other outputs", call("check_lora_shapes", W, A, B[1:]), "B must")
-    yield Refusal("factors of two ranks", call("check_lora_shapes", W, A[1:], B), "rank")
-    yield Refusal("a vector in place of A", call("check_lora_shapes", W, A[0], B), "2-D")
-    yield Refusal("a vector in place of B", call("check_lora_shapes", W, A[:1], B[:, 0]), "2-D")
-    yield Refusal("a batch of weights", call("check_lora_shapes", W[None], A, B), "2-D")
+    yield Case("a rank of 1", call("check_lora_shapes", W, A[:1], B[:, :1]))
+    twin: Call | None = call("check_lora_shapes", W, A, B)
+    tall, wide, _ = factors(rng, d_out, d_in + 1, d_in)
+    for words, given, keyword in (
+        ("an A of fewer inputs", (W, A[:, 1:], B), "A must"),
+        ("an A of more inputs, with a row for each of W's", (W, wide, tall[:, 1:]), "A must"),
+        ("a B of fewer outputs", (W, A, B[1:]), "B must"),
+        ("a B of more outputs", (W[1:], A, B), "B must"),
+        ("a B of more ranks", (W, A[1:], B), "rank"),
+        ("an A of more ranks", (W, A, B[:, 1:]), "rank"),
+        ("a vector in place of A", (W, A[0], B), "2-D"),
+        ("a vector in place of B", (W, A[:1], B[:, 0]), "2-D"),
+        ("a batch of weights", (W[None], A, B), "2-D"),
+        ("three batches of matrices", (W[None], A[None], B[None]), "2-D"),
+    ):
+        others = tuple(fault for fault in FAULTS if fault != keyword)
+        promise = "shapes_axes" if keyword == "2-D" else "shapes_fit"
+        yield Refusal(words, call("check_lora_shapes", *given), keyword, twin, others, promise)
+        twin = None
+
+
+problem.promise(
+    "delta", "Return the update of shape (d_out, d_in) that the factors A (r, d_in) and B (d_out, r) stand for."
+)
+problem.promise("delta_rslora", "The scale is alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732).")
+problem.promise(
+    "delta_alpha", "`alpha` may be any float, also 0 or negative.", "Always: twice alpha is twice the update."
+)
+problem.promise(
+    "delta_kinds", "The update has the factors' dtype.",
+    "A tensor may be a view that isn't contiguous, or an expanded one.",
+)  # fmt: skip
 
 
 @problem.check(
-    "delta", points=2, of="lora_delta", title="the update",
-    concerns=["square factors, where every order type-checks", "fractional alpha", "rsLoRA"],
+    "delta", points=2, of="lora_delta", title="the update", same=rounded,
+    concerns=["square factors, where every order type-checks", "fractional, zero, negative alpha", "rsLoRA", "views"],
     next_step="Write the shapes of A, B and the update under each other; then the scale, as a fraction.",
 )  # fmt: skip
 def delta(rng: Rng) -> Iterator[AnyCase]:
-    for words, (d_out, d_in, rank) in (("rectangular factors", sizes(rng)), ("square factors", SQUARE)):
-        _, A, B = factors(rng, d_out, d_in, rank)
-        yield Case(words, call("lora_delta", A, B, some_alpha(rng)), pure=True)
-        yield Case(f"{words}, rsLoRA", call("lora_delta", A, B, some_alpha(rng), rslora=True))
+    _, A, B = factors(rng, *SQUARE)
+    yield Case("square factors", call("lora_delta", A, B, some_alpha(rng)))
+    d_out, d_in, rank = sizes(rng)
+    _, A, B = factors(rng, d_out, d_in, rank + 2)
+    yield Case("rectangular factors", call("lora_delta", A, B, some_alpha(rng)))
+    yield Case("rsLoRA", call("lora_delta", A, B, some_alpha(rng), rslora=True), promise="delta_rslora")
+    yield Case("an alpha of 0", call("lora_delta", A, B, 0.0), promise="delta_alpha")
+    yield Case("a negative alpha", call("lora_delta", A, B, -some_alpha(rng)), promise="delta_alpha")
+    plain = Case("whole numbers", call("lora_delta", whole(rng, 4, 5), whole(rng, 3, 4), 2.0))
+    in_half = in_dtype(torch.float16)(plain)
+    yield from corners(in_half, as_views, expanded, promise="delta_kinds")
 
 
-def the_same_bits(one: Value, other: Value) -> Difference | None:
-    if torch.is_tensor(one.value) and torch.is_tensor(other.value) and torch.equal(one.value, other.value):
-        return None
-    return Difference("with B = 0 the output depends on A, or isn't a tensor")
+def equals(expected: Tensor) -> Callable[[Value], Difference | None]:
+    """Demand exactly these bits."""
+
+    def holds(got: Value) -> Difference | None:
+        return Close(rtol=0.0, atol=0.0, dtype=True)(expected, got.value)
+
+    return holds
+
+
+problem.promise("fwd", "The scale is alpha / r; the bias is added once, unscaled.", "and gradients reach each of them.")
+problem.promise(
+    "fwd_thin", "Return the adapted layer's output without forming the update:",
+    "Since the update isn't formed, the output is finite where B @ A overflows and B (A x) doesn't.",
+)  # fmt: skip
+problem.promise(
+    "fwd_x", "(..., d_in) becomes (..., d_out).",
+    "`x` may have any number of leading axes, also none, of any length, also 0.",
+    "The output has the arguments' dtype,", "A tensor may be a view that isn't contiguous, or an expanded one.",
+)  # fmt: skip
+problem.promise("fwd_zero", "With B = 0 the output is the base layer's, bit for bit.")
 
 
 @problem.check(
-    "fwd", points=2, of="lora_forward", title="the adapted layer",
-    concerns=["no, one and two leading axes", "with and without a bias", "square layers", "gradients", "B = 0"],
+    "fwd", points=2, of="lora_forward", title="the adapted layer", same=rounded,
+    concerns=[
+        "no, one and two leading axes", "with and without a bias", "square layers", "gradients", "B = 0",
+        "factors whose product overflows", "16 bits and views",
+    ],
     next_step="Follow one vector: first through A, then through B, then add what the base layer gives.",
 )  # fmt: skip
 def fwd(rng: Rng) -> Iterator[AnyCase]:
     d_out, d_in, rank = sizes(rng)
     W, A, B = factors(rng, d_out, d_in, rank)
     bias, x = torch.from_numpy(rng.normal(size=d_out)), torch.from_numpy(rng.normal(size=(2, 3, d_in)))
-    yield Case("two leading axes and a bias", call("lora_forward", x, W, A, B, some_alpha(rng), bias), pure=True)
-    yield Case("a single vector", call("lora_forward", x[0, 0], W, A, B, some_alpha(rng)))
-    W, A, B = factors(rng, *SQUARE)
-    square = torch.from_numpy(rng.normal(size=(4, 6)))
-    trained = [part.requires_grad_() for part in (square, W, A, B)]
-    yield Case("a square layer, with gradients", call("lora_forward", *trained, some_alpha(rng), backward=True))
-    nothing = torch.zeros(6, 6, dtype=torch.float64)
-    calls = [call("lora_forward", square.detach(), W.detach(), part, nothing, 6.5) for part in (A.detach(), nothing)]
-    yield Relation("B = 0", tuple(calls), the_same_bits)
+    yield Case("two leading axes and a bias", call("lora_forward", x, W, A, B, some_alpha(rng), bias))
+    yield Case("a single vector", call("lora_forward", x[0, 0], W, A, B, some_alpha(rng)), promise="fwd_x")
+    yield Case("no vector", call("lora_forward", x[0, :0], W, A, B, some_alpha(rng), bias=bias), promise="fwd_x")
+    huge = call("lora_forward", x * 1e-200, W, A * 1e200, B * 1e200, some_alpha(rng))
+    yield Case("factors whose product overflows", huge, promise="fwd_thin")
+    square = [torch.from_numpy(rng.normal(size=(4, 6))), *factors(rng, *SQUARE)]
+    trained = [part.requires_grad_() for part in square]
+    bias_too = torch.from_numpy(rng.normal(size=6)).requires_grad_()
+    words = "a square layer, with gradients"
+    yield Case(words, call("lora_forward", *trained, some_alpha(rng), bias_too, backward=True))
+    numbers = [whole(rng, *shape) for shape in ((3, 2, 5), (3, 5), (2, 5), (3, 2))]
+    plain = Case("whole numbers", call("lora_forward", *numbers, 4.0, whole(rng, 3)))
+    yield from corners(in_dtype(torch.bfloat16)(plain), as_views, promise="fwd_x")
+    yield from corners(in_dtype(torch.float16)(plain), expanded, promise="fwd_x")
+    # A row of x with a single 1 picks a column of W: any way of adding the zeros gives the same bits.
+    W, A, bias = W.float(), A.float(), bias.float()
+    base = call("lora_forward", torch.eye(d_in), W, A, torch.zeros(d_out, rank), 6.5, bias)
+    yield Relation("B = 0", (base,), equals(W.T + bias), "fwd_zero")
 
 
-def far_from_ties(rng: Rng) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Return a bf16 weight and float32 factors whose exact sum no accurate way of adding rounds differently."""
+def far_from_ties(rng: Rng, weight: torch.dtype, given: torch.dtype) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return a 16-bit weight and factors whose exact sum no accurate way of adding rounds differently."""
     while True:
-        W, A, B = factors(rng, 8, 7, 3)
-        W, A, B, alpha = W.bfloat16(), A.float(), B.float(), some_alpha(rng)
+        W, A, B = factors(rng, 6, 5, 3)
+        W, A, B, alpha = W.to(weight), A.to(given), B.to(given), some_alpha(rng)
         exact = W.double() + alpha / 3 * B.double() @ A.double()
-        if torch.equal((exact * (1 + 1e-5)).bfloat16(), (exact * (1 - 1e-5)).bfloat16()):
+        slack = 1e-6 * (B.double().abs() @ A.double().abs() * alpha + 1)  # what sums in float32 may be off
+        if torch.equal((exact + slack).to(weight), (exact - slack).to(weight)):
             return W, A, B, alpha
 
 
-# Wide enough for float32 sums in any order, and 40 times narrower than one step of bfloat16.
-ROUNDED = Close(rtol=1e-4, atol=1e-5, dtype=True)
+problem.promise(
+    "merged",
+    "Return a weight of W's dtype with the update of scale alpha / r added; nothing that was passed in changes.",
+)
+problem.promise(
+    "merged_once",
+    "Product and sum are made in float32, or in W's dtype if that is wider, whatever the factors' dtype is; the "
+    "result is rounded to W's dtype once.",
+)  # fmt: skip
+problem.promise(
+    "merged_bits",
+    "Always: a merge with B = 0 gives the weight's own bits, and a power of two may move from one factor to the other.",
+)  # fmt: skip
+problem.promise("merged_parameters", "Each of the three may be a parameter that wants gradients.")
 
 
 @problem.check(
-    "merged", points=2, of="merge", title="the merged weight", same=ROUNDED,
-    concerns=["the weight's dtype", "a single rounding in bf16", "nothing changed in place"],
+    "merged", points=2, of="merge", title="the merged weight", same=rounded,
+    concerns=["the weight's dtype", "a single rounding in 16 bits", "nothing changed in place", "B = 0", "parameters"],
     next_step="Which dtype does each intermediate result have, and where is it rounded?",
 )  # fmt: skip
 def merged(rng: Rng) -> Iterator[AnyCase]:
     W, A, B = factors(rng, *sizes(rng))
-    yield Case("a float64 weight", call("merge", W, A, B, some_alpha(rng)), pure=True)
-    W, A, B = factors(rng, *SQUARE)
-    yield Case("a square float32 weight", call("merge", W.float(), A.float(), B.float(), some_alpha(rng)))
-    yield Case("a bf16 weight with float32 factors", call("merge", *far_from_ties(rng)), pure=True)
+    yield Case("a float64 weight", call("merge", W, A, B, some_alpha(rng)))
+    kept = call("merge", W, A.float(), torch.zeros_like(B).float(), 6.5)
+    yield Relation("B = 0, a float64 weight", (kept,), equals(W), "merged_bits")
+    W, A, B = (part.float() for part in factors(rng, *SQUARE))
+    yield Case("a square float32 weight", call("merge", W, A, B, some_alpha(rng)))
+    parameters = [part.clone().requires_grad_() for part in (W, A, B)]
+    yield Case("parameters", call("merge", *parameters, some_alpha(rng)), promise="merged_parameters")
+    big = call("merge", (1e30 * W).bfloat16(), A.bfloat16(), torch.zeros(6, 6).bfloat16(), 6.5)
+    yield Case("B = 0, a bf16 weight of large numbers", big, promise="merged_bits")
+    for words, weight, given in (
+        ("a bf16 weight with float32 factors", torch.bfloat16, torch.float32),
+        ("a bf16 weight with bf16 factors", torch.bfloat16, torch.bfloat16),
+        ("a float16 weight with float16 factors", torch.float16, torch.float16),
+    ):
+        yield Case(words, call("merge", *far_from_ties(rng, weight, given)), promise="merged_once")
+    W, A, B, alpha = far_from_ties(rng, torch.float16, torch.float32)
+    moved = call("merge", W, 2.0**60 * A, 2.0**-60 * B, alpha)
+    yield Case("a large A and a small B", moved, promise="merged_bits")
+
+
+problem.promise(
+    "grad", "Return the gradients (of A, of B), given the gradient G (d_out, d_in) of the loss by the adapted weight.",
+    "The adapted weight is W plus the update with scale alpha / r.", "A function leaves its arguments as they were.",
+)  # fmt: skip
+problem.promise("grad_zero", "Always: with B = 0 the first step moves B alone.")
+problem.promise(
+    "grad_kinds", "Each gradient has its factor's shape and dtype.",
+    "A tensor may be a view that isn't contiguous, or an expanded one.",
+)  # fmt: skip
 
 
 @problem.check(
-    "grad", points=2.5, of="first_step_grads", title="the factors' gradients, by hand",
-    concerns=["B = 0 and B = anything", "square factors", "fractional alpha"],
+    "grad", points=2.5, of="first_step_grads", title="the factors' gradients, by hand", same=rounded,
+    concerns=["B = 0 and B = anything", "square factors", "fractional alpha", "16 bits and views"],
     next_step="Write L's change for a small change of B alone, as a trace; then for A alone.",
 )  # fmt: skip
 def grad(rng: Rng) -> Iterator[AnyCase]:
     G, A, B = factors(rng, *sizes(rng))
-    yield Case("any B", call("first_step_grads", G, A, B, some_alpha(rng)), pure=True)
-    yield Case("B = 0", call("first_step_grads", G, A, torch.zeros_like(B), some_alpha(rng)))
+    yield Case("any B", call("first_step_grads", G, A, B, some_alpha(rng)))
+    at_start = call("first_step_grads", G, A, torch.zeros_like(B), some_alpha(rng))
+    yield Case("B = 0", at_start, promise="grad_zero")
     G, A, B = factors(rng, *SQUARE)
     yield Case("square factors", call("first_step_grads", G, A, B, some_alpha(rng)))
+    numbers = [whole(rng, *shape) for shape in ((3, 5), (2, 5), (3, 2))]
+    in_half = in_dtype(torch.float16)(Case("whole numbers", call("first_step_grads", *numbers, 6.0)))
+    yield from corners(in_half, as_views, expanded, promise="grad_kinds")
 
 
 def gradient_of_b(grads: Any) -> list[float]:
@@ -165,6 +293,10 @@ SCALE = "The scale is alpha / r, or alpha / sqrt(r) for rsLoRA."
 ORDER = "B has the weight's rows and A its columns."
 
 problem.slip(
+    "alpha_zero_is_none", "lora_delta", {"else alpha / rank": "else (alpha or rank) / rank"},
+    says="Your update isn't 0 where alpha is 0.", next_step="An alpha of 0 is a number like any other.",
+)  # fmt: skip
+problem.slip(
     "delta_ab_order", "lora_delta", {"B @ A": "A @ B"},
     says="Your factors are multiplied in the other order, which only a square layer allows.", next_step=ORDER,
 )  # fmt: skip
@@ -187,6 +319,10 @@ for name, edits, says in (
 problem.slip(
     "rslora_rank_squared", "lora_delta", {"math.sqrt(rank)": "rank**2"},
     says="Your rsLoRA scale divides by the rank squared.", next_step="It divides by the rank's square root.",
+)  # fmt: skip
+problem.slip(
+    "delta_in_float32", "lora_delta", {"scale * (B @ A)": "scale * (B.float() @ A.float())"},
+    says="Your update is float32, whatever the factors are.", next_step="Return it in the factors' dtype.",
 )  # fmt: skip
 problem.slip(
     "integer_scale", "lora_delta", {"else alpha / rank": "else alpha // rank"},
@@ -245,6 +381,31 @@ problem.slip(
 )  # fmt: skip
 
 problem.slip(
+    "forward_forms_the_update", "lora_forward", {"F.linear(F.linear(x, A), B)": "F.linear(x, B @ A)"},
+    says="Your function forms the update B @ A, whose entries overflow here.",
+    next_step="Send x through A, and the result through B.",
+)  # fmt: skip
+problem.slip(
+    "vector_as_batch", "lora_forward",
+    {"F.linear(x, W, bias) + update": "torch.atleast_2d(F.linear(x, W, bias) + update)"},
+    says="A single vector comes back as a batch of one.", next_step="Keep x's leading axes, also if there are none.",
+)  # fmt: skip
+problem.slip(
+    "forward_in_float32", "lora_forward", {"F.linear(x, W, bias) + update": "(F.linear(x, W, bias) + update).float()"},
+    says="Your output is float32, whatever the arguments are.", next_step="Return it in their dtype.",
+)  # fmt: skip
+problem.slip(
+    "base_divided_and_multiplied", "lora_forward",
+    {"F.linear(x, W, bias) + update": "scale * (F.linear(x, W, bias) / scale + update / scale)"},
+    says="Your base output is divided by the scale and multiplied again, which rounds it.",
+    next_step="Scale the update, then add it.",
+)  # fmt: skip
+
+problem.slip(
+    "merge_through_numpy", "merge", {"return merged": "merged = torch.from_numpy(merged.numpy())\n    return merged"},
+    says="Your merge fails for parameters that want gradients.", next_step="Stay in torch, or detach first.",
+)  # fmt: skip
+problem.slip(
     "merge_in_place", "merge", {"merged.to(W.dtype)": "W.copy_(merged)"},
     says="Your merge changes the weight that it was given.", next_step="Return a new tensor.",
 )  # fmt: skip
@@ -252,6 +413,22 @@ problem.slip(
     "merge_casts_delta_first", "merge", {", alpha)": ", alpha).to(W.dtype)"},
     says="Your update is rounded to the weight's dtype before it's added, so the result is rounded twice.",
     next_step="Add in float32, then round once.",
+)  # fmt: skip
+problem.slip(
+    "merge_multiplies_narrow", "merge", {"A.to(wide), B.to(wide)": "A, B"},
+    says="Your factors are multiplied in their own dtype, which rounds the product.",
+    next_step="Multiply and add in float32.",
+)  # fmt: skip
+problem.slip(
+    "merge_widens_bf16_only", "merge",
+    {"torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)":
+     "torch.float32 if W.dtype == torch.bfloat16 else W.dtype"},
+    says="A float16 weight is added in float16.", next_step="Widen every 16-bit dtype to float32.",
+)  # fmt: skip
+problem.slip(
+    "merge_narrows_float64", "merge",
+    {"torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)": "torch.float32"},
+    says="A float64 weight is added in float32.", next_step="Keep W's dtype if it is wider than float32.",
 )  # fmt: skip
 problem.slip(
     "merge_casts_factors_first", "merge", {"A.to(wide), B.to(wide)": "A.to(W.dtype), B.to(W.dtype)"},
@@ -309,6 +486,11 @@ problem.slip(
 problem.slip(
     "grad_sign", "first_step_grads", {"alpha / A.shape[0]": "-alpha / A.shape[0]"},
     says="Your gradients have the other sign: that is the step, not the gradient.", next_step=TRACE,
+)  # fmt: skip
+problem.slip(
+    "grads_in_float32", "first_step_grads",
+    {"scale * B.T @ G, scale * G @ A.T": "(scale * B.T @ G).float(), (scale * G @ A.T).float()"},
+    says="Your gradients are float32, whatever the factors are.", next_step="Return them in the factors' dtype.",
 )  # fmt: skip
 problem.slip(
     "grads_untransposed_if_square", "first_step_grads",
