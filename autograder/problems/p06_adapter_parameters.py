@@ -115,7 +115,8 @@ def fits(rng: Rng) -> Iterator[AnyCase]:
     d, m = width(rng)
     layers = int(rng.integers(3, 7))
     exact, bare = 2 * layers * size(d, m), 2 * layers * d * m
-    yield Case("some room left", call("largest_bottleneck", d, layers, exact + layers * d, per_layer=2))
+    wide = 2 * layers * size(m, d) + layers  # a width of m and a bottleneck of d, which is more
+    yield Case("some room left, a small width", call("largest_bottleneck", m, layers, wide, per_layer=2))
     yield Case("one parameter less than a bottleneck needs", call("largest_bottleneck", d, layers, exact - 1))
     between = layers * 2 * (2 * d * (m + 1) + 3)
     yield Case("a budget that weights alone would fit", call("largest_bottleneck", d, layers, between))
