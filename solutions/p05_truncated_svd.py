@@ -9,9 +9,9 @@ import torch
 def low_rank_factors(M: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return balanced factors B (p, r) and A (r, q) whose product is the best rank-r approximation of M (p, q).
 
-    Best in the Frobenius norm. Balanced: B and A have the same squared Frobenius norm, the sum of the kept singular
-    values. Factors are unique only up to rotation and sign; any balanced pair with the right product will do. The
-    factors have M's dtype.
+    Best in the Frobenius norm. The factors are balanced if both have the same squared Frobenius norm, the sum of the
+    kept singular values. Factors are unique only up to rotation and sign; any balanced pair with the right product will
+    do. The rank of M may be lower than r, and M may be zero. M is float32 or float64, and the factors have its dtype.
 
     Errors: ValueError naming `2-D` (M isn't a matrix), `finite` (M holds NaN or infinities), `rank` (r is not within
     1..min(p, q)).
@@ -25,6 +25,11 @@ def low_rank_factors(M: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tenso
 
     >>> B, A = low_rank_factors(M, 2)
     >>> bool(torch.allclose(B @ A, M, atol=1e-5)) and bool(torch.isclose((B**2).sum(), (A**2).sum()))
+    True
+    >>> try:
+    ...     low_rank_factors(M, 3)
+    ... except ValueError as error:
+    ...     "rank" in str(error).lower()
     True
     """
     U, S, Vh = torch.linalg.svd(matrix(M), full_matrices=False)
@@ -44,6 +49,8 @@ def truncation_error(M: torch.Tensor, r: int, norm: str = "fro") -> float:
     >>> M = torch.diag(torch.tensor([5.0, 4.0, 3.0], dtype=torch.float64))
     >>> round(truncation_error(M, 1), 6), round(truncation_error(M, 1, norm="spectral"), 6)
     (5.0, 4.0)
+    >>> round(truncation_error(M, 0) ** 2, 6), truncation_error(M, 3, norm="spectral")
+    (50.0, 0.0)
     """
     S = torch.linalg.svdvals(matrix(M))
     if norm not in ("fro", "spectral"):
@@ -59,10 +66,10 @@ def truncation_error(M: torch.Tensor, r: int, norm: str = "fro") -> float:
 def rank_for_energy(M: torch.Tensor, energy: float) -> int:
     """Return the smallest rank whose best approximation holds at least this share of M's squared Frobenius norm.
 
-    A share that is reached up to rounding counts as reached: within 1e-12 of the whole for float64, 1e-6 for
+    A share that is missed by no more than rounding counts as reached: by 1e-12 of the whole for float64, by 1e-6 for
     float32. The zero matrix needs rank 0.
 
-    Errors: ValueError naming `2-D`, `finite` or `energy` (not within (0, 1]).
+    Errors: ValueError naming `2-D`, `finite` or `energy` (NaN, or not within (0, 1]).
 
     >>> M = torch.diag(torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64))
     >>> rank_for_energy(M, 0.6), rank_for_energy(M, 2 / 3), rank_for_energy(M, 0.9)
@@ -95,10 +102,10 @@ def effective_rank(M: torch.Tensor) -> float:
     >>> effective_rank(torch.eye(4)), effective_rank(torch.zeros(2, 3))
     (4.0, 0.0)
 
-    Always: it's at most the rank, and a factor changes nothing.
+    Always: it's at most the rank, and a factor changes nothing, not even 1e-25 or 1e25 in float32.
 
     >>> M = torch.diag(torch.tensor([3.0, 1.0]))
-    >>> 1 <= effective_rank(M) <= 2 and abs(effective_rank(5 * M) - effective_rank(M)) < 1e-6
+    >>> 1 <= effective_rank(M) <= 2 and all(abs(effective_rank(c * M) - effective_rank(M)) < 1e-5 for c in (5, 1e-25))
     True
     """
     S = torch.linalg.svdvals(matrix(M)).double()

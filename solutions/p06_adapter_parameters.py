@@ -7,13 +7,18 @@ import torch.nn.functional as F
 def adapter_params(d: int, m: int, bias: bool = True) -> int:
     """Return the number of parameters of one adapter of width d and bottleneck m.
 
-    An adapter goes down, W_down of shape (m, d), and up again, W_up of shape (d, m); with `bias` each of the two maps
+    An adapter goes down, W_down of shape (m, d), and up again, W_up of shape (d, m). With `bias` each of the two maps
     has one. The activation and the residual connection hold no parameters.
 
     Errors: ValueError whose message contains `d must` or `bottleneck` if d or m is not a whole number of at least 1.
 
     >>> adapter_params(6, 2), adapter_params(6, 2, bias=False)
     (32, 24)
+    >>> try:
+    ...     adapter_params(6, -2)
+    ... except ValueError as error:
+    ...     "bottleneck" in str(error)
+    True
     """
     d, m = whole(d, "d"), whole(m, "the bottleneck m")
     # A bias belongs to a map's output: m numbers below, d above.
@@ -30,15 +35,15 @@ def adapter_model_params(
 
     Errors: as in `adapter_params`, and ValueError whose message contains `n_layers` if that is less than 1.
 
-    >>> adapter_model_params(6, 2, n_layers=3)
-    192
+    >>> adapter_model_params(6, 2, n_layers=3), adapter_model_params(6, 2, 3, per_layer=1, n_trained_layernorms=7)
+    (192, 180)
 
     Always: a layer more adds one layer's adapters.
 
     >>> adapter_model_params(8, 3, 5) - adapter_model_params(8, 3, 4) == 2 * adapter_params(8, 3)
     True
     """
-    n_layers = whole(n_layers, "n_layers")
+    d, n_layers = whole(d, "d"), whole(n_layers, "n_layers")
     return n_layers * per_layer * adapter_params(d, m, bias) + n_trained_layernorms * 2 * d
 
 
@@ -50,8 +55,8 @@ def largest_bottleneck(d: int, n_layers: int, budget: int, per_layer: int = 2, b
     Errors: ValueError whose message contains `budget` if not even a bottleneck of 1 fits; `d must` or `n_layers` as
     above.
 
-    >>> largest_bottleneck(6, n_layers=3, budget=200)
-    2
+    >>> largest_bottleneck(6, n_layers=3, budget=200), largest_bottleneck(6, n_layers=3, budget=192)
+    (2, 2)
 
     Always: what it returns fits, and one more doesn't.
 
@@ -65,7 +70,7 @@ def largest_bottleneck(d: int, n_layers: int, budget: int, per_layer: int = 2, b
     m = (budget // adapters - fixed) // each
     if m < 1:
         raise ValueError(f"budget must allow a bottleneck of 1, {adapters * (each + fixed)} parameters; got {budget}")
-    return m
+    return int(m)
 
 
 def adapter_forward(
@@ -82,6 +87,9 @@ def adapter_forward(
     >>> h = torch.tensor([1.0, -2.0])
     >>> adapter_forward(h, torch.tensor([[1.0, 1.0]]), torch.tensor([3.0]), torch.ones(2, 1), torch.zeros(2)).tolist()
     [3.0, 0.0]
+    >>> gelu = adapter_forward(h, torch.zeros(1, 2), torch.tensor([2.0]), torch.ones(2, 1), torch.zeros(2), "gelu")
+    >>> [round(entry, 4) for entry in gelu.tolist()]
+    [2.9545, -0.0455]
     """
     if activation not in ("relu", "gelu"):
         raise ValueError(f"activation must be 'relu' or 'gelu', got {activation!r}")
@@ -100,8 +108,8 @@ def adapter_forward(
 def adapter_jacobian(h: torch.Tensor, W_down: torch.Tensor, b_down: torch.Tensor, W_up: torch.Tensor) -> torch.Tensor:
     """Return the Jacobian of the relu adapter's output by its input at one hidden state h (d,): a (d, d) matrix.
 
-    Entry (i, j) is the derivative of output i by input j. No pre-activation is exactly 0. The inputs may be inference
-    tensors, on which autograd refuses to work.
+    Entry (i, j) is the derivative of output i by input j. No pre-activation is exactly 0, but some are closer to it
+    than 0.001. The inputs may be inference tensors, on which autograd refuses to work.
 
     >>> eye = torch.eye(2)
     >>> adapter_jacobian(torch.tensor([1.0, -1.0]), eye, torch.zeros(2), eye).tolist()

@@ -19,8 +19,12 @@
 # - Norms: Frobenius $\lVert M \rVert_F = \sqrt{\sum_{ij} M_{ij}^2}$, spectral $\lVert M \rVert_2 = \sigma_1$.
 # - *Energy* is the squared Frobenius norm. A rank holds a share of it: $\sum_{i \le r} \sigma_i^2 / \sum_i \sigma_i^2$.
 # - The *effective* (stable) rank is $\lVert M \rVert_F^2 / \lVert M \rVert_2^2$.
-# - Invalid input raises a `ValueError` whose message contains `2-D`, `finite`, `rank`, `norm` or `energy`. A function leaves
-#   its arguments as they were.
+# - $M$ is a float32 or float64 tensor with at least one row and one column; the graded matrices have at most ten of each. It
+#   may be a view, such as a transposed matrix. A rank is a Python or NumPy integer. No gradients are asked for.
+# - Float32 results are graded like all others, within 0.00001 of the largest entry. For `rank_for_energy`, squares of
+#   float32 singular values are best added in float64.
+# - Invalid input raises a `ValueError` whose message names what is wrong: it contains `2-D`, `finite`, `rank`, `norm` or
+#   `energy`. A message that always contains all of these names nothing. A function leaves its arguments as they were.
 
 # %% hole="setup"
 

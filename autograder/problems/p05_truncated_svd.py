@@ -1,11 +1,12 @@
 """How the truncated SVD is judged: by products, norms and errors, since factors are free up to rotation and sign."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, with_numpy_numbers
 from ftgrade.judging.problem import (
     AnyCase,
     Case,
@@ -16,6 +17,7 @@ from ftgrade.judging.problem import (
     Refusal,
     Relation,
     Rng,
+    Same,
     Value,
     call,
     integer,
@@ -46,6 +48,10 @@ def tall_wide_square(rng: Rng) -> list[tuple[str, Tensor]]:
     ]
 
 
+def float32_view(case: Case) -> Case:
+    return as_views(in_dtype(torch.float32)(case))
+
+
 # ------------------------------------------------------------------------------------------------------------ checks
 
 
@@ -57,66 +63,119 @@ def factors_of(got: Any) -> tuple[Tensor, Tensor] | None:
     return (B, A) if B.ndim == A.ndim == 2 and B.shape[1] == A.shape[0] else None
 
 
-def same_product(expected: Any, got: Any) -> Difference | None:
-    """Demand factors of the right shapes with the right product."""
-    pair, right = factors_of(got), factors_of(expected)
-    if pair is None or right is None:
-        return Difference("two matrices that can be multiplied were expected")
-    if pair[0].shape != right[0].shape or pair[1].shape != right[1].shape:
-        return Difference("the factors' shapes differ: (p, r) and (r, q) were expected")
-    return Close(rtol=1e-6, atol=1e-6)(right[0] @ right[1], pair[0] @ pair[1])
+def factors_that(compare: Callable[[Tensor, Tensor], Tensor]) -> Same:
+    """Return a comparison of what `compare` makes of two factors, which must have the right shapes."""
+
+    def same(expected: Any, got: Any) -> Difference | None:
+        pair, right = factors_of(got), factors_of(expected)
+        if pair is None or right is None:
+            return Difference("two matrices that can be multiplied were expected")
+        if pair[0].shape != right[0].shape or pair[1].shape != right[1].shape:
+            return Difference("the factors' shapes differ: (p, r) and (r, q) were expected")
+        return Close()(compare(*right), compare(*pair))
+
+    return same
+
+
+same_product = factors_that(lambda B, A: B @ A)
+same_norms = factors_that(lambda B, A: torch.stack([B.square().sum(), A.square().sum()]))
+
+
+def keeps_dtype(M: Tensor) -> Callable[[Value], Difference | None]:
+    """Demand factors of M, which has rank two, in its dtype."""
+
+    def holds(outcome: Value) -> Difference | None:
+        pair = factors_of(outcome.value)
+        if pair is None or Close()(M, pair[0] @ pair[1]):
+            return Difference("the product isn't M, which has rank two")
+        same = all(part.dtype == M.dtype for part in outcome.value)
+        return None if same else Difference("the factors have another dtype than M")
+
+    return holds
+
+
+problem.promise(
+    "fac",
+    "Return balanced factors B (p, r) and A (r, q) whose product is the best rank-r approximation of M (p, q).",
+    "Best in the Frobenius norm.", "Factors are unique only up to rotation and sign",
+    "A function leaves its arguments as they were.",
+)  # fmt: skip
+LOW = problem.promise(
+    "low", "The rank of M may be lower than r, and M may be zero.", "with full rank nothing is lost"
+)  # fmt: skip
+DTYPE = problem.promise("dtype", "M is float32 or float64, and the factors have its dtype.")
 
 
 @problem.check(
     "fac", points=3, of="low_rank_factors", title="the best approximation", same=same_product,
-    concerns=["tall, wide and square matrices", "repeated singular values", "float32", "transposed views"],
+    concerns=[
+        "tall, wide and square matrices", "views", "repeated singular values", "a matrix of lower rank, zero",
+        "float32 and float64",
+    ],
     next_step="Rebuild M from all of its singular values first; then keep fewer.",
 )  # fmt: skip
 def fac(rng: Rng) -> Iterator[AnyCase]:
     for words, M in tall_wide_square(rng):
-        yield Case(words, call("low_rank_factors", M, int(rng.integers(2, 4))), pure=True)
-    yield Case("a transposed view", call("low_rank_factors", with_values(rng, 5, 6, spread(rng, 5)).T, 2))
+        case = Case(words, call("low_rank_factors", M, int(rng.integers(2, 4))))
+        yield from corners(case, with_numpy_numbers) if "square" in words else [case]
+        if "wide" in words:
+            yield from corners(case, as_views)
+            yield from corners(case, expanded, promise=LOW)  # all rows are equal: it has rank one
     repeated = with_values(rng, 5, 4, [3.0, 3.0, 1.0, 1.0])
     yield Case("repeated singular values, between two groups", call("low_rank_factors", repeated, 2))
-    yield Case("every singular value", call("low_rank_factors", with_values(rng, 5, 4, spread(rng, 4)), 4))
-    yield Case("a rank-one update in float32", call("low_rank_factors", with_values(rng, 6, 5, [2.5]).float(), 1))
+    yield Case("every singular value", call("low_rank_factors", with_values(rng, 5, 4, spread(rng, 4)), 4), promise=LOW)
+    two = with_values(rng, 8, 7, [4.0, 1.5])
+    yield Case("a matrix of lower rank", call("low_rank_factors", two, 7), promise=LOW)
+    yield Case("the zero matrix", call("low_rank_factors", torch.zeros(3, 2), 2), promise=LOW)
+    for M in (two, two.float()):
+        yield Relation(f"{M.dtype}", (call("low_rank_factors", M, 2),), keeps_dtype(M), promise=DTYPE)
 
 
-def balanced(outcome: Value) -> Difference | None:
-    """Hold the student's own factors to share one norm, whatever their product is."""
-    pair = factors_of(outcome.value)
-    if pair is None:
-        return Difference("two matrices that can be multiplied were expected")
-    of_B, of_A = (float(part.square().sum()) for part in pair)
-    nuclear = float(torch.linalg.svdvals(pair[0] @ pair[1]).sum())
-    if max(of_B, of_A) > 0 and abs(of_B - of_A) <= 1e-6 * of_B and abs(of_B - nuclear) <= 1e-6 * of_B:
-        return None
-    return Difference("the factors aren't balanced: each must hold the sum of the kept singular values")
+problem.promise("bal", "both have the same squared Frobenius norm, the sum of the kept singular values.")
 
 
 @problem.check(
-    "bal", points=1, of="low_rank_factors", title="balanced factors, by your own product",
-    concerns=["both norms", "the nuclear norm"],
+    "bal", points=1, of="low_rank_factors", title="balanced factors", same=same_norms,
+    concerns=["the norm of each factor"],
     next_step="Share each singular value out between the two factors.",
 )  # fmt: skip
 def bal(rng: Rng) -> Iterator[AnyCase]:
     for words, M in tall_wide_square(rng)[:2]:
-        yield Relation(words, (call("low_rank_factors", M, 3),), balanced)
+        yield Case(words, call("low_rank_factors", M, 3))
+
+
+problem.promise(
+    "err", "Return the norm of what the best rank-r approximation of M leaves out, from the singular values."
+)  # fmt: skip
+NORM = problem.promise("norm", '`norm` is "fro" (Frobenius) or "spectral".')
+ENDS = problem.promise("ends", "With r = 0 it's the norm of M, with r = min(p, q) it's 0.")
 
 
 @problem.check(
     "err", points=2, of="truncation_error", title="the error, in closed form",
-    concerns=["both norms", "rank 0 and full rank", "wide matrices"],
+    concerns=["both norms", "rank 0 and full rank", "wide matrices", "float32"],
     next_step="Subtract the approximation from M in the singular basis: what stands on the diagonal?",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     for words, M in tall_wide_square(rng):
-        for norm in ("fro", "spectral"):
-            yield Case(f"{words}, {norm}", call("truncation_error", M, 2, norm))
+        yield Case(f"{words}, Frobenius", call("truncation_error", M, 2))
+        yield Case(f"{words}, full rank", call("truncation_error", M, min(M.shape)), promise=ENDS)
+        spectral = Case(f"{words}, spectral", call("truncation_error", M, 2, norm="spectral"), promise=NORM)
+        yield from corners(spectral, float32_view) if "wide" in words else [spectral]
     M = tall_wide_square(rng)[0][1]
-    yield Case("rank 0", call("truncation_error", M, 0))
-    yield Case("rank 0, spectral", call("truncation_error", M, 0, norm="spectral"))
-    yield Case("full rank", call("truncation_error", M, 4, norm="spectral"))
+    yield Case("rank 0", call("truncation_error", M, 0), promise=ENDS)
+    yield Case("rank 0, spectral", call("truncation_error", M, 0, "spectral"), promise=ENDS)
+    yield Case("full rank, spectral", call("truncation_error", M, 4, "spectral"), promise=ENDS)
+
+
+problem.promise(
+    "energy", "Return the smallest rank whose best approximation holds at least this share of M's squared Frobenius",
+    "more energy needs no smaller rank",
+)  # fmt: skip
+ROUNDING = problem.promise(
+    "rounding", "A share that is missed by no more than rounding counts as reached: by 1e-12 of the whole for float64,"
+)  # fmt: skip
+ZERO = problem.promise("zero", "The zero matrix needs rank 0.")
 
 
 @problem.check(
@@ -125,54 +184,90 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     next_step="Write down the cumulative share for three singular values, and the first that reaches the target.",
 )  # fmt: skip
 def energy(rng: Rng) -> Iterator[AnyCase]:
-    values = [3.0, 2.0, 2.0, 1.0]  # squares 9, 4, 4, 1 of 18
-    M = with_values(rng, 6, 5, values)
-    yield Case("a share between two ranks", call("rank_for_energy", M, float(rng.uniform(0.55, 0.7))))
-    yield Case("a share exactly on a boundary", call("rank_for_energy", M, 0.5))
-    yield Case("a share just above a boundary", call("rank_for_energy", M, 0.501))
-    yield Case("a share above a boundary by 1e-8", call("rank_for_energy", M, 0.5 + 1e-8))
-    for share in (9 / 18, 13 / 18, 17 / 18):
-        yield Case("a share exactly on a boundary, float32", call("rank_for_energy", M.float(), share))
+    M = with_values(rng, 6, 5, [3.0, 2.0, 2.0, 1.0])  # squares 9, 4, 4, 1 of 18
+    for words, share, *kinds in (
+        ("between two ranks", float(rng.uniform(0.55, 0.7)), float32_view),
+        ("below the first rank's", float(rng.uniform(0.01, 0.4)), with_numpy_numbers),
+        ("just above a boundary", 0.501),
+    ):
+        case = Case(f"a share {words}", call("rank_for_energy", M, share))
+        yield from corners(case, *kinds) if kinds else [case]
     full = with_values(rng, 4, 4, spread(rng, 4))
-    yield Case("the whole energy of a matrix of full rank", call("rank_for_energy", full, 1.0))
     low = with_values(rng, 7, 6, spread(rng, 3))
-    yield Case("the whole energy of a matrix of rank three", call("rank_for_energy", low, 1.0))
-    yield Case("the same in float32", call("rank_for_energy", low.float(), 1.0))
-    yield Case("the zero matrix", call("rank_for_energy", torch.zeros(3, 4, dtype=torch.float64), 0.9))
+    for words, matrix, shares in (
+        ("", M, (13 / 18, 0.5 + 3e-13, 0.5 + 5e-12)),
+        (", float32", M.float(), (9 / 18, 17 / 18, 0.5 + 4e-6)),
+        (", all of a matrix of rank three", low, (1.0,)),
+        (", all of a matrix of rank three in float32", low.float(), (1.0,)),
+    ):
+        for share in shares:
+            case = call("rank_for_energy", matrix, share)
+            yield Case(f"a share at a boundary, or close to one{words}", case, promise=ROUNDING)
+    zero = call("rank_for_energy", torch.zeros(3, 4), float(rng.uniform(0.1, 0.9)))
+    yield Case("the zero matrix", zero, promise=ZERO)
+    yield Case("small entries, which aren't zero", call("rank_for_energy", full / 1e4, 1), promise=ZERO)
+
+
+problem.promise(
+    "eff",
+    "Return the stable rank, the squared Frobenius norm over the squared spectral norm; 0 for the zero matrix.",
+    "it's at most the rank",
+)  # fmt: skip
+FACTOR = problem.promise("factor", "a factor changes nothing, not even 1e-25 or 1e25 in float32")
 
 
 @problem.check(
-    "eff", points=1, of="effective_rank", title="the effective rank", same=Close(rtol=1e-6),
-    concerns=["any matrix", "zero"],
+    "eff", points=1, of="effective_rank", title="the effective rank",
+    concerns=["any matrix", "zero", "tiny and huge entries in float32"],
     next_step="Put the identity into your formula: what must come out?",
 )  # fmt: skip
 def eff(rng: Rng) -> Iterator[AnyCase]:
+    M = with_values(rng, 3, 5, spread(rng, 3))
     yield Case("any matrix", call("effective_rank", with_values(rng, 6, 4, spread(rng, 4))))
-    yield Case("a wide matrix, scaled", call("effective_rank", 100 * with_values(rng, 3, 5, spread(rng, 3))))
+    yield from corners(Case("a wide matrix", call("effective_rank", M)), as_views)
     one = torch.diag(torch.tensor([float(rng.uniform(1, 5)), 0.0, 0.0], dtype=torch.float64))
     yield Case("a matrix of rank one", call("effective_rank", one))
     yield Case("the zero matrix", call("effective_rank", torch.zeros(4, 2, dtype=torch.float64)))
+    for factor in (1e-25, 1e25):
+        yield Case(f"float32, times {factor:g}", call("effective_rank", (factor * M).float()), promise=FACTOR)
+
+
+problem.promise(
+    "bad_low_rank_factors", "ValueError naming `2-D` (M isn't a matrix), `finite` (M holds NaN or infinities), `rank`"
+)  # fmt: skip
+problem.promise("bad_truncation_error", "ValueError naming `2-D`, `finite`, `norm` (neither word) or `rank`")
+problem.promise("bad_rank_for_energy", "ValueError naming `2-D`, `finite` or `energy` (NaN, or not within (0, 1]).")
+problem.promise("bad_effective_rank", "ValueError naming `2-D` or `finite`.")
 
 
 @problem.check(
-    "bad", points=1, of="low_rank_factors", title="invalid input",
-    concerns=["ranks", "shares", "norms", "NaN", "vectors"],
+    "bad", points=1, of="low_rank_factors", title="invalid input, in all four functions",
+    concerns=["ranks", "shares", "norms", "NaN and infinities", "vectors and three axes"],
     next_step="Check each argument before using it, and name it in the message of a ValueError.",
 )  # fmt: skip
 def bad(rng: Rng) -> Iterator[AnyCase]:
-    M = with_values(rng, 5, 4, spread(rng, 4))
-    broken = M.clone()
-    broken[int(rng.integers(0, 5)), 1] = math.nan
-    yield Refusal("a rank of zero", call("low_rank_factors", M, 0), "rank")
-    yield Refusal("a rank above both sides", call("low_rank_factors", M, 5), "rank")
-    yield Refusal("a negative rank", call("truncation_error", M, -1), "rank")
-    yield Refusal("an error beyond full rank", call("truncation_error", M, 5), "rank")
-    yield Refusal("an unknown norm", call("truncation_error", M, 2, norm="nuclear"), "norm")
-    yield Refusal("no energy", call("rank_for_energy", M, 0.0), "energy")
-    yield Refusal("more than all energy", call("rank_for_energy", M, 1.01), "energy")
-    yield Refusal("a NaN", call("low_rank_factors", broken, 2), "finite")
-    yield Refusal("a NaN for the effective rank", call("effective_rank", broken), "finite")
-    yield Refusal("a vector", call("low_rank_factors", M[0], 1), "2-D")
+    M = with_values(rng, 3, 2, spread(rng, 2))
+    place = int(rng.integers(0, 3)), int(rng.integers(0, 2))
+    nan, infinite, minus = (
+        M.index_put([torch.tensor(axis) for axis in place], torch.tensor(value, dtype=M.dtype))
+        for value in (math.nan, math.inf, -math.inf)
+    )
+    for function, usual, axes, broken, wrong in (
+        ("low_rank_factors", (1,), {"a vector": M[0]}, infinite, {"rank": [(0,), (-1,), (3,)]}),
+        ("truncation_error", (1,), {"three axes": M[None]}, minus, {"rank": [(-1,), (3,)], "norm": [(1, "nuclear")]}),
+        ("rank_for_energy", (0.5,), {"three axes": M[None]}, infinite, {"energy": [(0.0,), (1.01,), (math.nan,)]}),
+        ("effective_rank", (), {"a vector": M[0], "three axes": M[None]}, minus, {}),
+    ):
+        ways = [("2-D", words, call(function, part, *usual)) for words, part in axes.items()]
+        ways += [(key, f"an invalid {key}", call(function, M, *more)) for key, found in wrong.items() for more in found]
+        ways += [
+            ("finite", words, call(function, part, *usual)) for words, part in (("NaN", nan), ("infinity", broken))
+        ]
+        twin = call(function, M, *usual)
+        for number, (keyword, words, invalid) in enumerate(ways):
+            others = tuple(other for other in ("2-D", "finite", *(wrong or ("rank", "norm"))) if other != keyword)
+            words, beside = f"{function}: {words}", None if number else twin
+            yield Refusal(words, invalid, keyword, beside, others, promise=f"bad_{function}")
 
 
 @problem.personal(title="your matrix", next_step="The squares of the singular values are the eigenvalues of M.T @ M.")
@@ -260,8 +355,38 @@ problem.slip(
     next_step="Refuse it by name: the caller believes in a rank that isn't there.",
 )  # fmt: skip
 problem.slip(
+    "infinity_not_refused", "matrix", {"not bool(torch.isfinite(M).all())": "bool(torch.isnan(M).any())"},
+    says="A NaN is refused, and an infinity isn't.", next_step="torch.isfinite is False for both.",
+)  # fmt: skip
+problem.slip(
     "nan_not_refused", "matrix", {"if not bool(torch.isfinite(M).all()):": "if False:"},
     says="A NaN isn't refused by name.", next_step="Ask torch.isfinite before you decompose.",
+)  # fmt: skip
+problem.slip(
+    "axes_not_refused", "matrix", {"M.ndim != 2": "M.ndim < 2"},
+    says="A tensor of three axes isn't refused by name.", next_step="A matrix has exactly two.",
+)  # fmt: skip
+problem.slip(
+    "changes_m", "low_rank_factors", {"S[:r].sqrt()": "S[:r].sqrt()\n    M -= (U[:, :r] * S[:r]) @ Vh[:r]"},
+    says="Your function changes the caller's M.", next_step="Work on a copy.",
+)  # fmt: skip
+problem.slip(
+    "factors_in_float64", "low_rank_factors", {"matrix(M)": "matrix(M).double()"},
+    says="Your factors are float64, whatever M is.", next_step="Convert them to M's dtype at the end.",
+)  # fmt: skip
+problem.slip(
+    "factors_in_float32", "low_rank_factors", {"matrix(M)": "matrix(M).float()"},
+    says="Your factors are float32, whatever M is.", next_step="Convert them to M's dtype at the end.",
+)  # fmt: skip
+problem.slip(
+    "root_of_negative", "low_rank_factors",
+    {"U, S, Vh = torch.linalg.svd(matrix(M), full_matrices=False)": """squares, V = torch.linalg.eigh(matrix(M).T @ M)
+    S, Vh = (part.flip(-1)[..., : min(M.shape)] for part in (squares, V))
+    S, Vh = S.sqrt(), Vh.T
+    U = M @ Vh.T / S"""},
+    says="Your factors are NaN where a singular value is 0: by a division by zero, or by the root of a number that "
+    "rounding made negative.",
+    next_step="Try the zero matrix: a direction with the value 0 adds nothing to the product.",
 )  # fmt: skip
 
 DIAGONAL = "In the singular basis the rest is diagonal: write its entries down."
@@ -300,7 +425,27 @@ problem.slip(
     says="Your Frobenius error is a difference of two norms; it is the norm of a difference.", next_step=DIAGONAL,
 )  # fmt: skip
 
+for name, edit, says, next_step in (
+    ("full_rank_not_handled", {"if len(tail) == 0:": "if False:"}, "Your spectral error fails at full rank.",
+        "Nothing is left out there: the error is 0, and there is no first value to return."),
+    ("rank_zero_refused", {"not 0 <= r": "not 1 <= r"}, "Your error refuses rank 0.",
+        "Rank 0 keeps nothing: the error is the norm of M."),
+    ("norm_not_refused", {'norm not in ("fro", "spectral")': "False"}, "An unknown norm isn't refused.",
+        "Accept the two words alone."),
+):  # fmt: skip
+    problem.slip(name, "truncation_error", edit, says=says, next_step=next_step)
+
 FIRST = "int(enough.nonzero()[0])"
+
+for name, was, now, says, next_step in (
+    ("energy_tolerance_large", "else 1e-12", "else 1e-9", "Your tolerance for float64 is too large.", "It is 1e-12."),
+    ("energy_tolerance_large_32", "1e-6 if", "1e-4 if", "Your tolerance for float32 is too large.", "It is 1e-6."),
+    ("energy_tolerance_of_float64", "1e-6 if", "1e-12 if", "Your tolerance for float32 is that for float64.",
+        "Float32 rounds at 1e-7: allow 1e-6 of the whole."),
+    ("energy_nan_accepted", "not 0 < energy <= 1", "energy <= 0 or energy > 1", "A NaN is accepted as a share.",
+        "Every comparison with NaN is False: write `not 0 < energy <= 1`."),
+):  # fmt: skip
+    problem.slip(name, "rank_for_energy", {was: now}, says=says, next_step=next_step)
 
 problem.slip(
     "energy_counts_noise", "rank_for_energy", {FIRST: "1 + int((square.cumsum(0) / total < energy).sum())"},
@@ -351,6 +496,20 @@ problem.slip(
     "effective_entropy", "effective_rank", {"return float((S / S[0]).square().sum())": """p = S / S.sum()
     return float(torch.exp(-(p * p.log()).sum()))"""},
     says="Your number is the entropy-based effective rank.", next_step="Here it's the ratio of two squared norms.",
+)  # fmt: skip
+
+problem.slip(
+    "effective_underflows", "effective_rank",
+    {".double()": "", "(S / S[0]).square().sum()": "S.square().sum() / S[0].square()"},
+    says="Your squares underflow or overflow in float32.", next_step="Divide before squaring, or use float64.",
+)  # fmt: skip
+problem.slip(
+    "effective_of_zero", "effective_rank", {"if S[0] == 0:": "if False:"},
+    says="Your effective rank of the zero matrix is NaN; it's 0.", next_step="Handle the zero matrix first.",
+)  # fmt: skip
+problem.slip(
+    "effective_unchecked", "effective_rank", {"matrix(M)": "M"},
+    says="Your effective rank checks its matrix in no way.", next_step="Check it as the other functions do.",
 )  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, wanting_gradients
 from ftgrade.judging.problem import (
     AnyCase,
     Case,
+    Close,
     Difference,
     Problem,
     Question,
@@ -27,22 +30,59 @@ def width(rng: Rng) -> tuple[int, int]:
     return int(rng.integers(20, 60)) * 2 + 1, int(rng.integers(3, 9)) * 2
 
 
+Holds = Callable[..., Difference | None]
+
+
+def exact_ints(*expected: int) -> Holds:
+    """Demand these numbers as Python ints; NumPy's aren't what is promised."""
+
+    def holds(*outcomes: Value) -> Difference | None:
+        if any(outcome.value != right for outcome, right in zip(outcomes, expected, strict=True)):
+            return Difference("the count differs")
+        return None if all(type(outcome.value) is int for outcome in outcomes) else Difference("it isn't a Python int")
+
+    return holds
+
+
+def size(d: int, m: int) -> int:
+    return 2 * d * m + m + d
+
+
+INTS = problem.promise("ints", "Counts are Python `int`s, and sizes may be NumPy integers.")
+problem.promise(
+    "count", "Return the number of parameters of one adapter of width d and bottleneck m.",
+    "An adapter goes down, W_down of shape (m, d), and up again, W_up of shape (d, m).",
+    "The activation and the residual connection hold no parameters.",
+)  # fmt: skip
+BIAS = problem.promise("bias", "With `bias` each of the two maps has one.")
+
+
 @problem.check(
     "count", points=2, of="adapter_params", title="one adapter", same=integer,
-    concerns=["with and without biases", "a bottleneck as wide as the model"],
+    concerns=["with and without biases", "a bottleneck as wide as the model", "NumPy integers"],
     next_step="Write the shapes of the two matrices and of the two biases under each other.",
 )  # fmt: skip
 def count(rng: Rng) -> Iterator[AnyCase]:
     d, m = width(rng)
     yield Case("with biases", call("adapter_params", d, m))
     yield Case("without biases", call("adapter_params", d, m, bias=False))
-    yield Case("a bottleneck as wide as the model", call("adapter_params", m, m))
-    yield Case("a bottleneck of one", call("adapter_params", d, 1))
+    yield Case("a bottleneck as wide as the model", call("adapter_params", m, m), promise=BIAS)
+    yield Case("a bottleneck of one", call("adapter_params", d, 1), promise=BIAS)
+    both = call("adapter_params", d, m), call("adapter_params", np.int64(d), np.int32(m), False)
+    yield Relation("Python's and NumPy's integers", both, exact_ints(size(d, m), 2 * d * m), promise=INTS)
+
+
+problem.promise(
+    "model",
+    "Return the number of trained parameters of a model with `per_layer` adapters in each of its layers.",
+    "a layer more adds one layer's adapters",
+)  # fmt: skip
+NORMS = problem.promise("norms", "`n_trained_layernorms` counts the layer normalisations of the whole model")
 
 
 @problem.check(
     "model", points=2, of="adapter_model_params", title="a whole model", same=integer,
-    concerns=["one, two and three adapters a layer", "no biases", "trained layer normalisations"],
+    concerns=["one, two and three adapters a layer", "no biases", "trained layer normalisations", "NumPy integers"],
     next_step="Count one layer, multiply, and add what isn't repeated in each layer.",
 )  # fmt: skip
 def model(rng: Rng) -> Iterator[AnyCase]:
@@ -51,27 +91,45 @@ def model(rng: Rng) -> Iterator[AnyCase]:
     yield Case("two adapters a layer", call("adapter_model_params", d, m, layers))
     yield Case("three adapters a layer", call("adapter_model_params", d, m, layers, per_layer=3))
     yield Case("one adapter a layer, no biases", call("adapter_model_params", d, m, layers, 1, False))
-    yield Case("trained layer normalisations", call("adapter_model_params", d, m, layers, 1, True, 2 * layers + 1))
+    norms = call("adapter_model_params", d, m, layers, 1, True, 2 * layers + 1)
+    yield Case("trained layer normalisations", norms, promise=NORMS)
+    one = call("adapter_model_params", d, 1, 1, n_trained_layernorms=1)
+    yield Case("one layer and one layer normalisation", one, promise=NORMS)
+    both = call("adapter_model_params", d, m, layers), call("adapter_model_params", d, np.int64(m), np.int64(layers))
+    yield Relation("Python's and NumPy's integers", both, exact_ints(*[2 * layers * size(d, m)] * 2), promise=INTS)
+
+
+problem.promise(
+    "fits", "Return the largest bottleneck whose adapters together hold at most `budget` parameters.",
+    "No layer normalisation is trained.", "what it returns fits, and one more doesn't",
+)  # fmt: skip
+EXACT = problem.promise("used_up", "It may be used up exactly.")
 
 
 @problem.check(
     "fits", points=1.5, of="largest_bottleneck", title="a budget", same=integer,
-    concerns=["exactly at a boundary, and one below", "no biases", "one adapter a layer"],
+    concerns=["exactly at a boundary, and one below", "no biases", "one adapter a layer", "NumPy integers"],
     next_step="Solve the inequality for m, and put m and m + 1 into it.",
 )  # fmt: skip
 def fits(rng: Rng) -> Iterator[AnyCase]:
     d, m = width(rng)
     layers = int(rng.integers(3, 7))
-    exact = layers * 2 * (2 * d * m + m + d)
-    yield Case("a budget that is used up", call("largest_bottleneck", d, layers, exact))
-    yield Case("one parameter less", call("largest_bottleneck", d, layers, exact - 1))
+    exact, bare = 2 * layers * size(d, m), 2 * layers * d * m
+    wide = 2 * layers * size(m, d) + layers  # a width of m and a bottleneck of d, which is more
+    yield Case("some room left, a small width", call("largest_bottleneck", m, layers, wide, per_layer=2))
+    yield Case("one parameter less than a bottleneck needs", call("largest_bottleneck", d, layers, exact - 1))
     between = layers * 2 * (2 * d * (m + 1) + 3)
     yield Case("a budget that weights alone would fit", call("largest_bottleneck", d, layers, between))
-    bare = layers * 2 * d * m
-    yield Case("no biases, one adapter a layer", call("largest_bottleneck", d, layers, bare, 1, False))
+    yield Case("no biases, one adapter a layer", call("largest_bottleneck", d, layers, bare + 1, 1, False))
     yield Case("one parameter less, no biases", call("largest_bottleneck", d, layers, bare - 1, 1, False))
-    yield Case("a budget for a bottleneck of one", call("largest_bottleneck", d, layers, layers * 2 * (3 * d + 1)))
-    yield Case("some room left", call("largest_bottleneck", d, layers, exact + layers * d, per_layer=2))
+    yield Case("a budget that is used up", call("largest_bottleneck", d, layers, exact), promise=EXACT)
+    yield Case("the same without biases", call("largest_bottleneck", d, layers, bare, 1, False), promise=EXACT)
+    yield Case(
+        "used up by bottlenecks of one", call("largest_bottleneck", d, layers, 2 * layers * size(d, 1)), promise=EXACT
+    )
+    sizes = [np.int64(number) for number in (d, layers, exact + 1)]
+    both = call("largest_bottleneck", d, layers, exact + 1), call("largest_bottleneck", *sizes)
+    yield Relation("Python's and NumPy's integers", both, exact_ints(m, m), promise=INTS)
 
 
 def weights(rng: Rng, d: int, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,70 +139,135 @@ def weights(rng: Rng, d: int, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return W_down, b_down, W_up, b_up
 
 
-def itself(h: Tensor) -> Callable[[Value], Difference | None]:
-    def holds(outcome: Value) -> Difference | None:
-        if torch.is_tensor(outcome.value) and torch.equal(outcome.value, h):
-            return None
-        return Difference("an adapter that adds nothing changes the hidden state")
+def itself(h: Tensor, b_up: Tensor) -> Holds:
+    """Demand h bit for bit of an adapter that adds nothing, and h + b_up in float32 of one that adds b_up alone."""
+
+    def holds(nothing: Value, bias: Value) -> Difference | None:
+        if Close(dtype=True)((h + b_up).float(), bias.value):
+            return Difference("an adapter whose W_up is 0 doesn't add b_up alone, in h's dtype")
+        same = torch.is_tensor(nothing.value) and nothing.value.dtype == h.dtype and torch.equal(nothing.value, h)
+        return None if same else Difference("an adapter that adds nothing changes the hidden state")
 
     return holds
 
 
+problem.promise(
+    "fwd",
+    "Return the adapter's output for hidden states h of shape (..., d): the input plus what the bottleneck adds.",
+    "W_down is (m, d), b_down (m,), W_up (d, m), b_up (d,).", "A function leaves its arguments as they were.",
+)  # fmt: skip
+GELU = problem.promise("gelu", '`activation` is "relu" or "gelu", the exact one with the error function.')
+ITSELF = problem.promise("itself", "With W_up = 0 and b_up = 0 the output is h itself, bit for bit.")
+TRAINED = problem.promise("trained", "gradients reach all of its five tensors")
+
+
 @problem.check(
     "fwd", points=2, of="adapter_forward", title="the adapter at work",
-    concerns=["leading axes", "square weights", "both activations", "an adapter that adds nothing", "gradients"],
+    concerns=[
+        "leading axes", "square weights", "both activations", "float32 and float64", "views",
+        "an adapter that adds nothing", "gradients",
+    ],
     next_step="Follow one hidden state by hand: down, activation, up, and what is added at the end.",
 )  # fmt: skip
 def fwd(rng: Rng) -> Iterator[AnyCase]:
     h = torch.from_numpy(rng.normal(size=(2, 3, 7)))
-    yield Case("two leading axes, relu", call("adapter_forward", h, *weights(rng, 7, 3)), pure=True)
-    square = torch.from_numpy(rng.normal(size=5))
-    yield Case("square weights, gelu", call("adapter_forward", square, *weights(rng, 5, 5), activation="gelu"))
-    trained = [part.requires_grad_() for part in (h[0].clone(), *weights(rng, 7, 4))]
-    yield Case("gradients", call("adapter_forward", *trained, backward=True))
-    W_down, b_down, W_up, b_up = weights(rng, 7, 3)
-    nothing = call("adapter_forward", h, W_down, b_down, torch.zeros_like(W_up), torch.zeros_like(b_up))
-    yield Relation("an adapter that adds nothing", (nothing,), itself(h))
+    W_down, b_down, W_up, b_up = five = weights(rng, 7, 3)
+    yield from corners(Case("two leading axes", call("adapter_forward", h, *five)), expanded)
+    one = Case("one hidden state, square weights", call("adapter_forward", h[0, 0, :5], *weights(rng, 5, 5)))
+    yield from corners(one, lambda case: as_views(in_dtype(torch.float32)(case)))
+    yield Case("no hidden state, a bottleneck of one", call("adapter_forward", h[0, :0], *weights(rng, 7, 1)))
+    # Where relu would be 0, and the tanh approximation is off by a tenth of the value.
+    low = call("adapter_forward", h / 100, W_down, -3 + b_down / 2, W_up, b_up / 100, activation="gelu")
+    yield Case("gelu of negative numbers", low, promise=GELU)
+    for activation in ("relu", "gelu"):
+        case = Case(activation, call("adapter_forward", h, *five, activation))
+        yield from corners(case, wanting_gradients, promise=TRAINED)
+    nothing = (h[0], W_down, b_down, torch.zeros_like(W_up), torch.zeros_like(b_up))
+    bias = call("adapter_forward", *(part.float() for part in nothing[:-1]), b_up.float())
+    both = call("adapter_forward", *nothing), bias
+    yield Relation("adapters that add nothing, or b_up alone", both, itself(h[0], b_up), promise=ITSELF)
+
+
+problem.promise(
+    "jac", "Return the Jacobian of the relu adapter's output by its input at one hidden state h (d,): a (d, d) matrix.",
+    "Entry (i, j) is the derivative of output i by input j.",
+    "No pre-activation is exactly 0, but some are closer to it than 0.001.",
+)  # fmt: skip
+INFERENCE = problem.promise("inference", "The inputs may be inference tensors, on which autograd refuses to work.")
 
 
 @problem.check(
     "jac", points=1.5, of="adapter_jacobian", title="the Jacobian by hand",
-    concerns=["closed and open gates", "square weights", "the bias in the gate"],
+    concerns=["closed and open gates, some near 0", "square weights", "the bias in the gate", "inference tensors"],
     next_step="Differentiate output i by input j: which terms contain input j, and through which gates?",
 )  # fmt: skip
 def jac(rng: Rng) -> Iterator[AnyCase]:
-    for words, d, m in (("a narrow bottleneck", 6, 4), ("square weights", 5, 5)):
+    for words, d, m in (("a narrow bottleneck", 6, 4), ("square weights", 5, 5), ("a bottleneck of one", 4, 1)):
         W_down, b_down, W_up, _ = weights(rng, d, m)
         h = torch.from_numpy(rng.normal(size=d))
-        # Biases that turn about half of the gates against what the weights alone would say.
+        # Biases that turn half of the gates against what the weights alone would say, and that keep them from 0.
+        sign = torch.where(torch.arange(m) % 2 == 0, -1.0, 1.0)
         pre = W_down @ h
-        b_down = torch.where(torch.arange(m) % 2 == 0, -2 * pre, 0.5 * pre)
-        W_down[0] = torch.eye(d, dtype=torch.float64)[0]
-        b_down[0] = -h[0]  # a gate that stands exactly at 0 is closed
+        b_down = sign * pre.sign() * (0.5 + b_down.abs()) - pre
+        for gate, near in ((0, -9e-4), (1, 9e-4)) if m > 1 else ():  # one closed, one open
+            W_down[gate] = torch.eye(d, dtype=torch.float64)[gate]
+            b_down[gate] = near - h[gate]
+        if m > 1:
+            yield Case(words, call("adapter_jacobian", h, W_down, b_down, W_up))
+            continue
         with torch.inference_mode():
             inputs = [part.clone() for part in (h, W_down, b_down, W_up)]
-        yield Case(words, call("adapter_jacobian", *inputs), pure=True)
+        yield Case(f"{words}, inference tensors", call("adapter_jacobian", *inputs), promise=INFERENCE)
+
+
+problem.promise(
+    "bad_adapter_params", "ValueError whose message contains `d must` or `bottleneck` if d or m is not a whole number"
+)  # fmt: skip
+problem.promise("bad_model", "as in `adapter_params`, and ValueError whose message contains `n_layers` if that is less")
+problem.promise(
+    "bad_budget", "ValueError whose message contains `budget` if not even a bottleneck of 1 fits;", "`n_layers` as"
+)  # fmt: skip
+problem.promise(
+    "bad_forward", "ValueError whose message contains `activation` (neither word) or `shape` (the five don't"
+)
 
 
 @problem.check(
-    "err", points=1, of="adapter_params", title="invalid input",
+    "err", points=1, of="adapter_params", title="invalid input, in all four functions",
     concerns=["zero, negative and fractional numbers", "a budget that is too small", "shapes", "activations"],
     next_step="Check each argument before using it, and name it in the message of a ValueError.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     d, m = width(rng)
-    yield Refusal("a bottleneck of zero", call("adapter_params", d, 0), "bottleneck")
-    yield Refusal("a fractional bottleneck", call("adapter_params", d, m + 0.5), "bottleneck")
-    yield Refusal("a width of zero", call("adapter_params", 0, m), "d must")
-    yield Refusal("no layers", call("adapter_model_params", d, m, 0), "n_layers")
-    yield Refusal("a budget below a bottleneck of one", call("largest_bottleneck", d, 2, 4 * (3 * d + 1) - 1), "budget")
-    yield Refusal("a negative budget", call("largest_bottleneck", d, 2, -m), "budget")
-    W_down, b_down, W_up, b_up = weights(rng, 6, 3)
-    h = torch.from_numpy(rng.normal(size=(2, 6)))
-    yield Refusal("a W_up of W_down's shape", call("adapter_forward", h, W_down, b_down, W_down, b_up), "shape")
-    yield Refusal("a narrower hidden state", call("adapter_forward", h[:, 1:], W_down, b_down, W_up, b_up), "shape")
-    five = (h, W_down, b_down, W_up, b_up)
-    yield Refusal("an unknown activation", call("adapter_forward", *five, activation="tanh"), "activation")
+    ample, least = 10 * size(d, m), 4 * size(d, 1)
+    five = h, W_down, b_down, W_up, b_up = torch.from_numpy(rng.normal(size=(2, 6))), *weights(rng, 6, 3)
+    refused = {
+        ("bad_adapter_params", "adapter_params", (d, m)): {
+            "bottleneck": [(d, 0), (d, -m), (d, m + 0.5)], "d must": [(0, m), (-d, m), (d + 0.5, m)],
+        },
+        ("bad_model", "adapter_model_params", (d, m, 3)): {
+            "n_layers": [(d, m, 0), (d, m, -2)], "d must": [(0, m, 3), (d + 0.5, m, 3)], "bottleneck": [(d, 0, 3)],
+        },
+        ("bad_budget", "largest_bottleneck", (d, 2, least)): {
+            "budget": [(d, 2, least - 1), (d, 2, 0), (d, 2, -m)], "n_layers": [(d, 0, ample), (d, -2, ample)],
+            "d must": [(0, 2, ample), (-d, 2, ample), (d + 0.5, 2, ample)],
+        },
+        ("bad_forward", "adapter_forward", five): {
+            "activation": [(*five, "tanh")],
+            "shape": [
+                (h[:, :1], *five[1:]), (h, W_down, b_down, W_down, b_up), (h, W_down[:1], b_down, W_up, b_up),
+                (h, W_down, b_down[:1], W_up, b_up), (h, W_down, b_down, W_up, b_up[:1]),
+            ],
+        },
+    }  # fmt: skip
+    for (promise, function, valid), faults in refused.items():
+        twin = call(function, *valid)
+        for keyword, found in faults.items():
+            others = tuple(other for other in ("bottleneck", "n_layers", *faults) if other != keyword)
+            words = f"{function}: an invalid {keyword.removesuffix(' must')}"
+            for arguments in found:
+                yield Refusal(words, call(function, *arguments), keyword, twin, others, promise=promise)
+                twin = None
 
 
 @problem.personal(title="your model", same=integer, next_step="Count one adapter, then say how often it stands there.")
@@ -197,6 +320,16 @@ problem.slip(
     says="Your count is a float.", next_step="Stay in integers.",
 )  # fmt: skip
 problem.slip(
+    "numpy_counts", "adapter_params",
+    {"2 * d * m + (m + d if bias else 0)": '__import__("numpy").int64(2 * d * m + (m + d if bias else 0))'},
+    says="Your count is a NumPy integer.", next_step="Return int(...) of it.",
+)  # fmt: skip
+for name, was, now, says in (
+    ("fractions_cut", "int(value) != value or value < 1", "value < 1", "A fractional size is counted."),
+    ("negative_counted", "value < 1", "value == 0", "A negative size is counted."),
+):
+    problem.slip(name, "whole", {was: now}, says=says, next_step="Refuse it by name, in each function.")
+problem.slip(
     "zero_bottleneck_counted", "adapter_params", {"whole(m,": "m and whole(m,"},
     says="A bottleneck of zero is counted.", next_step="Refuse it by name.",
 )  # fmt: skip
@@ -233,6 +366,11 @@ problem.slip(
 )  # fmt: skip
 
 problem.slip(
+    "budget_rounded", "largest_bottleneck",
+    {"(budget // adapters - fixed) // each": "round((budget / adapters - fixed) / each)"},
+    says="Your bottleneck is rounded to the nearest, which may not fit.", next_step="Round down.",
+)  # fmt: skip
+problem.slip(
     "budget_not_used_up", "largest_bottleneck", {"budget // adapters": "(budget - 1) // adapters"},
     says="Your bottleneck leaves a budget unused that fits exactly.", next_step="At most, not less than.",
 )  # fmt: skip
@@ -254,7 +392,11 @@ problem.slip(
     says="Your budget is for one adapter a layer.", next_step="Use `per_layer`.",
 )  # fmt: skip
 problem.slip(
-    "budget_exceeded", "largest_bottleneck", {"return m": "return m + 1"},
+    "budget_for_layernorms", "largest_bottleneck", {"budget // adapters": "budget // adapters - 2 * d"},
+    says="Your budget pays for layer normalisations too.", next_step="None is trained here.",
+)  # fmt: skip
+problem.slip(
+    "budget_exceeded", "largest_bottleneck", {"return int(m)": "return int(m) + 1"},
     says="Your bottleneck doesn't fit: it's one too large.", next_step="Put it into the count.",
 )  # fmt: skip
 problem.slip(
@@ -265,6 +407,32 @@ problem.slip(
 problem.slip(
     "no_residual", "adapter_forward", {"return h + ": "return "},
     says="Your output lacks the residual.", next_step="The adapter adds to the hidden state.",
+)  # fmt: skip
+problem.slip(
+    "needs_contiguous", "adapter_forward",
+    {"F.linear(h, W_down, b_down)": "F.linear(h.view(-1, d), W_down, b_down).view(*h.shape[:-1], m)"},
+    says="Your function fails for hidden states that are a view.", next_step="Use reshape where you use view.",
+)  # fmt: skip
+for name, now, says, next_step in (
+    ("residual_detached", "h.detach()", "Your residual passes no gradient on.", "Add h itself, without detach()."),
+    (
+        "residual_in_float32",
+        "h.float()",
+        "Your output isn't h itself: its dtype changes on the way.",
+        "Stay in h's dtype.",
+    ),
+):
+    problem.slip(name, "adapter_forward", {"return h + ": f"return {now} + "}, says=says, next_step=next_step)
+problem.slip(
+    "biases_unchecked", "adapter_forward",
+    {"b_down.numel(), b_up.numel()": "W_down.shape", "W_down.shape, b_down.shape, W_up.shape, b_up.shape)\n":
+        "W_down.shape, (m,), W_up.shape, (d,))\n"},
+    says="A bias of the wrong shape isn't refused: torch broadcasts one of a single number.",
+    next_step="Compare all five shapes.",
+)  # fmt: skip
+problem.slip(
+    "activation_unchecked", "adapter_forward", {'activation not in ("relu", "gelu")': "False"},
+    says="An unknown activation isn't refused.", next_step="Accept the two words alone.",
 )  # fmt: skip
 problem.slip(
     "residual_activated", "adapter_forward", {"return h + ": "return activate(h) + "},
@@ -335,6 +503,21 @@ problem.slip(
     "jacobian_transposed", "adapter_jacobian", {"(W_up * open_gates) @ W_down": "((W_up * open_gates) @ W_down).T"},
     says="Your Jacobian is transposed.", next_step="A row for each output, a column for each input.",
 )  # fmt: skip
+JACOBIAN = "return torch.eye(len(h), dtype=h.dtype) + (W_up * open_gates) @ W_down"
+
+problem.slip(
+    "jacobian_by_autograd", "adapter_jacobian",
+    {JACOBIAN: """def adapter(x): return x + F.linear(F.relu(F.linear(x, W_down, b_down)), W_up)
+    return torch.autograd.functional.jacobian(adapter, h)"""},
+    says="Your Jacobian asks autograd, which refuses inference tensors.", next_step="Write the derivative by hand.",
+)  # fmt: skip
+problem.slip(
+    "jacobian_by_large_steps", "adapter_jacobian",
+    {JACOBIAN: """def adapter(x): return x + F.linear(F.relu(F.linear(x, W_down, b_down)), W_up)
+    return torch.stack([(adapter(h + 1e-3 * e) - adapter(h)) / 1e-3 for e in torch.eye(len(h), dtype=h.dtype)], 1)"""},
+    says="Your Jacobian is a difference over a step of 0.001, in which a gate near 0 opens or closes.",
+    next_step="Write the derivative by hand; it needs no step.",
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- mutants that are none
@@ -342,4 +525,7 @@ problem.slip(
 problem.equivalent.update({
     "adapter_jacobian: torch.eye(len(h), dtype=h.dtype) -> torch.eye(len(h))":
         "the sum takes the wider type, which is h's",
+    "adapter_jacobian: F.linear(h, W_down, b_down) > 0 -> F.linear(h, W_down, b_down) >= 0":
+        "no pre-activation is exactly 0",
+    "largest_bottleneck: * // * -> * / *": "the quotient is cut to an int at the end",
 })  # fmt: skip
