@@ -231,6 +231,8 @@ class adds_up_to:  # noqa: N801
         self.known = known
 
     def __call__(self, got: Value) -> Difference | None:
+        if got.changed:
+            return Difference("it changed one of its inputs; work on a copy")
         gradient = got.gradients[0] if got.gradients else None
         if gradient is None:
             return Difference("the loss can't be differentiated: the graph was cut")
