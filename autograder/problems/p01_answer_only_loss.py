@@ -263,7 +263,7 @@ def err(rng: Rng) -> Iterator[AnyCase]:
 
     def refusals(keyword: str, *asked: tuple[str, str, tuple[Any, ...]], twin: tuple[Any, ...] = valid):
         """Refuse each of these arguments of a function and accept the valid ones."""
-        twins = {function: call(function, *twin[: 3 if function == GRAD else 4]) for _, function, _ in asked}
+        twins = {LOSS: call(LOSS, *twin)} | ({GRAD: call(GRAD, *twin)} if keyword == "shape" else {})
         for words, function, arguments in asked:
             bad, good = call(function, *arguments), twins.pop(function, None)  # one twin for each function is enough
             yield Refusal(words, bad, keyword, good, OTHERS[keyword], keyword)
