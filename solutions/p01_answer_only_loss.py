@@ -12,19 +12,26 @@ def answer_only_loss(
 ) -> torch.Tensor:
     """Return the cross-entropy of the answer tokens in nats, as a 0-d tensor that can be differentiated.
 
-    `logits` is (batch, time, vocab), `input_ids` and `answer_mask` are (batch, time). The mask is bool, int or float
-    with values 0 and 1; it marks the tokens that are learned. Column 0 has nothing before it and is never a target.
-    `reduction` is "token_mean" (over all targets of the batch), "sequence_mean" (each row's token mean, averaged over
-    the rows that have targets) or "sum". What stands at other positions (ids of -100, logits that are NaN or infinite)
-    changes neither the loss nor its gradient. float64 stays float64; bfloat16 and float16 are computed in float32.
+    `logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time). The mask is bool, int or
+    float with values 0 and 1; it marks the tokens that are learned. Column 0 has nothing before it and is never a
+    target. `reduction` is "token_mean" (over all targets of the batch), "sequence_mean" (each row's token mean,
+    averaged over the rows that have targets) or "sum". What stands at other positions (ids of -100 or beyond the
+    vocabulary, logits that are NaN or infinite) changes neither the loss nor its gradient. A logit of -inf gives its
+    token the probability 0. float64 stays float64; bfloat16 and float16 are computed in float32.
 
-    Errors: ValueError naming `shape` (the three don't agree), `mask` (a value other than 0 and 1), `answer` (no target
-    in the whole batch), `reduction` (none of the three words).
+    Errors: ValueError naming `shape` (the three don't agree), `mask` (a value other than 0 and 1, in any column),
+    `answer` (no target in the whole batch, whatever the reduction), `reduction` (none of the three words).
 
     >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [5.0, 0.0]]], dtype=torch.float64)
     >>> ids = torch.tensor([[0, 0, 1]])
     >>> round(answer_only_loss(logits, ids, torch.tensor([[0, 1, 1]])).item(), 4)
     0.5032
+    >>> two, both = torch.cat([logits, 3000 * logits]), torch.tensor([[1, 0, 1], [0, 1, 0]])
+    >>> round(answer_only_loss(two, ids.repeat(2, 1), both, "sequence_mean").item(), 4)
+    0.5032
+    >>> answer_only_loss(logits, ids, torch.tensor([[1, 0, 0]]))
+    Traceback (most recent call last):
+    ValueError: ...
 
     Always: scores that are moved together at one position change nothing, and a loss is never negative.
 
@@ -50,13 +57,17 @@ def answer_only_loss(
 
 
 def answer_only_grad(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of the token mean with respect to the logits, from the formula by hand.
+    """Return the gradient of the token mean with respect to the logits.
 
-    Arguments and errors as in `answer_only_loss`. The result is (batch, time, vocab), 0 wherever a logit has no
-    influence, and carries no graph. The inputs may be inference tensors, on which autograd refuses to work.
+    Arguments and errors as in `answer_only_loss`. Large logits and half precision are as in the loss. The result is
+    (batch, time, vocab), 0 wherever a logit has no influence. The logits want no gradient and may be inference tensors,
+    on which autograd refuses to work; the result carries no graph.
 
     >>> answer_only_grad(torch.zeros(1, 2, 4), torch.tensor([[0, 3]]), torch.tensor([[0, 1]])).tolist()
     [[[0.25, 0.25, 0.25, -0.75], [0.0, 0.0, 0.0, 0.0]]]
+    >>> large = torch.tensor([[[0.0, 3000.0], [3000.0, 0.0]]])
+    >>> answer_only_grad(large, torch.tensor([[0, 0]]), torch.tensor([[0, 1]])).tolist()
+    [[[-1.0, 1.0], [0.0, 0.0]]]
 
     Always: raising all logits of a position together does nothing, so each position's gradient adds up to 0.
 
@@ -76,12 +87,16 @@ def answer_only_grad(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
 def accumulation_weights(token_counts: list[int]) -> list[float]:
     """Return the weight of each micro-batch's token mean, so that their weighted sum is the whole batch's token mean.
 
-    `token_counts` holds the number of targets of each micro-batch; one without targets gets the weight 0.
+    `token_counts` holds the number of targets of each micro-batch, as Python's or NumPy's integers; one without targets
+    gets the weight 0.
 
     Errors: ValueError naming `count` if the list is empty, all of it is 0, or a number is negative.
 
     >>> accumulation_weights([3, 1])
     [0.75, 0.25]
+    >>> accumulation_weights([3, -1])
+    Traceback (most recent call last):
+    ValueError: ...
 
     Always: the weights add up to 1.
 

@@ -8,15 +8,19 @@ import torch
 def per_token_kl(base_logits: torch.Tensor, tuned_logits: torch.Tensor) -> torch.Tensor:
     """Return KL(tuned || base) of the next-token distributions in nats: (..., vocab) twice becomes (...).
 
-    Float32 at least is used: bfloat16 and float16 logits are computed in float32. A token that both rule out (-inf in
-    both) contributes 0; one that only the base rules out makes the result +inf; one that only the tuned model rules out
-    is no trouble. The result is never negative.
+    A token that both rule out (-inf in both) contributes 0; one that only the base rules out makes the result +inf; one
+    that only the tuned model rules out contributes 0. The result is never negative. A NaN among a position's logits, of
+    the base or of the tuned model, makes its result NaN. float64 stays float64; bfloat16 and float16 logits are
+    computed in float32.
 
     Errors: ValueError naming `shape` if the two differ in shape or have no axis.
 
     >>> base, tuned = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([0.6, 0.3, 0.1]).log()
     >>> round(per_token_kl(base, tuned).item(), 4)
     0.0401
+    >>> one, two = torch.tensor([[0.0, -torch.inf], [0.0, 2000.0]]), torch.tensor([[0.0, 0.0], [2000.0, 0.0]])
+    >>> per_token_kl(one, two).tolist()
+    [inf, 2000.0]
 
     Always: a distribution is at distance 0 from itself, and numbers added to all logits of a token change nothing.
 
@@ -26,10 +30,12 @@ def per_token_kl(base_logits: torch.Tensor, tuned_logits: torch.Tensor) -> torch
     True
     """
     demand_same_shape(base_logits, tuned_logits)
+    if base_logits.ndim == 0:
+        raise ValueError("shape: logits need an axis for the vocabulary, and these are single numbers")
     log_p, log_q = normalised(tuned_logits), normalised(base_logits)
     p = log_p.exp()
     # Where p is 0 the term is 0, whatever the base says; without this, 0 * inf and inf - inf would be NaN.
-    terms = torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p))
+    terms = torch.where(p == 0, torch.zeros_like(p), p * (log_p - log_q))
     return terms.sum(-1).clamp(min=0)
 
 
@@ -37,13 +43,17 @@ def kl_shift(base_logits: torch.Tensor, tuned_logits: torch.Tensor, mask: torch.
     """Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.
 
     `mask` has the logits' shape without the vocabulary axis and is bool, int or float with values 0 and 1; None selects
-    every position. Logits at other positions have no influence, not even as NaN.
+    every position. Logits at other positions have no influence, not even as NaN; a NaN at a selected position makes the
+    result NaN.
 
-    Errors: ValueError naming `shape`, or `mask` if it selects nothing.
+    Errors: ValueError naming `shape` (of the logits or of the mask), or `mask` if it selects nothing.
 
     >>> base, tuned = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
     >>> kl_shift(base, tuned, torch.tensor([1, 0])).item()
     0.0
+    >>> kl_shift(base, tuned, torch.tensor([0, 0]))
+    Traceback (most recent call last):
+    ValueError: ...
     """
     demand_same_shape(base_logits, tuned_logits)
     if mask is None:
@@ -60,7 +70,7 @@ def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor
     """Return the second-order approximation of KL(tuned || base) for tuned logits `base_logits + delta`.
 
     (..., vocab) twice becomes (...). For small changes it's half of some variance: derive which, and under which
-    distribution.
+    distribution. Large logits and half precision are as in `per_token_kl`.
 
     Errors: ValueError naming `shape` if the two differ in shape.
 
@@ -73,7 +83,7 @@ def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor
     True
     """
     demand_same_shape(base_logits, delta)
-    p = normalised(base_logits).exp()
+    p, delta = normalised(base_logits).exp(), wide(delta)
     mean = (p * delta).sum(-1, keepdim=True)
     return 0.5 * (p * (delta - mean) ** 2).sum(-1)
 
@@ -81,13 +91,15 @@ def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor
 def pinsker_bound(kl: float) -> float:
     """Return Pinsker's bound on the total variation distance for a KL divergence in nats, never above 1.
 
-    The total variation distance is half the sum of absolute differences: the largest difference in the probability of
-    any event.
+    `kl` is a number of Python or NumPy, and may be infinite.
 
     Errors: ValueError whose message contains `non-negative` if `kl` is negative or NaN.
 
-    >>> pinsker_bound(0.02), pinsker_bound(50.0)
+    >>> round(pinsker_bound(0.02), 6), pinsker_bound(50.0)
     (0.1, 1.0)
+    >>> pinsker_bound(-0.5)
+    Traceback (most recent call last):
+    ValueError: ...non-negative...
     """
     kl = float(kl)
     if not kl >= 0:

@@ -20,10 +20,11 @@
 # - With $m$ the mask of targets, the gradient of the token mean by the logits is a formula in the softmax, the one-hot
 #   target and $m$; you derive it below.
 # - Outside the targets anything may stand: ids of $-100$ or beyond the vocabulary, logits that are NaN or infinite. It must
-#   not get into the loss or its gradient.
-# - float64 stays float64; bfloat16 and float16 logits are computed in float32.
+#   not get into the loss or its gradient. At a target, a logit of $-\infty$ gives its token the probability 0.
+# - float64 logits are computed in float64, and the result is float64. bfloat16 and float16 logits are computed in float32, and
+#   the result is not turned back. The graded batches are small: no speed is asked for.
 # - Invalid input raises a `ValueError` whose message names the argument: `shape`, `mask`, `answer`, `reduction`, `count`.
-#   A function leaves its arguments as they were.
+#   One argument is at fault, so the message doesn't name all of them. A function leaves its arguments as they were.
 
 # %% hole="setup"
 
@@ -49,8 +50,8 @@ print("loss", round(float(-(np.log(probabilities) * answer).sum() / answer.sum()
 # %% [markdown]
 # ## 2. Its gradient by hand
 #
-# Derive $\partial L / \partial z$ for the token mean on paper and write it down as a formula. It is graded on inputs that
-# autograd refuses to work on.
+# Derive $\partial L / \partial z$ for the token mean on paper and write it down as a formula. It is graded on inference
+# tensors too, on which autograd refuses to work.
 
 # %% hole="answer" function="answer_only_grad"
 

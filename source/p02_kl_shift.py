@@ -19,9 +19,12 @@
 # - For small changes $\delta$ of the logits, $\mathrm{KL}(\mathrm{softmax}(z + \delta) \,\|\, \mathrm{softmax}(z))$ is
 #   quadratic in $\delta$; you derive the form.
 # - Pinsker: the total variation distance $\frac12 \sum_v |p_v - q_v|$ is at most $\sqrt{\mathrm{KL} / 2}$, and never above 1.
-# - float64 stays float64; bfloat16 and float16 logits are computed in float32.
-# - Invalid input raises a `ValueError` whose message contains `shape`, `mask` or `non-negative`. A function leaves its
-#   arguments as they were.
+# - A NaN that counts is never hidden: it makes the result NaN. A NaN at a position that isn't selected doesn't count.
+# - float64 logits are computed in float64, and a result per token is float64. bfloat16 and float16 logits are computed in
+#   float32, and the result is not turned back. Logits of size 2,000 occur in float32. Only values are asked for: nothing has
+#   to be differentiated.
+# - Invalid input raises a `ValueError` whose message contains `shape`, `mask` or `non-negative`, whichever is at fault, and not
+#   all of them. A function leaves its arguments as they were.
 
 # %% hole="setup"
 

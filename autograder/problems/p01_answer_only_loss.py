@@ -1,15 +1,16 @@
 """How the answer-only loss is judged.
 
-The function for the loss is used by six checks. `value` and `hand` compare its numbers with the reference's; `seq`,
-`stab` and `diff` compare the student's own answers with one another, on inputs that every shift can read.
+`value` and `hand` compare the loss of batches in which every index counts. `seq`, `stab` and `diff` use rows whose
+positions are all alike: there a shift in the wrong place gives the right number, so that it is paid for once.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, wanting_gradients, with_numpy_numbers
 from ftgrade.judging.problem import (
     AnyCase,
     Call,
@@ -23,8 +24,6 @@ from ftgrade.judging.problem import (
     Rng,
     Value,
     call,
-    finite,
-    number,
 )
 
 problem = Problem(part="02_supervised_objective", difficulty=2, importance=5, minutes=60)
@@ -34,33 +33,100 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def batch(rng: Rng) -> Batch:
-    """Return logits, ids and a mask: unequal answers, a gap, padding, a 1 in column 0, a row without targets."""
-    rows, time, vocab = 4, int(rng.integers(8, 11)), int(rng.integers(11, 23))
+    """Return logits, ids and a mask: unequal answers, a gap, the second and the last column, a row of 0."""
+    rows, time, vocab = 4, int(rng.integers(7, 10)), int(rng.integers(6, 12))
     logits = torch.from_numpy(rng.normal(scale=2.0, size=(rows, time, vocab)))
     ids = torch.from_numpy(rng.integers(0, vocab, size=(rows, time)))
     mask = torch.zeros(rows, time, dtype=torch.bool)
-    mask[0, 2:4] = True
+    mask[0, 1:3] = True
     mask[1, 2 : time - 1] = True
     mask[1, 4] = False
-    mask[2, 0] = True
-    mask[2, time - 3] = True
-    mask[3, 0] = True
+    mask[2, time - 1] = True
     return logits, ids, mask
 
 
-def target_of(mask: Tensor) -> Tensor:
-    """Return the mask without column 0."""
-    return torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
+def alike(rng: Rng) -> Batch:
+    """Return rows whose positions have the same logits and ids, so that no shift matters, and a row without targets."""
+    rows, time, vocab = 4, 9, int(rng.integers(6, 12))
+    row = torch.from_numpy(rng.normal(scale=2.0, size=(rows, vocab)))
+    mask = torch.zeros(rows, time, dtype=torch.int64)
+    for index, count in enumerate(rng.permutation([2, 3, 4])):
+        mask[index, 3 : 3 + int(count)] = 1
+    return row[:, None].repeat(1, time, 1), row.argmin(1)[:, None].repeat(1, time), mask
 
 
-def far_from_answers(mask: Tensor) -> Tensor:
-    """Return the positions that no answer is within two steps of: nobody reads them, however they shift."""
-    near = mask.clone()
-    for step in (1, 2):
-        near[:, step:] |= mask[:, :-step]
-        near[:, :-step] |= mask[:, step:]
-    return ~near
+def starting(mask: Tensor) -> Tensor:
+    """Return a mask with a 1 in column 0 of each row."""
+    mask = mask.clone()
+    mask[:, 0] = 1
+    return mask
 
+
+def marked(ids: Tensor, mask: Tensor, vocab: int) -> Tensor:
+    """Return ids that are no tokens where the mask is 0."""
+    none = torch.where(torch.arange(ids.shape[1]) % 2 == 0, -100, vocab + 5)
+    return ids.where(mask.bool(), none)
+
+
+def broken(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return logits that are NaN or infinite wherever they predict no target."""
+    shape = logits.shape[1:]
+    bad = torch.tensor([math.nan, math.inf, -math.inf]).repeat(shape[0] * shape[1])[: shape[0] * shape[1]]
+    predicts = torch.nn.functional.pad(mask[:, 1:].bool(), (0, 1))
+    return torch.where(predicts[..., None], logits, bad.reshape(shape).to(logits.dtype))
+
+
+def loss(logits: Tensor, ids: Tensor, mask: Tensor, *reduction: str) -> Call:
+    return call("answer_only_loss", logits, ids, mask, *reduction)
+
+
+# ---------------------------------------------------------------------------------------------------------- promises
+
+problem.promise(
+    "value",
+    "Return the cross-entropy of the answer tokens in nats, as a 0-d tensor",
+    "`logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time).",
+    "The mask is bool, int or float with values 0 and 1; it marks the tokens that are learned.",
+    '`reduction` is "token_mean" (over all targets of the batch)',
+    "scores that are moved together at one position change nothing, and a loss is never negative.",
+    "A function leaves its arguments as they were.",
+)  # fmt: skip
+problem.promise("column_0", "Column 0 has nothing before it and is never a target.")
+problem.promise(
+    "elsewhere",
+    "What stands at other positions (ids of -100 or beyond the vocabulary, logits that are NaN or infinite) changes "
+    "neither the loss nor its gradient.",
+)
+problem.promise("hand", "A token's loss is $-\\log p$ in nats.")
+problem.promise("seq", '"sequence_mean" (each row\'s token mean')
+problem.promise("rows", "averaged over the rows that have targets)")
+problem.promise("stab", "Logits of size 3,000 occur in float32: the loss there is a plain number.")
+problem.promise("ruled_out", "A logit of -inf gives its token the probability 0.")
+problem.promise("precision", "float64 stays float64; bfloat16 and float16 are computed in float32.")
+problem.promise("diff", "as a 0-d tensor that can be differentiated.")
+problem.promise(
+    "shape", "Arguments and errors as in `answer_only_loss`.", "ValueError naming `shape` (the three don't agree)"
+)
+problem.promise("mask", "`mask` (a value other than 0 and 1, in any column)")
+problem.promise("answer", "`answer` (no target in the whole batch, whatever the reduction)")
+problem.promise("reduction", "`reduction` (none of the three words)")
+problem.promise(
+    "grad",
+    "Return the gradient of the token mean with respect to the logits.",
+    "The logits want no gradient and may be inference tensors, on which autograd refuses to work;",
+    "the result carries no graph.",
+    "each position's gradient adds up to 0.",
+)
+problem.promise("no_influence", "The result is (batch, time, vocab), 0 wherever a logit has no influence.")
+problem.promise("grad_precision", "Large logits and half precision are as in the loss.")
+problem.promise(
+    "acc",
+    "Return the weight of each micro-batch's token mean, so that their weighted sum is the whole batch's token mean.",
+    "`token_counts` holds the number of targets of each micro-batch, as Python's or NumPy's integers",
+    "the weights add up to 1.",
+)
+problem.promise("nothing", "one without targets gets the weight 0.")
+problem.promise("count", "ValueError naming `count` if the list is empty, all of it is 0, or a number is negative.")
 
 # ------------------------------------------------------------------------------------------------------------ checks
 
@@ -72,23 +138,18 @@ def far_from_answers(mask: Tensor) -> Tensor:
 )  # fmt: skip
 def value(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = batch(rng)
-    yield Case("answers of unequal length", call("answer_only_loss", logits, ids, mask), pure=True)
-    yield Case("the sum over targets", call("answer_only_loss", logits, ids, mask.long(), reduction="sum"))
-    wide = torch.from_numpy(rng.normal(size=(*ids.shape, 120)))
-    marked = ids.where(target_of(mask), -100)
-    yield Case("ids of -100 outside the answer", call("answer_only_loss", wide, marked, mask.double()), pure=True)
-    broken = logits.clone()
-    broken[far_from_answers(mask)] = math.nan
-    broken[:, -1] = math.inf
-    yield Case("NaN and infinite logits that predict no target", call("answer_only_loss", broken, ids, mask))
-    ruled_out = logits.clone()
-    vocab = logits.shape[-1]
-    ruled_out[..., vocab - 1] = -math.inf
-    yield Case("one entry of the vocabulary ruled out", call("answer_only_loss", ruled_out, ids % (vocab - 1), mask))
+    yield Case("answers of unequal length, a float mask", loss(logits, ids, mask.double()))
+    yield as_views(Case("the sum over targets, an int mask", loss(logits, ids, mask.long(), "sum")))
+    yield Case("ones in column 0, a row without targets", loss(logits, ids, starting(mask)), promise="column_0")
+    others = marked(ids, mask, logits.shape[-1])
+    yield Case("ids of -100 outside the answer", loss(logits, others, mask), promise="elsewhere")
+    for reduction in ("sequence_mean", "sum"):
+        plain = Case(f"NaN that predicts no target, {reduction}", loss(broken(logits, mask), ids, mask, reduction))
+        yield from corners(plain, wanting_gradients, promise="elsewhere")
 
 
 @problem.check(
-    "hand", points=1, of="answer_only_loss", title="a row worked by hand", same=Close(rtol=1e-6),
+    "hand", points=0.5, of="answer_only_loss", title="a row worked by hand",
     concerns=["probabilities that are known"],
     next_step="Add up the negative logarithms of the answer's probabilities, and divide by their number.",
 )  # fmt: skip
@@ -100,181 +161,188 @@ def hand(rng: Rng) -> Iterator[AnyCase]:
     logits = torch.zeros(7, 2, dtype=torch.float64)
     logits[torch.arange(6), ids[1:]] = p.log()
     logits[torch.arange(6), 1 - ids[1:]] = (1 - p).log()
-    yield Case("six probabilities and a mask", call("answer_only_loss", logits[None], ids[None], mask[None]))
-
-
-def mean_of_rows(whole: Value, *rows: Value) -> Difference | None:
-    wanted = sum(number(row) for row in rows) / len(rows)
-    if len({number(row) for row in rows}) == 1:
-        return Difference("rows that differ all give the same loss")
-    if abs(number(whole) - wanted) <= 1e-8 * max(1.0, abs(wanted)):
-        return None
-    return Difference("the sequence mean isn't the mean of your own token means of the rows that have targets")
+    yield Case("six probabilities and a mask", loss(logits[None], ids[None], mask[None].float()))
 
 
 @problem.check(
-    "seq", points=1, of="answer_only_loss", title="the sequence mean, against your own rows",
-    concerns=["rows of unequal weight", "a row without targets"],
+    "seq", points=1, of="answer_only_loss", title="the sequence mean",
+    concerns=["rows of unequal weight", "rows without a target", "a 1 in column 0"],
     next_step="Average within each row first; then over the rows that have something to average.",
 )  # fmt: skip
 def seq(rng: Rng) -> Iterator[AnyCase]:
-    logits, ids, mask = batch(rng)
-    mask[:, 0] = False
-    full = [row for row in range(len(mask)) if bool(mask[row].any())]
-    rows = [call("answer_only_loss", logits[[row]], ids[[row]], mask[[row]]) for row in full]
-    for words, keep in (("rows of unequal length", full), ("a row without targets", [*full, 3])):
-        whole = call("answer_only_loss", logits[keep], ids[keep], mask[keep], "sequence_mean")
-        yield Relation(words, (whole, *rows), mean_of_rows)
+    logits, ids, mask = alike(rng)
+    yield Case("rows of unequal length", loss(logits[:3], ids[:3], mask[:3].bool(), "sequence_mean"))
+    order = torch.tensor([3, 0, 1, 3, 2])
+    among = Case("rows without targets among others", loss(logits[order], ids[order], mask[order], "sequence_mean"))
+    yield from corners(among, as_views, promise="rows")
+    yield Case("ones in column 0", loss(logits, ids, starting(mask), "sequence_mean"), promise="column_0")
 
 
-@problem.check(
-    "err", points=1, of="answer_only_loss", title="invalid input",
-    concerns=["shapes", "mask values", "no target at all", "reductions", "token counts"],
-    next_step="Check each argument before using it, and name it in the message of a ValueError.",
-)  # fmt: skip
-def err(rng: Rng) -> Iterator[AnyCase]:
-    logits, ids, mask = batch(rng)
-    yield Refusal("a mask of another length", call("answer_only_loss", logits, ids, mask[:, 1:]), "shape")
-    yield Refusal("ids of another length", call("answer_only_loss", logits, ids[:, 1:], mask), "shape")
-    yield Refusal(
-        "a mask of another length, for the gradient", call("answer_only_grad", logits, ids, mask[1:]), "shape"
-    )
-    twos = mask.long()
-    twos[0, 3] = 2
-    yield Refusal("a mask with a 2", call("answer_only_loss", logits, ids, twos), "mask")
-    yield Refusal("a mask with a half", call("answer_only_grad", logits, ids, mask * 0.5), "mask")
-    yield Refusal("a mask of zeros", call("answer_only_loss", logits, ids, mask & False), "answer")
-    yield Refusal(
-        "a mask of zeros, as a sequence mean",
-        call("answer_only_loss", logits, ids, mask & False, "sequence_mean"),
-        "answer",
-    )
-    yield Refusal("an unknown reduction", call("answer_only_loss", logits, ids, mask, reduction="mean"), "reduction")
-    yield Refusal("a negative count", call("accumulation_weights", [int(rng.integers(3, 9)), -1]), "count")
-    yield Refusal("no micro-batches", call("accumulation_weights", []), "count")
-    yield Refusal("micro-batches without targets", call("accumulation_weights", [0, 0]), "count")
-
-
-def close_by(tolerance: float, words: str) -> Callable[[Value, Value], Difference | None]:
-    def holds(one: Value, other: Value) -> Difference | None:
-        bad = finite(one) or finite(other)
-        if bad:
-            return bad
-        gap = abs(number(one) - number(other))
-        return None if gap <= tolerance * max(1.0, abs(number(other))) else Difference(words)
-
-    return holds
-
-
-def close_ratio(ratio: float, words: str) -> Callable[[Value, Value], Difference | None]:
-    def holds(one: Value, other: Value) -> Difference | None:
-        bad = finite(one) or finite(other)
-        if bad:
-            return bad
-        if number(other) == 0.0:
-            return Difference("wrong answers cost nothing")
-        # log-sum-exp is its largest term up to ln V, which is a thousandth of these losses.
-        return None if abs(number(one) - ratio * number(other)) <= 0.02 * abs(number(one)) else Difference(words)
-
-    return holds
-
-
-@problem.check(
-    "stab", points=2, of="answer_only_loss", title="large logits and half precision",
-    concerns=["logits of size 3,000 in float32", "bf16 logits"],
-    next_step="Find a function of torch that computes log(softmax(x)) without computing the softmax first.",
-)  # fmt: skip
-def stab(rng: Rng) -> Iterator[AnyCase]:
-    logits, ids, mask = batch(rng)
-    large = (logits * 1_500).float()
-    agree = close_by(1e-4, "large logits in float32 give another loss than the same logits in float64")
-    yield Relation("logits of size 3,000", (loss(large, ids, mask), loss(large.double(), ids, mask)), agree)
-    twice = close_ratio(2.0, "twice the logits should cost about twice as much: large losses are held back")
-    yield Relation("logits twice as large", (loss(2 * large, ids, mask), loss(large, ids, mask)), twice)
-    moved = logits.float() + 300.0
-    agree = close_by(1e-4, "logits that are all moved by the same number give another loss")
-    yield Relation("logits moved by 300", (loss(moved, ids, mask), loss(moved - 300.0, ids, mask)), agree)
-    half = logits.bfloat16()
-    agree = close_by(1e-5, "half-precision logits give another loss than the same logits in float32")
-    yield Relation("logits in bfloat16", (loss(half, ids, mask), loss(half.float(), ids, mask)), agree)
-
-
-def loss(logits: Tensor, ids: Tensor, mask: Tensor, backward: bool = False) -> Call:
-    return call("answer_only_loss", logits, ids, mask, backward=backward)
-
-
-def slope(direction: Tensor, step: float) -> Callable[[Value, Value, Value], Difference | None]:
-    """Hold the gradient along a direction to be the slope of the student's own loss."""
-
-    def holds(here: Value, ahead: Value, behind: Value) -> Difference | None:
-        gradient = here.gradients[0] if here.gradients else None
-        if gradient is None:
-            return Difference("the loss can't be differentiated: the graph was cut")
-        measured = (number(ahead) - number(behind)) / (2 * step)
-        computed = float((gradient.double() * direction).sum())
-        if abs(measured - computed) <= 1e-5 * max(1.0, abs(measured)):
-            return None
-        return Difference("the gradient isn't the slope of your own loss")
-
-    return holds
-
-
-def clean_gradient(outcome: Value) -> Difference | None:
-    gradient = outcome.gradients[0] if outcome.gradients else None
-    if gradient is None:
-        return Difference("the loss can't be differentiated: the graph was cut")
-    if not bool(torch.isfinite(gradient).all()):
-        return Difference("a NaN that no target reads got into the gradient")
-    return None
-
-
-@problem.check(
-    "diff", points=1, of="answer_only_loss", title="autograd goes through",
-    concerns=["the slope of your own loss", "NaN logits far from any answer"],
-    next_step="Keep to torch from the logits to the result, and select instead of multiplying by the mask.",
-)  # fmt: skip
-def diff(rng: Rng) -> Iterator[AnyCase]:
-    logits, ids, mask = batch(rng)
-    direction, step = torch.from_numpy(rng.normal(size=logits.shape)), 1e-4
-    ahead, behind = loss(logits + step * direction, ids, mask), loss(logits - step * direction, ids, mask)
-    here = loss(logits.clone().requires_grad_(), ids, mask, backward=True)
-    yield Relation("a step in a random direction", (here, ahead, behind), slope(direction, step))
-    broken = logits.clone()
-    broken[far_from_answers(mask)] = math.nan
-    yield Relation("NaN logits far from any answer", (loss(broken.requires_grad_(), ids, mask, True),), clean_gradient)
-
-
-def without_graph(expected: Any, got: Any) -> Difference | None:
+def in_its_precision(expected: Any, got: Any) -> Difference | None:
+    """Demand close numbers, without a graph, and float64 where float64 is expected."""
     if torch.is_tensor(got) and got.requires_grad and not expected.requires_grad:
         return Difference("the result still hangs on a graph")
+    if torch.is_tensor(got) and expected.dtype == torch.float64 and got.dtype != torch.float64:
+        return Difference("float64 stays float64, and this isn't")
     return Close()(expected, got)
 
 
 @problem.check(
-    "grad", points=1.5, of="answer_only_grad", title="the gradient by hand", same=without_graph,
-    concerns=["where it stands", "what it's divided by", "-100 and NaN outside the answer"],
+    "stab", points=1, of="answer_only_loss", title="large logits and every precision", same=in_its_precision,
+    concerns=["logits of size 3,000 in float32", "logits of -inf", "bfloat16, float16 and float64 logits"],
+    next_step="Find a function of torch that computes log(softmax(x)) without computing the softmax first.",
+)  # fmt: skip
+def stab(rng: Rng) -> Iterator[AnyCase]:
+    logits, ids, mask = alike(rng)
+    yield expanded(Case("logits of size 3,000", loss((logits * 1_500).float(), ids, mask)))
+    ruled_out = logits - 3_000
+    ruled_out[..., int(logits[0, 0].argmax())] = -math.inf
+    yield Case(
+        "an entry of -inf beside others near -3,000", loss(ruled_out[:1], ids[:1], mask[:1]), promise="ruled_out"
+    )
+    plain = Case("plain logits", loss(3 * logits, ids, mask, "sequence_mean"))
+    yield from corners(plain, in_dtype(torch.bfloat16), promise="precision")
+    plain = Case("plain logits", loss(3 * logits, ids, mask, "sum"))
+    yield from corners(plain, in_dtype(torch.float16), promise="precision")
+    yield Case("float64 logits near a million", loss(logits + 1e6, ids, mask), promise="precision")
+
+
+@problem.check(
+    "diff", points=0.5, of="answer_only_loss", title="autograd goes through",
+    concerns=["the gradient of the token mean", "a NaN far from any answer"],
+    next_step="Keep to torch from the logits to the result.",
+)  # fmt: skip
+def diff(rng: Rng) -> Iterator[AnyCase]:
+    logits, ids, mask = (part[:3] for part in alike(rng))
+    one = logits[:, 0].softmax(-1) - torch.nn.functional.one_hot(ids[:, 0], logits.shape[-1])
+    logits[:, 0] = math.nan
+    asked = wanting_gradients(Case("", loss(logits, ids, mask))).call
+    yield Relation(
+        "the gradient of the token mean, a NaN far from any answer",
+        (asked,),
+        adds_up_to(one * mask.sum(1, keepdim=True) / mask.sum()),
+    )
+
+
+class adds_up_to:  # noqa: N801
+    """Hold the gradient's sum over time to be a known one: where in time it stands is the shift's affair."""
+
+    def __init__(self, known: Tensor) -> None:
+        self.known = known
+
+    def __call__(self, got: Value) -> Difference | None:
+        if got.changed:
+            return Difference("it changed one of its inputs; work on a copy")
+        gradient = got.gradients[0] if got.gradients else None
+        if gradient is None:
+            return Difference("the loss can't be differentiated: the graph was cut")
+        if not bool(gradient.isfinite().all()):
+            return Difference("a NaN that no target reads got into the gradient")
+        bad = Close()(self.known, gradient.sum(1))
+        return Difference("the gradient, added up over time, isn't that of the loss") if bad else None
+
+
+LOSS, GRAD = "answer_only_loss", "answer_only_grad"
+OTHERS = {
+    "shape": ("mask", "answer", "reduction"),
+    "mask": ("shape", "answer"),
+    "answer": ("shape", "mask"),
+    "reduction": ("shape", "mask", "answer"),
+}
+
+
+@problem.check(
+    "err", points=1.5, of="answer_only_loss", title="invalid input",
+    concerns=["shapes", "mask values", "no target at all", "reductions", "for the loss and its gradient"],
+    next_step="Check each argument before using it, and name it in the message of a ValueError.",
+)  # fmt: skip
+def err(rng: Rng) -> Iterator[AnyCase]:
+    logits, ids = torch.from_numpy(rng.normal(size=(2, 3, 3))), torch.from_numpy(rng.integers(0, 3, size=(2, 3)))
+    mask = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
+    valid = (logits, ids, mask)
+
+    def refusals(keyword: str, *asked: tuple[str, str, tuple[Any, ...]], twin: tuple[Any, ...] = valid):
+        """Refuse each of these arguments of a function and accept the valid ones."""
+        twins = {LOSS: call(LOSS, *twin)} | ({GRAD: call(GRAD, *twin)} if keyword == "shape" else {})
+        for words, function, arguments in asked:
+            bad, good = call(function, *arguments), twins.pop(function, None)  # one twin for each function is enough
+            yield Refusal(words, bad, keyword, good, OTHERS[keyword], keyword)
+
+    yield from refusals(
+        "shape",
+        ("a mask of one row", LOSS, (logits, ids, mask[:1])), ("ids of one row", LOSS, (logits, ids[:1], mask)),
+        ("a mask of another length", LOSS, (logits, ids, mask[:, 1:])),
+        ("logits of another length", LOSS, (logits[:, 1:], ids, mask)),
+        ("a mask of one column, for the gradient", GRAD, (logits, ids, mask[:, :1])),
+        ("ids of one row, for the gradient", GRAD, (logits, ids[:1], mask)),
+    )  # fmt: skip
+    places = ((2.0, 0), (2.0, 1), (-1.0, 2), (0.5, int(rng.integers(1, 3))), (math.nan, 1))
+    odd = {
+        f"a mask with {number} in column {column}": torch.where(torch.arange(3) == column, number, mask)
+        for number, column in places
+    }
+    yield from refusals(
+        "mask",
+        *((words, LOSS, (logits, ids, bad)) for words, bad in odd.items()),
+        *((f"{words}, for the gradient", GRAD, (logits, ids, bad)) for words, bad in odd.items()),
+    )
+    first = torch.tensor([[1, 0, 0], [1, 0, 0]])
+    yield from refusals(
+        "answer",
+        ("ones in column 0 alone", LOSS, (logits, ids, first)),
+        ("a mask of zeros, as a sum", LOSS, (logits, ids, mask * 0, "sum")),
+        ("a mask of zeros, as a sequence mean", LOSS, (logits, ids, mask * 0, "sequence_mean")),
+        ("rows of one token", LOSS, (logits[:, :1], ids[:, :1], first[:, :1])),
+        ("ones in column 0 alone, for the gradient", GRAD, (logits, ids, first)),
+        twin=(*valid, "sum"),
+    )  # fmt: skip
+    yield from refusals(
+        "reduction", ("an unknown word", LOSS, (*valid, "mean")), ("no word", LOSS, (*valid, "")),
+        twin=(*valid, "sum"),
+    )  # fmt: skip
+
+
+@problem.check(
+    "grad", points=2.5, of="answer_only_grad", title="the gradient by hand", same=in_its_precision,
+    concerns=["where it stands", "what it's divided by", "-100 and NaN outside the answer", "large logits"],
     next_step="Differentiate -log softmax of one position first; then place it, mask it and divide.",
 )  # fmt: skip
 def grad(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = batch(rng)
-    # Inference tensors: autograd would have to be tricked by copies, which is more work than the formula.
     with torch.inference_mode():
-        plain, marked = logits.clone(), ids.where(target_of(mask), -100)
-        broken = logits.clone()
-        broken[far_from_answers(mask)] = math.nan
-    yield Case("answers of unequal length", call("answer_only_grad", plain, ids, mask), pure=True)
-    yield Case("-100 and NaN outside the answer", call("answer_only_grad", broken, marked, mask.double()))
+        plain = logits.float()
+    yield Case("answers of unequal length", call(GRAD, plain, ids, mask))
+    yield as_views(Case("ones in column 0, a float mask", call(GRAD, logits.float(), ids, starting(mask).double())))
+    others = marked(ids, mask, logits.shape[-1])
+    yield Case("ids of -100 outside the answer", call(GRAD, plain, others, mask), promise="no_influence")
+    yield Case(
+        "NaN that predicts no target", call(GRAD, broken(logits, mask).float(), ids, mask), promise="no_influence"
+    )
+    large = logits.float() * 1_500
+    yield Case("logits of size 3,000", call(GRAD, large, ids, mask.long()), promise="grad_precision")
+    exact = Case("plain logits", call(GRAD, logits, ids, mask))
+    yield from corners(exact, in_dtype(torch.float16), in_dtype(torch.bfloat16), promise="grad_precision")
+    yield Case("float64 logits near a million", call(GRAD, logits + 1e6, ids, mask), promise="grad_precision")
 
 
 @problem.check(
-    "acc", points=0.5, of="accumulation_weights", title="weights of micro-batches",
-    concerns=["unequal counts", "a micro-batch without targets"],
+    "acc", points=1, of="accumulation_weights", title="weights of micro-batches",
+    concerns=["unequal counts", "a micro-batch without targets", "invalid counts"],
     next_step="Write the whole batch's token mean as a sum over micro-batches.",
 )  # fmt: skip
 def acc(rng: Rng) -> Iterator[AnyCase]:
-    counts = [int(count) for count in rng.integers(1, 60, size=4)]
-    yield Case("unequal counts", call("accumulation_weights", counts), pure=True)
-    yield Case("a micro-batch without targets", call("accumulation_weights", [counts[0], 0, counts[1]]))
+    counts = [int(count) for count in rng.choice(np.arange(1, 60), size=4, replace=False)]
+    plain = Case("unequal counts", call("accumulation_weights", counts))
+    yield plain
+    yield from corners(plain, with_numpy_numbers)
+    yield Case("micro-batches without targets", call("accumulation_weights", [0, counts[0], counts[1], 0]),
+               promise="nothing")  # fmt: skip
+    for words, wrong in (
+        ("a negative count", [counts[0] + 1, -1]), ("no micro-batches", []), ("nothing but zeros", [0, 0]),
+        ("a negative count among zeros", [0, -counts[0]]),
+    ):  # fmt: skip
+        yield Refusal(words, call("accumulation_weights", wrong), "count", call("accumulation_weights", counts[:1]),
+                      promise="count")  # fmt: skip
 
 
 @problem.personal(title="the loss of your row", next_step="Take the logarithms of the answer's probabilities alone.")
@@ -299,13 +367,15 @@ def listed(numbers: Sequence[float]) -> str:
 TARGETS = "target = targets(logits, input_ids, answer_mask)"
 LOGITS = "logits[:, :-1]"
 TOKENS = "input_ids[:, 1:]"
+VALID = ".clamp(0, logits.shape[-1] - 1)"
+BINARY = "((answer_mask == 0) | (answer_mask == 1)).all()"
 NLL = 'F.cross_entropy(scores, tokens, reduction="none")'
 SHIFT = "The logits at t predict the token at t + 1: write both under each other for four tokens."
 COUNT = "Divide by the number of targets that you summed over."
 
 problem.slip(
     "no_shift", "answer_only_loss",
-    {TARGETS: f"{TARGETS}\n    target = answer_mask == 1", LOGITS: "logits", TOKENS: "input_ids.clamp(min=0)"},
+    {TARGETS: f"{TARGETS}\n    target = answer_mask == 1", LOGITS: "logits", TOKENS: f"input_ids{VALID}"},
     says="Your logits are compared with the token at their own position.", next_step=SHIFT,
 )  # fmt: skip
 problem.slip(
@@ -474,7 +544,7 @@ problem.slip(
     "nan_leaks", "answer_only_loss",
     {
         f"{LOGITS}[target]": LOGITS,
-        f"{TOKENS}[target].long()": f"{TOKENS}.clamp(min=0).long()",
+        f"{TOKENS}[target].long()": f"{TOKENS}{VALID}.long()",
         NLL: 'target * F.cross_entropy(scores.mT, tokens, reduction="none")',
         **EVERYWHERE,
     },
@@ -488,7 +558,7 @@ problem.slip(
         f"{TOKENS}[target]": f"{TOKENS}[..., None]",
         NLL: "-scores.log_softmax(-1).gather(-1, tokens)[target].squeeze(-1)",
     },
-    says="Your function looks up the id -100, which is no token.",
+    says="Your function fails where ids outside the answer, such as -100, are no tokens.",
     next_step="Gather only at the targets, or put a valid id elsewhere first.",
 )  # fmt: skip
 problem.slip(
@@ -497,13 +567,65 @@ problem.slip(
     next_step="Turn bfloat16 and float16 into float32 first.",
 )  # fmt: skip
 problem.slip(
-    "changes_ids", "answer_only_loss", {TARGETS: f"{TARGETS}\n    {TOKENS}[~target] = -100"},
-    says="Your function writes -100 into the caller's ids.", next_step="Work on a copy.",
+    "one_hot_times_infinity", "answer_only_loss",
+    {NLL: "-(F.one_hot(tokens, scores.shape[-1]) * scores.log_softmax(-1)).sum(-1)"},
+    says="A token that is ruled out makes your loss NaN: 0 times infinity.",
+    next_step="Look the target's log-probability up instead of multiplying all of them by 0 or 1.",
+)  # fmt: skip
+problem.slip(
+    "float16_stays_half", "wide", {"(torch.float16, torch.bfloat16)": "(torch.bfloat16,)"},
+    says="Your functions compute float16 in half precision.", next_step="Turn float16 into float32 too.",
+)  # fmt: skip
+problem.slip(
+    "float64_becomes_float32", "wide", {" if logits.dtype in (torch.float16, torch.bfloat16) else logits": ""},
+    says="Your functions compute float64 in float32.", next_step="Convert float16 and bfloat16 alone.",
+)  # fmt: skip
+problem.slip(
+    "sequence_mean_counts_column_0", "answer_only_loss",
+    {"counts = target.sum(1)": "counts = (answer_mask == 1).sum(1)"},
+    says="Your sequence mean divides by the mask's totals before the shift.", next_step=COUNT,
+)  # fmt: skip
+problem.slip(
+    "empty_rows_give_nan", "answer_only_loss", {"(sums[counts > 0] / counts[counts > 0])": "(sums / counts)"},
+    says="Your sequence mean is NaN where a row has no target: 0 divided by 0.",
+    next_step="Average over the rows that have targets.",
+)  # fmt: skip
+problem.slip(
+    "changes_inputs", "answer_only_loss", {TARGETS: f"{TARGETS}\n    {TOKENS}[~target] = -100"},
+    says="Your function writes into one of its arguments.", next_step="Work on a copy.",
+)  # fmt: skip
+problem.slip(
+    "column_0_is_an_answer", "targets", {"if not bool(target.any())": "if not bool(answer_mask.any())"},
+    says="A batch whose only ones stand in column 0 is accepted in silence.",
+    next_step="Look for targets after the shift.",
 )  # fmt: skip
 problem.slip(
     "empty_gives_nan", "targets",
     {'raise ValueError("answer: no row has a token to learn (column 0 is never one)")': "pass"},
     says="A batch without targets gives NaN, the mean of nothing.", next_step="Refuse it by name: `answer`.",
+)  # fmt: skip
+problem.slip(
+    "shapes_may_broadcast", "targets",
+    {
+        "if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:":
+        """def fits(part):
+        return part.ndim == 2 and all(a in (1, b) for a, b in zip(part.shape, logits.shape[:2], strict=True))
+
+    if fits(input_ids) and fits(answer_mask):
+        input_ids, answer_mask = input_ids.expand(logits.shape[:2]), answer_mask.expand(logits.shape[:2])
+    else:"""
+    },
+    says="A mask or ids of one row or one column are repeated in silence.", next_step="Compare the shapes themselves.",
+)  # fmt: skip
+problem.slip(
+    "mask_checked_after_the_shift", "targets",
+    {BINARY: BINARY.replace("answer_mask", "answer_mask[:, 1:]")},
+    says="Column 0 of the mask isn't checked.", next_step="Check the mask before you shift it.",
+)  # fmt: skip
+problem.slip(
+    "mask_checked_from_above", "targets", {BINARY: "not (answer_mask > 1).any()"},
+    says="Some masks with other values than 0 and 1 are accepted in silence.",
+    next_step="Compare with 0 and with 1, not with a bound.",
 )  # fmt: skip
 problem.slip(
     "takes_any_mask", "targets",
@@ -545,14 +667,59 @@ problem.slip(
     says="Your gradient is divided by the number of all positions.", next_step=COUNT,
 )  # fmt: skip
 problem.slip(
+    "grad_fails_at_minus_100", "answer_only_grad",
+    {
+        "onehot = F.one_hot(input_ids[:, 1:][target].long(), logits.shape[-1])":
+        "onehot = F.one_hot(input_ids[:, 1:].long(), logits.shape[-1])[target]"
+    },
+    says="Your gradient fails where ids outside the answer, such as -100, are no tokens.",
+    next_step="Look ids up at the targets only.",
+)  # fmt: skip
+problem.slip(
+    "grad_nan_leaks", "answer_only_grad",
+    {
+        "[target]).softmax(-1)": ").softmax(-1)",
+        "onehot = F.one_hot(input_ids[:, 1:][target].long(), logits.shape[-1])":
+        f"onehot = F.one_hot(input_ids[:, 1:]{VALID}.long(), logits.shape[-1])",
+        "grad[:, :-1][target] = (probabilities": "grad[:, :-1] = target[..., None] * (probabilities",
+    },
+    says="A NaN that predicts nothing gets into your gradient: NaN times 0 is NaN.",
+    next_step="Select by the mask instead of multiplying by it.",
+)  # fmt: skip
+problem.slip(
     "grad_not_masked", "answer_only_grad",
     {
         TARGETS: f"{TARGETS}\n    count, target = target.sum(), target | True",
-        ".long()": ".clamp(min=0).long()",
+        ".long()": f"{VALID}.long()",
         "/ target.sum()": "/ count",
     },
     says="Your gradient reaches positions that predict no answer token.",
     next_step="Write it only at the positions that predict a target.",
+)  # fmt: skip
+
+problem.slip(
+    "grad_carries_a_graph", "answer_only_grad",
+    {"wide(logits[:, :-1][target])": "wide(logits[:, :-1][target]).requires_grad_()"},
+    says="Your gradient hangs on a graph.", next_step="Compute it without a graph: detach the logits first.",
+)  # fmt: skip
+problem.slip(
+    "grad_by_autograd", "answer_only_grad", {"wide(logits[": "wide(logits.detach().requires_grad_()["},
+    says="Your gradient asks autograd, which refuses to work on these inputs.",
+    next_step="Write the formula of the gradient down.",
+)  # fmt: skip
+problem.slip(
+    "grad_exponentiates", "answer_only_grad",
+    {
+        "probabilities = wide(": "exponentials = wide(",
+        ".softmax(-1)": ".exp()\n    probabilities = exponentials / exponentials.sum(-1, keepdim=True)",
+    },
+    says="Your gradient exponentiates the logits as they are: e to the 3,000 is infinite.",
+    next_step="Subtract the largest logit first, or let torch's softmax do it.",
+)  # fmt: skip
+problem.slip(
+    "grad_in_half", "answer_only_grad", {"wide(logits[:, :-1][target])": "logits[:, :-1][target]"},
+    says="Your gradient is computed in the logits' half precision.",
+    next_step="Turn bfloat16 and float16 into float32 first.",
 )  # fmt: skip
 
 problem.slip(
@@ -567,6 +734,16 @@ problem.slip(
 problem.slip(
     "weights_inverted", "accumulation_weights", {"count / total": "total / count if count else 0"},
     says="Your weights are turned over.", next_step="A micro-batch with more targets weighs more.",
+)  # fmt: skip
+problem.slip(
+    "weights_without_the_empty", "accumulation_weights",
+    {"for count in token_counts]": "for count in token_counts if count]"},
+    says="A micro-batch without targets gets no weight at all in your list.", next_step="Give it the weight 0.",
+)  # fmt: skip
+problem.slip(
+    "takes_negative_counts", "accumulation_weights",
+    {"any(count < 0 for count in token_counts)": "sum(token_counts) < 0"},
+    says="A negative count is accepted in silence where the total is positive.", next_step="Look at each count.",
 )  # fmt: skip
 
 
