@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ftgrade.authoring import audit
+from ftgrade.authoring.ledger import Entry, Ledger
 from ftgrade.authoring.mutants import mutants
 from ftgrade.catalog import Catalog, home
 
@@ -66,10 +67,11 @@ def test_a_reason_that_no_mutant_needs_is_named(checkout: Catalog):
 
 
 def test_a_table_is_replaced_and_the_rest_is_kept():
-    found = audit.Audit("p01_x", 2, (), 5, 1, (), (), 3, (), 2.5, 5.0, 7.0)
+    ledger = Ledger((Entry("sum", ("Return the sum.",), 3, ("twice",), 1), Entry("err", (), 1, (), 0)), ())
+    found = audit.Audit("p01_x", ledger, 2, (), 5, 1, (), (), 3, (), 2.5, 5.0, 7.0)
     text = f"before\n{audit.START}\nold\n{audit.END}\nafter"
     written = audit.replace_table(text, [found])
-    assert "| p01_x | 2 / 2 | 4 / 4 | 1 | 3 / 3 | 2.5 |" in written
+    assert "| p01_x | 1 / 2 | 2 / 2 | 4 / 4 | 1 | 3 / 3 | 2.5 |" in written
     assert written.startswith("before\n")
     assert written.endswith("\nafter")
     assert audit.replace_table("no marks", [found]) == "no marks"

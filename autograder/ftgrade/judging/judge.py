@@ -45,6 +45,7 @@ CACHED_DRAWS = 256
 CACHED_VERDICTS, MAX_CACHED_BYTES = 16, 8_000
 """How many verdicts are cached per case, and the total length of replies below which a verdict is cached."""
 
+CHANGED = "it changed one of its inputs; work on a copy"
 _LOST_WORDS = {
     "timeout": "it ran longer than the limit",
     "killed": "it ended the whole process (memory, recursion, or an exit)",
@@ -384,7 +385,8 @@ def compare(
     values = [outcome for outcome in got if isinstance(outcome, Value)]
     try:
         if isinstance(case, Relation):
-            difference = case.holds(*values)
+            changed = any(value.changed for value in values)
+            difference = Difference(CHANGED) if changed else case.holds(*values)
         else:
             difference = value_difference(case, same, expected, values[0])
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
@@ -422,7 +424,7 @@ def value_difference(case: Case, same: Same, expected: Value | None, got: Value)
     """Return how an outcome differs from the reference's: a changed input, other numbers or other gradients."""
     assert expected is not None
     if case.pure and got.changed:
-        return Difference("it changed one of its inputs; work on a copy")
+        return Difference(CHANGED)
     difference = same(expected.value, got.value)
     if difference or not case.call.backward:
         return difference
