@@ -342,130 +342,73 @@ for name, edits, says in (
 UNCUT = "Leave out `.item()`, `.detach()` and NumPy on what comes from the tensors."
 SCALE = "Divide by the square root of the head width."
 
-problem.slip(
-    "mask_of_ten_thousand", "masked_scores", {"-math.inf": "-1e4"},
-    says="Later times get the score -10,000, which is more than a small score that counts.",
-    next_step="A score of minus infinity has no weight beside any other.",
-)  # fmt: skip
-problem.slip(
-    "no_scale", "masked_scores", {" / math.sqrt(q.shape[-1])": ""}, says="Your scores aren't scaled.", next_step=SCALE
-)
-problem.slip(
-    "scale_by_d_model", "masked_scores", {"math.sqrt(q.shape[-1])": "math.sqrt(q.shape[1] * q.shape[-1])"},
-    says="Your scale uses the width of all heads.", next_step="It's the width of one head.",
-)  # fmt: skip
-problem.slip(
-    "scale_without_root", "masked_scores", {"math.sqrt(q.shape[-1])": "q.shape[-1]"},
-    says="Your scores are divided by the head width itself.", next_step="Divide by its square root.",
-)  # fmt: skip
-problem.slip(
-    "prefix_causally_masked", "masked_scores",
-    {"torch.cat([later.new_zeros(time, m), later], dim=1)": "later.new_ones(time, m + time).triu(1)"},
-    says="Your causal mask runs over the prefix too.",
-    next_step="The prefix comes before all times, so no query may be kept from it.",
-)  # fmt: skip
-problem.slip(
-    "hides_the_present", "masked_scores", {".triu(1)": ".triu()"},
-    says="Your causal mask hides a query's own time.", next_step="A query sees the times up to and with its own.",
-)  # fmt: skip
-# Before the next one, which explains more: in a tie the first is named.
-problem.slip(
-    "causal_with_a_prefix_only", "prefix_attention", {"m, causal)": "m, causal and m > 0)"},
-    says="Without a prefix your queries see later times.",
-    next_step="A prefix of length 0 changes nothing in the mask.",
-)  # fmt: skip
-problem.slip(
-    "never_causal", "prefix_attention", {"m, causal)": "m, False)"},
-    says="Your queries see the future, causal or not.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "always_causal", "prefix_attention", {"m, causal)": "m, True)"},
-    says="Your queries never see later times.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "separate_softmaxes", "prefix_attention", {
-        "scores.softmax(-1) @ values": "scores[..., :m].softmax(-1) @ values[..., :m, :]"
-        " + scores[..., m:].softmax(-1) @ values[..., m:, :]",
-    },
-    says="Your prefix and your sequence have a softmax each: the weights add up to 2.",
-    next_step="One softmax over all positions.",
-)  # fmt: skip
-problem.slip(
-    "values_not_prefixed", "prefix_attention",
-    {"scores.softmax(-1) @ values": "scores.softmax(-1)[..., m:] @ values[..., m:, :]"},
-    says="Your prefix takes weight and gives no values.", next_step="Values of the prefix belong in the sum.",
-)  # fmt: skip
-problem.slip(
-    "prefix_ignored", "prefix_attention",
-    {"scores.softmax(-1) @ values": "scores[..., m:].softmax(-1) @ values[..., m:, :]"},
-    says="Your output ignores the prefix.", next_step="Put its keys before the sequence's.",
-)  # fmt: skip
-problem.slip(
-    "repeats_instead_of_interleaving", "prefixed", {"repeat_interleave(share, dim=1)": "repeat(1, share, 1, 1)"},
-    says="Your query heads take turns with the key-value heads; neighbours should share.",
-    next_step="Head h uses key-value head h // g: repeat_interleave.",
-)  # fmt: skip
-problem.slip(
-    "softmax_overflows", "prefix_attention", {"scores.softmax(-1)": "scores.exp() / scores.exp().sum(-1, True)"},
-    says="Your softmax exponentiates large scores as they are.",
-    next_step="Subtract the largest score first, or use torch.softmax.",
-)  # fmt: skip
-
-problem.slip(
-    "attention_detached", "prefix_attention", {"scores.softmax(-1)": "scores.detach().softmax(-1)"},
-    says="Your weights are cut off from the graph: no gradient reaches queries and keys.", next_step=UNCUT,
-)  # fmt: skip
-
-problem.slip(
-    "gate_of_groups", "prefix_gate",
-    {".sum(-1)": ".sum(-1).unflatten(1, (-1, share)).mean(2, True).expand(-1, -1, share, -1).flatten(1, 2)"},
-    says="Your gate is the mean over the query heads that share a key-value head.",
-    next_step="Each query head has weights of its own.",
-)  # fmt: skip
-problem.slip(
-    "gate_detached", "prefix_gate", {".sum(-1)": ".sum(-1).detach()"},
-    says="Your gate is cut off from the graph.", next_step=UNCUT,
-)  # fmt: skip
-problem.slip(
-    "gate_inverted", "prefix_gate", {":m]": "m:]"},
-    says="Your gate is the sequence's share.", next_step="Sum the weights of the prefix.",
-)  # fmt: skip
-problem.slip(
-    "gate_not_causal", "prefix_gate", {"m, causal)": "m, False)"},
-    says="Your denominator holds times that a causal query doesn't see.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "gate_always_causal", "prefix_gate", {"m, causal)": "m, True)"},
-    says="Your denominator leaves later times out, causal or not.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "gate_is_odds", "prefix_gate", {".sum(-1)": ".sum(-1) / attention[..., m:].sum(-1)"},
-    says="Your gate is the ratio of the prefix's part to the sequence's.", next_step="A share divides by the whole.",
-)  # fmt: skip
-problem.slip(
-    "gate_of_nothing_is_nan", "prefix_gate", {".sum(-1)": ".mean(-1) * m"},
-    says="Without a prefix your gate is NaN: a mean of nothing.", next_step="Sum the weights; a sum of nothing is 0.",
-)  # fmt: skip
-problem.slip(
-    "gate_is_a_mean", "prefix_gate", {".sum(-1)": ".mean(-1)"},
-    says="Your gate is the mean weight of a prefix position.", next_step="Sum them.",
-)  # fmt: skip
-problem.slip(
-    "gate_counts_positions", "prefix_gate",
-    {"attention[..., :m].sum(-1)": "torch.full_like(q[..., 0], m / attention.shape[-1])"},
-    says="Your gate is the prefix's share of positions, not of attention.", next_step="Use the softmax's weights.",
-)  # fmt: skip
-problem.slip(
-    "gate_without_scale", "prefix_gate", {"masked_scores(q,": "masked_scores(q * math.sqrt(q.shape[-1]),"},
-    says="Your gate's scores aren't scaled.", next_step=SCALE,
-)  # fmt: skip
-problem.slip(
-    "gate_repeats_heads", "prefix_gate", {"prefixed(k, pk, share)": "prefixed(k, pk, 1).repeat(1, share, 1, 1)"},
-    says="Your gate's query heads take turns with the key-value heads.",
-    next_step="Neighbours share: repeat_interleave.",
-)  # fmt: skip
-
+# In a tie the first is named, so what explains less comes first.
 for name, of, edits, says, next_step in (
+    ("mask_of_ten_thousand", "masked_scores", {"-math.inf": "-1e4"},
+        "Later times get the score -10,000, which is more than a small score that counts.",
+        "A score of minus infinity has no weight beside any other."),
+    ("no_scale", "masked_scores", {" / math.sqrt(q.shape[-1])": ""},
+        "Your scores aren't scaled.", SCALE),
+    ("scale_by_d_model", "masked_scores", {"math.sqrt(q.shape[-1])": "math.sqrt(q.shape[1] * q.shape[-1])"},
+        "Your scale uses the width of all heads.", "It's the width of one head."),
+    ("scale_without_root", "masked_scores", {"math.sqrt(q.shape[-1])": "q.shape[-1]"},
+        "Your scores are divided by the head width itself.", "Divide by its square root."),
+    ("prefix_causally_masked", "masked_scores",
+        {"torch.cat([later.new_zeros(time, m), later], dim=1)": "later.new_ones(time, m + time).triu(1)"},
+        "Your causal mask runs over the prefix too.",
+        "The prefix comes before all times, so no query may be kept from it."),
+    ("hides_the_present", "masked_scores", {".triu(1)": ".triu()"},
+        "Your causal mask hides a query's own time.", "A query sees the times up to and with its own."),
+    ("causal_with_a_prefix_only", "prefix_attention", {"m, causal)": "m, causal and m > 0)"},
+        "Without a prefix your queries see later times.", "A prefix of length 0 changes nothing in the mask."),
+    ("never_causal", "prefix_attention", {"m, causal)": "m, False)"},
+        "Your queries see the future, causal or not.", "Use the argument `causal`."),
+    ("always_causal", "prefix_attention", {"m, causal)": "m, True)"},
+        "Your queries never see later times.", "Use the argument `causal`."),
+    ("separate_softmaxes", "prefix_attention",
+        {"scores.softmax(-1) @ values": "scores[..., :m].softmax(-1) @ values[..., :m, :]"
+         " + scores[..., m:].softmax(-1) @ values[..., m:, :]"},
+        "Your prefix and your sequence have a softmax each: the weights add up to 2.",
+        "One softmax over all positions."),
+    ("values_not_prefixed", "prefix_attention",
+        {"scores.softmax(-1) @ values": "scores.softmax(-1)[..., m:] @ values[..., m:, :]"},
+        "Your prefix takes weight and gives no values.", "Values of the prefix belong in the sum."),
+    ("prefix_ignored", "prefix_attention",
+        {"scores.softmax(-1) @ values": "scores[..., m:].softmax(-1) @ values[..., m:, :]"},
+        "Your output ignores the prefix.", "Put its keys before the sequence's."),
+    ("repeats_instead_of_interleaving", "prefixed", {"repeat_interleave(share, dim=1)": "repeat(1, share, 1, 1)"},
+        "Your query heads take turns with the key-value heads; neighbours should share.",
+        "Head h uses key-value head h // g: repeat_interleave."),
+    ("softmax_overflows", "prefix_attention", {"scores.softmax(-1)": "scores.exp() / scores.exp().sum(-1, True)"},
+        "Your softmax exponentiates large scores as they are.",
+        "Subtract the largest score first, or use torch.softmax."),
+    ("attention_detached", "prefix_attention", {"scores.softmax(-1)": "scores.detach().softmax(-1)"},
+        "Your weights are cut off from the graph: no gradient reaches queries and keys.", UNCUT),
+    ("gate_of_groups", "prefix_gate",
+        {".sum(-1)": ".sum(-1).unflatten(1, (-1, share)).mean(2, True).expand(-1, -1, share, -1).flatten(1, 2)"},
+        "Your gate is the mean over the query heads that share a key-value head.",
+        "Each query head has weights of its own."),
+    ("gate_detached", "prefix_gate", {".sum(-1)": ".sum(-1).detach()"},
+        "Your gate is cut off from the graph.", UNCUT),
+    ("gate_inverted", "prefix_gate", {":m]": "m:]"},
+        "Your gate is the sequence's share.", "Sum the weights of the prefix."),
+    ("gate_not_causal", "prefix_gate", {"m, causal)": "m, False)"},
+        "Your denominator holds times that a causal query doesn't see.", "Use the argument `causal`."),
+    ("gate_always_causal", "prefix_gate", {"m, causal)": "m, True)"},
+        "Your denominator leaves later times out, causal or not.", "Use the argument `causal`."),
+    ("gate_is_odds", "prefix_gate", {".sum(-1)": ".sum(-1) / attention[..., m:].sum(-1)"},
+        "Your gate is the ratio of the prefix's part to the sequence's.", "A share divides by the whole."),
+    ("gate_of_nothing_is_nan", "prefix_gate", {".sum(-1)": ".mean(-1) * m"},
+        "Without a prefix your gate is NaN: a mean of nothing.", "Sum the weights; a sum of nothing is 0."),
+    ("gate_is_a_mean", "prefix_gate", {".sum(-1)": ".mean(-1)"},
+        "Your gate is the mean weight of a prefix position.", "Sum them."),
+    ("gate_counts_positions", "prefix_gate",
+        {"attention[..., :m].sum(-1)": "torch.full_like(q[..., 0], m / attention.shape[-1])"},
+        "Your gate is the prefix's share of positions, not of attention.", "Use the softmax's weights."),
+    ("gate_without_scale", "prefix_gate", {"masked_scores(q,": "masked_scores(q * math.sqrt(q.shape[-1]),"},
+        "Your gate's scores aren't scaled.", SCALE),
+    ("gate_repeats_heads", "prefix_gate", {"prefixed(k, pk, share)": "prefixed(k, pk, 1).repeat(1, share, 1, 1)"},
+        "Your gate's query heads take turns with the key-value heads.", "Neighbours share: repeat_interleave."),
     ("negative_prefix_counted", "prefix_params", {"if n_prefix < 0:": "if False:"},
         "A negative prefix length is counted.", "Refuse it by name."),
     ("negative_layers_counted", "prefix_params", {"if n_layers < 1:": "if n_layers == 0:"},
