@@ -14,8 +14,9 @@ def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
 
     `logits` is (batch, time, vocab), `input_ids` and `answer_mask` are (batch, time). The mask is bool, int or float
     with values 0 and 1. Column 0 has nothing before it and is never a target. A row without targets gives 0.
-    What stands at other positions (ids of -100, logits that are NaN) has no influence. The result can be
-    differentiated with respect to `logits`. float64 stays float64; bfloat16 and float16 are computed in float32.
+    What stands at other positions (ids of -100, logits that are NaN) has no influence, neither on the value nor on the
+    gradient. The result can be differentiated with respect to `logits`. Logits may lie thousands apart. float64 stays
+    float64; bfloat16 and float16 are computed in float32 and give float32.
 
     Errors: ValueError naming `shape` if the three don't agree in batch and time.
 
@@ -24,10 +25,11 @@ def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
     >>> [round(value, 4) for value in sequence_logprob(logits, ids, mask).tolist()]
     [-1.3863]
 
-    Always: no answer is more likely than certain, and an answer token more makes it no likelier.
+    Always: what isn't predicted doesn't count, and an answer token more makes an answer no likelier.
 
-    >>> bool((sequence_logprob(logits, ids, mask) <= sequence_logprob(logits, ids, torch.tensor([[0, 1, 0]]))).all())
-    True
+    >>> logits[:, -1], ids[:, 0] = math.nan, -100
+    >>> [round(sequence_logprob(logits, ids, torch.tensor([[first, 1, 0]])).item(), 4) for first in (0, 1)]
+    [-0.6931, -0.6931]
     """
     if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
         raise ValueError(
@@ -52,9 +54,11 @@ def dpo_loss(
     """Return the DPO loss of preference pairs, in nats: their mean, or one number a pair for `reduction="none"`.
 
     The four tensors hold one answer's log-probability per pair and have one common shape: () for a single pair, or
-    (pairs,). The result can be differentiated with respect to the policy's two tensors; the reference's two never
-    receive a gradient, even if they ask for one. `label_smoothing` is the probability that a pair's label is wrong:
-    the pair's loss is then the expectation over both labels. bfloat16 and float16 are computed in float32.
+    (pairs,). The mean is over all pairs: if the loss of one is NaN, so is the mean. Margins of 10,000, of either sign,
+    give finite losses and finite gradients. The result can be differentiated with respect to the policy's two tensors;
+    the reference's two never receive a gradient, even if they ask for one. `label_smoothing` is the probability that
+    a pair's label is wrong: the pair's loss is then the expectation over both labels. float64 stays float64; bfloat16
+    and float16 are computed in float32 and give float32.
 
     Errors: ValueError naming `beta` (not a positive finite number), `label_smoothing` (not within [0, 0.5)),
     `reduction` (neither word), `shape` (the four shapes differ: nothing is broadcast), `empty` (no pair).
@@ -69,6 +73,21 @@ def dpo_loss(
     True
     >>> bool(dpo_loss(same + 1, same - 1, same, same) < dpo_loss(same, same, same, same))
     True
+
+    Always: a far margin costs beta times its size, or nothing; smoothing weighs the two.
+
+    >>> far = torch.tensor([-10_000.0, 10_000.0])
+    >>> dpo_loss(far, 0 * far, 0 * far, 0 * far, reduction="none").tolist()
+    [1000.0, 0.0]
+    >>> [round(loss) for loss in dpo_loss(far, 0 * far, 0 * far, 0 * far, 0.1, 0.2, "none").tolist()]
+    [800, 200]
+
+    Always: what isn't a number to compute with is refused by name.
+
+    >>> dpo_loss(same, same, same, same, beta=0.0)
+    Traceback (most recent call last):
+        ...
+    ValueError: ...beta...
     """
     pc, pr, rc, rr = checked(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)
     if not 0.0 <= label_smoothing < 0.5:
@@ -92,8 +111,7 @@ def implicit_rewards(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return the implicit rewards (chosen, rejected) of each pair, for logging: cut off from the graph.
 
-    Shapes as in `dpo_loss`. The reward of an answer is the scaled log-ratio of policy and reference, up to a constant
-    of the prompt that no comparison of two answers can see.
+    Shapes and dtypes as in `dpo_loss`. The reward of an answer is beta times the log-ratio of policy and reference.
 
     Errors: ValueError naming `beta`, `shape` or `empty`, as in `dpo_loss`.
 
@@ -118,8 +136,8 @@ def dpo_grad(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Return the gradient of the mean loss by `policy_chosen` and by `policy_rejected`, from the formula by hand.
 
-    Shapes as in `dpo_loss`, without label smoothing; each gradient has the shape of its tensor. The inputs carry no
-    graph and may be inference tensors, on which autograd refuses to work.
+    Shapes, margins and dtypes as in `dpo_loss`, without label smoothing; each gradient has the shape of its tensor. The
+    inputs carry no graph and may be inference tensors, on which autograd refuses to work.
 
     Errors: ValueError naming `beta`, `shape` or `empty`, as in `dpo_loss`.
 

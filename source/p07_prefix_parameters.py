@@ -19,8 +19,10 @@
 # - The *gate* of a query is the total weight of its prefix positions in that softmax.
 # - While it's trained, a prefix may be made by a small network: an embedding of $m$ vectors, a linear layer, an activation, a
 #   linear layer to the keys and values of all layers at once. Both linear layers have biases.
-# - Counts are Python `int`s. Invalid input raises a `ValueError` whose message contains `n_layers`, `n_prefix`, `multiple`,
-#   `divisible` or `shape`. A function leaves its arguments as they were.
+# - Counts are Python `int`s, neither floats nor NumPy's integers. Tensors are all float32 or all float64, and may be views
+#   that aren't contiguous.
+# - Invalid input raises a `ValueError` whose message contains `n_layers`, `n_prefix`, `multiple`, `divisible` or `shape`: the
+#   one that is at fault. A function leaves its arguments as they were, the configuration too.
 
 # %% hole="setup"
 
@@ -75,8 +77,10 @@ print("repeat_interleave", kv_heads.repeat_interleave(2).tolist(), "repeat", kv_
 # %% [markdown]
 # ## Find the error in the paper
 #
-# Table 15 of the LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) counts prefixes in all 96 layers of GPT-3,
-# whose keys are 12,288 wide over all heads: 5.1 M for 4 vectors a layer, 10.1 M for 8, 20.2 M for 16, 44.1 M for 36 and 76.1 M
-# for 64. Which number of layers does each of the five rows imply? It is not graded.
+# Table 15 of the LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) has a prefix method of another kind: at
+# each prefix position it trains the **output** of every layer, one vector of GPT-3's width 12,288 instead of a key and a
+# value. By the paper's formula, $L$ layers and $m$ positions take $12{,}288 \cdot L \cdot m$ parameters, without the factor 2
+# of your count. The table prints 5.1 M for $m = 4$, 10.1 M for 8, 20.2 M for 16, 44.1 M for 36 and 76.1 M for 64. GPT-3 has 96
+# layers. Which number of layers does each of the five rows imply? It is not graded.
 
 # %% hole="personal"

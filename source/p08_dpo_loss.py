@@ -19,12 +19,13 @@
 # - The loss of a pair is $-\log \sigma(\beta h)$ with $\sigma$ the logistic function; the loss of a batch is the **mean**
 #   over its pairs. $\beta > 0$ multiplies the whole margin and stands inside $\sigma$.
 # - With `label_smoothing` $\varepsilon$ a pair's label is wrong with probability $\varepsilon$: the loss is the expectation
-#   over the two labels.
+#   over the two labels. It goes with both reductions.
 # - The reference is a constant: its tensors receive no gradient, even if they ask for one.
 # - Tensors of log-probabilities have one common shape, `()` for one pair or `(pairs,)`; nothing is broadcast.
 # - float64 stays float64; bfloat16 and float16 inputs are computed in float32 and give float32.
-# - Invalid input raises a `ValueError` whose message names the argument: `shape`, `beta`, `empty`, `label_smoothing`,
-#   `reduction`. A function leaves its arguments as they were.
+# - Invalid input raises a `ValueError` whose message names what is at fault: `shape`, `beta`, `empty`,
+#   `label_smoothing` or `reduction`. All four functions refuse what their text names. A function leaves its arguments as
+#   they were.
 
 # %% hole="setup"
 
@@ -42,7 +43,7 @@ print("margin", h, "loss", round(np.log1p(np.exp(-0.1 * h)), 4), "at margin 0:",
 # ## 1. From logits to one number an answer
 #
 # Gather each answer token's log-probability and add them up, row by row. Outside the answer, ids may be $-100$ and logits
-# may be NaN: they must not matter. Training goes through this number, so the graph must stay whole.
+# may be NaN: they must not matter, in the gradient either. Training goes through this number, so the graph must stay whole.
 
 # %% hole="answer" function="sequence_logprob"
 
@@ -60,8 +61,8 @@ print("margin", h, "loss", round(np.log1p(np.exp(-0.1 * h)), 4), "at margin 0:",
 # %% [markdown]
 # ## 3. The rewards one logs
 #
-# $\hat r(y) = \beta\,(\log \pi(y) - \log \rho(y))$ for both answers of each pair. They are for plots: no gradient flows
-# through them.
+# $\hat r(y) = \beta\,(\log \pi(y) - \log \rho(y))$ for both answers of each pair. This is the reward that DPO fits, up to a
+# constant of the prompt that no comparison of two answers can see. The rewards are for plots: no gradient flows through them.
 
 # %% hole="answer" function="implicit_rewards"
 

@@ -4,27 +4,75 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from ftgrade.judging.problem import AnyCase, Case, Close, Problem, Question, Refusal, Rng, call, integer
+from ftgrade.judging.corners import as_views, in_dtype, wanting_gradients
+from ftgrade.judging.problem import (
+    AnyCase,
+    Call,
+    Case,
+    Difference,
+    Problem,
+    Question,
+    Refusal,
+    Relation,
+    Rng,
+    Value,
+    call,
+    integer,
+)
 
 problem = Problem(part="04_parameter_efficient", difficulty=4, importance=3, minutes=60)
 
 Tensor = torch.Tensor
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+KEYWORDS = ("n_layers", "n_prefix", "multiple", "divisible", "shape")
+
+
+def refusal(words: str, bad: Call, keyword: str, promise: str, twin: Call | None = None) -> Refusal:
+    """Return the case of an error; a message with all keywords of the problem names nothing."""
+    return Refusal(words, bad, keyword, twin, tuple(one for one in KEYWORDS if one != keyword), promise)
+
+
+def typed(words: str, asked: Call, count: int) -> Relation:
+    """Return the case that a count is a Python int; a wrong count gets nothing for its type."""
+
+    def holds(got: Value) -> Difference | None:
+        if type(got.value) is int and got.value == count:
+            return None
+        return Difference("a count is a Python int" if type(got.value) is not int else "the count differs")
+
+    return Relation(words, (asked,), holds, "ints")
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
 
+problem.promise(
+    "ints", "as a Python `int`", "an `int`", "Counts are Python `int`s, neither floats nor NumPy's integers."
+)
+problem.promise(
+    "count", "Return the number of parameters of key-value prefixes in every layer",
+    "In each layer every key-value head gets `n_prefix` extra keys and as many extra values, each of width `head_dim`.",
+)  # fmt: skip
+COUNT_ERRORS = problem.promise(
+    "sizes", "ValueError naming `n_layers` (less than 1) or `n_prefix` (negative; 0 is a prefix"
+)
+
 
 @problem.check(
     "count", points=2, of="prefix_params", title="all prefixes", same=integer,
-    concerns=["several layers and heads", "a prefix of length 0"],
+    concerns=["several layers and heads", "a prefix of length 0", "the type of a count", "invalid counts"],
     next_step="How many keys does one head of one layer get, and how many values?",
 )  # fmt: skip
 def count(rng: Rng) -> Iterator[AnyCase]:
     layers, m, heads, width = (int(number) for number in rng.choice([3, 5, 7, 11, 13], size=4, replace=False))
-    yield Case("several layers and heads", call("prefix_params", layers, m, heads, width))
+    several = call("prefix_params", layers, m, heads, width)
+    yield Case("several layers and heads", several)
     yield Case("one layer, one key-value head", call("prefix_params", 1, m, 1, width))
-    yield Case("a prefix of length 0", call("prefix_params", layers, 0, heads, width))
+    nothing = call("prefix_params", layers, 0, heads, width)
+    yield Case("a prefix of length 0", nothing)
+    yield typed("the type of a count", several, 2 * layers * m * heads * width)
+    yield refusal("a negative prefix", call("prefix_params", layers, -1, 2, 4), "n_prefix", COUNT_ERRORS, nothing)
+    for few in (0, -layers):
+        yield refusal("less than one layer", call("prefix_params", few, m, 2, 4), "n_layers", COUNT_ERRORS)
 
 
 def config(rng: Rng) -> dict[str, Any]:
@@ -37,91 +85,166 @@ def config(rng: Rng) -> dict[str, Any]:
     }  # fmt: skip
 
 
+problem.promise(
+    "cfg", "Return the same number for a model's configuration, which may hold other keys too.",
+    "fewer key-value heads need fewer parameters, and a `head_dim` counts before the quotient.",
+)  # fmt: skip
+OPTIONAL = problem.promise(
+    "optional", "an optional key may be missing or None.",
+    "Without the first, every attention head has keys and values of its own; without the second, the heads share the "
+    "hidden size out evenly.", "A function leaves its arguments as they were, the configuration too.",
+)  # fmt: skip
+CONFIG_ERRORS = problem.promise(
+    "invalid", "ValueError naming `n_layers` or `n_prefix` as in `prefix_params`.",
+    "If `head_dim` isn't given and the hidden size isn't divisible by the number of attention heads, the message",
+)  # fmt: skip
+
+
 @problem.check(
-    "cfg", points=2, of="prefix_params_from_config", title="from a configuration", same=integer,
-    concerns=["grouped-query attention", "keys that are missing or None", "a head_dim of its own"],
+    "cfg", points=2.5, of="prefix_params_from_config", title="from a configuration", same=integer,
+    concerns=["grouped-query attention", "keys that are missing or None", "a head_dim of its own", "invalid ones"],
     next_step="Write down which heads have keys, and how wide one of them is.",
 )  # fmt: skip
 def cfg(rng: Rng) -> Iterator[AnyCase]:
     given, m = config(rng), int(rng.integers(5, 30))
-    yield Case("grouped-query attention", call("prefix_params_from_config", given, m), pure=True)
-    wide = given | {"head_dim": given["hidden_size"] // given["num_attention_heads"] + 3}
-    yield Case("a head_dim of its own", call("prefix_params_from_config", wide, m))
+    width = given["hidden_size"] // given["num_attention_heads"]
+
+    def ask(n_prefix: int = m, **keys: Any) -> Call:
+        return call("prefix_params_from_config", given | keys, n_prefix)
+
+    yield Case("grouped-query attention", ask(vocab_size=32_000, model_type="llama"))
+    yield Case("a head_dim of its own", ask(head_dim=width + 3))
     bare = {name: value for name, value in given.items() if name != "num_key_value_heads"}
-    yield Case("no word of key-value heads", call("prefix_params_from_config", bare, m))
-    nothing = given | {"num_key_value_heads": None, "head_dim": None}
-    yield Case("optional keys that are None", call("prefix_params_from_config", nothing, m))
+    yield Case("no word of key-value heads", call("prefix_params_from_config", bare, m), promise=OPTIONAL)
+    yield Case("optional keys that are None", ask(num_key_value_heads=None, head_dim=None), promise=OPTIONAL)
+    total = 2 * given["num_hidden_layers"] * m * given["num_key_value_heads"] * width
+    yield typed("the type of a count", ask(), total)
+    odd = given["hidden_size"] + 1
+    named = ask(hidden_size=odd, head_dim=width)
+    yield refusal("a hidden size that can't be shared out", ask(hidden_size=odd), "divisible", CONFIG_ERRORS, named)
+    yield refusal("a negative prefix", ask(-1), "n_prefix", CONFIG_ERRORS, ask(0))
+    yield refusal("no layers", ask(num_hidden_layers=0), "n_layers", CONFIG_ERRORS)
+
+
+problem.promise(
+    "reparam", "Return the number of parameters of the network that makes the prefixes while they are trained",
+    "An embedding holds `n_prefix` vectors of width `d_embed`; a linear layer to `hidden` and, after an activation, "
+    "one to all keys and values of all layers follow, both with biases.",
+    "`d_kv` is the width of all key-value heads together.",
+)  # fmt: skip
 
 
 @problem.check(
     "reparam", points=1, of="reparam_params", title="the network that makes them", same=integer,
-    concerns=["embedding, two matrices and two biases"],
+    concerns=["embedding, two matrices and two biases", "the type of a count"],
     next_step="Draw the network and write each layer's shape beside it.",
 )  # fmt: skip
 def reparam(rng: Rng) -> Iterator[AnyCase]:
     sizes = [int(number) for number in rng.choice([3, 5, 7, 11, 13, 17], size=5, replace=False)]
     yield Case("five different sizes", call("reparam_params", *sizes))
     yield Case("one layer", call("reparam_params", 1, *sizes[1:]))
+    layers, m, d_kv, d_embed, hidden = sizes
+    total = m * d_embed + (d_embed + 1) * hidden + (hidden + 1) * 2 * layers * d_kv
+    yield typed("the type of a count", call("reparam_params", *sizes), total)
 
 
-def tensors(rng: Rng, heads: int, kv_heads: int, m: int, time: int = 5, dim: int = 6, scale: float = 1.0) -> Five:
+def tensors(rng: Rng, heads: int, kv_heads: int, m: int, time: int = 4) -> Five:
     """Return q, k, v, pk and pv in float64."""
-    shapes = (
-        (2, heads, time, dim),
-        (2, kv_heads, time, dim),
-        (2, kv_heads, time, dim),
-        (kv_heads, m, dim),
-        (kv_heads, m, dim),
-    )
+    sequence, prefix = (3, kv_heads, time, 2), (kv_heads, m, 2)
+    shapes = ((3, heads, time, 2), sequence, sequence, prefix, prefix)
     q, k, v, pk, pv = (torch.from_numpy(rng.normal(size=shape)) for shape in shapes)
-    return q * scale, k * scale, v, pk * scale, pv
+    return q, k, v, pk, pv
+
+
+def far_apart(rng: Rng) -> Five:
+    """Return a batch whose scores are large: of either sign in the first row, below -20,000 in the others."""
+    q, k, v, pk, pv = tensors(rng, 4, 2, 3)
+    q[1:], k[1:], pk = q[1:].abs() + 2.0, -(k[1:].abs() + 2.0), -(pk.abs() + 2.0)
+    return 75 * q, 75 * k, v, 75 * pk, pv
+
+
+problem.promise(
+    "attn", "Return attention over the sequence and the prefix:", "(batch, heads, time, head_dim).",
+    "`pk` and `pv` are (kv_heads, m, head_dim), the same for the whole batch; m may be 0.",
+    "Query head h uses key-value head h // (heads / kv_heads).", "Scores are divided by sqrt(head_dim)",
+    "Every query sees the whole prefix; with `causal` it sees no later time.",
+    "with equal scores a query gets the mean of what it sees;",
+    "The result can be differentiated with respect to all five tensors.",
+)  # fmt: skip
+FAR = problem.promise("far", "they may be as large as 100,000, of either sign.")
+ATTN_ERRORS = problem.promise(
+    "fit", "ValueError whose message contains `multiple` (heads isn't one of kv_heads) or `shape` (any other size "
+    "doesn't fit: nothing is broadcast).",
+)  # fmt: skip
 
 
 @problem.check(
-    "attn", points=2.5, of="prefix_attention", title="attention with a prefix", same=Close(rtol=1e-7, atol=1e-9),
-    concerns=["grouped and single key-value heads", "causal and not", "no prefix", "one time step", "large scores"],
+    "attn", points=2.75, of="prefix_attention", title="attention with a prefix",
+    concerns=["grouped and single key-value heads", "causal and not", "no prefix", "one time step", "float32, views",
+              "large scores", "gradients", "sizes that don't fit"],
     next_step="For one query, list the positions that it sees; then one softmax over all of them.",
 )  # fmt: skip
 def attn(rng: Rng) -> Iterator[AnyCase]:
-    yield Case("four heads on two", call("prefix_attention", *tensors(rng, 4, 2, 3)), pure=True)
-    yield Case("the same, not causal", call("prefix_attention", *tensors(rng, 4, 2, 3), causal=False))
-    yield Case("six heads on one, one time step", call("prefix_attention", *tensors(rng, 6, 1, 2, time=1)))
+    five = tensors(rng, 4, 2, 3)
+    q, k, v, pk, pv = five
+    grouped, both_ways = (
+        Case(words, call("prefix_attention", *five, causal))
+        for words, causal in (("four heads on two", True), ("four heads on two, not causal", False))
+    )
+    yield as_views(grouped)
+    yield wanting_gradients(in_dtype(torch.float32)(both_ways))
+    single = call("prefix_attention", *tensors(rng, 3, 1, 2, time=1))
+    yield Case("three heads on one, one time step", single)
     yield Case("no prefix", call("prefix_attention", *tensors(rng, 2, 2, 0)))
-    yield Case("large scores", call("prefix_attention", *tensors(rng, 4, 2, 3, scale=60.0)))
+    yield Case("large scores", call("prefix_attention", *far_apart(rng)), promise=FAR)
+    for words, queries in (("three heads on two", q[:, 1:]), ("one head on two", q[:, :1])):
+        yield refusal(words, call("prefix_attention", queries, *five[1:]), "multiple", ATTN_ERRORS)
+    for words, sizes in (
+        ("a prefix of other heads", (q, k, v, pk[:1], pv[:1])),
+        ("a prefix without heads", (q, k, v, pk[0], pv[0])),
+        ("a narrower prefix", (q, k, v, pk[..., 1:], pv[..., 1:])),
+        ("fewer keys than values in the prefix", (q, k, v, pk[:, 1:], pv)),
+        ("values of another time", (q, k, v[:, :, 1:], pk, pv)),
+        ("keys and values of fewer times than the queries", (q, k[:, :, 1:], v[:, :, 1:], pk, pv)),
+        ("keys and values of a single row", (q, k[:1], v[:1], pk, pv)),
+    ):
+        yield refusal(words, call("prefix_attention", *sizes), "shape", ATTN_ERRORS)
+
+
+problem.promise(
+    "gate", "Return the share of each query's attention that goes to the prefix:",
+    "(batch, heads, time), within 0 and 1.",
+    "With this share g the output is (1 - g) times the attention to the sequence alone plus g times the attention to "
+    "the prefix alone.",
+)  # fmt: skip
+GATE_ERRORS = problem.promise("likewise", "Arguments, scores, gradients and errors as in `prefix_attention`.")
 
 
 @problem.check(
-    "gate", points=1.5, of="prefix_gate", title="the prefix's share", same=Close(rtol=1e-7, atol=1e-9),
-    concerns=["causal and not", "grouped heads", "no prefix"],
+    "gate", points=1.75, of="prefix_gate", title="the prefix's share",
+    concerns=["causal and not", "grouped heads", "no prefix", "large scores", "gradients", "sizes that don't fit"],
     next_step="Split the softmax's denominator into the prefix's part and the sequence's.",
 )  # fmt: skip
 def gate(rng: Rng) -> Iterator[AnyCase]:
     q, k, _, pk, _ = tensors(rng, 4, 2, 3)
-    yield Case("causal, four heads on two", call("prefix_gate", q, k, pk), pure=True)
-    yield Case("not causal", call("prefix_gate", q, k, pk, causal=False))
-    q, k, _, pk, _ = tensors(rng, 2, 1, 0)
-    yield Case("no prefix", call("prefix_gate", q, k, pk))
-
-
-@problem.check(
-    "err", points=1, of="prefix_params", title="invalid input",
-    concerns=["counts", "heads that don't fit", "a hidden size that can't be shared out", "shapes"],
-    next_step="Check each argument before using it, and name it in the message of a ValueError.",
-)  # fmt: skip
-def err(rng: Rng) -> Iterator[AnyCase]:
-    yield Refusal("a negative prefix", call("prefix_params", int(rng.integers(2, 9)), -1, 2, 4), "n_prefix")
-    yield Refusal("no layers", call("prefix_params", 0, 5, 2, 4), "n_layers")
-    odd = config(rng)
-    odd["hidden_size"] += 1
-    yield Refusal("a hidden size that can't be shared out", call("prefix_params_from_config", odd, 4), "divisible")
-    five = tensors(rng, 5, 2, 3)
-    yield Refusal("five heads on two", call("prefix_attention", *five), "multiple")
-    q, k, v, pk, pv = tensors(rng, 4, 2, 3)
-    yield Refusal("a prefix of other heads", call("prefix_attention", q, k, v, pk[:1], pv[:1]), "shape")
-    yield Refusal("a prefix without heads", call("prefix_attention", q, k, v, pk[0], pv[0]), "shape")
-    yield Refusal("fewer keys than values", call("prefix_attention", q, k, v, pk[:, 1:], pv), "shape")
-    yield Refusal("a narrower prefix", call("prefix_gate", q, k, pk[..., 1:]), "shape")
-    yield Refusal("values of another time", call("prefix_attention", q, k, v[:, :, 1:], pk, pv), "shape")
+    grouped, both_ways = (
+        Case(words, call("prefix_gate", q, k, pk, causal))
+        for words, causal in (("four heads on two", True), ("four heads on two, not causal", False))
+    )
+    yield as_views(grouped)
+    yield wanting_gradients(in_dtype(torch.float32)(both_ways))
+    one, only, _, none, _ = tensors(rng, 2, 1, 0)
+    yield Case("no prefix", call("prefix_gate", one, only, none))
+    large, keys, _, prefix, _ = far_apart(rng)
+    yield Case("large scores", call("prefix_gate", large, keys, prefix), promise=FAR)
+    yield refusal("three heads on two", call("prefix_gate", q[:, 1:], k, pk), "multiple", GATE_ERRORS)
+    for words, bad in (
+        ("a prefix of other heads", call("prefix_gate", q, k, pk[:1])),
+        ("a narrower prefix", call("prefix_gate", q, k, pk[..., 1:])),
+        ("keys of a single row", call("prefix_gate", q, k[:1], pk)),
+        ("keys of fewer times", call("prefix_gate", q, k[:, :, 1:], pk)),
+    ):
+        yield refusal(words, bad, "shape", GATE_ERRORS)
 
 
 @problem.personal(
@@ -157,6 +280,26 @@ problem.slip(
     says="A prefix of length 0 still has parameters in your count.", next_step="Nothing times anything is nothing.",
 )  # fmt: skip
 
+# These come first: each explains less than those below, and in a tie the first is named.
+for name, edits, says, next_step in (
+    ("config_counts_itself",
+        {"return prefix_params(cfg": "return math.prod((2, cfg", "head_dim)": "head_dim))"},
+        "From a configuration, a negative prefix or no layers are counted.",
+        "Call `prefix_params`, which refuses them."),
+    ("rounds_the_head_width", {'if cfg["hidden_size"] % heads:': "if False:"},
+        "A hidden size that the heads can't share out evenly is rounded.", "Refuse a remainder."),
+    ("divisible_even_if_given", {"if head_dim is None:": 'if head_dim is None or cfg["hidden_size"] % heads:'},
+        "A hidden size that the heads can't share out is refused although `head_dim` is given.",
+        "Divide only where `head_dim` is missing or None."),
+    ("writes_into_the_config", {"head_dim = cfg[": 'head_dim = cfg["head_dim"] = cfg['},
+        "Your function writes into the caller's configuration.", "Keep what you work out in variables of your own."),
+    ("refuses_other_keys",
+        {"return prefix_params(": "(lambda hidden_size, num_attention_heads, num_hidden_layers, "
+         "num_key_value_heads=0, head_dim=0: 0)(**cfg)\n    return prefix_params("},
+        "Your function fails for a configuration that holds other keys too.",
+        "Read the keys that you need, and leave the others alone."),
+):  # fmt: skip
+    problem.slip(name, "prefix_params_from_config", edits, says=says, next_step=next_step)
 problem.slip(
     "head_dim_ignored", "prefix_params_from_config", {'cfg.get("head_dim")': "None"},
     says="Your head width is the quotient, also where the configuration names another.",
@@ -196,110 +339,104 @@ for name, edits, says in (
 ):  # fmt: skip
     problem.slip(name, "reparam_params", edits, says=says, next_step=NETWORK)
 
+UNCUT = "Leave out `.item()`, `.detach()` and NumPy on what comes from the tensors."
 SCALE = "Divide by the square root of the head width."
 
-problem.slip(
-    "no_scale", "masked_scores", {" / math.sqrt(q.shape[-1])": ""}, says="Your scores aren't scaled.", next_step=SCALE
-)
-problem.slip(
-    "scale_by_d_model", "masked_scores", {"math.sqrt(q.shape[-1])": "math.sqrt(q.shape[1] * q.shape[-1])"},
-    says="Your scale uses the width of all heads.", next_step="It's the width of one head.",
-)  # fmt: skip
-problem.slip(
-    "scale_without_root", "masked_scores", {"math.sqrt(q.shape[-1])": "q.shape[-1]"},
-    says="Your scores are divided by the head width itself.", next_step="Divide by its square root.",
-)  # fmt: skip
-problem.slip(
-    "prefix_causally_masked", "masked_scores",
-    {"torch.cat([later.new_zeros(time, m), later], dim=1)": "later.new_ones(time, m + time).triu(1)"},
-    says="Your causal mask runs over the prefix too.",
-    next_step="The prefix comes before all times, so no query may be kept from it.",
-)  # fmt: skip
-problem.slip(
-    "hides_the_present", "masked_scores", {".triu(1)": ".triu()"},
-    says="Your causal mask hides a query's own time.", next_step="A query sees the times up to and with its own.",
-)  # fmt: skip
-problem.slip(
-    "never_causal", "prefix_attention", {"m, causal)": "m, False)"},
-    says="Your queries see the future, causal or not.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "always_causal", "prefix_attention", {"m, causal)": "m, True)"},
-    says="Your queries never see later times.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "separate_softmaxes", "prefix_attention", {
-        "scores.softmax(-1) @ values": "scores[..., :m].softmax(-1) @ values[..., :m, :]"
-        " + scores[..., m:].softmax(-1) @ values[..., m:, :]",
-    },
-    says="Your prefix and your sequence have a softmax each: the weights add up to 2.",
-    next_step="One softmax over all positions.",
-)  # fmt: skip
-problem.slip(
-    "values_not_prefixed", "prefix_attention",
-    {"scores.softmax(-1) @ values": "scores.softmax(-1)[..., m:] @ values[..., m:, :]"},
-    says="Your prefix takes weight and gives no values.", next_step="Values of the prefix belong in the sum.",
-)  # fmt: skip
-problem.slip(
-    "prefix_ignored", "prefix_attention",
-    {"scores.softmax(-1) @ values": "scores[..., m:].softmax(-1) @ values[..., m:, :]"},
-    says="Your output ignores the prefix.", next_step="Put its keys before the sequence's.",
-)  # fmt: skip
-problem.slip(
-    "repeats_instead_of_interleaving", "prefixed", {"repeat_interleave(share, dim=1)": "repeat(1, share, 1, 1)"},
-    says="Your query heads take turns with the key-value heads; neighbours should share.",
-    next_step="Head h uses key-value head h // g: repeat_interleave.",
-)  # fmt: skip
-problem.slip(
-    "softmax_overflows", "prefix_attention", {"scores.softmax(-1)": "scores.exp() / scores.exp().sum(-1, True)"},
-    says="Your softmax exponentiates large scores as they are.",
-    next_step="Subtract the largest score first, or use torch.softmax.",
-)  # fmt: skip
-
-problem.slip(
-    "gate_inverted", "prefix_gate", {":m]": "m:]"},
-    says="Your gate is the sequence's share.", next_step="Sum the weights of the prefix.",
-)  # fmt: skip
-problem.slip(
-    "gate_not_causal", "prefix_gate", {"m, causal)": "m, False)"},
-    says="Your denominator holds times that a causal query doesn't see.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "gate_always_causal", "prefix_gate", {"m, causal)": "m, True)"},
-    says="Your denominator leaves later times out, causal or not.", next_step="Use the argument `causal`.",
-)  # fmt: skip
-problem.slip(
-    "gate_is_odds", "prefix_gate", {".sum(-1)": ".sum(-1) / attention[..., m:].sum(-1)"},
-    says="Your gate is the ratio of the prefix's part to the sequence's.", next_step="A share divides by the whole.",
-)  # fmt: skip
-problem.slip(
-    "gate_is_a_mean", "prefix_gate", {".sum(-1)": ".mean(-1)"},
-    says="Your gate is the mean weight of a prefix position.", next_step="Sum them.",
-)  # fmt: skip
-problem.slip(
-    "gate_counts_positions", "prefix_gate",
-    {"attention[..., :m].sum(-1)": "torch.full_like(q[..., 0], m / attention.shape[-1])"},
-    says="Your gate is the prefix's share of positions, not of attention.", next_step="Use the softmax's weights.",
-)  # fmt: skip
-problem.slip(
-    "gate_without_scale", "prefix_gate", {"masked_scores(q,": "masked_scores(q * math.sqrt(q.shape[-1]),"},
-    says="Your gate's scores aren't scaled.", next_step=SCALE,
-)  # fmt: skip
-problem.slip(
-    "gate_repeats_heads", "prefix_gate", {"prefixed(k, pk, share)": "prefixed(k, pk, 1).repeat(1, share, 1, 1)"},
-    says="Your gate's query heads take turns with the key-value heads.",
-    next_step="Neighbours share: repeat_interleave.",
-)  # fmt: skip
-
-problem.slip(
-    "negative_prefix_counted", "prefix_params", {"if n_prefix < 0:": "if False:"},
-    says="A negative prefix length is counted.", next_step="Refuse it by name.",
-)  # fmt: skip
-problem.slip(
-    "multiple_unchecked", "heads_per_key", {"if heads % kv_heads:": "if False:"},
-    says="Heads that aren't a multiple of the key-value heads aren't refused by name.",
-    next_step="Check the remainder before you repeat.",
-)  # fmt: skip
+# In a tie the first is named, so what explains less comes first.
+for name, of, edits, says, next_step in (
+    ("mask_of_ten_thousand", "masked_scores", {"-math.inf": "-1e4"},
+        "Later times get the score -10,000, which is more than a small score that counts.",
+        "A score of minus infinity has no weight beside any other."),
+    ("no_scale", "masked_scores", {" / math.sqrt(q.shape[-1])": ""},
+        "Your scores aren't scaled.", SCALE),
+    ("scale_by_d_model", "masked_scores", {"math.sqrt(q.shape[-1])": "math.sqrt(q.shape[1] * q.shape[-1])"},
+        "Your scale uses the width of all heads.", "It's the width of one head."),
+    ("scale_without_root", "masked_scores", {"math.sqrt(q.shape[-1])": "q.shape[-1]"},
+        "Your scores are divided by the head width itself.", "Divide by its square root."),
+    ("prefix_causally_masked", "masked_scores",
+        {"torch.cat([later.new_zeros(time, m), later], dim=1)": "later.new_ones(time, m + time).triu(1)"},
+        "Your causal mask runs over the prefix too.",
+        "The prefix comes before all times, so no query may be kept from it."),
+    ("hides_the_present", "masked_scores", {".triu(1)": ".triu()"},
+        "Your causal mask hides a query's own time.", "A query sees the times up to and with its own."),
+    ("causal_with_a_prefix_only", "prefix_attention", {"m, causal)": "m, causal and m > 0)"},
+        "Without a prefix your queries see later times.", "A prefix of length 0 changes nothing in the mask."),
+    ("never_causal", "prefix_attention", {"m, causal)": "m, False)"},
+        "Your queries see the future, causal or not.", "Use the argument `causal`."),
+    ("always_causal", "prefix_attention", {"m, causal)": "m, True)"},
+        "Your queries never see later times.", "Use the argument `causal`."),
+    ("separate_softmaxes", "prefix_attention",
+        {"scores.softmax(-1) @ values": "scores[..., :m].softmax(-1) @ values[..., :m, :]"
+         " + scores[..., m:].softmax(-1) @ values[..., m:, :]"},
+        "Your prefix and your sequence have a softmax each: the weights add up to 2.",
+        "One softmax over all positions."),
+    ("values_not_prefixed", "prefix_attention",
+        {"scores.softmax(-1) @ values": "scores.softmax(-1)[..., m:] @ values[..., m:, :]"},
+        "Your prefix takes weight and gives no values.", "Values of the prefix belong in the sum."),
+    ("prefix_ignored", "prefix_attention",
+        {"scores.softmax(-1) @ values": "scores[..., m:].softmax(-1) @ values[..., m:, :]"},
+        "Your output ignores the prefix.", "Put its keys before the sequence's."),
+    ("repeats_instead_of_interleaving", "prefixed", {"repeat_interleave(share, dim=1)": "repeat(1, share, 1, 1)"},
+        "Your query heads take turns with the key-value heads; neighbours should share.",
+        "Head h uses key-value head h // g: repeat_interleave."),
+    ("softmax_overflows", "prefix_attention", {"scores.softmax(-1)": "scores.exp() / scores.exp().sum(-1, True)"},
+        "Your softmax exponentiates large scores as they are.",
+        "Subtract the largest score first, or use torch.softmax."),
+    ("attention_detached", "prefix_attention", {"scores.softmax(-1)": "scores.detach().softmax(-1)"},
+        "Your weights are cut off from the graph: no gradient reaches queries and keys.", UNCUT),
+    ("gate_of_groups", "prefix_gate",
+        {".sum(-1)": ".sum(-1).unflatten(1, (-1, share)).mean(2, True).expand(-1, -1, share, -1).flatten(1, 2)"},
+        "Your gate is the mean over the query heads that share a key-value head.",
+        "Each query head has weights of its own."),
+    ("gate_detached", "prefix_gate", {".sum(-1)": ".sum(-1).detach()"},
+        "Your gate is cut off from the graph.", UNCUT),
+    ("gate_inverted", "prefix_gate", {":m]": "m:]"},
+        "Your gate is the sequence's share.", "Sum the weights of the prefix."),
+    ("gate_not_causal", "prefix_gate", {"m, causal)": "m, False)"},
+        "Your denominator holds times that a causal query doesn't see.", "Use the argument `causal`."),
+    ("gate_always_causal", "prefix_gate", {"m, causal)": "m, True)"},
+        "Your denominator leaves later times out, causal or not.", "Use the argument `causal`."),
+    ("gate_is_odds", "prefix_gate", {".sum(-1)": ".sum(-1) / attention[..., m:].sum(-1)"},
+        "Your gate is the ratio of the prefix's part to the sequence's.", "A share divides by the whole."),
+    ("gate_of_nothing_is_nan", "prefix_gate", {".sum(-1)": ".mean(-1) * m"},
+        "Without a prefix your gate is NaN: a mean of nothing.", "Sum the weights; a sum of nothing is 0."),
+    ("gate_is_a_mean", "prefix_gate", {".sum(-1)": ".mean(-1)"},
+        "Your gate is the mean weight of a prefix position.", "Sum them."),
+    ("gate_counts_positions", "prefix_gate",
+        {"attention[..., :m].sum(-1)": "torch.full_like(q[..., 0], m / attention.shape[-1])"},
+        "Your gate is the prefix's share of positions, not of attention.", "Use the softmax's weights."),
+    ("gate_without_scale", "prefix_gate", {"masked_scores(q,": "masked_scores(q * math.sqrt(q.shape[-1]),"},
+        "Your gate's scores aren't scaled.", SCALE),
+    ("gate_repeats_heads", "prefix_gate", {"prefixed(k, pk, share)": "prefixed(k, pk, 1).repeat(1, share, 1, 1)"},
+        "Your gate's query heads take turns with the key-value heads.", "Neighbours share: repeat_interleave."),
+    ("negative_prefix_counted", "prefix_params", {"if n_prefix < 0:": "if False:"},
+        "A negative prefix length is counted.", "Refuse it by name."),
+    ("negative_layers_counted", "prefix_params", {"if n_layers < 1:": "if n_layers == 0:"},
+        "A negative number of layers is counted.", "Refuse every number below 1 by name."),
+    ("no_layers_counted", "prefix_params", {"if n_layers < 1:": "if False:"},
+        "Less than one layer is counted.", "Refuse it by name."),
+    ("multiple_unchecked", "heads_per_key", {"if heads % kv_heads:": "if False:"},
+        "Heads that aren't a multiple of the key-value heads aren't refused by name.",
+        "Check the remainder before you repeat."),
+    ("sequence_unchecked", "heads_per_key", {"{k.shape, v.shape} != {(batch, kv_heads, time, dim)}": "False"},
+        "Keys and values of other sizes than the queries' aren't refused by name.",
+        "Compare batch, time and width with those of the queries before you use them."),
+    ("prefix_unchecked", "heads_per_key", {"if pk.shape[::2] != (kv_heads, dim):": "if False:"},
+        "A prefix of other heads or another width isn't refused by name.",
+        "Compare the prefix's heads and width with the keys' before you use it."),
+    ("gate_checks_nothing", "prefix_gate", {"heads_per_key(q, k, k, pk, pk)": "max(1, q.shape[1] // k.shape[1])"},
+        "Your gate refuses no size by name.", "Make the checks of `prefix_attention` here too."),
+):  # fmt: skip
+    problem.slip(name, of, edits, says=says, next_step=next_step)
+NUMPY = "import numpy as np\n    return np.int64(1) * "
+for name, of, edits in (
+    ("numpy_count", "prefix_params", {"return ": NUMPY}),
+    ("numpy_reparam", "reparam_params", {"return n_prefix * d_embed": NUMPY + "n_prefix * d_embed"}),
+):
+    problem.slip(
+        name, of, edits, says="Your count is NumPy's integer, not Python's.",
+        next_step="`int(...)` makes a Python integer of it.",
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------- mutants that are none

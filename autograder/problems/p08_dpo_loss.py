@@ -4,14 +4,17 @@ The function for the loss is used by four checks. Only `loss` compares its value
 and `ref` compare the student's own answers with one another, so that one wrong formula isn't paid for four times.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from ftgrade.judging.corners import as_views, corners, in_dtype, wanting_gradients
 from ftgrade.judging.problem import (
     AnyCase,
+    Call,
     Case,
     Close,
     Difference,
@@ -70,137 +73,247 @@ def tokens(rng: Rng) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return logits, ids, mask
 
 
+problem.promise(
+    "seq", "Return the log-probability of each row's answer: a sum over its answer tokens, in nats.",
+    "`logits` is (batch, time, vocab), `input_ids` and `answer_mask` are (batch, time).",
+    "an answer token more makes an answer no likelier.",
+)  # fmt: skip
+GRAPH = problem.promise("graph", "The result can be differentiated with respect to `logits`.")
+MASKS = problem.promise("masks", "The mask is bool, int or float with values 0 and 1.")
+
+
 @problem.check(
-    "seq", points=2, of="sequence_logprob", title="the log-probability of an answer", same=Close(rtol=1e-5, atol=1e-6),
-    concerns=["unequal lengths and gaps", "-100 and NaN outside the answer", "masks of any dtype", "bf16", "gradients"],
+    "seq", points=1.25, of="sequence_logprob", title="the log-probability of an answer",
+    concerns=["unequal lengths and gaps", "masks of any dtype", "gradients"],
     next_step="Write the tokens of one short row under each other with the logits that predict them, and add by hand.",
 )  # fmt: skip
 def seq(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = tokens(rng)
-    yield Case("answers of unequal length", call("sequence_logprob", logits, ids, mask), pure=True)
-    target = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
-    yield Case(
-        "an integer mask and ids of -100", call("sequence_logprob", logits, ids.where(target, -100), mask.long())
-    )
-    broken = logits.clone()
-    broken[:, :-1][~target[:, 1:]] = math.nan
-    broken[:, -1] = math.inf
-    yield Case("NaN logits where nothing is predicted", call("sequence_logprob", broken, ids, mask.double()))
-    yield Case("logits in bfloat16", call("sequence_logprob", logits.bfloat16(), ids, mask))
-    trained = logits.clone().requires_grad_()
-    yield Case("logits that require grad", call("sequence_logprob", trained, ids, mask, backward=True))
+    mask[:, 0], mask[3, 1] = False, True  # every row has an answer here, and column 0 is the prompt's
+    plain = Case("answers of unequal length", call("sequence_logprob", logits, ids, mask))
+    yield plain
+    yield as_views(in_dtype(torch.float32)(plain))
+    yield wanting_gradients(dataclasses.replace(plain, promise=GRAPH))
+    for kind in (torch.int64, torch.float32):
+        yield Case(f"a mask of {kind}", call("sequence_logprob", logits, ids, mask.to(kind)), promise=MASKS)
+
+
+ROWS = problem.promise(
+    "rows", "Column 0 has nothing before it and is never a target.", "A row without targets gives 0."
+)
+OUTSIDE = problem.promise(
+    "outside", "What stands at other positions (ids of -100, logits that are NaN) has no influence, neither on the "
+    "value nor on the gradient.", "what isn't predicted doesn't count",
+)  # fmt: skip
+PRECISE = problem.promise(
+    "precise", "Logits may lie thousands apart.",
+    "float64 stays float64; bfloat16 and float16 are computed in float32 and give float32.",
+)  # fmt: skip
+FIT = problem.promise("fit", "ValueError naming `shape` if the three don't agree in batch and time.")
 
 
 @problem.check(
-    "loss", points=2.5, of="dpo_loss", title="the loss",
-    concerns=["one pair and many", "several betas and the default", "a policy equal to its reference"],
+    "out", points=1, of="sequence_logprob", title="what stands around the answer", same=Close(dtype=True),
+    concerns=["-100 and NaN outside the answer", "column 0, rows without an answer", "far logits, bf16", "shapes"],
+    next_step="Select the answer's positions first, and compute only there, in float32 at least.",
+)  # fmt: skip
+def out(rng: Rng) -> Iterator[AnyCase]:
+    logits, ids, mask = tokens(rng)
+    yield Case("a 1 in column 0, a row without targets", call("sequence_logprob", logits, ids, mask), promise=ROWS)
+    one = call("sequence_logprob", logits[:, :1], ids[:, :1], mask[:, :1])
+    yield Case("a single column", one, promise=ROWS)
+    target = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
+    yield Case("ids of -100", call("sequence_logprob", logits, ids.where(target, -100), mask), promise=OUTSIDE)
+    broken = logits.clone()
+    broken[:, :-1][~target[:, 1:]] = math.nan
+    broken[:, -1] = math.inf
+    nan = Case("NaN logits where nothing is predicted", call("sequence_logprob", broken, ids, mask), promise=OUTSIDE)
+    yield wanting_gradients(nan)
+    yield Case("logits thousands apart", call("sequence_logprob", 1500 * logits, ids, mask), promise=PRECISE)
+    halves = Case("logits", call("sequence_logprob", logits, ids, mask), promise=PRECISE)
+    yield from corners(halves, in_dtype(torch.bfloat16), in_dtype(torch.float16))
+    for words, wrong in (
+        ("ids of another length", (logits, ids[:, 1:], mask)),
+        ("a mask of another length", (logits, ids, mask[:, 1:])),
+        ("a single row of ids", (logits, ids[:1], mask)),
+        ("a single row of the mask", (logits, ids, mask[:1])),
+    ):
+        yield Refusal(words, call("sequence_logprob", *wrong), "shape", promise=FIT)
+
+
+problem.promise(
+    "loss", "Return the DPO loss of preference pairs, in nats: their mean",
+    "The four tensors hold one answer's log-probability per pair and have one common shape:",
+    "() for a single pair, or (pairs,).",
+    "a policy equal to its reference scores ln 2, whatever beta is, and preferring the chosen answer costs less.",
+)  # fmt: skip
+EACH = problem.promise(
+    "each", 'or one number a pair for `reduction="none"`.',
+    "The mean is over all pairs: if the loss of one is NaN, so is the mean.",
+)  # fmt: skip
+
+
+@problem.check(
+    "loss", points=2.25, of="dpo_loss", title="the loss",
+    concerns=["one pair and many", "several betas and the default", "a policy equal to its reference", "reductions"],
     next_step="Compute the margin of the warm-up's pair by hand, and follow it through your function.",
 )  # fmt: skip
 def loss(rng: Rng) -> Iterator[AnyCase]:
-    pairs = int(rng.integers(3, 6))
-    yield Case("a batch and another beta", call("dpo_loss", *logps(rng, pairs), beta=some_beta(rng)), pure=True)
-    yield Case("the default beta", call("dpo_loss", *logps(rng, pairs)))
-    yield Case("a single pair", call("dpo_loss", *logps(rng, None), some_beta(rng)))
-    yield Case("one number a pair", call("dpo_loss", *logps(rng, pairs), some_beta(rng), 0.0, "none"))
-    chosen, rejected, _, _ = logps(rng, pairs)
-    yield Case(
-        "a policy equal to its reference", call("dpo_loss", chosen, rejected, chosen, rejected, beta=some_beta(rng))
-    )
-
-
-def linear(at_minus: Value, at_plus: Value, at_minus_one: Value, at_plus_one: Value) -> Difference | None:
-    """Hold `L(-h) - L(h)` to be in proportion to h: softplus(x) - softplus(-x) = x."""
-    bad = finite(at_minus) or finite(at_plus)
-    if bad:
-        return bad
-    large, small = number(at_minus) - number(at_plus), number(at_minus_one) - number(at_plus_one)
-    if large != 0.0 and abs(large - LARGE * small) <= 1e-3 * abs(large):
-        return None
-    return Difference("far margins don't continue what the function does near 0")
-
-
-def steady(at_minus: Value, at_plus: Value, at_zero: Value) -> Difference | None:
-    """Hold the gradients at two far margins to add up to twice the one at 0: sigmoid(x) + sigmoid(-x) = 1."""
-    for outcome in (at_minus, at_plus, at_zero):
-        bad = finite(outcome)
-        if bad:
-            return Difference("a gradient at a far margin is NaN or infinite" if outcome.gradients else bad.words)
-        if not outcome.gradients or outcome.gradients[0] is None:
-            return Difference("the result can't be differentiated: the graph was cut")
-    minus, plus, zero = (
-        float(outcome.gradients[0].sum()) for outcome in (at_minus, at_plus, at_zero) if outcome.gradients
-    )
-    if zero != 0.0 and abs(minus + plus - 2 * zero) <= 1e-3 * abs(zero):
-        return None
-    return Difference("the gradient at far margins isn't what the function's own gradient at 0 leads to")
-
-
-def same_number(one: Value, other: Value) -> Difference | None:
-    if abs(number(one) - number(other)) <= 2e-6 * max(1.0, abs(number(other))):
-        return None
-    return Difference("half-precision inputs give another number than the same inputs in float32")
+    pairs, beta = int(rng.integers(3, 6)), some_beta(rng)
+    four = logps(rng, pairs)
+    yield Case("a batch and another beta", call("dpo_loss", *four, beta=beta))
+    yield as_views(in_dtype(torch.float32)(Case("the default beta", call("dpo_loss", *logps(rng, pairs)))))
+    yield Case("a single pair", call("dpo_loss", *logps(rng, None), beta))
+    chosen, rejected = four[:2]
+    yield Case("a policy equal to its reference", call("dpo_loss", chosen, rejected, chosen, rejected, beta=beta))
+    yield Case("one number a pair", call("dpo_loss", *four, beta, 0.0, "none"), promise=EACH)
+    yield Case("one number of a single pair", call("dpo_loss", *logps(rng, None), reduction="none"), promise=EACH)
+    unknown = [part.clone() for part in four]
+    unknown[int(rng.integers(4))][0] = math.nan
+    yield Case("a log-probability that is NaN", call("dpo_loss", *unknown), promise=EACH)
 
 
 LARGE = 10_000.0
 
 
+def unsound(*outcomes: Value) -> Difference | None:
+    """Return what is wrong with outcomes of any formula: a changed input, NaN, or an infinity."""
+    if any(outcome.changed for outcome in outcomes):
+        return Difference("it changed one of its inputs; work on a copy")
+    return next(filter(None, map(finite, outcomes)), None)
+
+
+def slope(outcome: Value) -> float:
+    """Return the derivative by the chosen answer's log-probability, or NaN if there is none."""
+    gradients = outcome.gradients or (None,)
+    return math.nan if gradients[0] is None else float(gradients[0].sum())
+
+
+def logistic(outcome: Value) -> Difference | None:
+    """Hold losses that are softplus(-c h), times any factor, to be so at -LARGE, 0 and LARGE; gradients too."""
+    if bad := unsound(outcome):
+        return bad
+    if not outcome.gradients or outcome.gradients[0] is None:
+        return Difference("the result can't be differentiated: the graph was cut")
+    minus, start, plus = zip(outcome.value.tolist(), outcome.gradients[0].tolist(), strict=True)
+    (steep, steep_pull), (flat, flat_pull) = sorted((minus, plus), reverse=True)
+    pull = 2 * start[1]
+    near = (
+        abs(steep - LARGE * abs(pull)) <= 1e-3 * steep
+        and abs(steep_pull - pull) <= 1e-3 * abs(pull)
+        and 0 <= flat <= 1e-3 * start[0]
+        and abs(flat_pull) <= 1e-3 * abs(pull)
+    )
+    return None if near and pull else Difference("far margins don't continue what it does near 0")
+
+
+def halves(bf16: Value, rounded: Value, fp16: Value, cut: Value, double: Value) -> Difference | None:
+    """Hold half precision to give what the same numbers give in float32, and no constant."""
+    if bad := unsound(bf16, rounded, fp16, cut, double):
+        return bad
+    dtypes = [getattr(outcome.value, "dtype", None) for outcome in (bf16, fp16, double)]
+    if dtypes != [torch.float32, torch.float32, torch.float64]:
+        return Difference("half precision gives float32, and float64 gives float64")
+    near = all(
+        abs(number(one) - number(other)) <= 1e-5 * max(1.0, abs(number(other)))
+        for one, other in ((bf16, rounded), (fp16, cut))
+    )
+    if near and len({number(one) for one in (bf16, fp16, double)}) == 3:
+        return None
+    return Difference("half-precision inputs give another number than the same inputs in float32")
+
+
+FAR = problem.promise(
+    "far", "Margins of 10,000, of either sign, give finite losses and finite gradients.",
+    "a far margin costs beta times its size, or nothing;",
+)  # fmt: skip
+HALF = problem.promise("half", "float64 stays float64; bfloat16 and float16 are computed in float32 and give float32.")
+
+
 @problem.check(
-    "stab", points=1.5, of="dpo_loss", title="far margins and half precision",
-    concerns=["margins of ten thousand", "gradients there", "bf16 inputs"],
+    "stab", points=1.25, of="dpo_loss", title="far margins and half precision",
+    concerns=["margins of ten thousand", "gradients there", "bf16 and fp16 inputs"],
     next_step="Find a function of torch that computes log(sigmoid(x)) without computing sigmoid(x) first.",
 )  # fmt: skip
 def stab(rng: Rng) -> Iterator[AnyCase]:
     beta = float(rng.choice([0.05, 0.1, 0.25]))
-    four = [call("dpo_loss", *margins([h], torch.float32), beta) for h in (-LARGE, LARGE)]
-    near = [call("dpo_loss", *margins([h], torch.float64), beta) for h in (-1.0, 1.0)]
-    yield Relation("margins of plus and minus ten thousand", (*four, *near), linear)
-    calls: list[Any] = []
-    for h in (-LARGE, LARGE, 0.0):
-        chosen, rejected, *reference = margins([h], torch.float32)
-        calls.append(
-            call("dpo_loss", chosen.requires_grad_(), rejected.requires_grad_(), *reference, beta, backward=True)
-        )
-    yield Relation("gradients at far margins", tuple(calls), steady)
-    half = [part.bfloat16() for part in logps(rng, 4, 30.0)]
-    whole = [part.float() for part in half]
-    yield Relation("inputs in bfloat16", (call("dpo_loss", *half, beta), call("dpo_loss", *whole, beta)), same_number)
+    chosen, *others = margins([-LARGE, 0.0, LARGE])
+    far = call("dpo_loss", chosen.requires_grad_(), *others, beta, reduction="none", backward=True)
+    yield Relation("margins of plus and minus ten thousand", (far,), logistic, FAR)
+    asked: list[Call] = []
+    for dtype in (torch.bfloat16, torch.float16):
+        half = [part.to(dtype) for part in logps(rng, 4, 30.0)]
+        asked += [call("dpo_loss", *half, beta), call("dpo_loss", *(part.float() for part in half), beta)]
+    asked.append(call("dpo_loss", *logps(rng, 4), beta))
+    yield Relation("inputs in bfloat16 and float16", tuple(asked), halves, HALF)
 
 
 def expectation(epsilon: float) -> Callable[[Value, Value, Value], Difference | None]:
-    def holds(smoothed: Value, right_label: Value, wrong_label: Value) -> Difference | None:
-        wanted = (1 - epsilon) * number(right_label) + epsilon * number(wrong_label)
-        differ = number(right_label) != number(wrong_label)
-        if differ and abs(number(smoothed) - wanted) <= 1e-8 * max(1.0, abs(wanted)):
+    """Return a demand: the first is the expectation of the others, over the labels; so are its gradients."""
+
+    def mixed(right: Any, wrong: Any) -> torch.Tensor:
+        return (1 - epsilon) * torch.as_tensor(right).detach() + epsilon * torch.as_tensor(wrong).detach()
+
+    def holds(smoothed: Value, right: Value, wrong: Value) -> Difference | None:
+        if bad := unsound(smoothed, right, wrong):
+            return bad
+        pairs = [(smoothed.value, mixed(right.value, wrong.value))]
+        if right.gradients and wrong.gradients:
+            if not smoothed.gradients:
+                return Difference("the smoothed loss can't be differentiated: the graph was cut")
+            # The wrong label exchanges the answers: what was the first argument is the second there.
+            pairs.append((smoothed.gradients[0], mixed(right.gradients[0], wrong.gradients[1])))
+        near = all(torch.allclose(got.detach(), wanted, rtol=1e-5, atol=1e-6) for got, wanted in pairs)
+        losses = torch.stack([torch.as_tensor(right.value), torch.as_tensor(wrong.value)])
+        if near and bool((losses >= 0).all()) and not torch.allclose(losses[0], losses[1]):
             return None
         return Difference("the smoothed loss isn't the expectation of your own loss over the two labels")
 
     return holds
 
 
+problem.promise(
+    "smooth", "`label_smoothing` is the probability that a pair's label is wrong: the pair's loss is then the "
+    "expectation over both labels.", "smoothing weighs the two.", "It goes with both reductions.",
+)  # fmt: skip
+
+
 @problem.check(
     "smooth", points=0.5, of="dpo_loss", title="label smoothing, against your own loss",
-    concerns=["small and large smoothing"],
+    concerns=["small and large smoothing", "far margins", "both reductions", "gradients"],
     next_step="Write the loss for both labels, and weigh them with 1 - label_smoothing and label_smoothing.",
 )  # fmt: skip
 def smooth(rng: Rng) -> Iterator[AnyCase]:
-    for epsilon in (0.1, 0.35):
-        pc, pr, rc, rr = logps(rng, 3)
+    for epsilon, reduction, h in ((0.1, "none", [-LARGE, LARGE, 1.5]), (0.35, "mean", [LARGE, 0.5, -3.0])):
         beta = some_beta(rng)
-        calls = (
-            call("dpo_loss", pc, pr, rc, rr, beta, epsilon),
-            call("dpo_loss", pc, pr, rc, rr, beta),
-            call("dpo_loss", pr, pc, rr, rc, beta),
+        pc, pr, rc, rr = (one + other for one, other in zip(logps(rng, 3), margins(h, torch.float64), strict=True))
+        if reduction == "none":
+            pc.requires_grad_()
+        right, wrong = (pc, pr, rc, rr, beta), (pr, pc, rr, rc, beta)
+        calls = tuple(
+            call("dpo_loss", *four, smoothing, reduction, backward=reduction == "none")
+            for four, smoothing in ((right, epsilon), (right, 0.0), (wrong, 0.0))
         )
-        yield Relation("a label that may be wrong", calls, expectation(epsilon))
+        yield Relation(f"a label that may be wrong, reduction {reduction}", calls, expectation(epsilon))
 
 
-def constant_reference(outcome: Value) -> Difference | None:
-    gradients = outcome.gradients
-    if gradients is None or any(part is None or not bool(part.any()) for part in gradients[:2]):
-        return Difference("the policy's log-probabilities got no gradient: the graph was cut")
-    if any(part is not None and bool(part.any()) for part in gradients[2:4]):
-        return Difference("a gradient reached the reference's log-probabilities")
-    return None
+def constant_reference(one: Value, other: Value) -> Difference | None:
+    """Hold the loss to use the reference, which is all that differs in `other`, and to send no gradient there."""
+    if bad := unsound(one, other):
+        return bad
+    for outcome in (one, other):
+        if outcome.gradients is None or any(part is None or not bool(part.all()) for part in outcome.gradients[:2]):
+            return Difference("the policy's log-probabilities got no gradient: the graph was cut")
+        if any(part is not None and bool(part.any()) for part in outcome.gradients[2:4]):
+            return Difference("a gradient reached the reference's log-probabilities")
+    used = number(one) != number(other) and slope(one) != slope(other)
+    return None if used else Difference("another reference gives the same loss or the same gradient")
+
+
+problem.promise(
+    "ref", "The result can be differentiated with respect to the policy's two tensors; the reference's two never "
+    "receive a gradient, even if they ask for one.",
+)  # fmt: skip
 
 
 @problem.check(
@@ -209,13 +322,14 @@ def constant_reference(outcome: Value) -> Difference | None:
     next_step="Cut the reference's tensors off from the graph before you use them.",
 )  # fmt: skip
 def ref(rng: Rng) -> Iterator[AnyCase]:
-    four = [part.requires_grad_() for part in logps(rng, 3)]
-    yield Relation("reference tensors that require grad", (call("dpo_loss", *four, backward=True),), constant_reference)
+    policy, one, other = ([part.requires_grad_() for part in logps(rng, 3)[:2]] for _ in range(3))
+    calls = tuple(call("dpo_loss", *policy, *reference, backward=True) for reference in (one, other))
+    yield Relation("reference tensors that require grad", calls, constant_reference)
 
 
 def detached(expected: Any, got: Any) -> Difference | None:
-    """Demand close numbers that are cut off from the graph."""
-    difference = Close()(expected, got)
+    """Demand close numbers of the right dtype that are cut off from the graph."""
+    difference = Close(dtype=True)(expected, got)
     if difference is None and attached(got) and not attached(expected):
         return Difference("the numbers are right, but they still hang on the graph")
     return difference
@@ -225,18 +339,46 @@ def attached(values: Any) -> bool:
     return any(part.requires_grad for part in values if torch.is_tensor(part))
 
 
+def refusals(function: str, four: Sequence[torch.Tensor], promise: str) -> Iterator[Refusal]:
+    """Yield the errors that the functions of four tensors have in common."""
+    for words, beta in (("zero", 0.0), ("NaN", math.nan), ("infinity", math.inf), ("less than zero", -0.3)):
+        asked, valid = call(function, *four, beta=beta), call(function, *four, beta=2) if beta == 0.0 else None
+        yield Refusal(f"a beta of {words}", asked, "beta", valid, ("shape", "empty"), promise)
+    for place, shape in enumerate(((1,), (), (3, 1), (2,))):
+        parts = list(four)
+        parts[place] = parts[place][: math.prod(shape)].reshape(shape)
+        words = f"one shape of four is {shape}"
+        yield Refusal(words, call(function, *parts), "shape", None, ("beta", "empty"), promise)
+    none = call(function, *(part[:0] for part in four))
+    yield Refusal("no pairs", none, "empty", None, ("beta", "shape"), promise)
+
+
+problem.promise(
+    "rew", "Return the implicit rewards (chosen, rejected) of each pair, for logging:",
+    "The reward of an answer is beta times the log-ratio of policy and reference.",
+    "a policy equal to its reference earns nothing.",
+)  # fmt: skip
+LOG = problem.promise("log", "cut off from the graph.", "Shapes and dtypes as in `dpo_loss`.")
+REW_ERRORS = problem.promise("unrewarded", "ValueError naming `beta`, `shape` or `empty`, as in `dpo_loss`.")
+
+
 @problem.check(
-    "rew", points=0.5, of="implicit_rewards", title="the rewards", same=detached,
-    concerns=["another beta", "inputs that require grad"],
+    "rew", points=0.75, of="implicit_rewards", title="the rewards", same=detached,
+    concerns=["another beta and the default", "inputs that require grad, bf16", "invalid input"],
     next_step="Compute both rewards of one pair by hand; they are for logging only.",
 )  # fmt: skip
 def rew(rng: Rng) -> Iterator[AnyCase]:
-    four = [part.requires_grad_() for part in logps(rng, 3)]
-    yield Case("inputs that require grad", call("implicit_rewards", *four, some_beta(rng)))
+    four, beta = logps(rng, 3), some_beta(rng)
+    several = Case("several pairs", call("implicit_rewards", *four, beta))
+    yield as_views(several)
     yield Case("a single pair, the default beta", call("implicit_rewards", *logps(rng, None)))
+    asking = [part.clone().requires_grad_() for part in four]
+    yield Case("inputs that require grad", call("implicit_rewards", *asking, beta), promise=LOG)
+    yield from corners(several, in_dtype(torch.bfloat16), promise=LOG)
+    yield from refusals("implicit_rewards", four, REW_ERRORS)
 
 
-def inference(four: Four) -> list[torch.Tensor]:
+def inference(four: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return tensors that autograd refuses.
 
     Plain autograd on the arguments fails. Who copies them into fresh leaves and differentiates those is right too,
@@ -246,16 +388,41 @@ def inference(four: Four) -> list[torch.Tensor]:
         return [part.clone() for part in four]
 
 
+problem.promise(
+    "grad", "Return the gradient of the mean loss by `policy_chosen` and by `policy_rejected`, from the formula by",
+    "The inputs carry no graph and may be inference tensors, on which autograd refuses to work.",
+    "what raises one answer lowers the other by as much.",
+)  # fmt: skip
+ALIKE = problem.promise(
+    "alike",
+    "Shapes, margins and dtypes as in `dpo_loss`, without label smoothing; each gradient has the shape of its tensor.",
+)
+GRAD_ERRORS = problem.promise("no_gradient", "ValueError naming `beta`, `shape` or `empty`, as in `dpo_loss`.")
+
+
 @problem.check(
-    "grad", points=1.5, of="dpo_grad", title="the gradient by hand",
-    concerns=["several pairs", "a single pair", "far margins"],
+    "grad", points=1.5, of="dpo_grad", title="the gradient by hand", same=Close(dtype=True),
+    concerns=["several pairs", "a single pair", "far margins, bf16", "invalid input"],
     next_step="Differentiate the loss by the margin first; then the margin by each of the two log-probabilities.",
 )  # fmt: skip
 def grad(rng: Rng) -> Iterator[AnyCase]:
-    yield Case("several pairs", call("dpo_grad", *inference(logps(rng, int(rng.integers(3, 6)))), some_beta(rng)))
-    yield Case("a single pair, the default beta", call("dpo_grad", *inference(logps(rng, None))))
+    four, beta = inference(logps(rng, int(rng.integers(3, 6)))), some_beta(rng)
+    yield Case("several pairs", call("dpo_grad", *four, beta))
+    yield Case("the same, the default beta", call("dpo_grad", *four))
     far = inference(margins([-LARGE, LARGE, 3.0 + float(rng.integers(1, 5))], torch.float64))
-    yield Case("far margins", call("dpo_grad", *far, some_beta(rng)))
+    yield Case("far margins", call("dpo_grad", *far, beta), promise=ALIKE)
+    yield Case("a single pair", call("dpo_grad", *inference(logps(rng, None)), beta), promise=ALIKE)
+    half = inference([part.bfloat16() for part in logps(rng, 3)])
+    yield Case("inputs in bfloat16", call("dpo_grad", *half, beta), promise=ALIKE)
+    yield from refusals("dpo_grad", logps(rng, 3), GRAD_ERRORS)
+
+
+ALL_ERRORS = problem.promise(
+    "invalid", "ValueError naming `beta` (not a positive finite number)",
+    "`shape` (the four shapes differ: nothing is broadcast), `empty` (no pair).",
+    "what isn't a number to compute with is refused by name.",
+)  # fmt: skip
+OPTIONS = problem.promise("options", "`label_smoothing` (not within [0, 0.5)), `reduction` (neither word)")
 
 
 @problem.check(
@@ -265,20 +432,18 @@ def grad(rng: Rng) -> Iterator[AnyCase]:
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     four = logps(rng, 3)
-    yield Refusal("a beta of NaN", call("dpo_loss", *four, beta=math.nan), "beta")
-    yield Refusal("a beta of zero", call("dpo_loss", *four, beta=0.0), "beta")
-    yield Refusal("a negative beta", call("dpo_loss", *four, beta=-some_beta(rng)), "beta")
-    yield Refusal("a negative beta for the gradient", call("dpo_grad", *four, beta=-1.0), "beta")
-    yield Refusal("one shape that would broadcast", call("dpo_loss", four[0], four[1][:1], four[2], four[3]), "shape")
-    yield Refusal("a reference of another shape", call("implicit_rewards", *four[:3], four[3][:2]), "shape")
-    yield Refusal("no pairs", call("dpo_loss", *(part[:0] for part in four)), "empty")
-    yield Refusal("a label smoothing of a half", call("dpo_loss", *four, label_smoothing=0.5), "label_smoothing")
-    yield Refusal("a negative label smoothing", call("dpo_loss", *four, label_smoothing=-0.1), "label_smoothing")
-    yield Refusal("an unknown reduction", call("dpo_loss", *four, reduction="batchmean"), "reduction")
-    logits, ids, mask = tokens(rng)
-    yield Refusal("an infinite beta", call("dpo_loss", *four, beta=math.inf), "beta")
-    yield Refusal("ids of another length", call("sequence_logprob", logits, ids[:, 1:], mask), "shape")
-    yield Refusal("a mask of another length", call("sequence_logprob", logits, ids, mask[:, 1:]), "shape")
+    yield from refusals("dpo_loss", four, ALL_ERRORS)
+    for keyword, valid, invalid in (
+        ("label_smoothing", 0.49, (0.5, -float(rng.uniform(0.05, 0.4)), math.nan)),
+        ("reduction", "none", ("batchmean", "sum")),
+    ):
+        allowed: dict[str, Any] = {keyword: valid}
+        twin: Call | None = call("dpo_loss", *four, **allowed)
+        for value in invalid:
+            refused: dict[str, Any] = {keyword: value}
+            asked = call("dpo_loss", *four, **refused)
+            yield Refusal(f"an invalid {keyword}", asked, keyword, twin, ("beta", "shape"), OPTIONS)
+            twin = None
 
 
 @problem.personal(title="your pair", next_step="Compute the margin first: two differences, then theirs.")
@@ -298,6 +463,8 @@ def mine(rng: Rng) -> Question:
 BY_HAND = "Compute the warm-up's pair by hand and compare each step."
 MARGIN = "(pc - pr) - (rc - rr)"
 TOTAL = "total.index_add(0, row, logp)"
+CHECKED = "checked(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta)"
+UNCHECKED = "map(at_least_float32, (policy_chosen, policy_rejected, reference_chosen, reference_rejected))"
 UPCAST = "Turn bfloat16 and float16 into float32 first."
 
 problem.slip("sign_flipped", "dpo_loss", {"beta * h": "-beta * h"},
@@ -360,9 +527,28 @@ problem.slip("clipped_sigmoid", "dpo_loss", {"F.logsigmoid(x)": "torch.log(torch
     says="Your sigmoid is kept away from 0, so that far margins all cost the same and teach nothing.",
     next_step="torch has log(sigmoid(x)) as one function; it needs no clipping.")  # fmt: skip
 
+problem.slip("skips_nan", "dpo_loss", {"loss.mean()": "loss.nanmean()"},
+    says="Your mean leaves out pairs whose loss is NaN, so that a fault in the data goes unseen.",
+    next_step="A mean is over all pairs.")  # fmt: skip
+problem.slip("always_the_mean", "dpo_loss", {'if reduction == "mean" else loss': "if reduction else loss"},
+    says="Your loss is the mean for either reduction.",
+    next_step="For `none`, return one number a pair.")  # fmt: skip
 problem.slip("sums_pairs", "dpo_loss", {"loss.mean()": "loss.sum()"},
     says="Your loss is the sum over the pairs.",
     next_step="The loss of a batch is the mean over its pairs.")  # fmt: skip
+# These come first: each explains less than the next, and in a tie the first is named.
+problem.slip("smoothing_unstable", "dpo_loss",
+    {"(-F.logsigmoid(x) for x in (scaled, -scaled))":
+        "(-F.logsigmoid(scaled), -torch.log(1 - scaled.sigmoid()) if label_smoothing else -F.logsigmoid(-scaled))"},
+    says="Your other label's loss is log(1 - sigmoid): for a far margin it's infinite.",
+    next_step="1 - sigmoid(x) is sigmoid(-x): use log-sigmoid for both labels.")  # fmt: skip
+problem.slip("smoothing_in_the_mean_only", "dpo_loss",
+    {"loss = ": 'label_smoothing *= reduction == "mean"\n    loss = '},
+    says="Your loss smooths the labels in the mean and not in one number a pair.",
+    next_step="Smooth each pair's loss first, then reduce.")  # fmt: skip
+problem.slip("smoothing_detached", "dpo_loss", {"* wrong": "* wrong.detach()"},
+    says="Your other label's loss is cut off from the graph.",
+    next_step="Both labels' losses are trained on.")  # fmt: skip
 problem.slip("smoothing_ignored", "dpo_loss", {"(1 - label_smoothing) * right + label_smoothing * wrong": "right"},
     says="Your loss doesn't use label_smoothing.", next_step="Weigh the two labels.")  # fmt: skip
 problem.slip("smoothing_sign", "dpo_loss", {"right + label_smoothing": "right - label_smoothing"},
@@ -385,6 +571,8 @@ problem.slip("computes_in_half", "dpo_loss",
     {MARGIN: "(policy_chosen - policy_rejected) - (reference_chosen - reference_rejected).detach()"},
     says="Your loss is computed in the inputs' half precision.", next_step=UPCAST)  # fmt: skip
 
+problem.slip("infinite_beta_passes", "checked", {" and math.isfinite(beta)": ""},
+    says="An infinite beta passes your check.", next_step="Ask for math.isfinite too.")  # fmt: skip
 problem.slip("nan_beta_passes", "checked", {"not (beta > 0 and math.isfinite(beta))": "beta <= 0 or math.isinf(beta)"},
     says="A beta of NaN passes your check: no comparison with NaN is true.",
     next_step="Write `not beta > 0` instead of `beta <= 0`.")  # fmt: skip
@@ -396,22 +584,71 @@ problem.slip("broadcasts_in_silence", "checked", {"len(shapes) != 1": "False"},
 problem.slip("empty_nan", "checked", {"policy_chosen.numel() == 0": "False"},
     says="No pairs give NaN: the mean of nothing.", next_step="Refuse an empty batch by name.")  # fmt: skip
 
-# The first two come first: they explain less than others, and a shorter explanation wins a tie. Both compute at every
-# position what the reference computes at the answer's.
-problem.slip("nan_leaks", "sequence_logprob", {
-        "logits[:, :-1][target]": "logits[:, :-1]",
-        "input_ids[:, 1:][target]": "input_ids[:, 1:].clamp(min=0)",
-        TOTAL: "(logp * target).sum(-1)",
-    },
+UNLESS = "not 0.0 <= label_smoothing < 0.5"
+for name, of, edits, says, next_step in (
+    ("nan_smoothing_passes", "dpo_loss", {UNLESS: "label_smoothing < 0.0 or label_smoothing >= 0.5"},
+        "A label smoothing of NaN passes your check: no comparison with NaN is true.",
+        "Write what is allowed, and `not` before it."),
+    ("half_smoothing_passes", "dpo_loss", {UNLESS: "not 0.0 <= label_smoothing <= 0.5"},
+        "A label smoothing of a half passes your check.", "At a half both labels weigh the same: refuse it."),
+    ("negative_smoothing_passes", "dpo_loss", {UNLESS: "not label_smoothing < 0.5"},
+        "A negative label smoothing passes your check.", "A probability isn't negative: refuse it by name."),
+    ("smoothing_unchecked", "dpo_loss", {UNLESS: "False"},
+        "Any label smoothing is accepted.", "Refuse by name what isn't within [0, 0.5)."),
+    ("reduction_unchecked", "dpo_loss", {'reduction not in ("mean", "none")': "False"},
+        "Any word is accepted as a reduction.", "Refuse by name what is neither word."),
+    ("rewards_unchecked", "implicit_rewards", {CHECKED: UNCHECKED},
+        "Your rewards refuse nothing.", "Make the checks of `dpo_loss` here too."),
+    ("gradient_unchecked", "dpo_grad", {CHECKED: UNCHECKED},
+        "Your gradient refuses nothing.", "Make the checks of `dpo_loss` here too."),
+    ("answers_unchecked", "sequence_logprob",
+        {"input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]": "False"},
+        "Ids or a mask of another shape aren't refused by name.",
+        "Compare both with the logits' batch and time first."),
+):  # fmt: skip
+    problem.slip(name, of, edits, says=says, next_step=next_step)
+
+# These come first: each explains less than those below, and in a tie the first is named. They compute at every position
+# what the reference computes at the answer's.
+EVERYWHERE = {"logits[:, :-1][target]": "logits[:, :-1]", "input_ids[:, 1:][target]": "input_ids[:, 1:].clamp(min=0)"}
+WHERE = "torch.where(target, logp, 0.0).sum(-1)"
+problem.slip("nan_in_the_gradient", "sequence_logprob", EVERYWHERE | {TOTAL: WHERE},
+    says="Your value is right, and the gradient at NaN logits outside the answer is NaN: 0 times NaN.",
+    next_step="Select the answer's logits before the log-softmax, or put zeros where the others are.")  # fmt: skip
+problem.slip("nan_leaks", "sequence_logprob", EVERYWHERE | {TOTAL: "(logp * target).sum(-1)"},
     says="A NaN outside the answer gets into your sum: NaN times 0 is NaN.",
     next_step="Select by the mask instead of multiplying by it.")  # fmt: skip
-problem.slip("gather_minus_100", "sequence_logprob", {
-        "logits[:, :-1][target]": "logits[:, :-1]",
-        "input_ids[:, 1:][target]": "input_ids[:, 1:]",
-        TOTAL: "torch.where(target, logp, 0.0).sum(-1)",
-    },
+problem.slip("gather_minus_100", "sequence_logprob",
+    EVERYWHERE | {"input_ids[:, 1:][target]": "input_ids[:, 1:]", TOTAL: WHERE},
     says="Your function looks up the id -100, which is no token.",
     next_step="Put any valid id there before gathering, or gather only at the answer.")  # fmt: skip
+problem.slip("writes_into_the_ids", "sequence_logprob", {"row =": "input_ids[:, 1:][~target] = 0\n    row ="},
+    says="Your function writes into the caller's ids.", next_step="Work on a copy: `input_ids.clone()`.")  # fmt: skip
+problem.slip("mask_is_an_index", "sequence_logprob", {"answer_mask[:, 1:] != 0": "answer_mask[:, 1:]"},
+    says="Your mask of integers is used as an index: it picks rows 0 and 1.",
+    next_step="Make a bool of it first: `answer_mask != 0`.")  # fmt: skip
+problem.slip("goes_round", "sequence_logprob", {
+        "answer_mask[:, 1:]": "answer_mask.roll(-1, 1)", "logits[:, :-1]": "logits",
+        "input_ids[:, 1:]": "input_ids.roll(-1, 1)",
+    },
+    says="Your shift goes round: the last logits predict column 0.",
+    next_step="Cut off the first id and the last logits instead of rolling.")  # fmt: skip
+problem.slip("softmax_then_log", "sequence_logprob", {"F.log_softmax(chosen, dim=-1)": "chosen.softmax(-1).log()"},
+    says="Your softmax is computed before the logarithm: a probability of exp(-3000) is 0, and its logarithm infinite.",
+    next_step="Use log_softmax.")  # fmt: skip
+problem.slip("rounded_at_the_end", "sequence_logprob", {TOTAL: f"{TOTAL}.to(logits.dtype)"},
+    says="Your sum is rounded to the logits' half precision.", next_step="Return it in float32.")  # fmt: skip
+problem.slip("one_number_for_all", "sequence_logprob", {TOTAL: f"{TOTAL}.sum()"},
+    says="Your number is the sum over all rows.", next_step="Add up each row for itself.")  # fmt: skip
+problem.slip("mean_not_shifted", "sequence_logprob", {
+        "answer_mask[:, 1:]": "answer_mask", "logits[:, :-1]": "logits", "input_ids[:, 1:]": "input_ids",
+        TOTAL: f"{TOTAL} / target.sum(-1).clamp(min=1)",
+    },
+    says="Your logits are compared with the token at their own position, and the answers are averaged.",
+    next_step="The logits at t predict the token at t + 1; then sum.")  # fmt: skip
+problem.slip("divided_by_time", "sequence_logprob", {TOTAL: f"{TOTAL} / target.shape[1]"},
+    says="Your sums are divided by the number of columns.",
+    next_step="The log-probability of a sequence is a sum.")  # fmt: skip
 problem.slip("mean_logprob", "sequence_logprob", {TOTAL: f"{TOTAL} / target.sum(-1).clamp(min=1)"},
     says="Your answers are averaged over their tokens; DPO sums.",
     next_step="The log-probability of a sequence is a sum.")  # fmt: skip
@@ -458,11 +695,9 @@ problem.slip("unnormalised", "sequence_logprob", {"F.log_softmax(chosen, dim=-1)
     says="Your sum adds logits; they aren't normalised.",
     next_step="Take the log-softmax over the vocabulary first.")  # fmt: skip
 # As students write it: a sum of a whole row in half precision rounds once, and index_add after each token.
-problem.slip("logprob_in_half", "sequence_logprob", {
-        "at_least_float32(logits[:, :-1][target])": "logits[:, :-1]",
-        "input_ids[:, 1:][target]": "input_ids[:, 1:].clamp(min=0)",
-        TOTAL: "torch.where(target, logp, 0.0).sum(-1)",
-    },
+problem.slip("logprob_in_half", "sequence_logprob",
+    {"at_least_float32(logits[:, :-1][target])": "logits[:, :-1].nan_to_num(0, 0, 0)",
+     "input_ids[:, 1:][target]": "input_ids[:, 1:].clamp(min=0)", TOTAL: WHERE},
     says="Your sum is computed in the logits' half precision.", next_step=UPCAST)  # fmt: skip
 problem.slip("logprob_detached", "sequence_logprob", {TOTAL: "total.index_add(0, row, logp.detach())"},
     says="Your sum is cut off from the graph: no gradient reaches the logits.",
@@ -470,6 +705,9 @@ problem.slip("logprob_detached", "sequence_logprob", {TOTAL: "total.index_add(0,
 
 problem.slip("reward_attached", "implicit_rewards", {"chosen.detach(), rejected.detach()": "chosen, rejected"},
     says="Your rewards still hang on the graph.", next_step="Detach what is only logged.")  # fmt: skip
+IN_HALF = {"beta)": "beta)\n    pc, pr, rc, rr = policy_chosen, policy_rejected, reference_chosen, reference_rejected"}
+problem.slip("reward_in_half", "implicit_rewards", IN_HALF,
+    says="Your rewards are computed in the inputs' half precision.", next_step=UPCAST)  # fmt: skip
 problem.slip("reward_no_reference", "implicit_rewards", {"(pc - rc)": "pc", "(pr - rr)": "pr"},
     says="Your rewards leave the reference out.",
     next_step="A reward is a log-ratio of policy and reference.")  # fmt: skip
@@ -478,6 +716,15 @@ problem.slip("reward_without_beta", "implicit_rewards", {"beta * (pc - rc)": "pc
 problem.slip("rewards_swapped", "implicit_rewards", {"chosen, rejected =": "rejected, chosen ="},
     says="Your rewards come in the other order.", next_step="Return the chosen answer's reward first.")  # fmt: skip
 
+problem.slip("grad_in_half", "dpo_grad", IN_HALF,
+    says="Your gradient is computed in the inputs' half precision.", next_step=UPCAST)  # fmt: skip
+problem.slip("grad_overflows", "dpo_grad",
+    {"torch.sigmoid(-beta * h)": "(torch.exp(-beta * h) / (1 + torch.exp(-beta * h)))"},
+    says="Your sigmoid is written with exp, which is infinite at far margins: infinity over infinity is NaN.",
+    next_step="torch.sigmoid is finite everywhere.")  # fmt: skip
+problem.slip("grad_by_autograd", "dpo_grad", {"h = (pc": "pc.requires_grad_()\n    h = (pc"},
+    says="Your function asks for a gradient on its arguments, which inference tensors refuse.",
+    next_step="Write the derivative as a formula.")  # fmt: skip
 problem.slip("grad_wrong_weight", "dpo_grad", {"sigmoid(-beta * h) /": "sigmoid(beta * h) /"},
     says="Your weight is large where the pair is already ordered rightly.",
     next_step="Derive d/dx of -log(sigmoid(x)) once more.")  # fmt: skip
