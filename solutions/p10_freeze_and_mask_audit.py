@@ -47,7 +47,8 @@ def audit_freeze(
     names (`named_parameters(remove_duplicate=False)` gives them all); either all of them match or none, and a finding
     stands for each of them.
 
-    - `PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it (once, if it's given twice);
+    - `PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it (once, if it stands
+      there twice);
     - `SHARED_TENSOR_CONFLICT`: two parameters share memory (one `untyped_storage()`, perhaps other parts of it), and
       one should train while the other shouldn't. Names in a conflict get neither of the next two codes;
     - `UNEXPECTED_TRAINABLE`: it requires a gradient and should not train;

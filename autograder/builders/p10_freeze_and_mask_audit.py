@@ -94,7 +94,7 @@ class Drifting(Norm):
     """A norm whose weight changes at each call, without an optimizer."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.weight.data.mul_(1 + 1e-6)
+        self.weight.data.mul_(1 + 1e-12)
         return super().forward(x)
 
 
@@ -232,6 +232,12 @@ def share_all(at: SetUp, _: Any) -> None:
     at.model.reference.load_state_dict(at.model.policy.state_dict(), assign=True)
 
 
+def share_frozen(_: SetUp, block: Any) -> None:
+    """Freeze a factor, and train a second parameter over all of its memory."""
+    block.up.A.requires_grad_(False)
+    block.second = nn.Parameter(block.up.A.data)
+
+
 def share_rows(block: Any) -> nn.Parameter:
     """Return a second parameter over a part of a factor's memory: no name is shared, every step moves both."""
     return nn.Parameter(block.up.B.data[1:])
@@ -272,7 +278,7 @@ IN_FLAGS: dict[str, Plant] = {
     "one factor frozen": lambda _, block: block.up.A.requires_grad_(False),
     "embedding left on": lambda at, _: at.model.embed.requires_grad_(True),
     "embedding frozen": lambda at, _: at.model.embed.requires_grad_(False),
-    "all of a factor shared": lambda _, block: block.register_parameter("all", nn.Parameter(block.up.A.data)),
+    "a frozen factor shared": share_frozen,
     "memory shared and trained": lambda _, block: block.register_parameter("shadow", share_rows(block)),
     "reference trainable": lambda _, block: block.up.B.requires_grad_(True),
     "everything frozen": lambda at, _: at.model.requires_grad_(False),
@@ -322,15 +328,15 @@ def untouched(made: SetUp) -> Callable[[], bool]:
     numbers, flags = [p.detach().clone() for p in made.model.parameters()], flags_of(made)
 
     def observe() -> bool:
-        same = all(map(torch.equal, numbers, (p.detach() for p in made.model.parameters())))
-        return same and flags == flags_of(made)
+        pairs = zip(made.model.parameters(), numbers, strict=True)
+        return all(torch.equal(p, old) and p.grad is None for p, old in pairs) and flags == flags_of(made)
 
     return observe
 
 
 def flags_of(made: SetUp) -> list[Any]:
-    """Return what trains, what has a gradient, which modules are in training mode, and what the optimizer holds."""
-    parameters = [(id(p), p.requires_grad, p.grad is None) for p in made.model.parameters()]
+    """Return what trains, which modules are in training mode, and what the optimizer holds."""
+    parameters = [(id(p), p.requires_grad) for p in made.model.parameters()]
     groups = [[id(p) for p in group["params"]] for group in made.optimizer.param_groups]
     return [parameters, [module.training for module in made.model.modules()], groups]
 
@@ -338,7 +344,7 @@ def flags_of(made: SetUp) -> list[Any]:
 def step(made: SetUp, ids: torch.Tensor) -> Built:
     """Return what a step is called with, and a function that tells what it did."""
     model, seen = made.model, {"losses": 0, "steps": 0}
-    modes = [module.training for module in model.modules()]
+    before = flags_of(made)
 
     def stepped(*_: Any) -> None:
         seen["steps"] += 1
@@ -348,8 +354,7 @@ def step(made: SetUp, ids: torch.Tensor) -> Built:
         return model(ids).square().mean()
 
     def observe() -> dict[str, Any]:
-        same = modes == [module.training for module in model.modules()]
-        return seen | {"modes": same, "parameters": [p.detach().clone() for p in model.parameters()]}
+        return seen | {"same": before == flags_of(made), "parameters": [p.detach().clone() for p in model.parameters()]}
 
     made.optimizer.register_step_post_hook(stepped)
     for p in model.parameters():

@@ -77,8 +77,8 @@ def same_audit(expected: Any, got: Any) -> Difference | None:
     for what in ("losses", "steps"):
         if got[1][what] != expected[1][what]:
             return Difference(f"it should run loss_fn and optimizer.step() once each, and the number of {what} differs")
-    if got[1]["modes"] != expected[1]["modes"]:
-        return Difference("it changed the mode of a module")
+    if got[1]["same"] != expected[1]["same"]:
+        return Difference("it changed the mode of a module, or what trains")
     moved = Close(rtol=1e-6, atol=1e-9)(expected[1]["parameters"], got[1]["parameters"])
     return Difference("after the step the parameters are not what one clean step gives") if moved else None
 
@@ -124,14 +124,16 @@ def count(rng: Rng) -> Iterator[AnyCase]:
 
 problem.promise("freeze", "Return the findings (code, name) about what trains, against what should train; each once",
     "`UNEXPECTED_TRAINABLE`: it requires a gradient and should not train",
-    "`UNEXPECTED_FROZEN`: it should train and requires no gradient", "the other audits leave everything as it was")  # fmt: skip
+    "`UNEXPECTED_FROZEN`: it should train and requires no gradient",
+    "the other audits leave everything as it was")  # fmt: skip
 GLOBS = problem.promise("globs", "A parameter should train if its name matches one of `trainable_patterns`, which are "
     "globs for whole names as in `fnmatch.fnmatchcase`:",
     "`blocks.1.*` matches `blocks.1.up.A` and not `blocks.10.up.A`.",
     "`PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it")  # fmt: skip
-MODES = problem.promise("modes", "`FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a `Dropout` "
-    "with p > 0 or a `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`.",
-    "It is, or stands at any depth in, a direct child of the model that has parameters of which none should train")  # fmt: skip
+MODES = problem.promise("modes", "`FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a "
+    "`Dropout` with p > 0 or a `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`.",
+    "It is, or stands at any depth in, a direct child of the model that has parameters of which none should "
+    "train")  # fmt: skip
 
 
 @problem.check(
@@ -150,7 +152,7 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     ]
     yield asked(rng, "what shouldn't train does, what should doesn't", "freeze", wrong)
     idle = ["head.bias", "positions", "blocks.2", "blocks.3.up.a", "head.bias"]
-    whole = ("blocks.1.*", "blocks.?.norm.weight", "head.*", "head.weight", *idle)
+    whole = ("blocks.1.*", "blocks.?.norm.*", "head.*", "head.weight", *idle)
     yield asked(rng, "one block of eleven", "freeze", promise=GLOBS, blocks=11, patterns=whole)
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     yield asked(rng, "factors missing", "freeze", ["factors missing"], promise=GLOBS, patterns=missing)
@@ -166,8 +168,8 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **policy | {"patterns": head})
 
 
-problem.promise("tied", "A tied parameter has several names (`named_parameters(remove_duplicate=False)` gives them all); "
-    "either all of them match or none, and a finding stands for each of them.",
+problem.promise("tied", "A tied parameter has several names (`named_parameters(remove_duplicate=False)` gives them "
+    "all); either all of them match or none, and a finding stands for each of them.",
     "a finding about a tied parameter stands for each of its names.")  # fmt: skip
 SHARED = problem.promise("shared", "`SHARED_TENSOR_CONFLICT`: two parameters share memory (one `untyped_storage()`, "
     "perhaps other parts of it), and one should train while the other shouldn't.",
@@ -180,18 +182,19 @@ SHARED = problem.promise("shared", "`SHARED_TENSOR_CONFLICT`: two parameters sha
     next_step="Group the names by the memory of their tensors, then ask each group what should train.",
 )  # fmt: skip
 def tied(rng: Rng) -> Iterator[AnyCase]:
-    yield asked(rng, "a tied head that shouldn't train", "freeze", ["embedding left on"], tied=True)
+    yield asked(rng, "a tied head that shouldn't train", "freeze", ["embedding left on"], tied=True, patterns=[])
     both = ["embed.*", "head.*"]
     yield asked(rng, "a tied head that should train", "freeze", ["embedding frozen"], tied=True, patterns=both)
     yield asked(rng, "a tied head, nothing wrong", "freeze", tied=True, patterns=both)
-    shared = ["memory shared and trained", "all of a factor shared", "one factor frozen"]
+    shared = ["memory shared and trained", "a frozen factor shared"]
     yield asked(rng, "memory shared", "freeze", shared, promise=SHARED)
     policy = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     yield asked(rng, "a reference that shares the policy's memory", "freeze", ["reference shares memory"], **policy)
 
 
 problem.promise("opt", "`NOT_IN_OPTIMIZER`: it requires a gradient and isn't there",
-    "`FROZEN_IN_OPTIMIZER`: it requires no gradient and is there", "And with an optimizer, over all of its groups:")  # fmt: skip
+    "`FROZEN_IN_OPTIMIZER`: it requires no gradient and is there",
+    "And with an optimizer, over all of its groups:")  # fmt: skip
 TWICE = problem.promise("twice", "`DUPLICATE_IN_OPTIMIZER`: it's there more than once, in one group or in several.")
 
 
@@ -206,13 +209,13 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
     wrong = ["left out of the optimizer", "frozen in the optimizer", "second group forgotten"]
     yield asked(rng, "members missing and frozen", "optimizer", wrong)
     yield asked(rng, "an optimizer of another model", "optimizer", ["optimizer of a copy"], tied=True, patterns=trained)
-    flags = ["norm left on", "one factor frozen", "all of a factor shared", "second group forgotten"]
+    flags = ["norm left on", "one factor frozen", "a frozen factor shared", "second group forgotten"]
     yield asked(rng, "flags that were set before", "optimizer", flags)
     twice = ["twice in the optimizer", "twice in a group", "frozen and twice in a group"]
     yield asked(rng, "members repeated", "optimizer", twice, promise=TWICE)
 
 
-problem.promise("step", "Run exactly one training step and return the findings (code, name) about what moved; each once",
+problem.promise("step", "Run exactly one training step and return the findings (code, name) about what moved",
     "`NO_GRAD`: trainable, and its gradient is None after the backward pass; a gradient of zeros is one",
     "A parameter counts as trainable if it requires a gradient.",
     "`NOTHING_MOVED`, with the name `model`: no trainable parameter changed.",
@@ -220,8 +223,8 @@ problem.promise("step", "Run exactly one training step and return the findings (
 LINES_OF_A_STEP = problem.promise("lines", "The step: clear old gradients (to None), call `loss_fn(model)` once, "
     "`backward()` if the loss requires a gradient (with everything frozen it doesn't), `optimizer.step()` once.",
     "A model is audited as it comes: in whatever mode its modules are.")  # fmt: skip
-BITS = problem.promise("bits", "*Changed* means any bit, in a tensor of any dtype: a NaN that stays has not changed, and "
-    "a 0.0 that became -0.0 has.")  # fmt: skip
+BITS = problem.promise("bits", "*Changed* means any bit, in a tensor of any dtype: a NaN that stays has not changed, "
+    "and a 0.0 that became -0.0 has.")  # fmt: skip
 BUFFERS = problem.promise("buffers", "`FROZEN_CHANGED`: a parameter that isn't trainable changed, or a buffer of a "
     "module that has parameters of its own, all of them frozen, did")  # fmt: skip
 
@@ -302,7 +305,7 @@ MASK_FAULTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "the mask is inverted": lambda ids, labels, real: torch.where((labels == MASKED) & (real == 1), ids, MASKED),
     "EOS is masked": lambda ids, labels, real: labels.masked_fill(ids == EOS, MASKED),
     "labels are shifted": lambda ids, labels, real: labels.roll(-1, 1),
-    "a label that is no id": lambda ids, labels, real: torch.where(labels == EOS, -1, labels),
+    "a label that is no id": lambda ids, labels, real: torch.where(labels == EOS, -101, labels),
     "one row without a target": lambda ids, labels, real: torch.cat(
         [labels[:-1], torch.full_like(labels[-1:], MASKED)]
     ),
@@ -310,19 +313,20 @@ MASK_FAULTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 """How the labels of a clean batch (ids, labels, attention mask) are spoiled."""
 
 
-EDGES = ("------", "+-----", "tte---", "ppp---", "pppe--", "pppm--", "ppxx--", "ppmte-", "ppxte-", "pppt--")
+EDGES = ("------", "+!----", "tte---", "ppp---", "pppe--", "pppm--", "ppxx--", "ppmte-", "ppxte-", "pppt--")
 """Rows without an answer, without a prompt, or with an answer of a token. A row is spelled out in `SPELLING`."""
 SPELLING = {"p": "prompt", "t": "answer", "x": "masked answer", "e": "EOS", "m": "masked EOS", "-": "padding",
-            "+": "padding with a label"}  # fmt: skip
+            "+": "padding with its id as a label", "!": "padding with another label"}  # fmt: skip
 
 
 def spelled(rng: Rng, rows: Sequence[str], eos: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """Return a batch of rows that are spelled out; padding has the id of EOS, and a row of prompt alone a longer one."""
-    ids = torch.tensor([[eos if mark in "em-+" else int(rng.integers(3, 20)) for mark in row] for row in rows])
-    kept = torch.tensor([[mark in "te+" for mark in row] for row in rows])
-    real = torch.tensor([[int(mark not in "-+") for mark in row] for row in rows])
+    """Return a batch of spelled rows; padding has the id of EOS, and prompts without an answer are too long."""
+    ids = torch.tensor([[eos if mark in "em-+!" else int(rng.integers(3, 20)) for mark in row] for row in rows])
+    kept = torch.tensor([[mark in "te+!" for mark in row] for row in rows])
+    real = torch.tensor([[int(mark not in "-+!") for mark in row] for row in rows])
     prompts = [row.count("p") + 2 * (not set(row) & set("txem")) for row in rows]
-    return ids, torch.where(kept, ids, MASKED), real, prompts
+    other = torch.tensor([[int(mark == "!") for mark in row] for row in rows])
+    return ids, torch.where(kept, ids + other, MASKED), real, prompts
 
 
 problem.promise("mask", "Return the findings (code, row) about a batch of prompts with answers; each once",
@@ -333,13 +337,13 @@ problem.promise("mask", "Return the findings (code, row) about a batch of prompt
     "`ANSWER_MASKED`: an answer token has the label -100, the last one being an EOS aside",
     "`EOS_MASKED`: the last answer token is an EOS and has the label -100",
     "`NO_EOS`: there are answer tokens, and the last one isn't `eos_id`")  # fmt: skip
-PADDING = problem.promise("padding", "`attention_mask` is 1 for real tokens and 0 for padding, and only it tells padding, "
-    "on either side: a padding id may equal `eos_id`.")  # fmt: skip
-NO_ANSWER = problem.promise("no_answer", "`NO_ANSWER`: no answer token has a label other than -100, or there is no answer "
-    "token (a row may be padding alone, and a prompt may fill its row)", "not where `NO_ANSWER` is",
+PADDING = problem.promise("padding", "`attention_mask` is 1 for real tokens and 0 for padding, and only it tells "
+    "padding, on either side: a padding id may equal `eos_id`.")  # fmt: skip
+NO_ANSWER = problem.promise("no_answer", "`NO_ANSWER`: no answer token has a label other than -100, or there is no "
+    "answer token (a row may be padding alone, and a prompt may fill its row)", "not where `NO_ANSWER` is",
     "a row without an answer is found, even if all of it is padding.")  # fmt: skip
-SHAPE = problem.promise("shape", "ValueError naming `shape` if the three tensors differ in shape or `prompt_lens` isn't "
-    "one number a row.")  # fmt: skip
+SHAPE = problem.promise("shape", "ValueError naming `shape` if the three tensors differ in shape or `prompt_lens` "
+    "isn't one number a row.")  # fmt: skip
 
 
 @problem.check(
@@ -369,6 +373,7 @@ def mask(rng: Rng) -> Iterator[AnyCase]:
     for words, changed in (
         ("labels of another length", (ids, labels[:, 1:], real, prompts)),
         ("labels of one row", (ids, labels[:1], real, prompts)),
+        ("labels of (time, batch)", (ids, labels.T.clone(), real, prompts)),
         ("an attention mask of one column", (ids, labels, real[:, :1], prompts)),
         ("a prompt length missing", (ids, labels, real, prompts[1:])),
         ("a prompt length too many", (ids, labels, real, [*prompts, 1])),
@@ -453,13 +458,16 @@ for name, of, edits, says, next_step in (
      "Your patterns are read as regular expressions.", FNMATCH),
     ("case_ignored", "audit_freeze", {MATCH: "fnmatchcase(name.lower(), pattern.lower())"},
      "Your patterns ignore upper and lower case.", FNMATCH),
-    ("buffers_matched", "audit_freeze", {"for name in named if": "for name in [*named, *dict(model.named_buffers())] if"},
+    ("buffers_matched", "audit_freeze",
+     {"for name in named if": "for name in [*named, *dict(model.named_buffers())] if"},
      "Your patterns match buffers.", "Match the names of parameters."),
     ("pattern_reported_twice", "audit_freeze",
-     {"for pattern, names in matches.items() if not names": "for pattern in trainable_patterns if not matches[pattern]"},
+     {"for pattern, names in matches.items() if not names":
+      "for pattern in trainable_patterns if not matches[pattern]"},
      "Your audit reports a pattern as often as it stands there.", "Each finding once."),
     ("freezes_itself", "audit_freeze",
-     {"if optimizer is": "for name, value in named.items():\n        value.requires_grad_(name in wanted)\n    if optimizer is"},
+     {"if optimizer is":
+      "for name, value in named.items():\n        value.requires_grad_(name in wanted)\n    if optimizer is"},
      "Your audit sets what it should only look at.", "Leave `requires_grad` as it was."),
     ("switches_to_eval", "audit_freeze", {"named = ": "model.eval()\n    named = "},
      "Your audit puts the model into evaluation mode.", "Read `module.training`, and leave it."),
@@ -554,11 +562,13 @@ for name, of, edits, says, next_step in (
      "With B = 0 the gradient of A is zero, and A is part of the graph."),
     ("asked_before_backward", "audit_step", {BACKWARD: "", STEP: f"{BACKWARD}\n    {STEP}"},
      "Your audit asks for gradients before the backward pass.", LINES),
-    ("frozen_drift_allclose", "audit_step", {f"{OLD} for": "value.detach().clone() for", SAME: SAME_NUMBERS.replace("equal", "allclose")},
+    ("frozen_drift_allclose", "audit_step",
+     {f"{OLD} for": "value.detach().clone() for", SAME: SAME_NUMBERS.replace("equal", "allclose")},
      "Your audit doesn't see small changes.", COMPARE_BITS),
     ("numbers_compared", "audit_step", {f"{OLD} for": "value.detach().clone() for", SAME: SAME_NUMBERS},
      "Your audit compares numbers: NaN differs from itself, and 0.0 equals -0.0.", COMPARE_BITS),
-    ("sums_compared", "audit_step", {f"{OLD} for": "value.detach().sum() for", SAME: SAME_NUMBERS.replace("()", "().sum()")},
+    ("sums_compared", "audit_step",
+     {f"{OLD} for": "value.detach().sum() for", SAME: SAME_NUMBERS.replace("()", "().sum()")},
      "Your audit compares sums, in which small changes are lost.", COMPARE_BITS),
     ("loss_called_twice", "audit_step", {"loss = ": "loss_fn(model)\n    loss = "},
      "Your audit calls `loss_fn` twice.", LINES),
@@ -628,7 +638,8 @@ for name, of, edits, says, next_step in (
     ("eos_of_zero", "row_findings", {"ends = ": "ends = eos_id > 0 and "},
      "Your audit finds no EOS whose id is 0.", "0 is an id like any other."),
     ("inner_eos_excused", "row_findings", {"labelled[inner]": "(labelled | (ids == eos_id))[inner]"},
-     "Your audit excuses a masked EOS in the middle of an answer.", "Only the last answer token has a code of its own."),
+     "Your audit excuses a masked EOS in the middle of an answer.",
+     "Only the last answer token has a code of its own."),
     ("no_answer_ignored", "row_findings", {"if stands": 'if stands and code != "NO_ANSWER"'},
      "Your audit doesn't see a row without a target.", THREE),
     ("no_answer_counted_twice", "row_findings",
@@ -643,9 +654,11 @@ for name, of, edits, says, next_step in (
     ("one_finding_a_row", "audit_masks", {"row_findings(*parts, eos_id)": "row_findings(*parts, eos_id)[:1]"},
      "Your audit stops at a row's first finding.", "Collect them all."),
     ("lengths_alone_compared", "audit_masks",
-     {"input_ids.shape == labels.shape == attention_mask.shape": "len(input_ids) == len(labels) == len(attention_mask)"},
+     {"input_ids.shape == labels.shape == attention_mask.shape":
+      "len(input_ids) == len(labels) == len(attention_mask)"},
      "Your audit compares the tensors' first axis alone.", "Compare whole shapes."),
-    ("prompt_lens_unchecked", "audit_masks", {"len(prompt_lens) != len(input_ids)": "False", "strict=True": "strict=False"},
+    ("prompt_lens_unchecked", "audit_masks",
+     {"len(prompt_lens) != len(input_ids)": "False", "strict=True": "strict=False"},
      "Your audit doesn't count the prompt lengths.", "One number a row."),
     ("shapes_unchecked", "audit_masks",
      {"not input_ids.shape == labels.shape == attention_mask.shape": "False",
@@ -658,6 +671,7 @@ for name, of, edits, says, next_step in (
 # ------------------------------------------------------------------------------------------- mutants that are none
 
 problem.equivalent.update({
+    "bits: value.detach()* -> value": "a comparison of bytes needs no graph to be cut",
     "audit_freeze: sorted(*": "findings have no order; sorting is for the reader",
     "row_findings: 0 -> -1": "a row has one axis: -1 is 0",
 })  # fmt: skip
