@@ -21,6 +21,9 @@ def improvement(before: Sequence[float], after: Sequence[float], higher_is_bette
     0.5
     >>> improvement([2.0, 4.0], [1.0, 3.0], higher_is_better=False)
     1.0
+    >>> improvement([0.5, 1.0], [float("nan"), 1.0])
+    Traceback (most recent call last):
+    ValueError: NaN: a score must be a number
     """
     change = float(np.mean(differences(before, after)))
     return change if higher_is_better else -change
@@ -44,6 +47,13 @@ def forgetting(
     >>> card = forgetting({"copy": [1.0, 1.0], "sort": [1.0, 0.0]}, {"copy": [1.0, 0.0], "sort": [1.0, 1.0]})
     >>> card["per_suite"], card["mean"], card["worst"], card["worst_suite"]
     ({'copy': 0.5, 'sort': -0.5}, 0.0, 0.5, 'copy')
+
+    Always: among equals the alphabet decides, and a loss that rose was forgotten.
+
+    >>> before, after = {"sort": [1.0], "copy": [1.0], "loss": [2.0]}, {"sort": [0.5], "copy": [0.5], "loss": [2.5]}
+    >>> card = forgetting(before, after, {"loss": False})
+    >>> card["worst"], card["worst_suite"]
+    (0.5, 'copy')
     """
     if not before or set(before) != set(after):
         raise ValueError(f"suite: both sides need the same ones, got {sorted(before)} and {sorted(after)}")
@@ -67,17 +77,21 @@ def paired_ci(
     The interval holds the middle `level` of the means of `n_boot` resamples. A resample draws as many items as there
     are, with replacement, and keeps each item's two scores together. The mean is that of the items themselves, not of
     the resamples. The same `seed` gives the same interval. (An interval by the normal approximation,
-    mean ± z · standard error, agrees within the tolerance and is accepted too.)
+    mean ± z · standard error, agrees within the tolerance and is accepted too.) Where all items changed alike, as a
+    single item does, no resample differs, and the interval has no width.
 
-    Errors: those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1) or `n_boot` (below 1).
+    Errors: those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1, or NaN) or `n_boot` (below
+    1).
 
     >>> paired_ci([0.0, 1.0, 0.5], [0.25, 1.25, 0.75])
     (0.25, 0.25, 0.25)
 
-    Always: one item says nothing about its own spread.
+    Always: a higher level gives no narrower interval.
 
-    >>> paired_ci([0.0], [1.0])
-    (1.0, 1.0, 1.0)
+    >>> before, after = [0.0, 0.5, 1.0, 0.5], [0.5, 0.25, 1.5, 1.0]
+    >>> (_, low, high), (_, lowest, highest) = paired_ci(before, after, 0.5), paired_ci(before, after, 0.99)
+    >>> lowest <= low <= high <= highest
+    True
     """
     change = differences(before, after)
     if not 0 < level < 1:
@@ -102,6 +116,11 @@ def paired_binary_se(lost: int, gained: int, n: int) -> float:
 
     >>> round(paired_binary_se(lost=1, gained=1, n=8), 4)
     0.1768
+
+    Always: where all items changed alike, nothing is left to vary.
+
+    >>> paired_binary_se(lost=0, gained=5, n=5)
+    0.0
     """
     if n < 1 or lost < 0 or gained < 0 or lost + gained > n:
         raise ValueError(f"n must be at least 1 and at least lost + gained, got n={n}, lost={lost}, gained={gained}")
@@ -119,6 +138,11 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
     >>> pareto_front({"full": (0.9, 0.3), "lora": (0.8, 0.1), "prompt": (0.7, 0.2)})
     ['full', 'lora']
+
+    Always: equal candidates stand or fall together.
+
+    >>> pareto_front({"lora": (0.8, 0.1), "dora": (0.8, 0.1), "prompt": (0.8, 0.2)})
+    ['dora', 'lora']
     """
     if not points:
         raise ValueError("a front needs at least one candidate")
@@ -138,10 +162,12 @@ def verdict(
     - `"accept"` where it says that it improved (low > 0) and didn't forget too much (high <= max_forgetting);
     - `"inconclusive"` otherwise: more items are needed.
 
-    Errors: ValueError naming `NaN`.
+    Errors: ValueError naming `NaN` if one of the seven numbers is none.
 
     >>> verdict((0.2, 0.1, 0.3), (0.02, -0.01, 0.05), max_forgetting=0.05)
     'accept'
+    >>> verdict((0.2, 0.0, 0.4), (0.0, 0.0, 0.0), max_forgetting=0.05)
+    'inconclusive'
     """
     if any(math.isnan(number) for number in (*task_ci, *worst_forget_ci, max_forgetting)):
         raise ValueError("NaN: intervals and max_forgetting must be numbers")

@@ -13,7 +13,7 @@ BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """Return how many numbers the model holds in parameters: a dict with the keys `total`, `trainable`, `frozen`.
+    """Return how many numbers the model holds in parameters: ints by the keys `total`, `trainable`, `frozen`.
 
     A parameter that has several names (a tied head) counts once. Buffers are not parameters.
 
@@ -22,6 +22,13 @@ def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     torch.Size([2])
     >>> count_parameters(model)
     {'total': 8, 'trainable': 6, 'frozen': 2}
+
+    Always: a tied head adds nothing.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(3, 2))
+    >>> model[1].weight = model[0].weight
+    >>> count_parameters(model)["total"]
+    10
     """
     # parameters() gives each tensor once, whatever its names.
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
@@ -35,24 +42,26 @@ def audit_freeze(
 ) -> list[tuple[str, str]]:
     """Return the findings (code, name) about what trains, against what should train; each once, in any order.
 
-    A parameter should train if one of its names matches one of `trainable_patterns`, which are globs as in
+    A parameter should train if its name matches one of `trainable_patterns`, which are globs for whole names as in
     `fnmatch.fnmatchcase`: `blocks.1.*` matches `blocks.1.up.A` and not `blocks.10.up.A`. A tied parameter has several
-    names (`named_parameters(remove_duplicate=False)` gives them all), and a finding stands for each of them.
+    names (`named_parameters(remove_duplicate=False)` gives them all); either all of them match or none, and a finding
+    stands for each of them.
 
-    - `PATTERN_MATCHES_NOTHING`, with the pattern for a name;
-    - `SHARED_TENSOR_CONFLICT`: names whose tensors share memory (one `untyped_storage()`, whether it's one parameter
-      or two) where some should train and some shouldn't. Names in a conflict get neither of the next two codes;
+    - `PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it (once, if it stands
+      there twice);
+    - `SHARED_TENSOR_CONFLICT`: two parameters share memory (one `untyped_storage()`, perhaps other parts of it), and
+      one should train while the other shouldn't. Names in a conflict get neither of the next two codes;
     - `UNEXPECTED_TRAINABLE`: it requires a gradient and should not train;
     - `UNEXPECTED_FROZEN`: it should train and requires no gradient;
-    - `FROZEN_IN_TRAIN_MODE`, with a module's name: a `Dropout` with p > 0 or a batch normalisation that is in training
-      mode, inside a direct child of the model that has parameters of which none should train (a reference model, a
-      feature extractor).
+    - `FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a `Dropout` with p > 0 or a
+      `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`. It is, or stands at any depth in, a direct child of the model that
+      has parameters of which none should train (a reference model, a feature extractor).
 
     And with an optimizer, over all of its groups:
 
     - `NOT_IN_OPTIMIZER`: it requires a gradient and isn't there;
     - `FROZEN_IN_OPTIMIZER`: it requires no gradient and is there;
-    - `DUPLICATE_IN_OPTIMIZER`: it's there more than once.
+    - `DUPLICATE_IN_OPTIMIZER`: it's there more than once, in one group or in several.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1, bias=False))
     >>> sorted(audit_freeze(model, ["1.*"]))
@@ -61,6 +70,13 @@ def audit_freeze(
     Linear(in_features=2, out_features=2, bias=True)
     >>> audit_freeze(model, ["1.*"], torch.optim.SGD([model[0].weight], lr=0.1))
     [('NOT_IN_OPTIMIZER', '1.weight'), ('FROZEN_IN_OPTIMIZER', '0.weight')]
+
+    Always: a finding about a tied parameter stands for each of its names.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
+    >>> model[1].weight = model[0].weight
+    >>> sorted(audit_freeze(model, []))
+    [('UNEXPECTED_TRAINABLE', '0.weight'), ('UNEXPECTED_TRAINABLE', '1.weight')]
     """
     named = dict(model.named_parameters(remove_duplicate=False))
     matches = {pattern: {name for name in named if fnmatchcase(name, pattern)} for pattern in trainable_patterns}
@@ -90,9 +106,10 @@ def audit_step(
 ) -> list[tuple[str, str]]:
     """Run exactly one training step and return the findings (code, name) about what moved; each once, in any order.
 
-    The step: clear old gradients, call `loss_fn(model)` once, `backward()` if the loss requires a gradient (with
-    everything frozen it doesn't), `optimizer.step()` once. A parameter counts as trainable if it requires a gradient.
-    *Changed* means any bit. Names are those of `named_parameters()` and `named_buffers()`.
+    The step: clear old gradients (to None), call `loss_fn(model)` once, `backward()` if the loss requires a gradient
+    (with everything frozen it doesn't), `optimizer.step()` once. A parameter counts as trainable if it requires a
+    gradient. *Changed* means any bit, in a tensor of any dtype: a NaN that stays has not changed, and a 0.0 that
+    became -0.0 has. Names are those of `named_parameters()` and `named_buffers()`.
 
     - `NO_GRAD`: trainable, and its gradient is None after the backward pass; a gradient of zeros is one;
     - `FROZEN_CHANGED`: a parameter that isn't trainable changed, or a buffer of a module that has parameters of its
@@ -105,8 +122,7 @@ def audit_step(
     >>> audit_step(model, torch.optim.SGD(model.parameters(), lr=0.0), lambda model: model(torch.ones(2)).sum())
     [('NOTHING_MOVED', 'model')]
     """
-    # clone: without it the snapshot would be the parameter itself, and move along.
-    before = {name: value.detach().clone() for name, value in watched(model).items()}
+    before = {name: bits(value) for name, value in watched(model).items()}
     optimizer.zero_grad()
     loss = loss_fn(model)
     if loss.requires_grad:
@@ -115,7 +131,7 @@ def audit_step(
     trainable = {name for name, parameter in parameters.items() if parameter.requires_grad}
     no_grad = [("NO_GRAD", name) for name in parameters if name in trainable and parameters[name].grad is None]
     optimizer.step()
-    changed = {name for name, value in watched(model).items() if not torch.equal(value.detach(), before[name])}
+    changed = {name for name, value in watched(model).items() if not torch.equal(bits(value), before[name])}
     frozen = [("FROZEN_CHANGED", name) for name in before if name in changed and name not in trainable]
     still = [] if changed & trainable else [("NOTHING_MOVED", "model")]
     return [*no_grad, *frozen, *still]
@@ -126,24 +142,30 @@ def audit_masks(
 ) -> list[tuple[str, int]]:
     """Return the findings (code, row) about a batch of prompts with answers; each once, in any order.
 
-    The three tensors are (batch, time); `attention_mask` is 1 for real tokens, and only it tells padding, on either
-    side: a padding id may equal `eos_id`. A row's first `prompt_lens[row]` real tokens are its prompt, the others its
-    answer. `labels` are not shifted: at an answer token stands its id, everywhere else -100.
+    The three tensors are (batch, time); `attention_mask` is 1 for real tokens and 0 for padding, and only it tells
+    padding, on either side: a padding id may equal `eos_id`. A row's first `prompt_lens[row]` real tokens are its
+    prompt, the others its answer. `labels` are not shifted: at an answer token stands its id, everywhere else -100.
 
     - `PROMPT_UNMASKED`: a prompt token has a label other than -100;
     - `PAD_UNMASKED`: padding has one;
     - `LABEL_MISMATCH`: a label other than -100 isn't the id at its position;
-    - `NO_ANSWER`: no answer token has a label other than -100, or there is no answer token;
+    - `NO_ANSWER`: no answer token has a label other than -100, or there is no answer token (a row may be padding
+      alone, and a prompt may fill its row);
     - `ANSWER_MASKED`: an answer token has the label -100, the last one being an EOS aside; not where `NO_ANSWER` is;
     - `EOS_MASKED`: the last answer token is an EOS and has the label -100; not where `NO_ANSWER` is;
     - `NO_EOS`: there are answer tokens, and the last one isn't `eos_id`.
 
-    Errors: ValueError naming `shape` if the three tensors and `prompt_lens` don't agree.
+    Errors: ValueError naming `shape` if the three tensors differ in shape or `prompt_lens` isn't one number a row.
 
     >>> ids = torch.tensor([[5, 6, 7, 2], [5, 8, 2, 2]])
     >>> labels = torch.tensor([[-100, -100, 7, -100], [-100, 8, 2, 2]])
     >>> audit_masks(ids, labels, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), [2, 1], eos_id=2)
     [('EOS_MASKED', 0), ('PAD_UNMASKED', 1)]
+
+    Always: a row without an answer is found, even if all of it is padding.
+
+    >>> audit_masks(torch.tensor([[2, 2]]), torch.tensor([[-100, -100]]), torch.tensor([[0, 0]]), [1], eos_id=2)
+    [('NO_ANSWER', 0)]
     """
     if not input_ids.shape == labels.shape == attention_mask.shape:
         shapes = [tuple(tensor.shape) for tensor in (input_ids, labels, attention_mask)]
@@ -180,7 +202,7 @@ def row_findings(
 
 
 def conflicting(named: dict[str, torch.nn.Parameter], wanted: set[str]) -> set[str]:
-    """Return the names whose memory is shared by names that should train and names that shouldn't."""
+    """Return the names whose memory is shared by a parameter that should train and one that shouldn't."""
     sharing: dict[int, set[str]] = defaultdict(set)
     for name, parameter in named.items():
         sharing[parameter.untyped_storage().data_ptr()].add(name)
@@ -191,7 +213,7 @@ def noisy_frozen(model: torch.nn.Module, wanted: set[str]) -> list[str]:
     """Return the modules in training mode whose output is random or whose buffers move, in children meant frozen."""
     found: list[str] = []
     for child_name, child in model.named_children():
-        names = {f"{child_name}.{name}" for name, _ in child.named_parameters(remove_duplicate=False)}
+        names = {f"{child_name}.{name}" for name, _ in child.named_parameters()}
         if not names or names & wanted:
             continue
         for name, module in child.named_modules(prefix=child_name):
@@ -200,6 +222,11 @@ def noisy_frozen(model: torch.nn.Module, wanted: set[str]) -> list[str]:
             if module.training and (dropout or batch_norm):
                 found.append(name)
     return found
+
+
+def bits(value: torch.Tensor) -> torch.Tensor:
+    """Return a copy of a tensor's bytes. A view of them would move along with the tensor."""
+    return value.detach().clone().contiguous().reshape(-1).view(torch.uint8)
 
 
 def watched(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -10,7 +10,8 @@
 # %% [markdown]
 # ## Conventions
 #
-# - Scores come item by item: `before[i]` and `after[i]` belong to the same item. All comparisons are **paired**.
+# - Scores come item by item, in lists of floats: `before[i]` and `after[i]` belong to the same item. All comparisons are
+#   **paired**. Sizes are small: a hundred items, ten suites, ten candidates.
 # - $\text{improvement} = \overline{S_\text{after}} - \overline{S_\text{before}}$: positive is good.
 #   $\text{forgetting} = \overline{S_\text{before}} - \overline{S_\text{after}}$: positive is bad, and a negative value is kept:
 #   a suite that got better must not hide.
@@ -18,10 +19,12 @@
 #   good* and *positive forgetting is bad* hold for every suite.
 # - A *suite* is a named set of items that measures one old skill. The mean over suites counts each suite once.
 # - An interval is the triple (mean, low, high). A 95 % bootstrap interval runs from the 2.5 % to the 97.5 % quantile of the
-#   resampled means.
+#   resampled means. Resamples differ, so half the width may be off by 15 %; the mean may not.
+# - A bootstrap knows what was seen. Where no item changed, or all changed alike, its interval has no width: that says that the
+#   items showed no spread, not that there is none. Section 8.2 of the course widens such an interval before it's believed.
 # - Of two candidates (quality, forgetting), one *dominates* the other if it's at least as good in both and better in one.
 # - Invalid input raises a `ValueError` whose message contains `length`, `empty`, `NaN`, `suite`, `level`, `n_boot`,
-#   `n must` or `candidate`. A function leaves its arguments as they were.
+#   `n must` or `candidate`, whichever is at fault. A function leaves its arguments as they were, and remembers nothing.
 
 # %% hole="setup"
 
@@ -85,5 +88,22 @@ print(f"standard error of the improvement: paired {paired:.4f}, as if unpaired {
 # %% hole="answer" function="verdict"
 
 # %% hole="checks" function="verdict"
+
+# %% [markdown]
+# ## From items to a verdict
+#
+# The worst suite is picked after looking at all of them, so an interval that holds for one suite is too narrow for the worst.
+# With $k$ suites each gets the level $1 - 0.05/k$ (Bonferroni): then all hold at once, and the worst loss lies between the
+# largest of their low ends and the largest of their high ends.
+#
+# ```python
+# each = 1 - 0.05 / len(before)
+# lost = [paired_ci(after[name], before[name], each) for name in before]  # before - after: positive is forgotten
+# worst = (max(mean for mean, _, _ in lost), max(low for _, low, _ in lost), max(high for _, _, high in lost))
+# verdict(paired_ci(task_before, task_after), worst, max_forgetting=0.05)
+# ```
+#
+# Look at the widths first. An interval without one came from too few items (see the conventions), and a verdict on it is as
+# sure as they were.
 
 # %% hole="personal"

@@ -14,13 +14,18 @@
 #   list means that nothing is wrong. False alarms cost as much as faults that are missed.
 # - A parameter **is trainable** if it requires a gradient, and **should train** if its name matches a pattern. The first is a
 #   fact about the model, the second your intention; most findings are a difference between the two.
-# - One parameter may have several names (an input embedding *tied* to the output head); two parameters may also share memory.
-#   Parameters are counted once, and findings stand for every name.
+# - One parameter may have several names (an input embedding *tied* to the output head). It counts once, and a finding about it
+#   stands for each name. The patterns of these exercises match all names of a parameter or none.
+# - Two parameters may share memory: one can be a view of a part of the other, and training one moves both.
 # - A *buffer* is state that is no parameter, such as the running mean of a batch normalisation. It may move without an optimizer.
 # - `input_ids`, `labels` and `attention_mask` are (batch, time). `labels` are **not** shifted, and -100 means *not a target*.
 #   Only `attention_mask` tells what is padding: padding may stand on the left, and its id may be that of EOS.
-# - Invalid input raises a `ValueError` whose message contains `shape`. `audit_step` trains the model by one step; the other
-#   audits leave everything as it was.
+# - Models are small (a few hundred numbers), and their parameters and buffers may have any dtype, bfloat16 and integers among
+#   them. A model is audited as it comes: in whatever mode its modules are.
+# - `audit_masks` raises a `ValueError` whose message contains `shape` if its arguments don't fit together. The other audits
+#   raise nothing of their own.
+# - `audit_step` trains the model by one step; the other audits leave everything as it was: numbers, flags, gradients, modes and
+#   the optimizer.
 
 # %% hole="setup"
 

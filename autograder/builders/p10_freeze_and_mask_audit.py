@@ -94,7 +94,20 @@ class Drifting(Norm):
     """A norm whose weight changes at each call, without an optimizer."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.weight.data.mul_(1 + 1e-6)
+        self.weight.data.mul_(1 + 1e-12)
+        return super().forward(x)
+
+
+class Flipping(Norm):
+    """A norm with frozen numbers that change at each call: a zero gets another sign, and two change places."""
+
+    def __init__(self, width: int, generator: torch.Generator) -> None:
+        super().__init__(width, generator)
+        self.zero, self.two = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.tensor([1.0, 2.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.zero.data.neg_()
+        self.two.data.copy_(self.two.data.flip(0))
         return super().forward(x)
 
 
@@ -180,13 +193,54 @@ def hold_copies(at: SetUp, _: Any) -> None:
         group["params"] = copy.deepcopy(group["params"])
 
 
-def stand_still(at: SetUp, _: Any) -> None:
-    for group in at.optimizer.param_groups:
-        group["lr"] = 0.0
+def set_rates(rate: float) -> "Plant":
+    def plant(at: SetUp, _: Any) -> None:
+        for group in at.optimizer.param_groups:
+            group["lr"] = rate
+
+    return plant
 
 
 def batch_norm(at: SetUp, affine: bool = True) -> nn.Module:
     return nn.BatchNorm1d(at.width, affine=affine, dtype=torch.float64)
+
+
+def add_parts_without_parameters(at: SetUp, _: Any) -> None:
+    at.model.drop = nn.Dropout(0.5)
+    at.model.plain = batch_norm(at, affine=False)
+
+
+def add_running_means(at: SetUp, block: Any) -> None:
+    """Add a batch normalisation of each kind, and one that is off."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    block.norm = nn.Sequential(*(kind(at.width) for kind in kinds), batch_norm(at).eval())
+
+
+def switch_dropout_off(at: SetUp, block: Any) -> None:
+    """Add a dropout that is off, inside modules that are in training mode."""
+    at.model.reference.training = block.training = True
+    block.drop = nn.Dropout(0.1).eval()
+
+
+def add_a_nan(_: SetUp, block: Any) -> None:
+    """Add a parameter of two-byte numbers that nothing uses, with a NaN among them."""
+    block.unused = nn.Parameter(torch.tensor([1.0, float("nan")], dtype=torch.bfloat16))
+
+
+def share_all(at: SetUp, _: Any) -> None:
+    """Load the policy's weights into the reference without a copy of them."""
+    at.model.reference.load_state_dict(at.model.policy.state_dict(), assign=True)
+
+
+def share_frozen(_: SetUp, block: Any) -> None:
+    """Freeze a factor, and train a second parameter over all of its memory."""
+    block.up.A.requires_grad_(False)
+    block.second = nn.Parameter(block.up.A.data)
+
+
+def share_rows(block: Any) -> nn.Parameter:
+    """Return a second parameter over a part of a factor's memory: no name is shared, every step moves both."""
+    return nn.Parameter(block.up.B.data[1:])
 
 
 def square(at: SetUp) -> nn.Parameter:
@@ -202,14 +256,17 @@ IN_MODULES: dict[str, Plant] = {
     "running mean of a trained norm": lambda at, block: block.add_module("norm", batch_norm(at)),
     "running mean of a norm without parameters": lambda at, block: block.add_module("norm", batch_norm(at, False)),
     "dropout in a trained part": lambda _, block: block.add_module("norm", nn.Sequential(block.norm, nn.Dropout(0.5))),
-    "dropout of its own": lambda at, _: at.model.add_module("drop", nn.Dropout(0.5)),
-    # A second parameter over the memory of a factor: no name is shared, every step moves both.
-    "memory shared": lambda _, block: block.register_parameter("shadow", nn.Parameter(block.up.B.data[:1])),
-    "reference in train mode": lambda _, block: block.add_module("drop", nn.Dropout(0.1)),
-    "reference with its dropout off": lambda _, block: block.add_module("drop", nn.Dropout(0.1).eval()),
+    "dropout that is off": lambda _, block: block.add_module("norm", nn.Sequential(block.norm, nn.Dropout(0.5).eval())),
+    "parts without parameters": add_parts_without_parameters,
+    "a frozen norm beside the model": lambda at, _: at.model.add_module("beside", batch_norm(at)),
+    "an unused NaN": add_a_nan,
+    "a zero's sign flips": lambda at, block: block.add_module("norm", Flipping(at.width, at.generator)),
+    "memory shared": lambda _, block: block.register_parameter("shadow", share_rows(block)),
+    "reference in train mode": lambda at, _: at.model.reference.add_module("drop", nn.Dropout(0.1)),
+    "reference with its dropout off": switch_dropout_off,
     "reference with a dropout of zero": lambda _, block: block.add_module("drop", nn.Dropout(0.0)),
-    "reference with a running mean": lambda at, block: block.add_module("norm", batch_norm(at)),
-    "reference is the policy": lambda at, _: at.model.add_module("reference", at.model.policy),
+    "reference with running means": add_running_means,
+    "reference shares memory": share_all,
 }
 """Change what a model is made of, before it's said what trains."""
 
@@ -219,6 +276,10 @@ IN_FLAGS: dict[str, Plant] = {
     "norm left on": lambda _, block: block.norm.weight.requires_grad_(True),
     "flag set as an attribute": set_an_attribute,
     "one factor frozen": lambda _, block: block.up.A.requires_grad_(False),
+    "embedding left on": lambda at, _: at.model.embed.requires_grad_(True),
+    "embedding frozen": lambda at, _: at.model.embed.requires_grad_(False),
+    "a frozen factor shared": share_frozen,
+    "memory shared and trained": lambda _, block: block.register_parameter("shadow", share_rows(block)),
     "reference trainable": lambda _, block: block.up.B.requires_grad_(True),
     "everything frozen": lambda at, _: at.model.requires_grad_(False),
 }
@@ -228,9 +289,12 @@ IN_OPTIMIZER: dict[str, Plant] = {
     "optimizer of a copy": hold_copies,
     "left out of the optimizer": lambda at, _: at.members(0).pop(0),
     "second group forgotten": lambda at, _: at.optimizer.param_groups.pop(1),
-    "frozen in the optimizer": lambda at, block: at.members(1).append(block.norm.weight),
+    "frozen in the optimizer": lambda at, block: at.members(0).append(block.norm.weight),
     "twice in the optimizer": lambda at, _: at.members(0).append(at.members(1)[0]),
-    "rate of zero": stand_still,
+    "twice in a group": lambda at, _: at.members(1).append(at.members(1)[-1]),
+    "frozen and twice in a group": lambda at, block: at.members(1).extend([block.norm.weight] * 2),
+    "rate of zero": set_rates(0.0),
+    "tiny rates": set_rates(1e-13),
 }
 """Change what the optimizer holds; what `add_param_group` would refuse is possible too."""
 
@@ -256,23 +320,31 @@ def build(spec: Spec) -> Built:
         "freeze": (made.model, spec["patterns"]),
         "optimizer": (made.model, spec["patterns"], made.optimizer),
     }
-    return arguments[spec["asks"]], untouched(made.model)
+    return arguments[spec["asks"]], untouched(made)
 
 
-def untouched(model: nn.Module) -> Callable[[], bool]:
-    """Return a function that says whether the model's parameters and flags are what they are now."""
-    before = [(p.detach().clone(), p.requires_grad) for p in model.parameters()]
+def untouched(made: SetUp) -> Callable[[], bool]:
+    """Return a function that says whether model and optimizer are what they are now: numbers, flags, modes, members."""
+    numbers, flags = [p.detach().clone() for p in made.model.parameters()], flags_of(made)
 
     def observe() -> bool:
-        now = [(p.detach(), p.requires_grad) for p in model.parameters()]
-        return all(torch.equal(p, old) and flag == was for (p, flag), (old, was) in zip(now, before, strict=True))
+        pairs = zip(made.model.parameters(), numbers, strict=True)
+        return all(torch.equal(p, old) and p.grad is None for p, old in pairs) and flags == flags_of(made)
 
     return observe
+
+
+def flags_of(made: SetUp) -> list[Any]:
+    """Return what trains, which modules are in training mode, and what the optimizer holds."""
+    parameters = [(id(p), p.requires_grad) for p in made.model.parameters()]
+    groups = [[id(p) for p in group["params"]] for group in made.optimizer.param_groups]
+    return [parameters, [module.training for module in made.model.modules()], groups]
 
 
 def step(made: SetUp, ids: torch.Tensor) -> Built:
     """Return what a step is called with, and a function that tells what it did."""
     model, seen = made.model, {"losses": 0, "steps": 0}
+    before = flags_of(made)
 
     def stepped(*_: Any) -> None:
         seen["steps"] += 1
@@ -282,10 +354,10 @@ def step(made: SetUp, ids: torch.Tensor) -> Built:
         return model(ids).square().mean()
 
     def observe() -> dict[str, Any]:
-        return seen | {"parameters": [p.detach().clone() for p in model.parameters()]}
+        return seen | {"same": before == flags_of(made), "parameters": [p.detach().clone() for p in model.parameters()]}
 
     made.optimizer.register_step_post_hook(stepped)
-    for name, p in model.named_parameters():
-        if p.requires_grad and ".spare." not in name:
+    for p in model.parameters():
+        if p.requires_grad:
             p.grad = torch.ones_like(p)  # of a step before: zero_grad has something to do
     return (model, made.optimizer, loss_fn), observe

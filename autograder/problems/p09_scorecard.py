@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from ftgrade.judging.corners import with_numpy_numbers
 from ftgrade.judging.problem import (
     AnyCase,
+    Call,
     Case,
     Close,
     Difference,
@@ -27,6 +29,7 @@ Suites = dict[str, Scores]
 Points = dict[str, tuple[float, float]]
 
 NAMES = ["add", "capital", "copy", "mood", "reverse", "sort", "story", "upper"]
+TINY = 1e-6  # what float32 may leave of an interval without width
 HALF_WIDTH = 0.15  # two bootstraps of 2,000 resamples differ by 3 % (one standard deviation) at these levels
 
 
@@ -38,16 +41,58 @@ def eighths(rng: Rng, items: int, low: int = 0, high: int = 9) -> Scores:
     return [int(number) / 8 for number in rng.integers(low, high, size=items)]
 
 
+WAYS_TO_FAIL = {
+    "imp": ("length", "empty", "NaN"),
+    "forget": ("suite", "length", "empty", "NaN"),
+    "ci": ("level", "n_boot", "length", "empty", "NaN"),
+    "se": ("n must", "length", "level"),
+    "pareto": ("candidate", "length", "level"),
+    "decide": ("NaN", "length", "level"),
+}
+"""The keywords of a function's errors; where it has only one or two, others of this problem, which it has no cause to name."""
+
+
+def refused(check: str, keyword: str, words: str, wrong: Call, right: Call) -> Refusal:
+    """Return the demand that a call is refused by this keyword alone, and that the valid one beside it isn't."""
+    others = tuple(other for other in WAYS_TO_FAIL[check] if other != keyword)
+    return Refusal(words, wrong, keyword, right, others, promise=f"{check}_errors")
+
+
+def refused_pairs(
+    rng: Rng, check: str, function: str, wrap: Any = lambda scores: scores, **more: Any
+) -> Iterator[Refusal]:
+    """Yield the refusals of scores that don't pair, of none, and of NaN on each side."""
+    scores, nan = eighths(rng, 6), [*eighths(rng, 5), math.nan]
+    right = call(function, wrap(scores), wrap(scores[::-1]), **more)
+    for keyword, words, before, after in (
+        ("length", "an item more before", scores, scores[1:]),
+        ("length", "one item before, many after", scores[:1], scores),
+        ("empty", "no items", [], []),
+        ("NaN", "a NaN after", scores, nan),
+        ("NaN", "a NaN before", nan, scores),
+    ):
+        yield refused(check, keyword, words, call(function, wrap(before), wrap(after), **more), right)
+
+
+problem.promise("imp", "Return by how much the mean score got better: positive is good, whichever way the score points.",
+    "`before` and `after` hold one score for each item, the same items in the same order.",
+    "Where a lower score is better (a loss, a perplexity) the change counts the other way round.")  # fmt: skip
+problem.promise("imp_errors", "ValueError naming `length` (they differ), `empty` (no items) or `NaN` (a score that is "
+    "none).")  # fmt: skip
+
+
 @problem.check(
     "imp", points=1, of="improvement", title="improvement",
-    concerns=["the sign", "scores that are better when lower"],
+    concerns=["the sign", "scores that are better when lower", "pairs that don't pair", "NaN"],
     next_step="Say in words what got better, then which difference is positive there.",
 )  # fmt: skip
 def imp(rng: Rng) -> Iterator[AnyCase]:
     before, after = eighths(rng, 8), [*eighths(rng, 7), 2.5]
-    yield Case("higher is better", call("improvement", before, after), pure=True)
+    yield Case("higher is better", call("improvement", before, after))
     yield Case("lower is better", call("improvement", before, after, higher_is_better=False))
     yield Case("it got worse", call("improvement", [score + 2 for score in after], before))
+    yield Case("one item", call("improvement", before[:1], after[-1:], False))
+    yield from refused_pairs(rng, "imp", "improvement")
 
 
 def suites(rng: Rng, count: int) -> tuple[Suites, Suites]:
@@ -78,18 +123,45 @@ def tied(rng: Rng) -> tuple[Suites, Suites]:
     return before, after
 
 
+problem.promise("forget", "Return what was forgotten: a dict with the keys `per_suite`, `mean`, `worst` and `worst_suite`.",
+    "`before` and `after` map the name of a suite to its items' scores.",
+    "`per_suite` maps the name to the mean score lost there: positive means forgotten, negative means improved, and is kept.",
+    "`mean` is over suites, each counted once whatever its number of items")  # fmt: skip
+WAYS = problem.promise("ways", "`higher_is_better` says for a suite which way its score points; a suite that it doesn't "
+    "name, and every suite where it's None, is better when higher.", "a loss that rose was forgotten")  # fmt: skip
+WORST = problem.promise("worst", "`worst` is the largest of them, and `worst_suite` its name, the first in alphabetical "
+    "order among equals.", "among equals the alphabet decides")  # fmt: skip
+problem.promise("forget_errors", "ValueError naming `suite` (none at all, not the same in both, or a direction for an "
+    "unknown one), and those of `improvement`.")  # fmt: skip
+
+
 @problem.check(
     "forget", points=2, of="forgetting", title="forgetting",
-    concerns=["suites of different sizes", "suites that are better when lower", "a suite that improved", "ties"],
+    concerns=["suites of different sizes", "suites that are better when lower", "a suite that improved", "ties",
+              "suites of one side"],
     next_step="Make the table by hand: one row for each suite, then the mean and the largest of its last column.",
 )  # fmt: skip
 def forget(rng: Rng) -> Iterator[AnyCase]:
     before, after = suites(rng, 4)
-    yield Case("four suites, one of them improved", call("forgetting", before, after), pure=True)
-    lower = {str(name): False for name in rng.choice(list(before), size=2, replace=False)}
-    yield Case("two suites better when lower", call("forgetting", before, after, lower))
-    yield Case("one suite, improved", call("forgetting", {"copy": [0.5] * 4}, {"copy": [*eighths(rng, 3, 6), 1.0]}))
-    yield Case("three equally bad suites", call("forgetting", *tied(rng)))
+    yield Case("four suites, one of them improved", call("forgetting", before, after))
+    first, *rest = (str(name) for name in rng.permutation([*before]))
+    some = {first: True, rest[0]: False, rest[1]: False}
+    yield Case("two suites better when lower", call("forgetting", before, after, some), promise=WAYS)
+    yield Case("three equally bad suites", call("forgetting", *tied(rng)), promise=WORST)
+    better = {"copy": [*eighths(rng, 3, 6), 1.0]}
+    yield Case("one suite, improved", call("forgetting", {"copy": [0.5] * 4}, better), promise=WORST)
+    right = call("forgetting", before, after)
+    less = {name: after[name] for name in rest}
+    for words, wrong in (
+        ("a suite before alone", (before, less)),
+        ("a suite after alone", ({name: before[name] for name in rest}, after)),
+        ("other suites", ({"copy": [0.5]}, {"sort": [0.5]})),
+        ("no suite", ({}, {})),
+        ("a direction for no suite", (before, after, {"cpoy": True})),
+    ):
+        yield refused("forget", "suite", words, call("forgetting", *wrong), right)
+    kept = eighths(rng, 2)
+    yield from refused_pairs(rng, "forget", "forgetting", lambda scores: {"add": kept, "sort": scores})
 
 
 def same_interval(expected: Any, got: Any) -> Difference | None:
@@ -98,14 +170,14 @@ def same_interval(expected: Any, got: Any) -> Difference | None:
     if len(numbers) != 3 or any(number is None or number.shape != () for number in numbers):
         return Difference("three numbers were expected: mean, low, high")
     (mean, low, high), mine = expected, [float(number) for number in numbers if number is not None]
-    if not abs(mine[0] - mean) <= 1e-9 + 1e-9 * abs(mean):
+    if Close()(mean, mine[0]):
         return Difference("the mean differs", abs(mine[0] - mean))
     half = (high - low) / 2
-    if not abs((mine[2] - mine[1]) / 2 - half) <= HALF_WIDTH * abs(half) + 1e-9:
+    if not abs((mine[2] - mine[1]) / 2 - half) <= HALF_WIDTH * abs(half) + TINY:
         return Difference(
             "the interval is too wide" if mine[2] - mine[1] > high - low else "the interval is too narrow"
         )
-    if not max(abs(mine[1] - low), abs(mine[2] - high)) <= 2 * HALF_WIDTH * abs(half) + 1e-9:
+    if not max(abs(mine[1] - low), abs(mine[2] - high)) <= 2 * HALF_WIDTH * abs(half) + TINY:
         return Difference("the interval lies elsewhere")
     return None
 
@@ -117,42 +189,93 @@ def paired_scores(rng: Rng, items: int = 64) -> tuple[Scores, Scores]:
     return before.round(4).tolist(), after.round(4).tolist()
 
 
-def repeated(one: Value, two: Value) -> Difference | None:
-    difference = Close(rtol=0, atol=0)(one.value, two.value)
-    return Difference("the same seed gave two different intervals") if difference else None
+problem.promise("ci", "Return the mean of the paired differences after - before, and a bootstrap interval for it:",
+    "(mean, low, high).", "The interval holds the middle `level` of the means of `n_boot` resamples.",
+    "A resample draws as many items as there are, with replacement, and keeps each item's two scores together.",
+    "The mean is that of the items themselves, not of the resamples.", "a higher level gives no narrower interval",
+    "(An interval by the normal approximation, mean ± z · standard error, agrees within the tolerance and is accepted "
+    "too.)")  # fmt: skip
+ALIKE = problem.promise("alike", "Where all items changed alike, as a single item does, no resample differs, and the "
+    "interval has no width.")  # fmt: skip
+SEED = problem.promise("seed", "The same `seed` gives the same interval.")
+problem.promise("ci_errors", "those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1, or NaN) "
+    "or `n_boot` (below 1).")  # fmt: skip
 
 
 @problem.check(
-    "ci", points=2.5, of="paired_ci", title="the interval", same=same_interval,
-    concerns=["pairs kept together", "the level", "resamples of the right size", "one item", "the seed"],
+    "ci", points=2, of="paired_ci", title="the interval", same=same_interval,
+    concerns=["pairs kept together", "the level", "resamples of the right size", "one item", "the seed", "levels that are none"],
     next_step="Take the differences first; then resample them, as many as there are, with replacement.",
 )  # fmt: skip
 def ci(rng: Rng) -> Iterator[AnyCase]:
     before, after = paired_scores(rng)
     seed = int(rng.integers(1000))
-    yield Case("95 % of 64 pairs", call("paired_ci", before, after, seed=seed), pure=True)
+    yield Case("95 % of 64 pairs", call("paired_ci", before, after, seed=seed))
     yield Case("80 % of 64 pairs", call("paired_ci", after, before, level=0.8, seed=seed))
     moved = [score + 0.25 for score in eighths(rng, 8)]
-    yield Case("every item moved alike", call("paired_ci", [score - 0.25 for score in moved], moved))
-    yield Case("one item", call("paired_ci", eighths(rng, 1), eighths(rng, 1, 9, 20), n_boot=1))
-    again = call("paired_ci", before[:20], after[:20], seed=seed)
-    yield Relation("the same seed twice", (again, again), repeated)
+    alike = call("paired_ci", [score - 0.25 for score in moved], moved, n_boot=50)
+    yield Case("every item moved alike", alike, promise=ALIKE)
+    one = call("paired_ci", eighths(rng, 1), eighths(rng, 1, 9, 20), n_boot=1)
+    yield Case("one item, one resample", one, promise=ALIKE)
+    again = call("paired_ci", before[:20], after[:20], n_boot=500, seed=seed)
+    change = np.subtract(after[:20], before[:20])
+
+    def repeated(one: Value, two: Value) -> Difference | None:
+        if Close(rtol=0, atol=0)(one.value, two.value):
+            return Difference("the same seed gave two different intervals")
+        mean, low, high = one.value
+        widths = (high - low) / (3.92 * change.std() / 20**0.5)
+        near = abs(mean - change.mean()) < 1e-5 and 0.5 < widths < 2
+        return None if near else Difference("it's no interval of these items")
+
+    yield Relation("the same seed twice", (again, again), repeated, promise=SEED)
+    scores = eighths(rng, 6)
+    right = call("paired_ci", scores, scores[::-1], n_boot=9)
+    for words, level in (("in percent", 95.0), ("of 0", 0.0), ("of 1", 1.0), ("below 0", -0.5), ("of NaN", math.nan)):
+        wrong = call("paired_ci", scores, scores[::-1], level=level, n_boot=9)
+        yield refused("ci", "level", f"a level {words}", wrong, right)
+    for n_boot in (0, -2):
+        wrong = call("paired_ci", scores, scores[::-1], n_boot=n_boot)
+        yield refused("ci", "n_boot", "no resamples", wrong, right)
+    yield from refused_pairs(rng, "ci", "paired_ci", n_boot=9)
+
+
+problem.promise("se", "Return the standard error of the change in accuracy on n items, of which some were lost and some gained.",
+    "An item's difference is -1 if it was right before and is wrong now (lost), 1 if it's the other way round (gained), "
+    "and 0 otherwise.",
+    "The standard error is the square root of their variance, the mean squared distance from their mean (divided by n, "
+    "not by n - 1), over the square root of n.")  # fmt: skip
+ALL = problem.promise("all_alike", "where all items changed alike, nothing is left to vary")
+problem.promise(
+    "se_errors", "ValueError containing `n must` if n is below 1 or below lost + gained, or a count is negative."
+)
 
 
 @problem.check(
-    "se", points=1, of="paired_binary_se", title="the standard error from counts",
-    concerns=["lost and gained items", "the change itself"],
+    "se", points=1.5, of="paired_binary_se", title="the standard error from counts",
+    concerns=["lost and gained items", "the change itself", "items that all changed", "impossible counts"],
     next_step="Write the variance of a number that is -1, 0 or 1 with given frequencies.",
 )  # fmt: skip
 def se(rng: Rng) -> Iterator[AnyCase]:
     lost, gained = int(rng.integers(3, 9)), int(rng.integers(12, 25))
-    yield Case(
-        "more gained than lost", call("paired_binary_se", lost, gained, lost + gained + int(rng.integers(9, 40)))
-    )
-    yield Case("more lost than gained", call("paired_binary_se", gained, lost, lost + gained))
+    n = lost + gained + int(rng.integers(9, 40))
+    yield Case("more gained than lost", call("paired_binary_se", lost, gained, n))
+    yield with_numpy_numbers(Case("more lost than gained", call("paired_binary_se", gained, lost, lost + gained)))
     yield Case("items only lost", call("paired_binary_se", lost, 0, lost + gained))
-    yield Case("one item", call("paired_binary_se", 0, 1, 1))
-    yield Case("every item gained", call("paired_binary_se", 0, gained, gained))
+    yield Case("items only gained", call("paired_binary_se", 0, gained, n))
+    yield Case("as many lost as gained", call("paired_binary_se", lost, lost, n), promise=ALL)
+    yield Case("one item, gained", call("paired_binary_se", 0, 1, 1), promise=ALL)
+    yield Case("every item lost", call("paired_binary_se", lost, 0, lost), promise=ALL)
+    yield Case("nothing changed", call("paired_binary_se", 0, 0, n), promise=ALL)
+    right = call("paired_binary_se", 3, 4, 9)
+    for words, counts in (
+        ("more changes than items", (5, int(rng.integers(5, 9)), 9)),
+        ("fewer than none lost", (-1, 3, 9)),
+        ("fewer than none gained", (3, -1, 9)),
+        ("no items", (0, 0, 0)),
+        ("fewer than no items", (0, 0, -4)),
+    ):
+        yield refused("se", "n must", words, call("paired_binary_se", *counts), right)
 
 
 def candidates(rng: Rng) -> Points:
@@ -166,34 +289,61 @@ def candidates(rng: Rng) -> Points:
     return {name: (float(quality), float(lost)) for name, (quality, lost) in zip(names, points, strict=True)}
 
 
+problem.promise("pareto", "Return the names of the candidates that no other one dominates, in alphabetical order.",
+    "`points` maps a candidate's name to (quality, forgetting): more quality and less forgetting are better.")  # fmt: skip
+EQUALS = problem.promise("equals", "One dominates another if it's at least as good in both and better in one; equal "
+    "candidates don't dominate each other.", "equal candidates stand or fall together")  # fmt: skip
+problem.promise("pareto_errors", "ValueError naming `candidate` (there is none) or `NaN`.")
+
+
 @problem.check(
-    "pareto", points=1.5, of="pareto_front", title="the front",
-    concerns=["candidates equal in one number", "duplicates", "a candidate alone", "the order"],
+    "pareto", points=2, of="pareto_front", title="the front",
+    concerns=["candidates equal in one number", "duplicates", "a candidate alone", "the order", "NaN"],
     next_step="For one candidate, ask whether another is at least as good in both numbers and better in one.",
 )  # fmt: skip
 def pareto(rng: Rng) -> Iterator[AnyCase]:
     points = candidates(rng)
-    yield Case("seven candidates", call("pareto_front", points), pure=True)
-    first = next(iter(points))
-    yield Case("a duplicate on the front", call("pareto_front", points | {"again": points[first]}))
+    yield Case("seven candidates", call("pareto_front", points))
+    first, last = next(iter(points)), list(points)[-1]
     quality = int(rng.integers(1, 9)) / 8
-    yield Case("equal quality", call("pareto_front", {"one": (quality, 0.5), "two": (quality, 0.25)}))
-    yield Case("equal forgetting", call("pareto_front", {"one": (0.5, quality), "two": (0.75, quality)}))
     yield Case("a candidate that forgot nothing", call("pareto_front", {"none": (quality, 0.0), "some": (9.0, 0.5)}))
+    worse = {"some": (quality, -0.25), "none": (quality - 0.125, 0.0), "down": (-quality, -0.5), "alone": (-9.0, 2.0)}
+    yield Case("negative numbers", call("pareto_front", worse))
     # The least forgetting, the best ratio, the best difference and the best quality: four ranks, four winners.
     front = {"probe": (1, 1), "bitfit": (16, 2), "lora": (40, 8), "full": (48, 32)}
     unit = int(rng.integers(1, 9)) / 8
     scaled = {name: (unit * gained, unit * lost) for name, (gained, lost) in front.items()}
     yield Case("four on the front", call("pareto_front", scaled))
+    twice = points | {"again": points[first], "late": points[last]}
+    yield Case("duplicates on the front and off it", call("pareto_front", twice), promise=EQUALS)
+    equal = {"one": (quality, 0.5), "two": (quality, 0.25)}
+    yield Case("equal quality", call("pareto_front", equal), promise=EQUALS)
+    equal = {"one": (0.5, quality), "two": (0.75, quality)}
+    yield Case("equal forgetting", call("pareto_front", equal), promise=EQUALS)
+    right, nan = call("pareto_front", {"full": (0.5, 0.5), "lora": (0.5, 0.25)}), math.nan
+    yield refused("pareto", "candidate", "no candidate", call("pareto_front", {}), right)
+    for words, bad in (("quality", (nan, 0.25)), ("forgetting", (0.25, nan))):
+        both = {"full": (0.5, 0.5), "lora": bad}
+        yield refused("pareto", "NaN", f"a {words} of NaN", call("pareto_front", both), right)
+    yield refused("pareto", "NaN", "NaN alone", call("pareto_front", {"lora": (nan, nan)}), right)
 
 
 def around(low: float, high: float) -> tuple[float, float, float]:
     return ((low + high) / 2, low, high)
 
 
+problem.promise("decide", "Return `\"accept\"`, `\"reject\"` or `\"inconclusive\"` for a tuned model.",
+    "Both intervals are (mean, low, high): of the improvement on the task, and of what the worst suite forgot.",
+    "`\"inconclusive\"` otherwise: more items are needed.")  # fmt: skip
+ENDS = problem.promise("ends", "`\"reject\"` where the interval says that it didn't improve (high <= 0) or forgot too much "
+    "(low > max_forgetting)",
+    "`\"accept\"` where it says that it improved (low > 0) and didn't forget too much (high <= max_forgetting)")  # fmt: skip
+problem.promise("decide_errors", "ValueError naming `NaN` if one of the seven numbers is none.")
+
+
 @problem.check(
-    "decide", points=1, of="verdict", title="the verdict",
-    concerns=["each of the three answers", "both reasons to reject", "boundaries"],
+    "decide", points=1.5, of="verdict", title="the verdict",
+    concerns=["each of the three answers", "both reasons to reject", "boundaries", "NaN in each place"],
     next_step="Draw both intervals on a line, with 0 and the limit, and say what each position means.",
 )  # fmt: skip
 def decide(rng: Rng) -> Iterator[AnyCase]:
@@ -205,40 +355,21 @@ def decide(rng: Rng) -> Iterator[AnyCase]:
     yield Case("didn't improve", call("verdict", around(-step, -small), kept, limit))
     yield Case("perhaps improved", call("verdict", unsure, kept, limit))
     yield Case("perhaps forgot", call("verdict", good, open_, limit))
-    yield Case("forgetting up to the limit", call("verdict", good, around(0.0, limit), limit))
-    yield Case("forgetting from the limit on", call("verdict", good, around(limit, limit + small), limit))
-    yield Case("an improvement of up to nothing", call("verdict", around(-step, 0.0), kept, limit))
-    yield Case("an improvement from nothing on", call("verdict", around(0.0, step), kept, limit))
-
-
-@problem.check(
-    "err", points=1, of="improvement", title="invalid input",
-    concerns=["pairs that don't pair", "nothing to compare", "NaN", "suites of one side only", "impossible counts"],
-    next_step="Check each argument before using it, and name it in the message of a ValueError.",
-)  # fmt: skip
-def err(rng: Rng) -> Iterator[AnyCase]:
-    scores, nan = eighths(rng, 6), math.nan
-    yield Refusal("lists of different length", call("improvement", scores, scores[1:]), "length")
-    yield Refusal("no items", call("improvement", [], []), "empty")
-    yield Refusal("a NaN", call("improvement", scores, [*scores[1:], nan]), "nan")
-    yield Refusal("pairs that don't pair", call("paired_ci", scores[2:], scores), "length")
-    yield Refusal(
-        "a suite of one side only", call("forgetting", {"copy": scores, "sort": scores}, {"copy": scores}), "suite"
-    )
-    yield Refusal("no suite", call("forgetting", {}, {}), "suite")
-    copy = {"copy": scores}
-    yield Refusal("a direction for no suite", call("forgetting", copy, copy, {"cpoy": True}), "suite")
-    yield Refusal("a level in percent", call("paired_ci", scores, scores[::-1], level=95.0), "level")
-    yield Refusal("a level of 0", call("paired_ci", scores, scores[::-1], level=0.0), "level")
-    yield Refusal("a level of 1", call("paired_ci", scores, scores[::-1], level=1.0), "level")
-    yield Refusal("no resamples", call("paired_ci", scores, scores[::-1], n_boot=0), "n_boot")
-    yield Refusal("more changes than items", call("paired_binary_se", 5, int(rng.integers(5, 9)), 9), "n must")
-    yield Refusal("fewer than none lost", call("paired_binary_se", -1, 3, 9), "n must")
-    yield Refusal("fewer than none gained", call("paired_binary_se", 3, -1, 9), "n must")
-    yield Refusal("no items", call("paired_binary_se", 0, 0, 0), "n must")
-    yield Refusal("no candidate", call("pareto_front", {}), "candidate")
-    yield Refusal("a candidate of NaN", call("pareto_front", {"full": (0.5, nan), "lora": (0.5, 0.25)}), "nan")
-    yield Refusal("an interval of NaN", call("verdict", (0.5, nan, nan), (0.0, 0.0, 0.0), 0.1), "nan")
+    yield Case("perhaps improved, and forgot", call("verdict", unsure, lost, limit))
+    yield Case("didn't improve, and perhaps forgot", call("verdict", around(-step, -small), open_, limit))
+    for words, *given in (
+        ("forgetting up to the limit", good, around(0.0, limit), limit),
+        ("forgetting from the limit on", good, around(limit, limit + small), limit),
+        ("an improvement of up to nothing", around(-step, 0.0), kept, limit),
+        ("an improvement from nothing on", around(0.0, step), kept, limit),
+        ("nothing forgotten, and nothing allowed", good, (0.0, 0.0, 0.0), 0.0),
+    ):
+        yield Case(words, call("verdict", *given), promise=ENDS)
+    right = call("verdict", good, kept, limit)
+    for place in range(7):
+        numbers = [math.nan if place == at else number for at, number in enumerate((*good, *kept, limit))]
+        wrong = call("verdict", tuple(numbers[:3]), tuple(numbers[3:6]), numbers[6])
+        yield refused("decide", "NaN", "one number of NaN", wrong, right)
 
 
 @problem.personal(title="your table", next_step="The difference of an item is -1, 0 or 1: write its variance.")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from ftgrade.judging.corners import as_views, with_numpy_numbers
 from ftgrade.judging.problem import (
     AnyCase,
     Case,
@@ -72,26 +73,41 @@ def same_audit(expected: Any, got: Any) -> Difference | None:
     """Demand the same findings, and the same state afterwards."""
     difference = same_findings(expected[0], got[0])
     if difference or isinstance(expected[1], bool):
-        return difference or (
-            None if got[1] is True else Difference("it changed the model, which it should only look at")
-        )
+        return difference or (None if got[1] == expected[1] else Difference("it changed what it should only look at"))
     for what in ("losses", "steps"):
         if got[1][what] != expected[1][what]:
             return Difference(f"it should run loss_fn and optimizer.step() once each, and the number of {what} differs")
+    if got[1]["same"] != expected[1]["same"]:
+        return Difference("it changed the mode of a module, or what trains")
     moved = Close(rtol=1e-6, atol=1e-9)(expected[1]["parameters"], got[1]["parameters"])
     return Difference("after the step the parameters are not what one clean step gives") if moved else None
 
 
 def same_count(expected: Any, got: Any) -> Difference | None:
-    return Close()(expected[0], got[0]) or (None if got[1] is True else Difference("it changed the model"))
+    """Demand the same ints by the same keys, and a model left alone."""
+    counts = got[0]
+    if not isinstance(counts, dict) or set(counts) != set(expected[0]):
+        return Difference("a dict with the keys total, trainable and frozen was expected")
+    if counts == expected[0] and [*map(type, counts.values())] == [*map(type, expected[0].values())]:
+        return None if got[1] == expected[1] else Difference("it changed the model")
+    differences = (integer(right, counts[key]) for key, right in expected[0].items())
+    return next((difference for difference in differences if difference), None)
 
 
 ASKED = {"count": "count_parameters", "freeze": "audit_freeze", "optimizer": "audit_freeze", "step": "audit_step"}
 """The function that each kind of set-up is for."""
 
 
-def asked(rng: Rng, words: str, asks: str, faults: Sequence[str] = (), **more: Any) -> Case:
-    return Case(words, call(ASKED[asks], spec_of(rng, asks, faults, **more), build=BUILD))
+def asked(rng: Rng, words: str, asks: str, faults: Sequence[str] = (), promise: str = "", **more: Any) -> Case:
+    return Case(words, call(ASKED[asks], spec_of(rng, asks, faults, **more), build=BUILD), promise=promise)
+
+
+problem.promise(
+    "count", "how many numbers the model holds in parameters: ints by the keys `total`, `trainable`, `frozen`"
+)
+TIED_ONCE = problem.promise("tied_once", "A parameter that has several names (a tied head) counts once.",
+    "a tied head adds nothing")  # fmt: skip
+NO_BUFFERS = problem.promise("no_buffers", "Buffers are not parameters.")
 
 
 @problem.check(
@@ -100,8 +116,24 @@ def asked(rng: Rng, words: str, asks: str, faults: Sequence[str] = (), **more: A
     next_step="Say for a tied head, and for a buffer, whether it's a parameter more.",
 )  # fmt: skip
 def count(rng: Rng) -> Iterator[AnyCase]:
-    yield asked(rng, "a tied head", "count", tied=True)
-    yield asked(rng, "buffers", "count", ["running mean moves"], patterns=["head.*", "*.A"])
+    yield asked(rng, "a part frozen", "count", patterns=["head.*", "*.A", "*.norm.*"])
+    yield asked(rng, "a tied head", "count", promise=TIED_ONCE, tied=True, patterns=["embed.*", "*.B"])
+    buffers = ["running mean moves"]
+    yield asked(rng, "buffers, and everything frozen", "count", buffers, promise=NO_BUFFERS, patterns=[])
+
+
+problem.promise("freeze", "Return the findings (code, name) about what trains, against what should train; each once",
+    "`UNEXPECTED_TRAINABLE`: it requires a gradient and should not train",
+    "`UNEXPECTED_FROZEN`: it should train and requires no gradient",
+    "the other audits leave everything as it was")  # fmt: skip
+GLOBS = problem.promise("globs", "A parameter should train if its name matches one of `trainable_patterns`, which are "
+    "globs for whole names as in `fnmatch.fnmatchcase`:",
+    "`blocks.1.*` matches `blocks.1.up.A` and not `blocks.10.up.A`.",
+    "`PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it")  # fmt: skip
+MODES = problem.promise("modes", "`FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a "
+    "`Dropout` with p > 0 or a `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`.",
+    "It is, or stands at any depth in, a direct child of the model that has parameters of which none should "
+    "train")  # fmt: skip
 
 
 @problem.check(
@@ -110,38 +142,60 @@ def count(rng: Rng) -> Iterator[AnyCase]:
     next_step="Compare two sets of names, in both directions; then look at each pattern.",
 )  # fmt: skip
 def freeze(rng: Rng) -> Iterator[AnyCase]:
-    clean = ["dropout in a trained part", "dropout of its own"]
-    yield asked(rng, "nothing wrong, dropout in a trained part", "freeze", clean)
-    extra = ["extra trainable", "norm left on", "flag set as an attribute", "gradient zeroed instead"]
-    yield asked(rng, "what shouldn't train does", "freeze", extra)
-    yield asked(rng, "a factor frozen", "freeze", ["one factor frozen"])
-    whole = ["blocks.1.*", "blocks.?.norm.weight", "head.*", "head.weight"]
-    yield asked(rng, "one block of eleven", "freeze", blocks=11, patterns=whole)
+    yield asked(rng, "nothing wrong", "freeze")
+    wrong = [
+        "extra trainable",
+        "norm left on",
+        "flag set as an attribute",
+        "gradient zeroed instead",
+        "one factor frozen",
+    ]
+    yield asked(rng, "what shouldn't train does, what should doesn't", "freeze", wrong)
+    idle = ["head.bias", "positions", "blocks.2", "blocks.3.up.a", "head.bias"]
+    whole = ("blocks.1.*", "blocks.?.norm.*", "head.*", "head.weight", *idle)
+    yield asked(rng, "one block of eleven", "freeze", promise=GLOBS, blocks=11, patterns=whole)
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
-    yield asked(rng, "factors missing", "freeze", ["factors missing"], patterns=missing)
-    policy = {"pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    yield asked(rng, "factors missing", "freeze", ["factors missing"], promise=GLOBS, patterns=missing)
+    policy = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    clean = ["dropout in a trained part", "parts without parameters"]
+    yield asked(rng, "dropout in a trained part", "freeze", clean, promise=MODES)
     calm = ["reference with its dropout off", "reference with a dropout of zero"]
-    noisy = ["reference trainable", "reference in train mode", "reference with a running mean", *calm]
-    yield asked(rng, "a reference that trains, and one in training mode", "freeze", noisy, **policy)
+    noisy = ["reference in train mode", "reference with running means"]
+    wrong = [*noisy, "reference trainable", "a frozen norm beside the model"]
+    yield asked(rng, "a reference that trains, and one in training mode", "freeze", wrong, **policy)
     yield asked(rng, "a reference as it should be", "freeze", calm, **policy)
+    head = [*FACTORS, "reference.head.*"]
+    yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **policy | {"patterns": head})
+
+
+problem.promise("tied", "A tied parameter has several names (`named_parameters(remove_duplicate=False)` gives them "
+    "all); either all of them match or none, and a finding stands for each of them.",
+    "a finding about a tied parameter stands for each of its names.")  # fmt: skip
+SHARED = problem.promise("shared", "`SHARED_TENSOR_CONFLICT`: two parameters share memory (one `untyped_storage()`, "
+    "perhaps other parts of it), and one should train while the other shouldn't.",
+    "Names in a conflict get neither of the next two codes")  # fmt: skip
 
 
 @problem.check(
     "tied", points=1, of="audit_freeze", title="shared tensors", same=same_audit,
-    concerns=["a tied head", "two parameters over one memory", "a reference that is the policy"],
+    concerns=["a tied head", "two parameters over one memory", "a reference that shares the policy's memory"],
     next_step="Group the names by the memory of their tensors, then ask each group what should train.",
 )  # fmt: skip
 def tied(rng: Rng) -> Iterator[AnyCase]:
-    yield asked(rng, "a tied head, frozen", "freeze", tied=True)
-    yield asked(rng, "a tied head, trained", "freeze", tied=True, patterns=["embed.*", "head.*"])
-    half = [*FACTORS, str(rng.choice(["head.*", "embed.*"]))]
-    shared = ["memory shared"]
-    yield asked(rng, "a tied head, half frozen; memory shared", "freeze", shared, tied=True, patterns=half)
-    policy = ["policy.*.A", "policy.*.B"]
-    half, noisy = [*policy, "reference.head.*"], ["reference in train mode"]
-    yield asked(rng, "a reference, half trained by its tie", "freeze", noisy, patterns=half, pair=True, tied=True)
-    alias = ["reference is the policy"]
-    yield asked(rng, "a reference that is the policy", "freeze", alias, patterns=policy, pair=True)
+    yield asked(rng, "a tied head that shouldn't train", "freeze", ["embedding left on"], tied=True, patterns=[])
+    both = ["embed.*", "head.*"]
+    yield asked(rng, "a tied head that should train", "freeze", ["embedding frozen"], tied=True, patterns=both)
+    yield asked(rng, "a tied head, nothing wrong", "freeze", tied=True, patterns=both)
+    shared = ["memory shared and trained", "a frozen factor shared"]
+    yield asked(rng, "memory shared", "freeze", shared, promise=SHARED)
+    policy = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    yield asked(rng, "a reference that shares the policy's memory", "freeze", ["reference shares memory"], **policy)
+
+
+problem.promise("opt", "`NOT_IN_OPTIMIZER`: it requires a gradient and isn't there",
+    "`FROZEN_IN_OPTIMIZER`: it requires no gradient and is there",
+    "And with an optimizer, over all of its groups:")  # fmt: skip
+TWICE = problem.promise("twice", "`DUPLICATE_IN_OPTIMIZER`: it's there more than once, in one group or in several.")
 
 
 @problem.check(
@@ -152,12 +206,27 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
 def opt(rng: Rng) -> Iterator[AnyCase]:
     trained = ["embed.*", "head.*", "*.B"]
     yield asked(rng, "two groups, a tied head, nothing wrong", "optimizer", tied=True, patterns=trained)
-    wrong = ["left out of the optimizer", "frozen in the optimizer", "twice in the optimizer"]
-    yield asked(rng, "members missing, frozen and repeated", "optimizer", wrong)
-    yield asked(rng, "a group forgotten", "optimizer", ["second group forgotten"])
-    yield asked(rng, "an optimizer of another model", "optimizer", ["optimizer of a copy"])
-    flags = ["norm left on", "one factor frozen"]
+    wrong = ["left out of the optimizer", "frozen in the optimizer", "second group forgotten"]
+    yield asked(rng, "members missing and frozen", "optimizer", wrong)
+    yield asked(rng, "an optimizer of another model", "optimizer", ["optimizer of a copy"], tied=True, patterns=trained)
+    flags = ["norm left on", "one factor frozen", "a frozen factor shared", "second group forgotten"]
     yield asked(rng, "flags that were set before", "optimizer", flags)
+    twice = ["twice in the optimizer", "twice in a group", "frozen and twice in a group"]
+    yield asked(rng, "members repeated", "optimizer", twice, promise=TWICE)
+
+
+problem.promise("step", "Run exactly one training step and return the findings (code, name) about what moved",
+    "`NO_GRAD`: trainable, and its gradient is None after the backward pass; a gradient of zeros is one",
+    "A parameter counts as trainable if it requires a gradient.",
+    "`NOTHING_MOVED`, with the name `model`: no trainable parameter changed.",
+    "Names are those of `named_parameters()` and `named_buffers()`.")  # fmt: skip
+LINES_OF_A_STEP = problem.promise("lines", "The step: clear old gradients (to None), call `loss_fn(model)` once, "
+    "`backward()` if the loss requires a gradient (with everything frozen it doesn't), `optimizer.step()` once.",
+    "A model is audited as it comes: in whatever mode its modules are.")  # fmt: skip
+BITS = problem.promise("bits", "*Changed* means any bit, in a tensor of any dtype: a NaN that stays has not changed, "
+    "and a 0.0 that became -0.0 has.")  # fmt: skip
+BUFFERS = problem.promise("buffers", "`FROZEN_CHANGED`: a parameter that isn't trainable changed, or a buffer of a "
+    "module that has parameters of its own, all of them frozen, did")  # fmt: skip
 
 
 @problem.check(
@@ -166,16 +235,19 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
     next_step="Write the five lines of a training step, and keep a copy of everything from before it.",
 )  # fmt: skip
 def step(rng: Rng) -> Iterator[AnyCase]:
-    norms = [*FACTORS, "*.norm.weight"]
-    means = ["running mean of a trained norm", "running mean of a norm without parameters"]
-    moving = [*means, "left out of the optimizer"]
-    yield asked(rng, "nothing wrong, a trained norm", "step", moving, patterns=norms)
-    yield asked(rng, "an unused module and a drift", "step", ["unused module", "frozen weight drifts"])
-    silent = ["running mean moves", "memory shared", "frozen norm counts"]
-    yield asked(rng, "a running mean and shared memory", "step", silent)
-    yield asked(rng, "a rate of zero and a drift", "step", ["rate of zero", "frozen weight drifts"])
+    still = ["rate of zero", "frozen weight drifts", "unused module"]
+    yield asked(rng, "a rate of zero, a drift and an unused module", "step", still)
     yield asked(rng, "an optimizer of another model", "step", ["optimizer of a copy"])
-    yield asked(rng, "everything frozen", "step", ["everything frozen"])
+    old = ["unused module", "dropout that is off", "left out of the optimizer"]
+    yield asked(rng, "old gradients, and a dropout that is off", "step", old, promise=LINES_OF_A_STEP)
+    yield asked(rng, "everything frozen", "step", ["everything frozen"], promise=LINES_OF_A_STEP)
+    tiny = ["an unused NaN", "a zero's sign flips", "tiny rates"]
+    yield asked(rng, "tiny rates, a NaN, and the sign of a zero", "step", tiny, promise=BITS)
+    means = ["running mean of a trained norm", "running mean of a norm without parameters"]
+    norms = [*FACTORS, "*.norm.weight"]
+    yield asked(rng, "nothing wrong, a trained norm", "step", means, promise=BUFFERS, patterns=norms)
+    silent = ["running mean moves", "memory shared", "frozen norm counts"]
+    yield asked(rng, "a running mean and shared memory", "step", silent, promise=BUFFERS)
 
 
 PAD, EOS, MASKED = 0, 2, -100
@@ -233,12 +305,45 @@ MASK_FAULTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "the mask is inverted": lambda ids, labels, real: torch.where((labels == MASKED) & (real == 1), ids, MASKED),
     "EOS is masked": lambda ids, labels, real: labels.masked_fill(ids == EOS, MASKED),
     "labels are shifted": lambda ids, labels, real: labels.roll(-1, 1),
-    "a label that is no id": lambda ids, labels, real: torch.where(labels == EOS, -1, labels),
+    "a label that is no id": lambda ids, labels, real: torch.where(labels == EOS, -101, labels),
     "one row without a target": lambda ids, labels, real: torch.cat(
         [labels[:-1], torch.full_like(labels[-1:], MASKED)]
     ),
 }
 """How the labels of a clean batch (ids, labels, attention mask) are spoiled."""
+
+
+EDGES = ("------", "+!----", "tte---", "ppp---", "pppe--", "pppm--", "ppxx--", "ppmte-", "ppxte-", "pppt--")
+"""Rows without an answer, without a prompt, or with an answer of a token. A row is spelled out in `SPELLING`."""
+SPELLING = {"p": "prompt", "t": "answer", "x": "masked answer", "e": "EOS", "m": "masked EOS", "-": "padding",
+            "+": "padding with its id as a label", "!": "padding with another label"}  # fmt: skip
+
+
+def spelled(rng: Rng, rows: Sequence[str], eos: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Return a batch of spelled rows; padding has the id of EOS, and prompts without an answer are too long."""
+    ids = torch.tensor([[eos if mark in "em-+!" else int(rng.integers(3, 20)) for mark in row] for row in rows])
+    kept = torch.tensor([[mark in "te+!" for mark in row] for row in rows])
+    real = torch.tensor([[int(mark not in "-+!") for mark in row] for row in rows])
+    prompts = [row.count("p") + 2 * (not set(row) & set("txem")) for row in rows]
+    other = torch.tensor([[int(mark == "!") for mark in row] for row in rows])
+    return ids, torch.where(kept, ids + other, MASKED), real, prompts
+
+
+problem.promise("mask", "Return the findings (code, row) about a batch of prompts with answers; each once",
+    "`labels` are not shifted: at an answer token stands its id, everywhere else -100.",
+    "A row's first `prompt_lens[row]` real tokens are its prompt, the others its answer.",
+    "`PROMPT_UNMASKED`: a prompt token has a label other than -100", "`PAD_UNMASKED`: padding has one",
+    "`LABEL_MISMATCH`: a label other than -100 isn't the id at its position",
+    "`ANSWER_MASKED`: an answer token has the label -100, the last one being an EOS aside",
+    "`EOS_MASKED`: the last answer token is an EOS and has the label -100",
+    "`NO_EOS`: there are answer tokens, and the last one isn't `eos_id`")  # fmt: skip
+PADDING = problem.promise("padding", "`attention_mask` is 1 for real tokens and 0 for padding, and only it tells "
+    "padding, on either side: a padding id may equal `eos_id`.")  # fmt: skip
+NO_ANSWER = problem.promise("no_answer", "`NO_ANSWER`: no answer token has a label other than -100, or there is no "
+    "answer token (a row may be padding alone, and a prompt may fill its row)", "not where `NO_ANSWER` is",
+    "a row without an answer is found, even if all of it is padding.")  # fmt: skip
+SHAPE = problem.promise("shape", "ValueError naming `shape` if the three tensors differ in shape or `prompt_lens` "
+    "isn't one number a row.")  # fmt: skip
 
 
 @problem.check(
@@ -247,20 +352,34 @@ MASK_FAULTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     next_step="For one row, write three masks: padding, prompt, answer. Every finding is about one of them.",
 )  # fmt: skip
 def mask(rng: Rng) -> Iterator[AnyCase]:
-    clean = batch(rng, 3, left=True, pad=EOS)
-    yield Case("left padding with EOS, nothing wrong", call("audit_masks", *clean, EOS), pure=True)
     yield Case("right padding, nothing wrong", call("audit_masks", *batch(rng, 3, left=False, pad=PAD), EOS))
-    yield Case("left padding, a fault a row", call("audit_masks", *one_fault_a_row(rng, left=True, pad=PAD), EOS))
-    faulty = one_fault_a_row(rng, left=False, pad=EOS)
-    yield Case("right padding with EOS, a fault a row", call("audit_masks", *faulty, EOS))
+    faulty = Case("right padding, a fault a row", call("audit_masks", *one_fault_a_row(rng, False, PAD), EOS))
+    yield as_views(with_numpy_numbers(faulty))
     for words, spoil in MASK_FAULTS.items():
-        ids, labels, real, prompts = batch(rng, 2, bool(rng.integers(2)), EOS)
+        ids, labels, real, prompts = batch(rng, 2, left=False, pad=PAD)
         yield Case(words, call("audit_masks", ids, spoil(ids, labels, real), real, prompts, EOS))
+    clean = batch(rng, 2, left=True, pad=EOS)
+    yield Case("left padding with EOS, nothing wrong", call("audit_masks", *clean, EOS), promise=PADDING)
+    for left, pad in ((True, PAD), (False, EOS)):
+        given = one_fault_a_row(rng, left, pad)
+        words = f"{'left' if left else 'right'} padding, a fault a row"
+        yield Case(words, call("audit_masks", *given, EOS), promise=PADDING)
+    edges = [EDGES[place] for place in rng.permutation(len(EDGES))]
+    words = "rows without an answer, without a prompt, with an answer of one token"
+    yield Case(words, call("audit_masks", *spelled(rng, edges, 0), 0), promise=NO_ANSWER)
+    left = [row[::-1] if len(set(row)) < 3 else row for row in EDGES]
+    yield Case("such rows, padded on the left", call("audit_masks", *spelled(rng, left, EOS), EOS), promise=NO_ANSWER)
     ids, labels, real, prompts = clean
-    long = [int(length) for length in real.sum(1)]
-    yield Case("prompts without an answer", call("audit_masks", ids, torch.full_like(labels, MASKED), real, long, EOS))
-    yield Refusal("labels of another length", call("audit_masks", ids, labels[:, 1:], real, prompts, EOS), "shape")
-    yield Refusal("a prompt length missing", call("audit_masks", ids, labels, real, prompts[1:], EOS), "shape")
+    for words, changed in (
+        ("labels of another length", (ids, labels[:, 1:], real, prompts)),
+        ("labels of one row", (ids, labels[:1], real, prompts)),
+        ("labels of (time, batch)", (ids, labels.T.clone(), real, prompts)),
+        ("an attention mask of one column", (ids, labels, real[:, :1], prompts)),
+        ("a prompt length missing", (ids, labels, real, prompts[1:])),
+        ("a prompt length too many", (ids, labels, real, [*prompts, 1])),
+    ):
+        twin = call("audit_masks", *clean, EOS) if "prompt" in words else None
+        yield Refusal(words, call("audit_masks", *changed, EOS), "shape", twin=twin, promise=SHAPE)
 
 
 def trainable(counted: Any) -> int:
@@ -291,11 +410,17 @@ MATCH, TRAINS, MEMBER = "fnmatchcase(name, pattern)", "parameter.requires_grad",
 TOO_FEW, TOO_MANY = "wanted - trains - conflict", "trains - wanted - conflict"
 FROZEN = "own and not any(parameter.requires_grad for parameter in own)"
 GRAD, ALIVE, STEP = "parameters[name].grad is None", "changed & trainable", "optimizer.step()"
+OLD, SAME, SAME_NUMBERS = (
+    "bits(value)",
+    "torch.equal(bits(value), before[name])",
+    "torch.equal(value.detach(), before[name])",
+)
+COMPARE_BITS = "Compare bits: view a copy of the tensor as bytes (`torch.uint8`)."
 BACKWARD = "if loss.requires_grad:\n        loss.backward()"
 PROMPT, VALUES, EOS_MASKED = "real.cumsum(0) <= prompt_len", "(labels != ids)", "ends and not bool(labelled[last])"
 
 SETS = "Compare two sets of names, in both directions."
-GLOBS = "Use `fnmatch.fnmatchcase(name, pattern)`."
+FNMATCH = "Use `fnmatch.fnmatchcase(name, pattern)`."
 GROUP = "Group the names by the memory of their tensors, then ask each group what should train."
 MEMBERS = "Collect the members of all groups by identity."
 LINES = "Write the lines of a training step: zero_grad, loss, backward, step."
@@ -318,15 +443,34 @@ for name, of, edits, says, next_step in (
      "Your count leaves out vectors.", "Norms and biases are parameters too."),
     ("total_is_frozen", "count_parameters", {'"total": total': '"total": total - trainable'},
      "Your total is the frozen part.", "The total is frozen and trainable together."),
+    ("counts_as_floats", "count_parameters", {TOTAL: f"{TOTAL} * 1.0"},
+     "Your counts are floats.", "A count is an int."),
 
+    ("duplicates_ignored", "audit_freeze", {"times[name] > 1": "False"},
+     "Your audit doesn't see a parameter that is there twice.", "Count the members."),
     ("substring_match", "audit_freeze", {MATCH: 'pattern.replace("*", "") in name'},
-     "Your patterns match any name that they stand in.", GLOBS),
+     "Your patterns match any name that they stand in.", FNMATCH),
     ("prefix_match", "audit_freeze", {MATCH: 'fnmatchcase(name, pattern.replace(".*", "*"))'},
-     "Your patterns match names that begin like them: block 1, and block 10.", GLOBS),
-    ("exact_match", "audit_freeze", {MATCH: "name == pattern"}, "Your patterns match nothing but themselves.", GLOBS),
+     "Your patterns match names that begin like them: block 1, and block 10.", FNMATCH),
+    ("exact_match", "audit_freeze", {MATCH: "name == pattern"}, "Your patterns match nothing but themselves.", FNMATCH),
     ("regular_expression", "audit_freeze",
      {"named = ": "import re\n\n    named = ", MATCH: 're.search(pattern.replace("*", ".*"), name)'},
-     "Your patterns are read as regular expressions.", GLOBS),
+     "Your patterns are read as regular expressions.", FNMATCH),
+    ("case_ignored", "audit_freeze", {MATCH: "fnmatchcase(name.lower(), pattern.lower())"},
+     "Your patterns ignore upper and lower case.", FNMATCH),
+    ("buffers_matched", "audit_freeze",
+     {"for name in named if": "for name in [*named, *dict(model.named_buffers())] if"},
+     "Your patterns match buffers.", "Match the names of parameters."),
+    ("pattern_reported_twice", "audit_freeze",
+     {"for pattern, names in matches.items() if not names":
+      "for pattern in trainable_patterns if not matches[pattern]"},
+     "Your audit reports a pattern as often as it stands there.", "Each finding once."),
+    ("freezes_itself", "audit_freeze",
+     {"if optimizer is":
+      "for name, value in named.items():\n        value.requires_grad_(name in wanted)\n    if optimizer is"},
+     "Your audit sets what it should only look at.", "Leave `requires_grad` as it was."),
+    ("switches_to_eval", "audit_freeze", {"named = ": "model.eval()\n    named = "},
+     "Your audit puts the model into evaluation mode.", "Read `module.training`, and leave it."),
     ("never_flags_unexpected_frozen", "audit_freeze", {TOO_FEW: "()"},
      "Your audit doesn't see what should train and doesn't.", SETS),
     ("never_flags_unexpected_trainable", "audit_freeze", {TOO_MANY: "()"},
@@ -349,6 +493,22 @@ for name, of, edits, says, next_step in (
      "Your audit reports dropout in parts that train.", "In a part that trains, dropout is right."),
     ("dropout_in_any_mode", "noisy_frozen", {"module.training and ": ""},
      "Your audit reports dropout that is off.", "`module.training` says whether it's on."),
+    ("dropout_of_zero", "noisy_frozen", {" and module.p > 0": ""},
+     "Your audit reports a dropout that drops nothing.", "Ask for `p > 0`."),
+    ("one_kind_of_batch_norm", "noisy_frozen", {"BATCH_NORMS": "torch.nn.BatchNorm1d"},
+     "Your audit knows `BatchNorm1d` alone.", "There are three."),
+    ("facts_for_intentions", "noisy_frozen",
+     {"names & wanted": "any(parameter.requires_grad for parameter in child.parameters())"},
+     "Your audit asks what trains, where the contract says what should.", SETS),
+    ("mode_of_the_child", "noisy_frozen", {"module.training": "child.training"},
+     "Your audit asks the outer module for its mode.", "Each module has a `training` of its own."),
+    ("child_itself_unseen", "noisy_frozen", {"if module.training": "if name != child_name and module.training"},
+     "Your audit looks inside each child and not at the child itself.", "`named_modules()` gives both."),
+    ("first_level_only", "noisy_frozen",
+     {"child.named_modules(prefix=child_name)": '((f"{child_name}.{n}", m) for n, m in child.named_children())'},
+     "Your audit doesn't look into the modules of a child's modules.", "`named_modules()` goes all the way down."),
+    ("part_without_parameters", "noisy_frozen", {"not names or ": ""},
+     "Your audit reports dropout in a part that has no parameters.", "It has nothing that could be frozen."),
     ("every_module_in_train_mode", "noisy_frozen", {" and (dropout or batch_norm)": ""},
      "Your audit reports modules that behave alike in both modes.", "Only dropout and batch normalisation differ."),
     ("first_finding_only", "audit_freeze", {"return findings": "return findings[:1]"},
@@ -356,11 +516,11 @@ for name, of, edits, says, next_step in (
 
     ("tied_names_unseen", "audit_freeze", {"remove_duplicate=False": ""},
      "Your audit sees one name of a tied parameter.", "`remove_duplicate=False` gives them all."),
+    ("pointer_of_the_view", "conflicting", {"parameter.untyped_storage().data_ptr()": "parameter.data_ptr()"},
+     "Your audit compares where tensors begin: a view may begin inside another.",
+     "Compare `untyped_storage().data_ptr()`."),
     ("tied_conflict_ignored", "audit_freeze", {"conflicting(named, wanted)": "set()"},
-     "Your audit doesn't see conflicting intentions for one tensor.", GROUP),
-    ("shared_storage_ignored", "conflicting", {"parameter.untyped_storage().data_ptr()": "id(parameter)"},
-     "Your audit doesn't see that two parameters share memory.",
-     "Compare `untyped_storage().data_ptr()`, not identity."),
+     "Your audit doesn't see that two parameters share memory.", GROUP),
     ("any_sharing_flagged", "conflicting", {"names & wanted and names - wanted": "len(names) > 1"},
      "Your audit reports a tied tensor on which all names agree.", GROUP),
     ("conflict_counted_twice", "audit_freeze", {TOO_FEW: "wanted - trains", TOO_MANY: "trains - wanted"},
@@ -376,14 +536,22 @@ for name, of, edits, says, next_step in (
      "Your audit doesn't look into the optimizer.", MEMBERS),
     ("only_first_group", "audit_freeze", {"optimizer.param_groups": "optimizer.param_groups[:1]"},
      "Your audit looks at the optimizer's first group.", MEMBERS),
-    ("duplicates_ignored", "audit_freeze", {"times[name] > 1": "False"},
-     "Your audit doesn't see a parameter that is there twice.", "Count the members."),
+    ("duplicates_between_groups_only", "audit_freeze", {'in group["params"]': 'in dict.fromkeys(group["params"])'},
+     "Your audit doesn't see a parameter that is twice in one group.", "Count the members."),
+    ("duplicates_within_a_group_only", "audit_freeze",
+     {"times[name] > 1": 'any([*map(id, g["params"])].count(id(named[name])) > 1 for g in optimizer.param_groups)'},
+     "Your audit doesn't see a parameter that is in two groups.", "Count the members of all groups together."),
+    ("frozen_duplicates_ignored", "audit_freeze", {"sorted(named) if times": "sorted(trains) if times"},
+     "Your audit looks for duplicates among trainable parameters alone.", "A frozen parameter may be there twice too."),
+    ("conflict_hides_optimizer", "audit_freeze", {"sorted(trains) if not": "sorted(trains - conflict) if not"},
+     "Your audit doesn't look for names of a conflict in the optimizer.",
+     "A conflict replaces the `UNEXPECTED_` codes alone."),
     ("frozen_in_optimizer_ignored", "audit_freeze", {"named.keys() - trains": "()"},
      "Your audit doesn't see a frozen parameter in the optimizer.", SETS),
-    ("missing_from_optimizer_ignored", "audit_freeze", {"sorted(trains)": "()"},
+    ("missing_from_optimizer_ignored", "audit_freeze", {"sorted(trains) if not": "() if not"},
      "Your audit doesn't see a trainable parameter that the optimizer lacks.", SETS),
     ("intentions_in_optimizer", "audit_freeze",
-     {"sorted(trains)": "sorted(wanted)", "named.keys() - trains": "named.keys() - wanted"},
+     {"sorted(trains) if not": "sorted(wanted) if not", "named.keys() - trains": "named.keys() - wanted"},
      "Your audit compares the optimizer with what should train, not with what does.",
      "`NOT_IN_OPTIMIZER` is about parameters that require a gradient."),
 
@@ -394,9 +562,21 @@ for name, of, edits, says, next_step in (
      "With B = 0 the gradient of A is zero, and A is part of the graph."),
     ("asked_before_backward", "audit_step", {BACKWARD: "", STEP: f"{BACKWARD}\n    {STEP}"},
      "Your audit asks for gradients before the backward pass.", LINES),
-    ("frozen_drift_allclose", "audit_step", {"torch.equal": "torch.allclose"},
-     "Your audit doesn't see small changes of a frozen parameter.", "Compare bits: `torch.equal`."),
-    ("snapshot_without_clone", "audit_step", {".clone()": ""},
+    ("frozen_drift_allclose", "audit_step",
+     {f"{OLD} for": "value.detach().clone() for", SAME: SAME_NUMBERS.replace("equal", "allclose")},
+     "Your audit doesn't see small changes.", COMPARE_BITS),
+    ("numbers_compared", "audit_step", {f"{OLD} for": "value.detach().clone() for", SAME: SAME_NUMBERS},
+     "Your audit compares numbers: NaN differs from itself, and 0.0 equals -0.0.", COMPARE_BITS),
+    ("sums_compared", "audit_step",
+     {f"{OLD} for": "value.detach().sum() for", SAME: SAME_NUMBERS.replace("()", "().sum()")},
+     "Your audit compares sums, in which small changes are lost.", COMPARE_BITS),
+    ("loss_called_twice", "audit_step", {"loss = ": "loss_fn(model)\n    loss = "},
+     "Your audit calls `loss_fn` twice.", LINES),
+    ("gradients_zeroed", "audit_step", {"zero_grad()": "zero_grad(set_to_none=False)"},
+     "Your audit sets old gradients to zeros, which hides a gradient of None.", "Set them to None."),
+    ("switched_to_train", "audit_step", {"optimizer.zero": "model.train()\n    optimizer.zero"},
+     "Your audit puts the model into training mode.", "Step with the model as it comes."),
+    ("snapshot_without_clone", "bits", {".clone()": ""},
      "Your snapshot is the parameter itself, so nothing ever changed.", "Clone before the step."),
     ("no_step_taken", "audit_step", {STEP: ""}, "Your audit takes no step.", LINES),
     ("two_steps_taken", "audit_step", {STEP: f"{STEP}\n    {STEP}"}, "Your audit takes two steps.", LINES),
@@ -406,6 +586,10 @@ for name, of, edits, says, next_step in (
      "Your audit doesn't see that something frozen changed.", "Snapshot every parameter."),
     ("buffers_unwatched", "watched", {FROZEN: "False"},
      "Your audit doesn't watch buffers of frozen modules.", "A running mean moves without an optimizer."),
+    ("children_asked_too", "watched", {"(recurse=False))": "())"},
+     "Your audit asks a module's children whether it is frozen.", "Ask for parameters of its own: `recurse=False`."),
+    ("half_frozen_is_frozen", "watched", {"not any(": "not all("},
+     "Your audit watches buffers of a module of which one parameter is frozen.", "All of its own must be frozen."),
     ("every_buffer_watched", "watched", {FROZEN: "True"},
      "Your audit reports buffers of modules that train.", "A trained norm's running mean may move."),
     ("frozen_movement_counts", "audit_step", {ALIVE: "changed"},
@@ -447,6 +631,15 @@ for name, of, edits, says, next_step in (
      "Your audit takes every negative label for masked.", "Only -100 means that."),
     ("empty_answer_unseen", "row_findings", {'"NO_ANSWER": not': '"NO_ANSWER": bool(answer.any()) and not'},
      "Your audit passes a row that has no answer token at all.", "No target is no target."),
+    ("row_of_padding_unseen", "row_findings", {'"NO_ANSWER": not': '"NO_ANSWER": bool(real.any()) and not'},
+     "Your audit passes a row of padding alone.", "No target is no target."),
+    ("no_prompt_unseen", "row_findings", {PROMPT: f"{PROMPT.replace('prompt_len', 'max(1, prompt_len)')}"},
+     "Your audit takes the first token for a prompt where there is none.", "A prompt may have no tokens."),
+    ("eos_of_zero", "row_findings", {"ends = ": "ends = eos_id > 0 and "},
+     "Your audit finds no EOS whose id is 0.", "0 is an id like any other."),
+    ("inner_eos_excused", "row_findings", {"labelled[inner]": "(labelled | (ids == eos_id))[inner]"},
+     "Your audit excuses a masked EOS in the middle of an answer.",
+     "Only the last answer token has a code of its own."),
     ("no_answer_ignored", "row_findings", {"if stands": 'if stands and code != "NO_ANSWER"'},
      "Your audit doesn't see a row without a target.", THREE),
     ("no_answer_counted_twice", "row_findings",
@@ -460,6 +653,13 @@ for name, of, edits, says, next_step in (
      "Your audit looks at the first row.", "Go over all rows."),
     ("one_finding_a_row", "audit_masks", {"row_findings(*parts, eos_id)": "row_findings(*parts, eos_id)[:1]"},
      "Your audit stops at a row's first finding.", "Collect them all."),
+    ("lengths_alone_compared", "audit_masks",
+     {"input_ids.shape == labels.shape == attention_mask.shape":
+      "len(input_ids) == len(labels) == len(attention_mask)"},
+     "Your audit compares the tensors' first axis alone.", "Compare whole shapes."),
+    ("prompt_lens_unchecked", "audit_masks",
+     {"len(prompt_lens) != len(input_ids)": "False", "strict=True": "strict=False"},
+     "Your audit doesn't count the prompt lengths.", "One number a row."),
     ("shapes_unchecked", "audit_masks",
      {"not input_ids.shape == labels.shape == attention_mask.shape": "False",
       "len(prompt_lens) != len(input_ids)": "False", "strict=True": "strict=False"},
@@ -471,7 +671,7 @@ for name, of, edits, says, next_step in (
 # ------------------------------------------------------------------------------------------- mutants that are none
 
 problem.equivalent.update({
+    "bits: value.detach()* -> value": "a comparison of bytes needs no graph to be cut",
     "audit_freeze: sorted(*": "findings have no order; sorting is for the reader",
-    "audit_step: value.detach()* -> value": "a comparison of numbers needs no graph to be cut",
     "row_findings: 0 -> -1": "a row has one axis: -1 is 0",
 })  # fmt: skip
