@@ -157,7 +157,7 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "one block of eleven", "freeze", promise=GLOBS, blocks=11, patterns=whole)
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     yield asked(rng, "factors missing", "freeze", ["factors missing"], promise=GLOBS, patterns=missing)
-    policy = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    policy: Spec = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     clean = ["dropout in a trained part", "parts without parameters"]
     yield asked(rng, "dropout in a trained part", "freeze", clean, promise=MODES)
     calm = ["reference with its dropout off", "reference with a dropout of zero"]
@@ -189,7 +189,7 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "a tied head, nothing wrong", "freeze", tied=True, patterns=both)
     shared = ["memory shared and trained", "a frozen factor shared"]
     yield asked(rng, "memory shared", "freeze", shared, promise=SHARED)
-    policy = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    policy: Spec = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     yield asked(rng, "a reference that shares the policy's memory", "freeze", ["reference shares memory"], **policy)
 
 
