@@ -50,8 +50,8 @@ def forgetting(
 
     Always: among equals the alphabet decides, and a loss that rose was forgotten.
 
-    >>> before, after = {"sort": [1.0], "copy": [1.0], "loss": [2.0]}, {"sort": [0.5], "copy": [0.5], "loss": [2.5]}
-    >>> card = forgetting(before, after, {"loss": False})
+    >>> before = {"sort": [1.0], "copy": [1.0], "loss": [2.0]}
+    >>> card = forgetting(before, {"sort": [0.5], "copy": [0.5], "loss": [2.5]}, {"loss": False})
     >>> card["worst"], card["worst_suite"]
     (0.5, 'copy')
     """
@@ -80,8 +80,8 @@ def paired_ci(
     mean ± z · standard error, agrees within the tolerance and is accepted too.) Where all items changed alike, as a
     single item does, no resample differs, and the interval has no width.
 
-    Errors: those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1, or NaN) or `n_boot` (below
-    1).
+    Errors: those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1, or NaN) or `n_boot`
+    (below 1).
 
     >>> paired_ci([0.0, 1.0, 0.5], [0.25, 1.25, 0.75])
     (0.25, 0.25, 0.25)

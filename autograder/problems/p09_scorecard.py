@@ -1,7 +1,7 @@
 """How scorecards are judged: scores in eighths so that ties are exact, and items that vary more than the change."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,32 +49,38 @@ WAYS_TO_FAIL = {
     "pareto": ("candidate", "length", "level"),
     "decide": ("NaN", "length", "level"),
 }
-"""The keywords of a function's errors; where it has only one or two, others of this problem, which it has no cause to name."""
+"""The keywords of a function's errors, filled up with others of this problem that it has no cause to name."""
 
 
-def refused(check: str, keyword: str, words: str, wrong: Call, right: Call) -> Refusal:
-    """Return the demand that a call is refused by this keyword alone, and that the valid one beside it isn't."""
-    others = tuple(other for other in WAYS_TO_FAIL[check] if other != keyword)
-    return Refusal(words, wrong, keyword, right, others, promise=f"{check}_errors")
+def refused(check: str, right: Call, *wrong: tuple[str, str, Call]) -> Iterator[Refusal]:
+    """Yield the demands that calls are refused by their keyword alone; the first of a keyword has a valid twin."""
+    met: set[str] = set()
+    for keyword, words, made in wrong:
+        others = tuple(other for other in WAYS_TO_FAIL[check] if other != keyword)
+        twin = None if keyword in met else right
+        yield Refusal(words, made, keyword, twin, others, promise=f"{check}_errors")
+        met.add(keyword)
 
 
-def refused_pairs(
-    rng: Rng, check: str, function: str, wrap: Any = lambda scores: scores, **more: Any
-) -> Iterator[Refusal]:
-    """Yield the refusals of scores that don't pair, of none, and of NaN on each side."""
+def torn_pairs(
+    rng: Rng, function: str, wrap: Callable[[Scores], Any] = list, **more: Any
+) -> list[tuple[str, str, Call]]:
+    """Return calls with scores that don't pair, with none, and with NaN on each side."""
     scores, nan = eighths(rng, 6), [*eighths(rng, 5), math.nan]
-    right = call(function, wrap(scores), wrap(scores[::-1]), **more)
-    for keyword, words, before, after in (
-        ("length", "an item more before", scores, scores[1:]),
-        ("length", "one item before, many after", scores[:1], scores),
-        ("empty", "no items", [], []),
-        ("NaN", "a NaN after", scores, nan),
-        ("NaN", "a NaN before", nan, scores),
-    ):
-        yield refused(check, keyword, words, call(function, wrap(before), wrap(after), **more), right)
+    return [
+        (keyword, words, call(function, wrap(before), wrap(after), **more))
+        for keyword, words, before, after in (
+            ("length", "an item more before", scores, scores[1:]),
+            ("length", "one item before, many after", scores[:1], scores),
+            ("empty", "no items", [], []),
+            ("NaN", "a NaN after", scores, nan),
+            ("NaN", "a NaN before", nan, scores),
+        )
+    ]
 
 
-problem.promise("imp", "Return by how much the mean score got better: positive is good, whichever way the score points.",
+problem.promise("imp", "Return by how much the mean score got better: positive is good, whichever way the score "
+    "points.",
     "`before` and `after` hold one score for each item, the same items in the same order.",
     "Where a lower score is better (a loss, a perplexity) the change counts the other way round.")  # fmt: skip
 problem.promise("imp_errors", "ValueError naming `length` (they differ), `empty` (no items) or `NaN` (a score that is "
@@ -92,7 +98,7 @@ def imp(rng: Rng) -> Iterator[AnyCase]:
     yield Case("lower is better", call("improvement", before, after, higher_is_better=False))
     yield Case("it got worse", call("improvement", [score + 2 for score in after], before))
     yield Case("one item", call("improvement", before[:1], after[-1:], False))
-    yield from refused_pairs(rng, "imp", "improvement")
+    yield from refused("imp", call("improvement", before, after), *torn_pairs(rng, "improvement"))
 
 
 def suites(rng: Rng, count: int) -> tuple[Suites, Suites]:
@@ -123,14 +129,17 @@ def tied(rng: Rng) -> tuple[Suites, Suites]:
     return before, after
 
 
-problem.promise("forget", "Return what was forgotten: a dict with the keys `per_suite`, `mean`, `worst` and `worst_suite`.",
+problem.promise("forget",
+    "Return what was forgotten: a dict with the keys `per_suite`, `mean`, `worst` and `worst_suite`.",
     "`before` and `after` map the name of a suite to its items' scores.",
-    "`per_suite` maps the name to the mean score lost there: positive means forgotten, negative means improved, and is kept.",
+    "`per_suite` maps the name to the mean score lost there: positive means forgotten, negative means improved, and "
+    "is kept.",
     "`mean` is over suites, each counted once whatever its number of items")  # fmt: skip
-WAYS = problem.promise("ways", "`higher_is_better` says for a suite which way its score points; a suite that it doesn't "
-    "name, and every suite where it's None, is better when higher.", "a loss that rose was forgotten")  # fmt: skip
-WORST = problem.promise("worst", "`worst` is the largest of them, and `worst_suite` its name, the first in alphabetical "
-    "order among equals.", "among equals the alphabet decides")  # fmt: skip
+WAYS = problem.promise("ways", "`higher_is_better` says for a suite which way its score points; a suite that it "
+    "doesn't name, and every suite where it's None, is better when higher.",
+    "a loss that rose was forgotten")  # fmt: skip
+WORST = problem.promise("worst", "`worst` is the largest of them, and `worst_suite` its name, the first in "
+    "alphabetical order among equals.", "among equals the alphabet decides")  # fmt: skip
 problem.promise("forget_errors", "ValueError naming `suite` (none at all, not the same in both, or a direction for an "
     "unknown one), and those of `improvement`.")  # fmt: skip
 
@@ -150,18 +159,20 @@ def forget(rng: Rng) -> Iterator[AnyCase]:
     yield Case("three equally bad suites", call("forgetting", *tied(rng)), promise=WORST)
     better = {"copy": [*eighths(rng, 3, 6), 1.0]}
     yield Case("one suite, improved", call("forgetting", {"copy": [0.5] * 4}, better), promise=WORST)
-    right = call("forgetting", before, after)
-    less = {name: after[name] for name in rest}
-    for words, wrong in (
-        ("a suite before alone", (before, less)),
-        ("a suite after alone", ({name: before[name] for name in rest}, after)),
-        ("other suites", ({"copy": [0.5]}, {"sort": [0.5]})),
-        ("no suite", ({}, {})),
-        ("a direction for no suite", (before, after, {"cpoy": True})),
-    ):
-        yield refused("forget", "suite", words, call("forgetting", *wrong), right)
     kept = eighths(rng, 2)
-    yield from refused_pairs(rng, "forget", "forgetting", lambda scores: {"add": kept, "sort": scores})
+    one, two = {"add": kept, "sort": kept}, {"add": kept, "upper": kept}
+    for_suites = [
+        ("suite", words, call("forgetting", *wrong))
+        for words, *wrong in (
+            ("a suite before alone", one, {"add": kept}),
+            ("a suite after alone", {"add": kept}, one),
+            ("other suites", one, two),
+            ("no suite", {}, {}),
+            ("a direction for no suite", one, one, {"add": True, "cpoy": True}),
+        )
+    ]
+    pairs = torn_pairs(rng, "forgetting", lambda scores: {"add": kept, "sort": scores})
+    yield from refused("forget", call("forgetting", one, one), *for_suites, *pairs)
 
 
 def same_interval(expected: Any, got: Any) -> Difference | None:
@@ -198,13 +209,14 @@ problem.promise("ci", "Return the mean of the paired differences after - before,
 ALIKE = problem.promise("alike", "Where all items changed alike, as a single item does, no resample differs, and the "
     "interval has no width.")  # fmt: skip
 SEED = problem.promise("seed", "The same `seed` gives the same interval.")
-problem.promise("ci_errors", "those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1, or NaN) "
-    "or `n_boot` (below 1).")  # fmt: skip
+problem.promise("ci_errors", "those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1, or "
+    "NaN) or `n_boot` (below 1).")  # fmt: skip
 
 
 @problem.check(
     "ci", points=2, of="paired_ci", title="the interval", same=same_interval,
-    concerns=["pairs kept together", "the level", "resamples of the right size", "one item", "the seed", "levels that are none"],
+    concerns=["pairs kept together", "the level", "resamples of the right size", "one item", "the seed",
+              "levels that are none"],
     next_step="Take the differences first; then resample them, as many as there are, with replacement.",
 )  # fmt: skip
 def ci(rng: Rng) -> Iterator[AnyCase]:
@@ -217,7 +229,7 @@ def ci(rng: Rng) -> Iterator[AnyCase]:
     yield Case("every item moved alike", alike, promise=ALIKE)
     one = call("paired_ci", eighths(rng, 1), eighths(rng, 1, 9, 20), n_boot=1)
     yield Case("one item, one resample", one, promise=ALIKE)
-    again = call("paired_ci", before[:20], after[:20], n_boot=500, seed=seed)
+    again = call("paired_ci", before[:20], after[:20], seed=seed)
     change = np.subtract(after[:20], before[:20])
 
     def repeated(one: Value, two: Value) -> Difference | None:
@@ -231,18 +243,24 @@ def ci(rng: Rng) -> Iterator[AnyCase]:
     yield Relation("the same seed twice", (again, again), repeated, promise=SEED)
     scores = eighths(rng, 6)
     right = call("paired_ci", scores, scores[::-1], n_boot=9)
-    for words, level in (("in percent", 95.0), ("of 0", 0.0), ("of 1", 1.0), ("below 0", -0.5), ("of NaN", math.nan)):
-        wrong = call("paired_ci", scores, scores[::-1], level=level, n_boot=9)
-        yield refused("ci", "level", f"a level {words}", wrong, right)
-    for n_boot in (0, -2):
-        wrong = call("paired_ci", scores, scores[::-1], n_boot=n_boot)
-        yield refused("ci", "n_boot", "no resamples", wrong, right)
-    yield from refused_pairs(rng, "ci", "paired_ci", n_boot=9)
+    for_levels = [
+        ("level", f"a level {words}", call("paired_ci", scores, scores[::-1], level=level, n_boot=9))
+        for words, level in (
+            ("in percent", 95.0),
+            ("of 0", 0.0),
+            ("of 1", 1.0),
+            ("below 0", -0.5),
+            ("of NaN", math.nan),
+        )
+    ]
+    for_n_boot = [("n_boot", "no resamples", call("paired_ci", scores, scores, n_boot=number)) for number in (0, -2)]
+    yield from refused("ci", right, *for_levels, *for_n_boot, *torn_pairs(rng, "paired_ci", n_boot=9))
 
 
-problem.promise("se", "Return the standard error of the change in accuracy on n items, of which some were lost and some gained.",
-    "An item's difference is -1 if it was right before and is wrong now (lost), 1 if it's the other way round (gained), "
-    "and 0 otherwise.",
+problem.promise("se",
+    "Return the standard error of the change in accuracy on n items, of which some were lost and some gained.",
+    "An item's difference is -1 if it was right before and is wrong now (lost), 1 if it's the other way round "
+    "(gained), and 0 otherwise.",
     "The standard error is the square root of their variance, the mean squared distance from their mean (divided by n, "
     "not by n - 1), over the square root of n.")  # fmt: skip
 ALL = problem.promise("all_alike", "where all items changed alike, nothing is left to vary")
@@ -268,14 +286,15 @@ def se(rng: Rng) -> Iterator[AnyCase]:
     yield Case("every item lost", call("paired_binary_se", lost, 0, lost), promise=ALL)
     yield Case("nothing changed", call("paired_binary_se", 0, 0, n), promise=ALL)
     right = call("paired_binary_se", 3, 4, 9)
-    for words, counts in (
+    impossible = (
         ("more changes than items", (5, int(rng.integers(5, 9)), 9)),
         ("fewer than none lost", (-1, 3, 9)),
         ("fewer than none gained", (3, -1, 9)),
         ("no items", (0, 0, 0)),
         ("fewer than no items", (0, 0, -4)),
-    ):
-        yield refused("se", "n must", words, call("paired_binary_se", *counts), right)
+    )
+    wrong = [("n must", words, call("paired_binary_se", *counts)) for words, counts in impossible]
+    yield from refused("se", right, *wrong)
 
 
 def candidates(rng: Rng) -> Points:
@@ -290,7 +309,8 @@ def candidates(rng: Rng) -> Points:
 
 
 problem.promise("pareto", "Return the names of the candidates that no other one dominates, in alphabetical order.",
-    "`points` maps a candidate's name to (quality, forgetting): more quality and less forgetting are better.")  # fmt: skip
+    "`points` maps a candidate's name to (quality, forgetting): more quality and less forgetting are "
+    "better.")  # fmt: skip
 EQUALS = problem.promise("equals", "One dominates another if it's at least as good in both and better in one; equal "
     "candidates don't dominate each other.", "equal candidates stand or fall together")  # fmt: skip
 problem.promise("pareto_errors", "ValueError naming `candidate` (there is none) or `NaN`.")
@@ -321,11 +341,10 @@ def pareto(rng: Rng) -> Iterator[AnyCase]:
     equal = {"one": (0.5, quality), "two": (0.75, quality)}
     yield Case("equal forgetting", call("pareto_front", equal), promise=EQUALS)
     right, nan = call("pareto_front", {"full": (0.5, 0.5), "lora": (0.5, 0.25)}), math.nan
-    yield refused("pareto", "candidate", "no candidate", call("pareto_front", {}), right)
-    for words, bad in (("quality", (nan, 0.25)), ("forgetting", (0.25, nan))):
-        both = {"full": (0.5, 0.5), "lora": bad}
-        yield refused("pareto", "NaN", f"a {words} of NaN", call("pareto_front", both), right)
-    yield refused("pareto", "NaN", "NaN alone", call("pareto_front", {"lora": (nan, nan)}), right)
+    wrong = [("candidate", "no candidate", call("pareto_front", {}))]
+    for words, bad in (("quality", (nan, 0.25)), ("forgetting", (0.25, nan)), ("candidate", (nan, nan))):
+        wrong.append(("NaN", f"a {words} of NaN", call("pareto_front", {"full": (0.5, 0.5), "lora": bad})))
+    yield from refused("pareto", right, *wrong)
 
 
 def around(low: float, high: float) -> tuple[float, float, float]:
@@ -335,9 +354,10 @@ def around(low: float, high: float) -> tuple[float, float, float]:
 problem.promise("decide", "Return `\"accept\"`, `\"reject\"` or `\"inconclusive\"` for a tuned model.",
     "Both intervals are (mean, low, high): of the improvement on the task, and of what the worst suite forgot.",
     "`\"inconclusive\"` otherwise: more items are needed.")  # fmt: skip
-ENDS = problem.promise("ends", "`\"reject\"` where the interval says that it didn't improve (high <= 0) or forgot too much "
-    "(low > max_forgetting)",
-    "`\"accept\"` where it says that it improved (low > 0) and didn't forget too much (high <= max_forgetting)")  # fmt: skip
+ENDS = problem.promise("ends", "`\"reject\"` where the interval says that it didn't improve (high <= 0) or forgot too "
+    "much (low > max_forgetting)",
+    "`\"accept\"` where it says that it improved (low > 0) and didn't forget too much (high <= "
+    "max_forgetting)")  # fmt: skip
 problem.promise("decide_errors", "ValueError naming `NaN` if one of the seven numbers is none.")
 
 
@@ -355,6 +375,7 @@ def decide(rng: Rng) -> Iterator[AnyCase]:
     yield Case("didn't improve", call("verdict", around(-step, -small), kept, limit))
     yield Case("perhaps improved", call("verdict", unsure, kept, limit))
     yield Case("perhaps forgot", call("verdict", good, open_, limit))
+    yield Case("perhaps improved, and perhaps forgot", call("verdict", unsure, around(limit - small, limit + 1), limit))
     yield Case("perhaps improved, and forgot", call("verdict", unsure, lost, limit))
     yield Case("didn't improve, and perhaps forgot", call("verdict", around(-step, -small), open_, limit))
     for words, *given in (
@@ -363,13 +384,16 @@ def decide(rng: Rng) -> Iterator[AnyCase]:
         ("an improvement of up to nothing", around(-step, 0.0), kept, limit),
         ("an improvement from nothing on", around(0.0, step), kept, limit),
         ("nothing forgotten, and nothing allowed", good, (0.0, 0.0, 0.0), 0.0),
+        ("a little forgotten, and nothing allowed", good, around(0.0, 0.0625), 0.0),
     ):
         yield Case(words, call("verdict", *given), promise=ENDS)
     right = call("verdict", good, kept, limit)
+    wrong: list[tuple[str, str, Call]] = []
     for place in range(7):
         numbers = [math.nan if place == at else number for at, number in enumerate((*good, *kept, limit))]
-        wrong = call("verdict", tuple(numbers[:3]), tuple(numbers[3:6]), numbers[6])
-        yield refused("decide", "NaN", "one number of NaN", wrong, right)
+        given = call("verdict", tuple(numbers[:3]), tuple(numbers[3:6]), numbers[6])
+        wrong.append(("NaN", "one number of NaN", given))
+    yield from refused("decide", right, *wrong)
 
 
 @problem.personal(title="your table", next_step="The difference of an item is -1, 0 or 1: write its variance.")
@@ -383,6 +407,43 @@ def mine(rng: Rng) -> Question:
 
 
 # ---------------------------------------------------------------------------------------------------------- mistakes
+
+CHECK_FIRST = "Check each argument before using it, and name it in the message of a ValueError."
+for name, of, edits, says in (
+    ("one_item_for_all", "differences", {"len(before) != len(after)": "len(before) not in (1, len(after))"},
+     "Your function compares one item with many."),
+    ("nan_before_passes", "differences", {"np.isnan(change)": "np.isnan(np.asarray(after))"},
+     "Your function looks for a NaN on one side."),
+    ("suites_after_unseen", "forgetting", {"set(before) != set(after)": "set(before) - set(after)"},
+     "Your scorecard drops suites that stand in `after` alone."),
+    ("unknown_direction_passes", "forgetting", {"set(directions) - set(before)": "()"},
+     "Your scorecard passes a direction for a suite that isn't there."),
+    ("means_apart", "forgetting",
+     {"improvement(before[name], after[name], directions.get(name, True))":
+      "float(np.mean(after[name]) - np.mean(before[name])) * (1 if directions.get(name, True) else -1)"},
+     "Your forgetting takes two means: sides of different lengths and NaN pass."),
+    ("level_of_nan_passes", "paired_ci", {"not 0 < level < 1": "level <= 0 or level >= 1"},
+     "A level of NaN passes: every comparison with it is false."),
+    ("level_above_one_passes", "paired_ci", {"not 0 < level < 1": "not 0 < level"},
+     "A level of 1 or more passes through your interval."),
+    ("negative_n_boot_passes", "paired_ci", {"n_boot < 1": "n_boot == 0"},
+     "A negative number of resamples passes through your interval."),
+    ("negative_counts_pass", "paired_binary_se", {"lost < 0 or gained < 0 or ": ""},
+     "Negative counts pass through your standard error."),
+    ("too_many_changes_pass", "paired_binary_se", {" or lost + gained > n": ""},
+     "More changes than items pass through your standard error."),
+    ("nan_quality_passes", "pareto_front", {"in point)": "in point[1:])"},
+     "A quality of NaN passes through your front."),
+    ("nan_forgetting_passes", "pareto_front", {"in point)": "in point[:1])"},
+     "A forgetting of NaN passes through your front."),
+    ("nan_limit_passes", "verdict", {"worst_forget_ci, max_forgetting)": "worst_forget_ci)"},
+     "Your verdict doesn't ask whether the limit is NaN."),
+    ("nan_in_means_passes", "verdict", {"(*task_ci, *worst_forget_ci,": "(*task_ci[1:], *worst_forget_ci[1:],"},
+     "Your verdict doesn't ask whether a mean is NaN."),
+    ("nan_in_forgetting_passes", "verdict", {"(*task_ci, *worst_forget_ci, max_forgetting)": "task_ci"},
+     "Your verdict looks for NaN in the task's interval alone."),
+):  # fmt: skip
+    problem.slip(name, of, edits, says=says, next_step=CHECK_FIRST)
 
 UNIT = "It's a difference of means, in the score's own unit."
 SIGN = "Take a model that got better on every item: the answer must be positive."
@@ -569,7 +630,6 @@ problem.slip("inconclusive_is_accept", "verdict", {'"inconclusive"': '"accept"'}
 problem.slip("inconclusive_is_reject", "verdict", {'"inconclusive"': '"reject"'},
     says="Your verdict rejects what isn't decided.", next_step=LINE)  # fmt: skip
 
-CHECK_FIRST = "Check each argument before using it, and name it in the message of a ValueError."
 
 problem.slip("truncates_to_the_shorter", "differences", {
         "len(before) != len(after)": "False",

@@ -117,6 +117,7 @@ NO_BUFFERS = problem.promise("no_buffers", "Buffers are not parameters.")
 )  # fmt: skip
 def count(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "a part frozen", "count", patterns=["head.*", "*.A", "*.norm.*"])
+    yield asked(rng, "nothing frozen", "count", blocks=1, patterns=["*"])
     yield asked(rng, "a tied head", "count", promise=TIED_ONCE, tied=True, patterns=["embed.*", "*.B"])
     buffers = ["running mean moves"]
     yield asked(rng, "buffers, and everything frozen", "count", buffers, promise=NO_BUFFERS, patterns=[])
@@ -156,7 +157,7 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "one block of eleven", "freeze", promise=GLOBS, blocks=11, patterns=whole)
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     yield asked(rng, "factors missing", "freeze", ["factors missing"], promise=GLOBS, patterns=missing)
-    policy = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    policy: Spec = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     clean = ["dropout in a trained part", "parts without parameters"]
     yield asked(rng, "dropout in a trained part", "freeze", clean, promise=MODES)
     calm = ["reference with its dropout off", "reference with a dropout of zero"]
@@ -188,7 +189,7 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "a tied head, nothing wrong", "freeze", tied=True, patterns=both)
     shared = ["memory shared and trained", "a frozen factor shared"]
     yield asked(rng, "memory shared", "freeze", shared, promise=SHARED)
-    policy = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    policy: Spec = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     yield asked(rng, "a reference that shares the policy's memory", "freeze", ["reference shares memory"], **policy)
 
 
@@ -237,10 +238,10 @@ BUFFERS = problem.promise("buffers", "`FROZEN_CHANGED`: a parameter that isn't t
 def step(rng: Rng) -> Iterator[AnyCase]:
     still = ["rate of zero", "frozen weight drifts", "unused module"]
     yield asked(rng, "a rate of zero, a drift and an unused module", "step", still)
-    yield asked(rng, "an optimizer of another model", "step", ["optimizer of a copy"])
+    yield asked(rng, "an optimizer of another model", "step", ["optimizer of a copy"], blocks=1)
     old = ["unused module", "dropout that is off", "left out of the optimizer"]
     yield asked(rng, "old gradients, and a dropout that is off", "step", old, promise=LINES_OF_A_STEP)
-    yield asked(rng, "everything frozen", "step", ["everything frozen"], promise=LINES_OF_A_STEP)
+    yield asked(rng, "everything frozen", "step", ["everything frozen"], promise=LINES_OF_A_STEP, blocks=1)
     tiny = ["an unused NaN", "a zero's sign flips", "tiny rates"]
     yield asked(rng, "tiny rates, a NaN, and the sign of a zero", "step", tiny, promise=BITS)
     means = ["running mean of a trained norm", "running mean of a norm without parameters"]
