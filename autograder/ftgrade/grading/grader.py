@@ -17,8 +17,9 @@ from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.bench import code_digest, environment
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.problem import load_problem
+from ftgrade.judging.questions import Questions, draw_questions
 from ftgrade.judging.report import Brief, CheckReport, Judgement, Limits, Report
-from ftgrade.judging.seeds import hidden_seeds, open_seed, personal_seed, secret_print, statement_seeds
+from ftgrade.judging.seeds import hidden_seeds, open_seed, secret_print
 from ftgrade.probing.doctor import cache_file, strongest
 
 
@@ -41,6 +42,7 @@ class Grader:
         self.problem = functools.cache(functools.partial(load_problem, catalog))
         self.digest = functools.cache(catalog.digest)
         self.last_runs: dict[str, LastRun] = {}
+        self.questions: dict[tuple[str, ...], Questions] = {}
         self.statements: dict[tuple[str, ...], bytes] = {}
 
     @property
@@ -109,9 +111,9 @@ class Grader:
         )
         version = self.problem(stem).version
         seeds = hidden_seeds(self.course.secret(), student, stem, version)
-        personal = personal_seed(self.course, student, stem, version)
+        personal = self.personal_questions(stem).accepted(student)
         brief = Brief(stem, seeds, personal, self.judged_by(stem), self.limits)
-        return Work(blank, brief, data, self.statement_seeds_json(stem))
+        return Work(blank, brief, data, self.statements_json(stem))
 
     def finish(self, work: Work, judgement: Judgement) -> Report:
         """Return the report that a judgement makes, stored if the problem could be loaded."""
@@ -129,7 +131,7 @@ class Grader:
         blank = dataclasses.replace(self.blank_report("self-check", stem, b""), secret_print="open")  # noqa: S106
         version = self.problem(stem).version
         brief = Brief(
-            stem, [open_seed(stem, version, day)], open_seed(stem, version), self.judged_by(stem), self.limits
+            stem, [open_seed(stem, version, day)], [open_seed(stem, version)], self.judged_by(stem), self.limits
         )
         try:
             work = Work(blank, brief, read_bounded(path))
@@ -163,7 +165,7 @@ class Grader:
             "submission": submission,
             "sandbox": sandbox,
             "seed": hash_parts({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
-            "question": "own" if blank.student in self.course.roster() else "published",
+            "question": self.question_name(blank.stem, blank.student),
             **self.judged_by(blank.stem),
         }
 
@@ -171,12 +173,28 @@ class Grader:
         """Return what judges a problem, by what it is; a score made by something else may differ."""
         return {"problem": self.digest(stem), "engine": code_digest(), "environment": environment()}
 
-    def statement_seeds_json(self, stem: str) -> bytes:
-        """Return the personal seeds of a problem's statements, as the judges are told them."""
+    def personal_questions(self, stem: str) -> Questions:
+        """Return which personal question each student got; drawn now for those of the roster who have none yet."""
+        known = stem, *self.course.roster()
+        if known not in self.questions:
+            self.questions[known] = draw_questions(self.catalog, self.course, stem, self.problem(stem).version)
+        return self.questions[known]
+
+    def question_name(self, stem: str, student: str) -> str:
+        """Return which personal questions count for a student, without giving their seeds away."""
+        questions = self.personal_questions(stem)
+        seeds = questions.accepted(student)
+        if student not in questions.seeds:
+            return "published"
+        name = "own" if len(seeds) == 1 else "own or published"
+        return f"{name} {hash_parts({'seeds': json.dumps(seeds)})[:8]}"
+
+    def statements_json(self, stem: str) -> bytes:
+        """Return what the judges are told of all personal questions of a problem."""
         known = stem, *self.course.roster()
         if known not in self.statements:
-            seeds = statement_seeds(self.course, stem, self.problem(stem).version)
-            self.statements[known] = json.dumps(seeds).encode()
+            told = self.personal_questions(stem).statements
+            self.statements[known] = json.dumps(dataclasses.asdict(told)).encode()
         return self.statements[known]
 
     def close(self) -> None:
