@@ -4,7 +4,7 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ftgrade.intake.classes import error_words
 from ftgrade.intake.notebook import Cell
@@ -12,12 +12,14 @@ from ftgrade.sandbox.channel import Lost, Outcome, Raised
 
 UNDEFINED = re.compile(r"name '([^\W\d]\w{0,60})' is not defined")
 WORD = re.compile(r"[^\W\d]\w*")
-TARGETS = re.compile(
-    r"\s*(?:(?:async\s+)?def|class)\s+(?P<made>\w+)"
-    r"|\s*(?:from\s+\S+\s+)?import\s+(?P<imported>.+)"
-    r"|\s*(?P<assigned>[\w\s,()*]+?)(?::[^=]+)?=(?!=)"
+TARGETS = re.compile(  # of a line without the spaces around it
+    r"(?:(?:async\s+)?def|class)\s+(?P<made>\w+)"
+    r"|(?:from\s+\S+\s+)?import\s+(?P<imported>.+)"
+    r"|(?P<assigned>\w[\w ,()*]*)(?::[^=]+)?=(?!=)"
 )
-MAX_LINE, MAX_LINKS = 500, 3
+MAX_LINE, MAX_LINKS = 200, 3
+MAX_PARSED = 300_000
+"""A submission with more characters than this is read line by line, which is quick whatever it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Causes:
 
     cells: Sequence[Cell]
     failures: Mapping[int, Raised | str]
+    known: dict[tuple[int, int], set[str]] = field(default_factory=dict[tuple[int, int], set[str]])
 
     def explain(self, function: str, outcome: Outcome) -> str:
         """Return which failed cell explains the outcome of a call, in words; empty if none does."""
@@ -33,7 +36,8 @@ class Causes:
             return self.explain_name(function) if outcome.kind == "missing" else ""
         if not isinstance(outcome, Raised):
             return ""
-        return self.explain_name(undefined_name(outcome)) or self.explain_stale(function)
+        name = undefined_name(outcome)
+        return self.explain_name(name) if name else self.explain_stale(function)
 
     def explain_name(self, name: str, links: int = 0) -> str:
         """Return which failed cell should define a name, and what made that fail."""
@@ -47,8 +51,8 @@ class Causes:
         return f"{words} ({before})" if before else words
 
     def explain_stale(self, function: str) -> str:
-        """Return which failed cell should have set a name that the function's cell uses, and that is older now."""
-        defining = next((cell for cell in reversed(self.cells) if function in names_set(cell.source, 1)), None)
+        """Return which failed cell should have set a name anew that the function's cell uses, and another cell set."""
+        defining = next((cell for cell in reversed(self.cells) if function in self.names(cell)), None)
         if defining is None or defining.number in self.failures:
             return ""
         used = set(WORD.findall(defining.source))
@@ -57,12 +61,21 @@ class Causes:
             if failure is None:
                 continue
             line = 1 if isinstance(failure, str) or failure.is_a("SyntaxError") else failure.line or 1
-            if stale := sorted(names_set(cell.source, line) & used):
+            others = (self.names(other) for other in self.cells if other is not cell)
+            if stale := sorted(self.names(cell, line) & used & set().union(*others)):
                 return f"cell {cell.number}, which should set `{stale[0]}`, {ending(failure)}"
         return ""
 
+    def names(self, cell: Cell, first_line: int = 1) -> set[str]:
+        """Return the names that a cell's statements set, from a line on; cached."""
+        key = cell.number, first_line
+        if key not in self.known:
+            parses = sum(len(one.source) for one in self.cells) <= MAX_PARSED
+            self.known[key] = names_set(cell.source, first_line) if parses else names_of_text(cell.source, first_line)
+        return self.known[key]
+
     def should_define(self, cell: Cell, name: str) -> bool:
-        return cell.number in self.failures and name in names_set(cell.source, 1)
+        return cell.number in self.failures and name in self.names(cell)
 
 
 def ending(failure: Raised | str) -> str:
@@ -88,8 +101,7 @@ def names_set(source: str, first_line: int) -> set[str]:
             warnings.simplefilter("ignore")
             parsed = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        lines = source.splitlines()[first_line - 1 :]
-        return {name for line in lines for name in names_of_line(line[:MAX_LINE])}
+        return names_of_text(source, first_line)
     return {name for node in ast.walk(parsed) for name in names_of_node(node, first_line)}
 
 
@@ -102,6 +114,12 @@ def names_of_node(node: ast.AST, first_line: int) -> Iterator[str]:
         yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
         yield node.id
+
+
+def names_of_text(source: str, first_line: int) -> set[str]:
+    """Return the names that the lines of a cell seem to set, without parsing it."""
+    lines = source.splitlines()[first_line - 1 :]
+    return {name for line in lines for name in names_of_line(line.strip()[:MAX_LINE])}
 
 
 def names_of_line(line: str) -> list[str]:

@@ -347,7 +347,7 @@ class Personal:
         if same is whole:
             return "The answer is a whole number; all of its digits count, and 12 may be written as 12.0."
         if isinstance(same, Close):
-            decimals = max(0, math.floor(-math.log10(2 * same.atol)) if same.atol else 0)
+            decimals = max(0, math.ceil(-math.log10(2 * same.atol)))
             return (
                 f"The answer counts within {100 * same.rtol:g} % of the right one (of its largest number, if it has "
                 f"several) or within {number_words(same.atol)}, whichever is more: {decimals} decimals are enough."
