@@ -57,6 +57,10 @@ class Course:
     def last_path(self, stem: str) -> Path:
         return self.state / "last" / f"{stem}.json"
 
+    def questions_path(self, stem: str) -> Path:
+        """Return the record of which personal question each student got."""
+        return self.state / "questions" / f"{stem}.json"
+
     @property
     def roster_path(self) -> Path:
         return self.state / "roster.csv"

@@ -192,10 +192,10 @@ def test_students_stand_in_order_of_their_totals_and_the_class_s_is_told():
 
 def test_findings_stand_with_integrity_first_and_tell_whose():
     text = whole(
-        made("ada", "pass", kinds=("unsandboxed", "neighbours-number")),
+        made("ada", "pass", kinds=("unsandboxed", "same-number")),
         made("bob", "pass", kinds=("unsandboxed", "old-format")),
     )
-    places = [text.index(kind) for kind in ("neighbours-number", "unsandboxed", "old-format")]
+    places = [text.index(kind) for kind in ("same-number", "unsandboxed", "old-format")]
     assert places == sorted(places)
     assert "<bdi>ada</bdi>, <bdi>bob</bdi>" in text[places[1] :]
 

@@ -168,7 +168,7 @@ def time_limit(seconds: int) -> Generator[None]:
 def accepted_that_lose(catalog: Catalog, oracle: Oracle) -> Iterator[str]:
     """Yield the accepted submissions that don't get all points, judged as a student's would be."""
     seed = open_seed(oracle.stem, oracle.problem.version)
-    brief = Brief(oracle.stem, [seed], seed, versions(oracle.digest))
+    brief = Brief(oracle.stem, [seed], [seed], versions(oracle.digest))
     sandbox = Sandbox(strongest(cache_file()))
     try:
         bench = Bench(catalog, sandbox)

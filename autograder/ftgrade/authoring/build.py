@@ -61,7 +61,7 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
         elif master["cell_type"] == "markdown":
             cells.append(locked_cell("markdown", master["source"]))
         else:
-            cells.append(code_cell(master["source"]))
+            cells.append(locked_cell("code", master["source"]))
     demand_holes(stem, problem, filled)
     return render(stem, cells)
 
@@ -182,16 +182,19 @@ def personal_cells(problem: Problem, stem: str) -> list[Cell]:
         raise AuthorFault(f"source/{stem}.py has a hole for a personal number, and the problem draws none")
     words = (
         "## Your own number\n\nThe question in the next cell is yours: in a class with a list, its numbers were drawn "
-        "for you alone. By hand or by code, return the answer; where it's no whole number, to four decimals."
+        "for you alone. Work it out by hand or by code, and return the answer."
     )
     stub = personal_stub(problem, open_seed(stem, problem.version))
     return [locked_cell("markdown", words), answer_cell(PERSONAL, stub), check_cell(problem.own.check)]
 
 
 def personal_stub(problem: Problem, seed: int) -> str:
-    """Return the stub of the personal number with the question of a seed."""
+    """Return the stub of the personal number with the question of a seed, and how many digits count."""
+    assert problem.own is not None
+    precision = docstring_lines(problem.own.precision)
     return (
         f'def {PERSONAL}():\n    """Return the answer to your own question.\n\n{personal_words(problem, seed)}\n\n'
+        f"{precision}\n\n"
         f'    >>> {PERSONAL}() is not None\n    True\n    """\n'
         f"    ### BEGIN SOLUTION\n    {UNWRITTEN}\n    ### END SOLUTION"
     )
@@ -201,7 +204,11 @@ def personal_words(problem: Problem, seed: int) -> str:
     """Return the question of a seed, as lines of a docstring."""
     assert problem.own is not None
     question = problem.own.draw(np.random.default_rng(seed)).words
-    return textwrap.fill(question, 88, initial_indent="    ", subsequent_indent="    ")
+    return docstring_lines(question)
+
+
+def docstring_lines(words: str) -> str:
+    return textwrap.fill(words, 88, initial_indent="    ", subsequent_indent="    ")
 
 
 def personalise(released: str, problem: Problem, before: int, seed: int) -> str:

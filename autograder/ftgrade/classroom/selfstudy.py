@@ -280,7 +280,7 @@ def result_lines(catalog: Catalog, done: SelfCheck) -> Iterator[str]:
     yield f"sandbox: {done.sandbox or 'none; your code ran as your other programs do'}"
     for one in report.checks:
         yield from check_lines(one)
-    yield from (finding.words for finding in report.findings)
+    yield from (finding.words for finding in report.told_to_student)
     yield f"{report.score:g} of {report.points:g} points"
     if done.trouble:
         yield done.trouble

@@ -67,11 +67,12 @@ def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | 
     build_stale(out, catalog)
     course.mkdir(parents=True, exist_ok=True)
     book, problems = Book(released), chosen(catalog, stems)
+    out_before = [stem for stem in problems if (course / "release" / stem / f"{stem}.ipynb").is_file()]
     for stem in problems:
         book.release(stem)
         out.line(f"released {stem}: give students {course / 'release' / stem}")
     if students:
-        count = len(release_personally(catalog, released, problems, students))
+        count = len(release_personally(catalog, released, problems, students, out_before))
         out.line(f"{count} students have questions of their own: give each {course / 'personal'}/STUDENT")
     if bundle:
         out.line(*(f"bundle: {path}" for path in write_bundle(catalog, released, bundle)))

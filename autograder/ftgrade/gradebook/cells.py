@@ -252,7 +252,7 @@ def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
 
 def page_summary(report: Report) -> dict[str, Any]:
     """Return what the feedback page says about the submission as a whole."""
-    findings = [finding.words for finding in report.findings]
+    findings = [finding.words for finding in report.told_to_student]
     return {"title": title_of(home(), report.stem), "state": report.state, "findings": findings}
 
 

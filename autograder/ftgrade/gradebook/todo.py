@@ -16,15 +16,16 @@ from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.gate import line
 from ftgrade.intake.notebook import PERSONAL
-from ftgrade.judging.report import Report
+from ftgrade.judging.report import SAME_NUMBER, Report
 
-Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "sandbox", "ungraded"]
+Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "coincidence", "sandbox", "ungraded"]
 ABOUT: dict[Reason, str] = {
     "ours": "the grader failed, so nobody has a score yet",
     "unreadable": "no notebook could be read, which is booked as 0",
     "changed": "a stored report isn't as it was written",
     "manual": "an answer in words waits for points",
     "integrity": "something that honest work seldom shows",
+    "coincidence": "a wrong number that is right for another question",
     "sandbox": "graded without a sandbox",
     "ungraded": "handed in and not graded yet",
 }
@@ -37,11 +38,11 @@ MENDS: dict[Reason, str] = {
     "ungraded": "run `ftgrade grade {stem}`",
 }
 FINDING_MENDS: dict[str, str] = {
-    "neighbours-number": "compare both notebooks, hear both students; the score stays until a person changes it",
+    SAME_NUMBER: "the words say how probable a coincidence is; look into the notebook before you ask anybody",
     "duplicate-cells": "look which of the cells was meant: the last definition was judged",
     "set-aside": "look into .ftgrade/quarantine/{stem}/{student}: nothing was deleted, nothing of it was run",
 }
-"""Findings that are about integrity, each with what one does about it."""
+"""Findings that a person looks at, each with what one does about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,9 @@ def report_needs(report: Report) -> Iterator[NeedRow]:
             yield "ours" if report.state == "ours" else "unreadable", finding.kind, finding.words, ""
         elif finding.kind in FINDING_MENDS:
             asked = (check.name for check in report.checks if check.function == PERSONAL)
-            cell = next(asked, "") if finding.kind == "neighbours-number" else ""
-            yield "integrity", finding.kind, finding.words, cell
+            cell = next(asked, "") if finding.kind == SAME_NUMBER else ""
+            reason = "coincidence" if finding.kind == SAME_NUMBER else "integrity"
+            yield reason, finding.kind, finding.words, cell
         elif finding.kind == "unsandboxed":
             yield "sandbox", finding.kind, finding.words, ""
 
@@ -143,7 +145,9 @@ def settle(course: Course, student: str, stem: str) -> list[str]:
     """
     report = Reports(course).get(student, stem)
     found = (
-        [kind for reason, kind, _, _ in report_needs(report) if reason in ("integrity", "sandbox")] if report else []
+        [kind for reason, kind, _, _ in report_needs(report) if reason in ("integrity", "coincidence", "sandbox")]
+        if report
+        else []
     )
     rows = read_settled(course)
     new = {(student, stem, kind, report.key) for kind in found if report} - rows

@@ -16,8 +16,9 @@ from ftgrade.intake.notebook import Finding, make_finding, read_bounded, read_ha
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.outline import Outline
+from ftgrade.judging.questions import Questions, read_questions
 from ftgrade.judging.report import Brief, Judgement, Limits, Report
-from ftgrade.judging.seeds import hidden_seeds, open_seed, personal_seed, secret_print, statement_seeds
+from ftgrade.judging.seeds import hidden_seeds, open_seed, secret_print
 from ftgrade.judging.versions import versions
 from ftgrade.probing.doctor import cache_file, strongest
 
@@ -41,6 +42,7 @@ class Grader:
         self.outlines: dict[str, Outline] = {}
         self.digest = functools.cache(catalog.digest)
         self.last_runs: dict[str, LastRun] = {}
+        self.questions: dict[tuple[str, ...], Questions] = {}
         self.statements: dict[tuple[str, ...], bytes] = {}
 
     @property
@@ -115,9 +117,9 @@ class Grader:
         )
         version = self.outline(stem).version
         seeds = hidden_seeds(self.course.secret(), student, stem, version)
-        personal = personal_seed(self.course, student, stem, version)
+        personal = self.personal_questions(stem).accepted(student)
         brief = Brief(stem, seeds, personal, versions(self.digest(stem)), self.limits)
-        return Work(blank, brief, data, self.statement_seeds_json(stem))
+        return Work(blank, brief, data, self.statements_json(stem))
 
     def finish(self, work: Work, judgement: Judgement) -> Report:
         """Return the report that a judgement makes, stored if the problem could be loaded."""
@@ -135,7 +137,7 @@ class Grader:
         blank = dataclasses.replace(self.blank_report("self-check", stem, b""), secret_print="open")  # noqa: S106
         version = self.outline(stem).version
         brief = Brief(
-            stem, [open_seed(stem, version, day)], open_seed(stem, version), versions(self.digest(stem)), self.limits
+            stem, [open_seed(stem, version, day)], [open_seed(stem, version)], versions(self.digest(stem)), self.limits
         )
         try:
             work = Work(blank, brief, read_bounded(path))
@@ -165,16 +167,37 @@ class Grader:
             "submission": submission,
             "sandbox": sandbox,
             "seed": hash_parts({"secret": blank.secret_print, "student": blank.student, "version": str(blank.version)}),
-            "question": "own" if blank.student in self.course.roster() else "published",
+            "question": self.question_name(blank.stem, blank.student),
             **versions(self.digest(blank.stem)),
         }
 
-    def statement_seeds_json(self, stem: str) -> bytes:
-        """Return the personal seeds of a problem's statements, as the judges are told them."""
+    def personal_questions(self, stem: str) -> Questions:
+        """Return which personal question each student got; drawn now for those of the roster who have none yet."""
+        known = stem, *self.course.roster()
+        if known not in self.questions:
+            found = read_questions(self.course, stem, self.outline(stem).version)
+            if not found.is_complete(self.course.roster(), self.digest(stem)):
+                from ftgrade.judging.draws import draw_questions  # it needs torch
+
+                found = draw_questions(self.catalog, self.course, stem, found.version)
+            self.questions[known] = found
+        return self.questions[known]
+
+    def question_name(self, stem: str, student: str) -> str:
+        """Return which personal questions count for a student, without giving their seeds away."""
+        questions = self.personal_questions(stem)
+        seeds = questions.accepted(student)
+        if student not in questions.seeds:
+            return "published"
+        name = "own" if len(seeds) == 1 else "own or published"
+        return f"{name} {hash_parts({'seeds': json.dumps(seeds)})[:8]}"
+
+    def statements_json(self, stem: str) -> bytes:
+        """Return what the judges are told of all personal questions of a problem."""
         known = stem, *self.course.roster()
         if known not in self.statements:
-            seeds = statement_seeds(self.course, stem, self.outline(stem).version)
-            self.statements[known] = json.dumps(seeds).encode()
+            told = self.personal_questions(stem).statements
+            self.statements[known] = json.dumps(dataclasses.asdict(told)).encode()
         return self.statements[known]
 
     def close(self) -> None:

@@ -30,7 +30,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A remark about a submission for its student and the instructor; it changes no score by itself."""
+    """A remark about a submission for the instructor and, save a few kinds, its student; it changes no score by itself.
+
+    `Report.told_to_student` leaves out what is for the instructor alone.
+    """
 
     kind: str
     words: Clean

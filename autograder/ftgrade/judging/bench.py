@@ -18,6 +18,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ from ftgrade.intake import notebook
 from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
 from ftgrade.judging import report
+from ftgrade.judging.causes import Causes
+from ftgrade.judging.coincidences import asked_digits, coincidence, numbers_of
 from ftgrade.judging.judge import CheckVerdict, Oracle, Verdict
-from ftgrade.judging.problem import calls_of
+from ftgrade.judging.problem import Refusal, calls_of
 from ftgrade.judging.report import OUT_OF_MEMORY, SANDBOX_FAILED, Brief, CheckReport, Judgement, Limits, safe_score
 from ftgrade.judging.session import Session
+from ftgrade.judging.statements import Statements
 from ftgrade.judging.versions import demand_same, versions
 from ftgrade.sandbox.backends import BACKENDS, read_control
-from ftgrade.sandbox.channel import Crowded, Value
+from ftgrade.sandbox.channel import Crowded, Lost, Outcome, Raised, Value
 from ftgrade.sandbox.process import Sandbox
 from ftgrade.sandbox.worker import frame, parse_json, read_exactly
 
@@ -41,14 +45,14 @@ from ftgrade.sandbox.worker import frame, parse_json, read_exactly
 class Bench:
     """Judge submissions with one sandbox; each problem is loaded once.
 
-    `statements` are the seeds of all personal questions of the course, by stem.
+    `statements` are all personal questions of the course, by stem.
     """
 
     def __init__(self, catalog: Catalog, sandbox: Sandbox) -> None:
         self.catalog = catalog
         self.sandbox = sandbox
         self.oracle_of = functools.cache(functools.partial(Oracle, catalog))
-        self.statements: dict[str, list[int]] = {}
+        self.statements: dict[str, Statements] = {}
 
     def judge(self, brief: Brief, data: bytes) -> Judgement:
         """Return the judgement on what was handed in. Only MemoryError is raised, and OurFault if the sandbox fails."""
@@ -75,10 +79,11 @@ class Bench:
                 verdicts = oracle.judge(session.ask, brief.seeds)
                 if oracle.problem.own:
                     verdicts.append(oracle.judge_personal(session.ask, brief.personal))
-                    seeds = self.statements.get(brief.stem, [])
-                    findings += neighbour_findings(oracle, brief.personal, verdicts[-1], seeds)
+                    told = self.statements.get(brief.stem, Statements())
+                    findings += same_number_findings(brief.personal, verdicts[-1], told)
+                causes = Causes(cells, {**session.errors, **session.skipped})
                 said = {one.name: one.quote for one in reversed(oracle.problem.promises)}
-                checks = tuple(check_report(verdict, said) for verdict in verdicts)
+                checks = tuple(check_report(verdict, said, causes) for verdict in verdicts)
             except (Crowded, MemoryError, OurFault):
                 raise
             except Exception as error:  # so that the rest of the class can be judged
@@ -98,20 +103,24 @@ def answer_cells(submission: Submission, checks: set[str]) -> tuple[list[Cell], 
     return code, [make_finding("duplicate-cells", words)] if twice else []
 
 
-def neighbour_findings(oracle: Oracle, personal: int, verdict: CheckVerdict, statements: list[int]) -> list[Finding]:
-    """Return a finding if a wrong personal number is the right answer to another statement of this course."""
-    if verdict.worst is None or verdict.worst.status != "wrong":
+def same_number_findings(own: Sequence[int], verdict: CheckVerdict, statements: Statements) -> list[Finding]:
+    """Return a finding if a wrong personal number is right for another question of the class.
+
+    A number that a named mistake gives for the student's own question is explained, and isn't reported.
+    """
+    if verdict.worst is None or verdict.worst.status != "wrong" or verdict.mistake is not None:
         return []
-    outcome = verdict.worst.outcomes[0]
-    if not any(oracle.gives(outcome, seed) for seed in statements if seed != personal):
+    (outcome,) = verdict.worst.outcomes
+    given = numbers_of(outcome.value) if isinstance(outcome, Value) else None
+    if given is None or not statements.others(given, own, asked_digits(verdict.check.same)):
         return []
-    return [make_finding("neighbours-number", "The personal number is that of another statement than this student's.")]
+    return [coincidence(statements)]
 
 
 # ------------------------------------------------------------------------------------------------- verdicts in words
 
 
-def check_report(verdict: CheckVerdict, said: dict[str, str]) -> CheckReport:
+def check_report(verdict: CheckVerdict, said: dict[str, str], causes: Causes) -> CheckReport:
     """Describe a check's verdict; `said` is the first sentence of each promise."""
     check, worst = verdict.check, verdict.worst
     whole = CheckReport(
@@ -126,24 +135,25 @@ def check_report(verdict: CheckVerdict, said: dict[str, str]) -> CheckReport:
         kept=tuple(said.get(name, name) for name in verdict.kept),
         broken=tuple(said.get(name, name) for name in verdict.broken),
     )
-    return whole if worst is None else dataclasses.replace(whole, **failure_fields(verdict, worst))
+    return whole if worst is None else dataclasses.replace(whole, **failure_fields(verdict, worst, causes))
 
 
-def failure_fields(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
-    """Return the fields that describe a failed check: the case, the difference, the known mistake, one next step."""
+def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dict[str, Any]:
+    """Return the fields that describe a failed check: the case, the difference, the known mistake, one next step.
+
+    If a cell that failed before is the cause, the words name it.
+    """
+    cause = cause_of(worst, causes)
     if worst.status == "not-attempted":
-        words = (
-            f"{missing_function(worst) or verdict.check.of} is not written yet, or its cell is missing or didn't run."
-        )
-        return {
-            "words": clean(words),
-            "next_step": "Write the function in its answer cell; run the notebook from the top.",
-        }
+        missing = missing_function(worst) or verdict.check.of
+        words = cause or f"{missing} is not written yet, or its cell is missing or didn't run."
+        step = "Mend that cell first" if cause else "Write the function in its answer cell"
+        return {"words": clean(words), "next_step": f"{step}; run the notebook from the top."}
     difference, mistake = worst.difference, verdict.mistake
     ratio = rounded(difference.ratio) if difference else None
     return {
         "case": worst.case.words,
-        "words": clean(difference.words if difference else ""),
+        "words": clean("; ".join(filter(None, [seen_words(worst), cause]))),
         # A difference and a ratio together give the hidden value away, so only one of them is shown.
         "largest": rounded(difference.largest) if difference and ratio is None else None,
         "ratio": ratio,
@@ -151,6 +161,29 @@ def failure_fields(verdict: CheckVerdict, worst: Verdict) -> dict[str, Any]:
         "says": mistake.says if mistake else "",
         "next_step": mistake.next_step if mistake else verdict.check.next_step,
     }
+
+
+def seen_words(worst: Verdict) -> str:
+    """Return what was seen in a failed case, with the functions that were called: a check may call several."""
+    if worst.difference is None:
+        return ""
+    called = dict.fromkeys(call.function for call in calls_of(worst.case))
+    return f"{' and '.join(called)}: {worst.difference.words}"
+
+
+def cause_of(worst: Verdict, causes: Causes) -> str:
+    """Return which cell that failed before made a case fail, in words; empty if none did."""
+    calls = zip(calls_of(worst.case), worst.outcomes, strict=False)
+    found = (causes.explain(call.function, outcome) for call, outcome in calls if is_failure(worst, outcome))
+    return next(filter(None, found), "")
+
+
+def is_failure(worst: Verdict, outcome: Outcome) -> bool:
+    """Say whether an outcome is an error that the student didn't raise on purpose."""
+    if isinstance(outcome, Raised):
+        asked = isinstance(worst.case, Refusal) and outcome.is_a("ValueError")
+        return not asked and not outcome.is_a("NotImplementedError")
+    return isinstance(outcome, Lost)
 
 
 def missing_function(worst: Verdict) -> str:
@@ -182,7 +215,7 @@ def serve(channel: socket.socket, control: socket.socket | None) -> None:
         except (EOFError, ConnectionError):
             return
         if message["op"] == "statements":
-            bench.statements[message["stem"]] = json.loads(data)
+            bench.statements[message["stem"]] = Statements(**json.loads(data))
             continue
         brief = Brief(**message["brief"] | {"limits": Limits(**message["brief"]["limits"])})
         channel.sendall(frame(report.text_of(judge_bounded(bench, brief, data)).encode()))

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import itertools
 import math
 import re
 import time
@@ -17,6 +18,7 @@ import torch
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
+from ftgrade.intake.classes import error_words
 from ftgrade.judging.problem import (
     PERSONAL,
     AnyCase,
@@ -31,6 +33,7 @@ from ftgrade.judging.problem import (
     calls_of,
     integer,
     load_problem,
+    whole,
 )  # fmt: skip
 from ftgrade.sandbox import channel, worker
 from ftgrade.sandbox.channel import Call, Lost, Outcome, Raised, Reply, Value, outcome_of
@@ -196,27 +199,32 @@ class Oracle:
         outcome = outcome_of(*ask([question.call]))
         return question.part(outcome.value) if isinstance(outcome, Value) else None
 
-    def judge_personal(self, ask: Ask, seed: int) -> CheckVerdict:
-        """Return the verdict on a student's personal number, with a mistake that gives the same number."""
+    def judge_personal(self, ask: Ask, seeds: Sequence[int]) -> CheckVerdict:
+        """Return the verdict on a student's personal number, with a mistake that gives the same number.
+
+        `seeds` are those of the questions whose answers count for this student.
+        """
         assert self.problem.own is not None
         check, case = self.problem.own.check, Case("your own numbers", Call(PERSONAL))
-        expected = self.personal_answer(seed, self.reference)
-        if expected is None:
+        expected = [self.personal_answer(seed, self.reference) for seed in seeds]
+        if any(right is None for right in expected):
             raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
         outcome = outcome_of(*ask([case.call]))
-        status, difference = compare(case, check.same, Value(expected), (outcome,))
+        found = [compare(case, check.same, Value(right), (outcome,)) for right in expected]
+        status, difference = next((one for one in found if one[0] == "pass"), found[0])
         if status == "pass":
             return CheckVerdict(check, check.points, 1, 1, None, None)
         mistake = None
         if status == "wrong":  # hide the difference and the ratio, which would give the number away
             difference = Difference("it isn't the number that your statement asks for")
-            made = (one for one in self.problem.mistakes if self.gives(outcome, seed, self.reference_with(one)))
+            tried = itertools.product(seeds, self.problem.mistakes)
+            made = (one for seed, one in tried if self.gives(outcome, seed, self.reference_with(one)))
             mistake = next(made, None)
         return CheckVerdict(check, 0.0, 0, 1, Verdict(Posed(case), (outcome,), status, difference), mistake)
 
-    def gives(self, outcome: Outcome, seed: int, ask: Ask | None = None) -> bool:
-        """Say whether an outcome is the answer to a seed's personal question, by `ask` or by the reference."""
-        expected = self.personal_answer(seed, ask or self.reference)
+    def gives(self, outcome: Outcome, seed: int, ask: TrustedAsk) -> bool:
+        """Say whether an outcome is the answer to a seed's personal question by a mistake."""
+        expected = self.personal_answer(seed, ask)
         if self.problem.own is None or expected is None or not isinstance(outcome, Value):
             return False
         return equal(expected, outcome.value, self.problem.own.check.same)
@@ -401,7 +409,7 @@ def compare_refusal(case: Refusal, got: Outcome, twin: Outcome | None = None) ->
         return "wrong", Difference("it returned a value, where a ValueError was expected")
     assert isinstance(got, Raised)
     if not got.is_a("ValueError"):
-        return "wrong", Difference(f"it raised {got.names[0]}, where a ValueError was expected")
+        return "wrong", Difference(f"it raised {error_words(got.names)}, where a ValueError was expected")
     if not names(got.message, case.keyword):
         return "wrong", Difference(f"it raised a ValueError whose message doesn't name {case.keyword!r}")
     if case.others and all(names(got.message, other) for other in case.others):
@@ -450,7 +458,7 @@ def gradient_difference(same: Same, expected: tuple[object, ...], got: tuple[obj
 def raised_words(outcome: Raised) -> Difference:
     """Return words with the error's class and line, without its message, which may quote a hidden input."""
     place = f" at line {outcome.line} of its cell" if outcome.line else ""
-    return Difference(f"it raised {outcome.names[0] if outcome.names else 'an error'}{place}")
+    return Difference(f"it raised {error_words(outcome.names)}{place}")
 
 
 def alike(mine: Outcome, theirs: Outcome, same: Same) -> bool:
@@ -471,8 +479,8 @@ def equal(right: object, left: object, same: Same) -> bool:
     """Say whether two values are the same, even if they aren't of the type that `same` expects."""
     if right is None or left is None:
         return right is left
-    if same is integer and type(right) is not int:
-        return type(right) is type(left) and Close()(right, left) is None
+    if same in (integer, whole) and type(right) is not int:
+        return (same is whole or type(right) is type(left)) and Close()(right, left) is None
     try:
         return same(right, left) is None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):

@@ -38,13 +38,13 @@ MAX_TRIES = 3
 class Work:
     """A submission to judge: the report to fill, the brief, and the bytes that were handed in.
 
-    `statements` are the personal seeds of the course in JSON, to recognise another student's number.
+    `statements` are the personal questions of the course in JSON, to recognise another question's number.
     """
 
     blank: Report
     brief: Brief
     data: bytes
-    statements: bytes = b"[]"
+    statements: bytes = b"{}"
 
 
 class Died(Exception):

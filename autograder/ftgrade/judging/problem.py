@@ -11,9 +11,10 @@ import torch
 
 from ftgrade.catalog import Catalog, load_module
 from ftgrade.errors import AuthorFault
+from ftgrade.intake.classes import type_words
 from ftgrade.intake.notebook import PERSONAL
 from ftgrade.sandbox.channel import Call, Outcome, Value
-from ftgrade.sandbox.worker import Stream
+from ftgrade.sandbox.worker import Other, Stream
 
 Rng = np.random.Generator
 MAX_AXES = 32  # what NumPy of every version can hold
@@ -117,8 +118,22 @@ def integer(expected: int, got: Any) -> Difference | None:
     if abs(int(got)) > 2**1000:
         return Difference("the count differs, and is beyond all bounds")
     factor = float(got) / expected if expected else 1.0
-    ratio = None if math.isclose(factor, 1.0, rel_tol=1e-9) else factor
-    return Difference("the count differs", abs(float(int(got) - expected)), ratio)
+    return Difference("the count differs", abs(float(int(got) - expected)), telling_ratio(factor))
+
+
+def whole(expected: int, got: Any) -> Difference | None:
+    """Demand exactly this whole number; an int, a float such as 2160.0, or a single number of an array may hold it.
+
+    >>> whole(2160, 2160.0), whole(2160, 2160.5)
+    (None, Difference(words='a whole number was expected', largest=None, ratio=None))
+    """
+    if isinstance(got, bool | np.bool_ | int | np.integer):
+        return integer(expected, got)
+    given = as_array(got)
+    if given is None or given.size != 1:
+        return Difference(f"a whole number was expected, and this is a {kind_name(got)}")
+    single = float(given.item())
+    return integer(expected, int(single)) if single.is_integer() else Difference("a whole number was expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +208,17 @@ def as_array(value: Any) -> np.ndarray | None:
     return None
 
 
+def telling_ratio(factor: float) -> float | None:
+    """Return a factor, or None if it prints as 1 with the four digits that are shown: that tells a student nothing.
+
+    >>> telling_ratio(2.0), telling_ratio(1.0002)
+    (2.0, None)
+    """
+    return None if f"{factor:.4g}" == "1" else factor
+
+
 def ratio_of(right: Sequence[float] | np.ndarray, mine: Sequence[float] | np.ndarray) -> float | None:
-    """Return the common factor `mine / right` of all numbers, or None if there is none or it is 1."""
+    """Return the common factor `mine / right` of all numbers, or None if there is none or it prints as 1."""
     right, mine = np.asarray(right, dtype=np.float64), np.asarray(mine, dtype=np.float64)
     used = np.isfinite(right) & np.isfinite(mine) & (np.abs(right) > 1e-300)
     if not used.any() or np.any(mine[~used & np.isfinite(mine)] != 0):
@@ -203,13 +227,13 @@ def ratio_of(right: Sequence[float] | np.ndarray, mine: Sequence[float] | np.nda
         ratios = mine[used] / right[used]
     middle = float(np.median(ratios))
     steady = np.allclose(ratios, middle, rtol=1e-6, atol=0.0)
-    return middle if steady and not np.isclose(middle, 1.0, rtol=1e-9) else None
+    return telling_ratio(middle) if steady else None
 
 
 def kind_name(value: Any) -> str:
-    """Return a value's type in words for a student."""
-    if hasattr(value, "type_name"):
-        return str(value.type_name)
+    """Return a value's type in words for a student; a name that the student made up isn't repeated."""
+    if isinstance(value, Other):
+        return type_words(value.type_name)
     if torch.is_tensor(value):
         return f"tensor with {value.ndim} axes"
     return "None (is a return missing?)" if value is None else type(value).__name__
@@ -284,6 +308,15 @@ class Written:
     points: float
 
 
+def number_words(value: float) -> str:
+    """Return a number as a text without an exponent.
+
+    >>> number_words(6e-5)
+    '0.00006'
+    """
+    return f"{value:.12f}".rstrip("0").rstrip(".")
+
+
 def no_cases(_: Rng) -> Iterator[AnyCase]:
     """Draw nothing: the case of a personal number depends on the student."""
     return iter(())
@@ -304,6 +337,20 @@ class Personal:
 
     check: Check
     draw: Callable[[Rng], Question]
+
+    @property
+    def precision(self) -> str:
+        """Say in words how many digits of the answer count."""
+        same = self.check.same
+        if same is whole:
+            return "The answer is a whole number; all of its digits count, and 12 may be written as 12.0."
+        if isinstance(same, Close):
+            decimals = max(0, math.ceil(-math.log10(2 * same.atol)))
+            return (
+                f"The answer counts within {100 * same.rtol:g} % of the right one (of its largest number, if it has "
+                f"several) or within {number_words(same.atol)}, whichever is more: {decimals} decimals are enough."
+            )
+        return ""
 
 
 @dataclass(slots=True)
@@ -369,7 +416,11 @@ class Problem:
     def personal(
         self, *, title: str, next_step: str, points: float = 1, same: Same = Close(rtol=1e-3, atol=6e-5)
     ) -> Callable[[Callable[[Rng], Question]], Callable[[Rng], Question]]:
-        """Register how a personal question is drawn; by default its answer must be right to four decimals."""
+        """Register how a personal question is drawn; by default its answer must be right to four decimals.
+
+        With `same=integer` the answer is a whole number, which may be written as a float: 2160.0.
+        """
+        same = whole if same is integer else same
 
         def register(draw: Callable[[Rng], Question]) -> Callable[[Rng], Question]:
             words = ("the numbers of your own statement",)
@@ -405,5 +456,5 @@ def load_problem(catalog: Catalog, stem: str) -> Problem:
 __all__ = [
     "PERSONAL", "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Personal", "Problem",
     "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "builder", "call", "calls_of",
-    "finite", "integer", "load_problem", "number",
+    "finite", "integer", "load_problem", "number", "whole",
 ]  # fmt: skip

@@ -16,6 +16,10 @@ OUT_OF_MEMORY, SANDBOX_FAILED = 86, 87
 """The exit status of a judge that exceeds its memory limit, or whose sandbox failed."""
 DEADLY = "ended-its-grader"
 """The kind of the finding on a submission that isn't judged again, because its judge died twice."""
+SAME_NUMBER = "same-number"
+"""The kind of the finding on a wrong personal number that is right for another question of the class."""
+INSTRUCTORS_ONLY = frozenset({SAME_NUMBER})
+"""The kinds of findings that no student is shown: they accuse, and may be coincidences."""
 
 STATUS_WORDS = {
     "pass": "right",
@@ -97,6 +101,11 @@ class Report:
         return sum(check.points for check in self.checks)
 
     @property
+    def told_to_student(self) -> tuple[Finding, ...]:
+        """Return the findings without those that are for the instructor alone."""
+        return tuple(finding for finding in self.findings if finding.kind not in INSTRUCTORS_ONLY)
+
+    @property
     def is_reusable(self) -> bool:
         """Say whether a submission with the same key needs no new judging: it would give the same, or end a judge."""
         return self.state in ("graded", "unreadable") or any(finding.kind == DEADLY for finding in self.findings)
@@ -127,13 +136,13 @@ class Limits:
 class Brief:
     """How a submission is to be judged; it doesn't reveal the student.
 
-    `judged_by` are the grader's versions; a judge with other versions refuses. `alone` says that nothing else is judged
-    at the same time.
+    `personal` are the seeds of the personal questions whose answers count, the student's own first. `judged_by` are the
+    grader's versions; a judge with other versions refuses. `alone` says that nothing else is judged at the same time.
     """
 
     stem: str
     seeds: list[int]
-    personal: int
+    personal: list[int]
     judged_by: dict[str, str]
     limits: Limits = dataclasses.field(default_factory=Limits)
     alone: bool = False
@@ -168,7 +177,7 @@ def student_view(report: Report) -> dict[str, Any]:
         "score": report.score,
         "points": report.points,
         "checks": [fields(check) for check in report.checks],
-        "findings": [fields(finding) for finding in report.findings],
+        "findings": [fields(finding) for finding in report.told_to_student],
     }
 
 

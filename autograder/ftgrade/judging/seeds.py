@@ -2,8 +2,6 @@
 
 import hashlib
 
-from ftgrade.course import Course
-
 HIDDEN_SEEDS, SEEDS_OF_A_COURSE = 3, 8
 
 
@@ -21,21 +19,9 @@ def open_seed(stem: str, version: int, day: str = "") -> int:
     return seed_of("open", stem, str(version), *([day] if day else []))
 
 
-def personal_seed(course: Course, student: str, stem: str, version: int) -> int:
-    """Return the seed of a student's question: their own if they are on the roster, else the public one."""
-    if student not in course.roster():
-        return open_seed(stem, version)
-    return seed_of("personal", course.secret().hex(), student, stem, str(version))
-
-
-def statement_seeds(course: Course, stem: str, version: int) -> list[int]:
-    """Return the seeds of all statements of a problem: the public one, then those of the roster's students."""
-    roster = course.roster()
-    secret = course.secret().hex() if roster else ""
-    return [
-        open_seed(stem, version),
-        *(seed_of("personal", secret, student, stem, str(version)) for student in roster),
-    ]
+def own_seed(secret: str, student: str, stem: str, version: int, draw: int) -> int:
+    """Return the seed of a student's question at a draw; `questions` says which draw is taken."""
+    return seed_of("personal", secret, student, stem, str(version), *([str(draw)] if draw else []))
 
 
 def seed_of(*parts: str) -> int:

@@ -8,12 +8,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
+from ftgrade.intake.classes import error_words
 from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell
 from ftgrade.judging.report import CellNote, Limits
 from ftgrade.sandbox import channel
-from ftgrade.sandbox.channel import Allowance, Call, Crowded, Lost, Reply
+from ftgrade.sandbox.channel import Allowance, Call, Crowded, Lost, Raised, Reply
 from ftgrade.sandbox.process import Sandbox, Worker
 from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parse_json
 
@@ -44,6 +46,7 @@ class Session:
         self.received = Counter[str]()  # bytes, by function
         self.skipped: dict[int, str] = {}
         self.notes: list[CellNote] = []
+        self.errors: dict[int, Raised] = {}
         self.stack = contextlib.ExitStack()
         self.worker: Worker | None = None
 
@@ -91,7 +94,7 @@ class Session:
         """Return a worker in which every cell has run, except those that hang or end a worker."""
         while self.worker is None:
             worker = self.stack.enter_context(self.sandbox.worker())
-            self.notes = []
+            self.notes, self.errors = [], {}
             stuck = self.run_cells(worker)
             if stuck is None:
                 worker.take_baseline()
@@ -111,7 +114,7 @@ class Session:
         for cell in waiting:
             try:
                 with self.timeout_if_alone():
-                    self.notes += cell_notes(cell, parse_json(next(replies)))
+                    self.note(cell, parse_json(next(replies)))
             except TimeoutError:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
@@ -119,6 +122,15 @@ class Session:
                 return cell, "The cell ended the whole process and was left out."
         self.notes = list(limit_pictures(sorted(self.notes, key=lambda one: one.number)))
         return None
+
+    def note(self, cell: Cell, reply: object) -> None:
+        """Keep what a cell printed, raised and drew."""
+        if not isinstance(reply, dict):
+            return
+        error = error_of(reply)
+        if error is not None:
+            self.errors[cell.number] = error
+        self.notes += cell_notes(cell, reply, error)
 
     def ask(self, calls: Sequence[Call]) -> list[Reply]:
         """Return the replies to calls, in order; after a lost one, a new worker gets the rest."""
@@ -176,16 +188,20 @@ class Session:
         return outcome
 
 
-def cell_notes(cell: Cell, reply: object) -> Iterator[CellNote]:
-    """Yield a note for the student on what a cell printed, raised and drew, if it did any of that."""
-    if not isinstance(reply, dict):
-        return
-    printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
+def error_of(reply: dict[str, Any]) -> Raised | None:
+    """Return the error that a cell's reply tells, which may be forged; None if there is none."""
     if isinstance(reply.get("error"), dict):
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            failure = channel.parse_raised(reply["error"])
-            place = f" (line {failure.line})" if failure.line else ""
-            error = f"{failure.names[0] if failure.names else 'Error'}{place}: {failure.message[:300]}"
+            return channel.parse_raised(reply["error"])
+    return None
+
+
+def cell_notes(cell: Cell, reply: dict[str, Any], failure: Raised | None) -> Iterator[CellNote]:
+    """Yield a note for the student on what a cell printed, raised and drew, if it did any of that."""
+    printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
+    if failure is not None:
+        place = f" (line {failure.line})" if failure.line else ""
+        error = f"{error_words(failure.names)}{place}: {failure.message[:300]}"
     pictures = tuple(whole_pictures(reply.get("pictures")))
     if printed or error or pictures:
         yield CellNote(cell.number, printed, clean(error), pictures)

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from ftgrade.intake.gate import line, safe
 from ftgrade.intake.notebook import Cell
-from ftgrade.judging.report import DEADLY, STATUS_WORDS, CheckReport, Report
+from ftgrade.judging.report import DEADLY, SAME_NUMBER, STATUS_WORDS, CheckReport, Report
 from ftgrade.pages import similarity
 from ftgrade.pages.feedback import TEMPLATES, environment
 from ftgrade.pages.similarity import Echo
@@ -32,7 +32,7 @@ FEW_DAYS = timedelta(days=2)  # within them hand-ins are counted by the hour
 NOTHING_RIGHT, LEFT_OUT, TOO_LONG = "nothing right", "several checks not attempted", "ran too long"
 UNREADABLE, NOT_HANDED_IN = "no readable notebook", "not handed in"
 FINDING_GROUPS = {
-    "neighbours-number": "integrity", "set-aside": "integrity", "duplicate-cells": "integrity",
+    SAME_NUMBER: "coincidence", "set-aside": "integrity", "duplicate-cells": "integrity",
     "unsandboxed": "sandbox", "cell-left-out": "sandbox", "ours": "grader", DEADLY: "grader",
 }  # fmt: skip
 
@@ -313,12 +313,12 @@ def stuck_reasons(report: Report) -> list[str]:
 
 
 def finding_counts(reports: Iterable[Report]) -> tuple[FindingCount, ...]:
-    """Return what was found about the submissions: integrity first, then the sandbox, the grader and the files."""
+    """Return what was found about the submissions: integrity and coincidences first, then the others."""
     students: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for report in reports:
         for finding in report.findings:
             students[FINDING_GROUPS.get(finding.kind, "notebook"), finding.kind, finding.words].append(report.student)
-    order = ["integrity", "sandbox", "grader", "notebook"]
+    order = ["integrity", "coincidence", "sandbox", "grader", "notebook"]
     keys = sorted(students, key=lambda key: (order.index(key[0]), key))
     return tuple(FindingCount(*key, tuple(dict.fromkeys(students[key]))) for key in keys)
 
