@@ -1,6 +1,7 @@
 """One real round trip: build, generate_assignment, submit, autograde by nbgrader and by ftgrade, feedback, export."""
 
 import csv
+import dataclasses
 import html
 import json
 import os
@@ -14,8 +15,8 @@ import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.commands import cli
-from ftgrade.grading import grader
-from ftgrade.judging.problem import load_problem
+from ftgrade.judging.judges import Judges
+from ftgrade.judging.outline import load_outline
 from nbgrader.api import Gradebook
 
 CATALOG = home()
@@ -224,9 +225,9 @@ def test_a_resubmission_without_its_cells_does_not_keep_its_old_marks(course: Pa
 def test_a_gradebook_of_another_version_is_refused_with_the_mend(
     course: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    problem = load_problem(CATALOG, STEM)
-    problem.checks.pop()
-    monkeypatch.setattr(grader, "load_problem", lambda *_: problem)
+    outline = load_outline(CATALOG, STEM)
+    another = dataclasses.replace(outline, checks=outline.checks[:-1])
+    monkeypatch.setattr(Judges, "outline", lambda *_: another)
     assert cli.main(["grade", "p03", "--course", str(course)]) == cli.COULD_NOT
     assert f"ftgrade release {STEM}" in capsys.readouterr().err
 
