@@ -157,7 +157,7 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "one block of eleven", "freeze", promise=GLOBS, blocks=11, patterns=whole)
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     yield asked(rng, "factors missing", "freeze", ["factors missing"], promise=GLOBS, patterns=missing)
-    policy: Spec = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
+    policy: dict[str, Any] = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     clean = ["dropout in a trained part", "parts without parameters"]
     yield asked(rng, "dropout in a trained part", "freeze", clean, promise=MODES)
     calm = ["reference with its dropout off", "reference with a dropout of zero"]
@@ -166,7 +166,7 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "a reference that trains, and one in training mode", "freeze", wrong, **policy)
     yield asked(rng, "a reference as it should be", "freeze", calm, **policy)
     head = [*FACTORS, "reference.head.*"]
-    yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **policy | {"patterns": head})
+    yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **{**policy, "patterns": head})
 
 
 problem.promise("tied", "A tied parameter has several names (`named_parameters(remove_duplicate=False)` gives them "

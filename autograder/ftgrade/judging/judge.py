@@ -397,7 +397,7 @@ def compare(
             difference = Difference(CHANGED) if changed else case.holds(*values)
         else:
             difference = value_difference(case, same, expected, values[0])
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         # A comparison may assume the type of the reference's value; a value of another type is simply wrong.
         difference = Difference("the result is of a kind that can't be compared")
     return ("wrong", difference) if difference else ("pass", None)

@@ -73,7 +73,7 @@ class Stream:
 
 
 class View:
-    """A tensor that crosses as a view that isn't contiguous: of each second entry, or with an `expanded` first axis.
+    """A tensor that crosses as a view that isn't contiguous: transposed, or with an `expanded` first axis.
 
     For an expanded axis all slices must be equal; the receiver's view holds one of them.
     """
@@ -245,7 +245,12 @@ def decode_view(body: dict[str, Any], *, expanded: bool) -> Any:
 
     value = decode_array(body)
     plain = value.detach()
-    made = plain[:1].expand(plain.shape) if expanded else torch.stack((plain, plain), dim=-1)[..., 0]
+    if expanded:
+        made = plain[:1].expand(plain.shape)
+    elif plain.ndim > 1:
+        made = plain.transpose(0, -1).contiguous().transpose(0, -1)
+    else:
+        made = torch.stack((plain, plain), dim=-1)[..., 0]
     return made.requires_grad_(value.requires_grad)
 
 
