@@ -165,8 +165,8 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     wrong = [*noisy, "reference trainable", "a frozen norm beside the model"]
     yield asked(rng, "a reference that trains, and one in training mode", "freeze", wrong, **policy)
     yield asked(rng, "a reference as it should be", "freeze", calm, **policy)
-    head = [*FACTORS, "reference.head.*"]
-    yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **{**policy, "patterns": head})
+    policy["patterns"] = [*FACTORS, "reference.head.*"]
+    yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **policy)
 
 
 problem.promise("tied", "A tied parameter has several names (`named_parameters(remove_duplicate=False)` gives them "
