@@ -210,7 +210,7 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
     wrong = ["left out of the optimizer", "frozen in the optimizer", "second group forgotten"]
     yield asked(rng, "members missing and frozen", "optimizer", wrong)
     yield asked(rng, "an optimizer of another model", "optimizer", ["optimizer of a copy"], tied=True, patterns=trained)
-    flags = ["norm left on", "one factor frozen", "a frozen factor shared", "second group forgotten"]
+    flags = ["norm left on", "one factor frozen", "a frozen factor shared", "optimizer of a copy"]
     yield asked(rng, "flags that were set before", "optimizer", flags)
     twice = ["twice in the optimizer", "twice in a group", "frozen and twice in a group"]
     yield asked(rng, "members repeated", "optimizer", twice, promise=TWICE)
