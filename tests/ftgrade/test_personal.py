@@ -17,7 +17,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.gradebook import cells, todo
 from ftgrade.grading.grader import Grader
 from ftgrade.intake.notebook import Finding
-from ftgrade.judging import questions as questions_room
+from ftgrade.judging import draws as draws_room
 from ftgrade.judging.bench import same_number_findings
 from ftgrade.judging.coincidences import numbers_of
 from ftgrade.judging.draws import Draws, draw_questions
@@ -176,7 +176,7 @@ def test_in_a_class_of_40_nobodys_right_answer_is_anothers(stem: str, tmp_path: 
 
 def test_without_the_choice_the_first_draws_coincide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The control: what the draw is for happens when each student's first one is taken."""
-    monkeypatch.setattr(questions_room, "MAX_DRAWS", 1)
+    monkeypatch.setattr(draws_room, "MAX_DRAWS", 1)
     told = class_questions(tmp_path, "p01_answer_only_loss", 100).statements
     assert told.equal > 20
 

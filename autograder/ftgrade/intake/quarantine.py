@@ -4,6 +4,7 @@ import fnmatch
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from ftgrade.errors import OurFault
@@ -42,10 +43,22 @@ def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
         raise OurFault(f"a submission's unwanted files can't be moved to {aside.name}: {error.strerror}") from error
     if not aside.is_dir():
         return ()
-    moved = sorted(path.relative_to(aside).as_posix() for path in aside.rglob("*") if not is_dir(path))
+    moved = sorted(path.relative_to(aside).as_posix() for path in files_below(aside))
     names = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
     words = f"Links, start-up files and very large files are set aside and take no part in grading: {names}."
     return (make_finding("set-aside", line(words)),)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder; a folder further down than MAX_DEPTH stands for all in it."""
+    for here, names, files in os.walk(folder):
+        place = Path(here)
+        if len(place.relative_to(folder).parts) > MAX_DEPTH:
+            names.clear()
+            yield place
+        else:
+            yield from (place / name for name in files)
+            yield from (place / name for name in names if (place / name).is_symlink())
 
 
 def unwanted(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault, CourseFault, GradingError, OurFault
-from ftgrade.judging.report import CheckReport, text_of
+from ftgrade.judging.report import CheckReport, parse_checks, text_of
 from ftgrade.sandbox.backends import START_SECONDS
 from ftgrade.sandbox.forking import Nursery
 from ftgrade.sandbox.worker import FrameError, frame, frame_json, parse_json, read_body, read_frame
@@ -37,7 +37,7 @@ def ask_outline(nursery: Nursery, catalog: Catalog, stem: str) -> Outline:
         nursery.end(forked)
     if "fault" in told:
         raise {"AuthorFault": AuthorFault, "CourseFault": CourseFault}.get(told["fault"], OurFault)(told["words"])
-    return Outline(told["version"], tuple(CheckReport(**check) for check in told["checks"]), told["written"])
+    return Outline(told["version"], parse_checks(told["checks"]), told["written"])
 
 
 def serve(channel: socket.socket, _control: None) -> None:

@@ -222,13 +222,16 @@ def judgement_of(text: bytes) -> Judgement:
     return Judgement(**data | parse_records(data))
 
 
+def parse_checks(checks: list[dict[str, Any]]) -> tuple[CheckReport, ...]:
+    """Return the checks of their JSON form."""
+    lists: list[dict[str, Any]] = [{name: tuple(check[name]) for name in ("kept", "broken")} for check in checks]
+    return tuple(CheckReport(**check | own) for check, own in zip(checks, lists, strict=True))
+
+
 def parse_records(data: dict[str, Any]) -> dict[str, Any]:
     """Return the nested records of a report's or a judgement's JSON form."""
     return {
-        "checks": tuple(
-            CheckReport(**check | {"kept": tuple(check["kept"]), "broken": tuple(check["broken"])})
-            for check in data["checks"]
-        ),
+        "checks": parse_checks(data["checks"]),
         "findings": tuple(Finding(**finding) for finding in data["findings"]),
         "notes": tuple(CellNote(**note | {"pictures": tuple(note["pictures"])}) for note in data["notes"]),
         "cells": tuple(Cell(**cell) for cell in data["cells"]),
