@@ -86,11 +86,15 @@ def test_a_count_or_a_number_that_is_off_by_little_has_a_difference_and_no_ratio
 
 def test_the_words_of_a_failed_case_name_the_function_that_was_called(grader: Grader):
     """One check of errors calls several functions; its cases may have the same title."""
-    text = build.filled_notebook(CATALOG, STEM, REFERENCE)
-    accepting = with_answer(text, "breakeven_rank", "def breakeven_rank(d_out, d_in):\n    return 1\n")
-    found = check_named(graded(grader, accepting), "err")
-    assert found.function == "lora_model_params"
-    assert found.words == "breakeven_rank: it returned a value, where a ValueError was expected"
+    stem = "p06_adapter_parameters"
+    text = build.filled_notebook(CATALOG, stem, CATALOG.leaves(stem).solution.read_text("utf-8"))
+    accepting = with_answer(text, "largest_bottleneck", "def largest_bottleneck(*_, **__):\n    return 1\n")
+    path = grader.course.notebook("ada", stem)
+    path.parent.mkdir(parents=True)
+    path.write_text(accepting, "utf-8")
+    found = check_named(grader.grade("ada", stem), "err")
+    assert found.function == "adapter_params"
+    assert found.words == "largest_bottleneck: it returned a value, where a ValueError was expected"
 
 
 # -------------------------------------------------------------------------------------------------------------- causes

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ftgrade.authoring import build
 from ftgrade.catalog import home
 from ftgrade.classroom import marking
 from ftgrade.course import Course
@@ -187,14 +186,3 @@ def listed_by_nobody(root: Path) -> list[str]:
             os.setresuid(65534, 65534, 65534)
         os._exit(0 if Course(root).students(STEM) == ["ada", "eve"] else 1)
     return ["ada", "eve"] if os.waitpid(child, 0)[1] == 0 else []
-
-
-def test_a_notebook_that_is_gone_takes_no_score_with_it(grader: Grader, hand_in: HandIn):
-    path = hand_in("ada", STEM, answers=RIGHT)
-    assert grader.grade("ada", STEM).score == 10.0
-    path.unlink()
-    made = grader.grade("ada", STEM)
-    assert (made.state, made.score, made.findings[-1].kind) == ("graded", 10.0, "missing")
-    path.write_text(build.filled_notebook(home(), STEM, ""))
-    assert grader.grade("ada", STEM).score < 10.0
-    assert Course(grader.course.root).report_path("ada", STEM).is_file()

@@ -29,7 +29,7 @@ STEM = "p03_lora_parameters"
 RIGHT = home().leaves(STEM).solution.read_text("utf-8")
 RIGHT_LINE, WRONG_LINE = "return (d_out * d_in - 1) // (d_out + d_in)", "return (d_out * d_in) // (d_out + d_in)"
 WRONG = RIGHT.replace(RIGHT_LINE, WRONG_LINE)
-RIGHT_SCORE, WRONG_SCORE = 10.0, 8.5
+RIGHT_SCORE, WRONG_SCORE = 10.0, pytest.approx(9.62)
 CLASS = ("ada", "bob", "cyd")
 ALL_ALIKE = "<bdi>ada</bdi>, <bdi>bob</bdi>, <bdi>cyd</bdi>"
 
@@ -210,7 +210,7 @@ def test_a_report_that_could_not_be_booked_is_booked_in_the_next_run_without_the
         raise AssertionError(f"{path} is read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(grading, "read_bounded", refused)
+        patch.setattr(grading, "read_handed_in", refused)
         done, judged = graded(root, judges)
     assert (judged, done.failed) == ([], [])
     assert waiting(root) == {}

@@ -99,10 +99,6 @@ class Grader:
             look = stat_fingerprint(path)  # before it's read: if the file changes meanwhile, the next run sees another
             data = read_handed_in(path)
         except StudentFault as fault:
-            before = self.reports.get(student, stem)
-            if fault.kind == "missing" and before is not None and before.state == "graded":
-                words = "The notebook is gone from its folder: this is still the report on what was handed in."
-                return add_findings(before, make_finding("missing", words))
             return self.reports.put(unreadable_report(blank, fault.kind, fault.words))
         except OurFault as fault:
             return self.reports.put(add_findings(blank, make_finding("ours", fault)))
