@@ -190,10 +190,11 @@ def test_a_false_hint_of_a_submission_is_found_out(root: Path):
     assert json.loads(path.read_text()) == json.loads(text)
 
 
-def test_a_report_made_without_a_sandbox_is_no_report_with_one(root: Path):
+def test_a_report_made_without_a_sandbox_is_no_report_with_one(root: Path, request: pytest.FixtureRequest):
     graded(root)
     with_one = course_grader(root.absolute())
     without = Grader(home(), Course(root), Judges(home(), lambda: BACKENDS["none"]))
+    request.addfinalizer(without.close)
     blank = with_one.blank_report("ada", STEM, Course(root).secret())
     handed_in = with_one.last_run(STEM)["ada"].submission
     made_in_one = with_one.stored_report(blank, handed_in)

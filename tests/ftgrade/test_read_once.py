@@ -287,7 +287,7 @@ def test_on_nbgraders_path_a_file_that_is_replaced_between_the_passes_is_judged_
     assert report is not None
     assert (report.score, report.state) == (score, state)
     assert booked(root) == {student: score}
-    assert f"{score:g} of 11 points" in page(root, student)
+    assert f"{booked(root)[student]:g} of 11 points" in page(root, student)
     for text in (text_of(report), autograded(root, student), page(root, student)):
         assert RIGHT_LINE not in text
         assert (WRONG_LINE in text) == (student == "ada")
