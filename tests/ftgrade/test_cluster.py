@@ -201,6 +201,7 @@ def test_a_worker_with_another_checkout_is_refused(graders: Graders):
     demand_same(versions(grader.catalog.digest(STEM)), work.brief.judged_by)
     with pytest.raises(CourseFault, match="another problem than this machine"):
         demand_same(versions(home_of_the_tests().digest(STEM)), work.brief.judged_by)
+    grader.close()
     grader.judges = Judges(home_of_the_tests(), lambda: strongest(cache_file()))
     with pytest.raises(CourseFault, match="another problem than this machine"):
         grader.grade("ada", STEM)
