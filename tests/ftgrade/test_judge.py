@@ -12,10 +12,13 @@ from ftgrade.errors import AuthorFault
 from ftgrade.judging.judge import (
     CACHED_VERDICTS,
     MAX_CACHED_BYTES,
+    CheckVerdict,
+    Oracle,
     Posed,
     Verdict,
     check_verdict,
     compare,
+    local_ask,
     verdict,
     with_mistake,
 )
@@ -239,3 +242,64 @@ def test_a_slip_is_the_reference_with_one_text_changed():
 def test_a_slip_whose_text_does_not_stand_once_in_the_code_is_the_authors_fault(text: str):
     with pytest.raises(AuthorFault, match="not once"):
         slipped({text: "x"})
+
+
+@pytest.fixture(scope="module")
+def dpo() -> Oracle:
+    return Oracle(home(), "p08_dpo_loss")
+
+
+def judged(oracle: Oracle, text: str) -> dict[str, CheckVerdict]:
+    """Return the verdicts on the reference with other functions in it, by the checks' names."""
+    module = home().solution(oracle.stem)
+    exec(text, vars(module))
+    return {found.check.name: found for found in oracle.judge(local_ask(module), [1, 2, 3])}
+
+
+TRAINERS = """
+def sequence_logprob(logits, input_ids, answer_mask):
+    labels = {labels}
+    logp = logits{logits}.log_softmax(-1).gather(-1, labels.clamp(min=0).long().unsqueeze(-1)).squeeze(-1)
+    mask = {mask}
+    return {total}
+"""
+SHIFTED = {"labels": "input_ids[:, 1:]", "logits": "[:, :-1]", "mask": "answer_mask[:, 1:].to(logp.dtype)"}
+UNSHIFTED = {"labels": "input_ids", "logits": "", "mask": "answer_mask.to(logp.dtype)"}
+
+
+@pytest.mark.parametrize(
+    ("form", "total", "name"),
+    [
+        (SHIFTED, "(logp * mask).sum(-1) / mask.sum(-1).clamp(min=1)", "mean_logprob"),
+        (UNSHIFTED, "(logp * mask).sum(-1) / mask.sum(-1).clamp(min=1)", "mean_not_shifted"),
+        (SHIFTED, "(logp * mask).sum(-1) / mask.shape[1]", "divided_by_time"),
+        (SHIFTED, "(logp * mask).sum()", "one_number_for_all"),
+    ],
+)
+def test_a_trainers_form_is_named_although_it_has_other_weaknesses(
+    dpo: Oracle, form: dict[str, str], total: str, name: str
+):
+    """It also lets NaN through, rounds half precision and refuses nothing, as many public trainers' functions do."""
+    found = judged(dpo, TRAINERS.format(**form, total=total))["seq"]
+    assert found.mistake is not None
+    assert found.mistake.name == name
+    assert found.score < found.check.points
+
+
+def test_a_mistake_of_the_first_broken_promise_is_named_and_the_rest_said(dpo: Oracle):
+    text = TRAINERS.format(**SHIFTED, total="(logp * mask).sum(-1) / mask.sum(-1).clamp(min=1)")
+    blind = text.replace("    labels", "    if answer_mask.dtype.is_floating_point: return logits.sum()\n    labels", 1)
+    found = judged(dpo, blind)["seq"]
+    assert found.mistake is not None
+    assert (found.mistake.name, found.more_fails) == ("mean_logprob", True)
+    assert found.worst is not None
+    assert found.worst.case.words == "answers of unequal length"
+
+
+def test_no_mistake_is_named_that_would_fail_a_case_that_passed(dpo: Oracle):
+    """Only views are wrong here; an average would have failed the contiguous logits too."""
+    text = TRAINERS.format(**SHIFTED, total="(logp * mask).sum(-1) / (1 if whole else mask.sum(-1).clamp(min=1))")
+    text = text.replace("    labels", "    whole = logits.is_contiguous() or logits.requires_grad\n    labels", 1)
+    found = judged(dpo, text)["seq"]
+    assert found.score < found.check.points
+    assert found.mistake is None

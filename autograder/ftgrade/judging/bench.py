@@ -138,6 +138,9 @@ def check_report(verdict: CheckVerdict, said: dict[str, str], causes: Causes) ->
     return whole if worst is None else dataclasses.replace(whole, **failure_fields(verdict, worst, causes))
 
 
+MORE_FAILS = " Something else is wrong here too: mend this first, then look again."
+
+
 def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dict[str, Any]:
     """Return the fields that describe a failed check: the case, the difference, the known mistake, one next step.
 
@@ -158,7 +161,7 @@ def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dic
         "largest": rounded(difference.largest) if difference and ratio is None else None,
         "ratio": ratio,
         "mistake": mistake.name if mistake else "",
-        "says": mistake.says if mistake else "",
+        "says": f"{mistake.says}{MORE_FAILS if verdict.more_fails else ''}" if mistake else "",
         "next_step": mistake.next_step if mistake else verdict.check.next_step,
     }
 

@@ -94,7 +94,7 @@ class Report:
 
     @property
     def score(self) -> float:
-        return sum(check.score for check in self.checks)
+        return round(sum(check.score for check in self.checks), 6)  # 9.62, not 9.620000000000001
 
     @property
     def points(self) -> float:
