@@ -301,7 +301,7 @@ def check_lines(one: CheckReport) -> Iterator[str]:
     if one.case:
         yield f"    Case: {one.case}. {one.passed} of {one.cases} cases hold."
     if one.words:
-        largest = f"; the largest difference is {one.largest:g}" if one.largest is not None else ""
+        largest = f"; the largest difference is about {one.largest:g}" if one.largest is not None else ""
         ratio = f"; yours is {one.ratio:g} times the right answer" if one.ratio is not None else ""
         yield f"    What was seen: {one.words.rstrip('.')}{largest}{ratio}."
     if one.says:

@@ -153,13 +153,13 @@ def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dic
         step = "Mend that cell first" if cause else "Write the function in its answer cell"
         return {"words": clean(words), "next_step": f"{step}; run the notebook from the top."}
     difference, mistake = worst.difference, verdict.mistake
-    ratio = rounded(difference.ratio) if difference else None
+    ratio = difference.ratio if difference else None
     return {
         "case": worst.case.words,
         "words": clean("; ".join(filter(None, [seen_words(worst), cause]))),
         # A difference and a ratio together give the hidden value away, so only one of them is shown.
-        "largest": rounded(difference.largest) if difference and ratio is None else None,
-        "ratio": ratio,
+        "largest": order_of(difference.largest) if difference and ratio is None else None,
+        "ratio": None if ratio is None else float(f"{ratio:.4g}"),
         "mistake": mistake.name if mistake else "",
         "says": f"{mistake.says}{MORE_FAILS if verdict.more_fails else ''}" if mistake else "",
         "next_step": mistake.next_step if mistake else verdict.check.next_step,
@@ -195,9 +195,15 @@ def missing_function(worst: Verdict) -> str:
     return next((call.function for call, outcome in calls if not isinstance(outcome, Value)), "")
 
 
-def rounded(value: float | None) -> float | None:
-    """Round to four digits: enough to recognise a factor, too few to reconstruct a hidden value; None if not finite."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+def order_of(value: float | None) -> float | None:
+    """Return the power of ten next to a difference, from which no hidden value follows; None if it isn't finite.
+
+    >>> order_of(0.0042), order_of(7.5), order_of(0.0)
+    (0.01, 10.0, None)
+    """
+    if value is None or not math.isfinite(value) or value <= 0:
+        return None
+    return float(f"1e{round(math.log10(value))}")
 
 
 # ------------------------------------------------------------------------------------------------------ the process
