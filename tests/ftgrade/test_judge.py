@@ -9,6 +9,7 @@ import pytest
 import torch
 from ftgrade.catalog import home
 from ftgrade.errors import AuthorFault
+from ftgrade.judging.bench import order_of
 from ftgrade.judging.judge import (
     CACHED_VERDICTS,
     MAX_CACHED_BYTES,
@@ -23,6 +24,7 @@ from ftgrade.judging.judge import (
     with_mistake,
 )
 from ftgrade.judging.problem import (
+    USUAL_FACTORS,
     Case,
     Check,
     Close,
@@ -89,6 +91,18 @@ def test_a_common_factor_is_found_and_an_uncommon_one_is_not():
     assert doubled is not None
     assert mixed is not None
     assert (doubled.ratio, mixed.ratio) == (2.0, None)
+
+
+@given(st.floats(0.01, 100.0), st.floats(-100.0, 100.0))
+def test_a_factor_or_a_difference_gives_no_hidden_value_away(right: float, mine: float):
+    """From what was returned and what a page tells no hidden number follows, save by a guess that was right."""
+    found = Close()(right, mine)
+    if found is None:
+        return
+    if found.ratio is not None:
+        assert found.ratio in {sign * usual for usual in USUAL_FACTORS for sign in (1, -1)}
+    told = order_of(found.largest)
+    assert told is None or math.log10(told) == round(math.log10(told))
 
 
 def test_a_scalar_tensor_and_a_float_are_the_same_kind_of_number():
