@@ -21,10 +21,10 @@ Corner = Callable[[Case], Case]
 
 
 def corners(case: Case, *kinds: Corner, promise: str = "") -> Iterator[Case]:
-    """Yield a case's corners; they test this promise, or else the case's own."""
+    """Yield a case's corners, each asked once; they test this promise, or else the case's own."""
     for kind in kinds:
         made = kind(case)
-        yield dataclasses.replace(made, promise=promise or case.promise)
+        yield dataclasses.replace(made, promise=promise or case.promise, once=True)
 
 
 def in_dtype(dtype: torch.dtype) -> Corner:

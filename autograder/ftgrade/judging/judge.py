@@ -32,6 +32,7 @@ from ftgrade.judging.problem import (
     Same,
     calls_of,
     integer,
+    is_asked_once,
     load_problem,
     whole,
 )  # fmt: skip
@@ -235,9 +236,14 @@ class Oracle:
     def verdicts(self, check: Check, position: int, ask: Ask, seeds: list[int]) -> list[Verdict]:
         """Return the verdicts of one check's cases."""
         # Ask the reference first: if it fails, that is the author's fault, whatever the student's code does.
-        asked = [posed for seed in seeds for posed in self.posed(position, seed)]
+        asked = self.asked(position, seeds)
         answers = iter(ask([call for posed in asked for call in calls_of(posed.case)]))
         return [verdict(posed, check, tuple(islice(answers, len(calls_of(posed.case))))) for posed in asked]
+
+    def asked(self, position: int, seeds: list[int]) -> list[Posed]:
+        """Return one check's cases over all seeds; what is asked once, for the first alone."""
+        first, *others = (self.posed(position, seed) for seed in seeds)
+        return [*first, *(one for posed in others for one in posed if not is_asked_once(one.case))]
 
     def suspects_by_check(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
         """Yield the suspects of each check: the earlier checks' suspects that explain it, or else all that do.

@@ -46,18 +46,20 @@ class Case:
 
     `words` describe the kind of input to the student, without its values. `pure` demands that no input is modified.
     A call with `backward` compares the gradients of the inputs too. `promise` is the sentence of the contract that the
-    case tests, by its name; by default it has the name of the check.
+    case tests, by its name; by default it has the name of the check. A case that is asked `once` is drawn for the
+    first of a student's seeds alone: a corner, in which other numbers would show nothing new.
     """
 
     words: str
     call: Call
     pure: bool = True
     promise: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Demand a ValueError whose message contains `keyword`, in upper or lower case.
+    """Demand a ValueError whose message contains `keyword`, in upper or lower case; asked for the first seed alone.
 
     `twin` is the same call with valid arguments: the function must return a value for it. `others` are the keywords of
     the function's other errors: a message that contains them all names nothing.
@@ -85,6 +87,11 @@ class Relation:
 
 
 AnyCase = Case | Refusal | Relation
+
+
+def is_asked_once(case: AnyCase) -> bool:
+    """Say whether a case is asked for the first of a student's seeds alone."""
+    return isinstance(case, Refusal) or (isinstance(case, Case) and case.once)
 
 
 def calls_of(case: AnyCase) -> tuple[Call, ...]:
@@ -463,5 +470,5 @@ def load_problem(catalog: Catalog, stem: str) -> Problem:
 __all__ = [
     "PERSONAL", "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Personal", "Problem",
     "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "builder", "call", "calls_of",
-    "finite", "integer", "load_problem", "number", "whole",
+    "finite", "integer", "is_asked_once", "load_problem", "number", "whole",
 ]  # fmt: skip
