@@ -21,6 +21,7 @@ from ftgrade.judging.judge import (
     compare,
     local_ask,
     verdict,
+    with_list,
     with_mistake,
 )
 from ftgrade.judging.problem import (
@@ -168,12 +169,20 @@ REFUSAL = Refusal("a rank of 0", call("f", 0), "rank", twin=call("f", 1), others
     ("message", "twin", "status"),
     [
         ("the rank is 0", Value(7), "pass"), ("Ranks start at 1", Value(7), "pass"), ("frankly, no", Value(7), "wrong"),
-        ("rank and width must be positive", Value(7), "wrong"),
+        ("rank and width must be positive", Value(7), "wrong"), ("rank_width is no rank", Value(7), "pass"),
         ("the rank is 0", Raised(("ValueError",), "rank"), "wrong"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_what_is_wrong_and_accepts_what_is_right(message: str, twin: Outcome, status: str):
     assert compare(REFUSAL, integer, None, (Raised(("ValueError", "Exception"), message), twin))[0] == status
+
+
+def test_a_list_may_be_answered_by_an_array():
+    for given in (np.array([-4.0, 6.0]), torch.tensor([-4, 6])):
+        listed = with_list(Value(given), [-4.0, 6.0])
+        assert isinstance(listed, Value)
+        assert Close()([-4.0, 6.0], listed.value) is None
+    assert with_list(Value(torch.tensor(7)), 7.0).value.item() == 7  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_points_are_shared_out_over_promises():

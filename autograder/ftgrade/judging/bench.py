@@ -138,6 +138,7 @@ def check_report(verdict: CheckVerdict, said: dict[str, str], causes: Causes) ->
     return whole if worst is None else dataclasses.replace(whole, **failure_fields(verdict, worst, causes))
 
 
+MEND_THAT_CELL = "Mend that cell first; run the notebook from the top."
 MORE_FAILS = " Something else is wrong here too: mend this first, then look again."
 
 
@@ -150,8 +151,8 @@ def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dic
     if worst.status == "not-attempted":
         missing = missing_function(worst) or verdict.check.of
         words = cause or f"{missing} is not written yet, or its cell is missing or didn't run."
-        step = "Mend that cell first" if cause else "Write the function in its answer cell"
-        return {"words": clean(words), "next_step": f"{step}; run the notebook from the top."}
+        step = MEND_THAT_CELL if cause else "Write the function in its answer cell; run the notebook from the top."
+        return {"words": clean(words), "next_step": step}
     difference, mistake = worst.difference, verdict.mistake
     ratio = difference.ratio if difference else None
     return {
@@ -162,7 +163,7 @@ def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dic
         "ratio": None if ratio is None else float(f"{ratio:.4g}"),
         "mistake": mistake.name if mistake else "",
         "says": f"{mistake.says}{MORE_FAILS if verdict.more_fails else ''}" if mistake else "",
-        "next_step": mistake.next_step if mistake else verdict.check.next_step,
+        "next_step": MEND_THAT_CELL if cause else mistake.next_step if mistake else verdict.check.next_step,
     }
 
 

@@ -1,6 +1,7 @@
 """Corners of a case: the same call with other dtypes, views, gradients or kinds of numbers, for any function.
 
-Each function returns a new case, which is asked once a student; the reference answers it like any other, so a corner costs its author one line:
+Each function returns a new case, which is asked once a student. The reference answers it like any other, so a corner
+costs its author one line:
 
     plain = Case("any logits", call("entropy", logits))
     yield from corners(plain, in_dtype(torch.float64), as_views, wanting_gradients)

@@ -213,7 +213,7 @@ class Oracle:
         expected = [self.personal_answer(seed, self.reference) for seed in seeds]
         if any(right is None for right in expected):
             raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
-        outcome = outcome_of(*ask([case.call]))
+        outcome = with_list(outcome_of(*ask([case.call])), expected[0])
         found = [compare(case, check.same, Value(right), (outcome,)) for right in expected]
         status, difference = next((one for one in found if one[0] == "pass"), found[0])
         if status == "pass":
@@ -447,20 +447,32 @@ def compare_refusal(case: Refusal, got: Outcome, twin: Outcome | None = None) ->
         return "wrong", Difference(f"it raised {error_words(got.names)}, where a ValueError was expected")
     if not names(got.message, case.keyword):
         return "wrong", Difference(f"it raised a ValueError whose message doesn't name {case.keyword!r}")
-    if case.others and all(names(got.message, other) for other in case.others):
-        return "wrong", Difference(f"its message names every argument, and {case.keyword!r} alone is at fault")
+    if case.others and all(names(got.message, other, whole=True) for other in case.others):
+        listed = ", ".join(case.others)
+        return "wrong", Difference(f"its message also names {listed}, and {case.keyword!r} alone is at fault")
     if isinstance(twin, Raised):
         return "wrong", Difference("it raises an error for the valid call beside it too")
     return "pass", None
 
 
-def names(message: str, keyword: str) -> bool:
-    """Say whether a message holds a keyword, in upper or lower case, at the start of a word.
+def names(message: str, keyword: str, *, whole: bool = False) -> bool:
+    """Say whether a message holds a keyword, in upper or lower case, at the start of a word, or as a whole word.
 
     >>> names("Ranks are whole", "rank"), names("frank", "rank"), names("lora_rank", "rank")
     (True, False, True)
+    >>> names("answer_mask", "mask", whole=True), names("mask: 2 isn't 0 or 1", "mask", whole=True)
+    (False, True)
     """
-    return re.search(rf"(?<![a-z0-9]){re.escape(keyword.lower())}", message.lower()) is not None
+    before, after = (r"(?<![a-z0-9_])", r"(?![a-z0-9_])") if whole else (r"(?<![a-z0-9])", "")
+    return re.search(before + re.escape(keyword.lower()) + after, message.lower()) is not None
+
+
+def with_list(outcome: Outcome, expected: object) -> Outcome:
+    """Return an outcome whose array is a list, if a list is expected: a personal answer may be written as either."""
+    value = outcome.value if isinstance(outcome, Value) else None
+    if not isinstance(expected, list | tuple) or not (torch.is_tensor(value) or isinstance(value, np.ndarray)):
+        return outcome
+    return Value(value.tolist())
 
 
 def value_difference(case: Case, same: Same, expected: Value | None, got: Value) -> Difference | None:
