@@ -178,8 +178,8 @@ def test_a_refusal_names_what_is_wrong_and_accepts_what_is_right(message: str, t
 
 
 def test_a_list_may_be_answered_by_an_array():
-    for given in (np.array([-4.0, 6.0]), torch.tensor([-4, 6])):
-        listed = with_list(Value(given), [-4.0, 6.0])
+    for answer in (np.array([-4.0, 6.0]), torch.tensor([-4, 6])):
+        listed = with_list(Value(answer), [-4.0, 6.0])
         assert isinstance(listed, Value)
         assert Close()([-4.0, 6.0], listed.value) is None
     assert with_list(Value(torch.tensor(7)), 7.0).value.item() == 7  # pyright: ignore[reportAttributeAccessIssue]
