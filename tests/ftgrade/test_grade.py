@@ -517,3 +517,23 @@ def test_a_report_counts_under_its_own_name_and_for_its_own_hand_in_alone(
     assert "another hand-in" in told_by_verify(tmp_path, capsys)["ada"]
     assert grader.grade("ada", STEM).score == 0
     assert told_by_verify(tmp_path, capsys) == {}
+
+
+def test_code_that_looks_at_what_calls_it_is_told_to_the_instructor_alone(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, data=with_cells("import sys\nprint(sys._getframe().f_back)"))
+    made = grader.grade("ada", STEM)
+    (found,) = [finding for finding in made.findings if finding.kind == "reaches-out"]
+    assert "_getframe, f_back" in found.words
+    assert found not in made.told_to_student
+    assert made.score == 10.0
+
+
+def test_a_forged_line_or_a_reply_of_megabytes_reaches_no_page(grader: Grader, hand_in: HandIn):
+    look = "import sys\nframe = sys._getframe()\nwhile 'describe_error' not in frame.f_globals: frame = frame.f_back\n"
+    line = "frame.f_globals['describe_error'] = lambda e: {'names': ['KeyError'], 'message': '', 'line': 31415926535}"
+    hand_in("ada", STEM, data=with_cells(look + line, "def lora_param_count(*a):\n    raise KeyError", first=False))
+    made = grader.grade("ada", STEM)
+    assert [check.words for check in made.checks if check.name == "count"] == ["lora_param_count: it raised KeyError"]
+    large = "frame.f_globals['frame_json'] = lambda m: b'\\0\\x40\\0\\0' + b'[' * 2**22"
+    hand_in("bob", STEM, data=with_cells(look.replace("describe_error", "frame_json") + large))
+    assert any("was left out" in finding.words for finding in grader.grade("bob", STEM).findings)

@@ -74,7 +74,7 @@ def two_judges() -> Judges:
 
 
 def test_the_corpus_is_large():
-    assert len(CORPUS) >= 150
+    assert len(CORPUS) >= 230
 
 
 @pytest.mark.parametrize("name", CORPUS)
@@ -95,6 +95,8 @@ def test_nothing_of_a_hidden_call_and_nothing_secret_is_told(reports: dict[str, 
         text = json.dumps([note.printed + note.error for note in report.notes])
         for word in ("OPENED", "WENT", secret, "root:x:", "FOUND [["):
             assert word not in text, report.student
+        told = [[check.words, check.says, check.case, check.next_step] for check in report.checks]
+        assert "LEAK" not in text + json.dumps([told, [finding.words for finding in report.findings]]), report.student
 
 
 def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(reports: dict[str, Report], root: Path):

@@ -27,6 +27,7 @@ from ftgrade.errors import GradingError, OurFault, StudentFault
 from ftgrade.intake import notebook
 from ftgrade.intake.gate import clean
 from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
+from ftgrade.intake.reaching import reaching_findings
 from ftgrade.judging import report
 from ftgrade.judging.causes import Causes
 from ftgrade.judging.coincidences import asked_digits, coincidence, numbers_of
@@ -72,7 +73,7 @@ class Bench:
     def judge_submission(self, oracle: Oracle, brief: Brief, submission: Submission) -> Judgement:
         """Return the judgement on a submission; if the problem or the grader fails, its state is `ours`."""
         cells, odd = answer_cells(submission, {check.name for check in oracle.problem.all_checks})
-        findings = [*submission.findings, *odd]
+        findings = [*submission.findings, *odd, *reaching_findings(cells)]
         with Session(self.sandbox, cells, brief.limits, alone=brief.alone) as session:
             try:
                 session.ensure_worker()

@@ -225,6 +225,8 @@ def decode_array(data: dict[str, Any]) -> Any:
     import torch
 
     shape = [int(length) for length in data["shape"]]
+    if any(length > MAX_FRAME_BYTES for length in shape):  # an empty array may claim any length on its other axes
+        raise FrameError("an axis of an array is no longer than a frame")
     raw = bytearray(base64.b64decode(data["data"], validate=True))
     if data["of"] == "numpy":
         return np.frombuffer(raw, scalar_dtype(data["array"])).reshape(shape)
