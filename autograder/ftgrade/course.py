@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import difflib
 import functools
 import os
 import re
@@ -13,6 +14,9 @@ from pathlib import Path
 from ftgrade.errors import CourseFault
 
 CONFIG_FILE = "nbgrader_config.py"
+SIGNS = (CONFIG_FILE, "gradebook.db", ".ftgrade", "submitted", "release")
+"""A folder with one of these is a course."""
+MAKE = "`ftgrade new-course DIR --roster CSV` makes a course"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +93,24 @@ class Course:
             self.write_secret(secrets.token_bytes(32))
         return bytes.fromhex(path.read_text().strip())
 
+    @property
+    def gradebook_mark(self) -> Path:
+        """Return the file that says that this course has had a gradebook."""
+        return self.state / "has-gradebook"
+
     def write_secret(self, secret: bytes) -> None:
         """Write the secret, readable by its owner alone, unless one exists already."""
+        path = self.state / "secret"
         with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
             fresh.write(secret.hex() + "\n")
             fresh.flush()
             with contextlib.suppress(FileExistsError):
-                os.link(fresh.name, self.state / "secret")
+                try:
+                    os.link(fresh.name, path)
+                except FileExistsError:
+                    raise
+                except OSError:  # this file system has no hard links, as exFAT and many network shares
+                    write_first(path, secret.hex() + "\n")
 
 
 ID = re.compile(r"[^/\\+.\s]([^/\\+]*[^/\\+\s])?")  # what nbgrader accepts and a folder may be called
@@ -141,6 +156,38 @@ def read_roster(path: Path) -> list[str]:
     return students
 
 
+def write_first(path: Path, text: str) -> None:
+    """Write a file that only its owner may read. Raises FileExistsError if it exists, and OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except BaseException:
+        path.unlink(missing_ok=True)  # half a secret would be one
+        raise
+
+
+def demand_course(folder: Path, *, may_be_empty: bool = False) -> None:
+    """Raise CourseFault unless a folder is a course, so that a slip in a path makes none."""
+    if not folder.exists():
+        near = difflib.get_close_matches(folder.name, neighbours(folder), 1)
+        raise CourseFault(f"there is no folder {folder}" + (f": {folder.with_name(near[0])}?" if near else f"; {MAKE}"))
+    if not folder.is_dir():
+        raise CourseFault(f"{folder} is a file: name a course's folder; {MAKE}")
+    is_empty = may_be_empty and not any(folder.iterdir())
+    if not is_empty and not any((folder / name).exists() for name in SIGNS):
+        raise CourseFault(
+            f"{folder} is no course: it holds no gradebook.db, no {CONFIG_FILE} and no folder submitted; {MAKE}"
+        )
+
+
+def neighbours(folder: Path) -> list[str]:
+    """Return the names of the folders beside a missing one."""
+    with contextlib.suppress(OSError):
+        return [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    return []
+
+
 def demand_unused(folder: Path) -> None:
     """Raise CourseFault unless a folder is empty or doesn't exist yet."""
     if folder.exists() and not folder.is_dir():
@@ -149,4 +196,4 @@ def demand_unused(folder: Path) -> None:
         raise CourseFault(f"{folder} is in use, it holds {', '.join(found[:3])}: name a new folder, or an empty one")
 
 
-__all__ = ["CONFIG_FILE", "Course", "demand_unused", "read_roster"]
+__all__ = ["CONFIG_FILE", "Course", "demand_course", "demand_unused", "read_roster"]

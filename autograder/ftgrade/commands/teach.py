@@ -6,16 +6,17 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import COURSE, STEMS, Done, argument, chosen, command
+from ftgrade.commands.command import COURSE, STEMS, Done, argument, at_least_one, chosen, command
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 
 if TYPE_CHECKING:
     from ftgrade.classroom.marking import ClassResult
     from ftgrade.commands.terminal import Out
+    from ftgrade.gradebook.todo import Need
     from ftgrade.judging.report import Report
     from ftgrade.probing.doctor import BackendResult
 
@@ -89,7 +90,7 @@ def build_stale(out: "Out", catalog: Catalog) -> None:
 @command(
     "grade what was handed in: gradebook, feedback, class report",
     STEMS,
-    argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once"),
+    argument("-j", "--workers", type=at_least_one, default=os.cpu_count() or 1, help="submissions judged at once"),
     argument("--scheduler", default="", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…"),
     argument("--fresh", action="store_true", help="judge again what hasn't changed"),
     argument("--demo", action="store_true", help="grade a made-up class in a scratch folder"),
@@ -110,19 +111,26 @@ def grade(
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
     nursery = Nursery()  # it imports torch while we import nbgrader
     from ftgrade.classroom.marking import grade_and_book
-    from ftgrade.gradebook import book, late
+    from ftgrade.gradebook import book, late, todo
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
     from ftgrade.probing.doctor import cache_file, strongest
 
     judges = Judges(catalog, lambda: strongest(cache_file(), allow_unsandboxed), workers, nursery)
     totals = {stem: len(graded.students(stem)) for stem in problems}
-    with contextlib.closing(Grader(catalog, graded, judges)) as grader, out.board(totals) as board:
-        done = grade_and_book(grader, problems, board, fresh=fresh, scheduler=scheduler)
+    with contextlib.closing(Grader(catalog, graded, judges)) as grader:
+        book.Book(graded).demand_open()
+        with out.board(totals) as board:
+            done = grade_and_book(grader, problems, board, fresh=fresh, scheduler=scheduler)
     with book.open_gradebook(graded.root) as gradebook:
         taken_off = late.booked_penalties(gradebook, problems)
+        needs = todo.list_needs(graded, gradebook, problems)
     show_scores(out, done.reports, root, taken_off)
-    return sum_up(out, done, root, taken_off, demo)
+    sum_up(out, done, root)
+    tell_needs(out, needs, stems, root)
+    # The demo class hands in unreadable files and answers in words on purpose.
+    grave = [need for need in needs if need.reason in ("ours", "changed", "ungraded")]
+    return Done(document(done, root, taken_off), needs_a_person=bool(done.failed or (grave if demo else needs)))
 
 
 def make_demo(out: "Out", catalog: Catalog) -> Path:
@@ -172,24 +180,38 @@ def finding_kinds(mine: "dict[str, Report]") -> list[str]:
     return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
 
 
-def sum_up(out: "Out", done: "ClassResult", course: Path, taken_off: TakenOff, demo: bool) -> Done:
-    """Print how many submissions were graded and how many need a person; return the result."""
-    from ftgrade.judging.report import student_view
-
+def sum_up(out: "Out", done: "ClassResult", course: Path) -> None:
+    """Print how many submissions were graded, and what could not be booked and why, each reason once."""
     reports, failed = done.reports, done.failed
     troubled = sum(report.needs_a_person for report in reports)
     ours = sum(report.state == "ours" for report in reports)
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for who, _, words in (one.partition(": ") for one in failed):
+        by_reason[words].append(who)
     out.line(
         f"{len(reports)} submissions: {len(reports) - troubled} graded, {troubled - ours} could not be read, "
         f"{ours} need a person because the grader failed, {len(failed)} could not be booked.",
-        *(f"not booked: {line} (see {course / '.ftgrade' / 'nbgrader.log'})" for line in failed),
+        *(
+            f"not booked: {'; '.join(who)}: {words} (see {course / '.ftgrade' / 'nbgrader.log'})"
+            for words, who in by_reason.items()
+        ),
     )
-    if troubled or failed:
-        out.line(f"`ftgrade todo --course {shlex.quote(str(course))}` tells what needs a person.")
+
+
+def tell_needs(out: "Out", needs: "list[Need]", stems: Sequence[str], course: Path) -> None:
+    """Print what `ftgrade todo` will say of the same problems."""
+    asked = shlex.join(["ftgrade", "todo", *stems, "--course", str(course)])
+    count = "1 thing needs" if len(needs) == 1 else f"{len(needs)} things need"
+    out.line(f"{count} a person: `{asked}` tells what." if needs else "Nothing needs a person.")
+
+
+def document(done: "ClassResult", course: Path, taken_off: TakenOff) -> dict[str, Any]:
+    """Return what `--json` prints of a run."""
+    from ftgrade.judging.report import student_view
+
+    reports = done.reports
     submissions = [student_view(one) | {"late penalty": taken_off.get((one.student, one.stem), 0.0)} for one in reports]
-    expected = troubled - ours if demo else 0  # the demo class hands in unreadable files on purpose
-    document = {"course": str(course), "submissions": submissions, "not booked": failed}
-    return Done(document, needs_a_person=bool(failed or troubled > expected))
+    return {"course": str(course), "submissions": submissions, "not booked": done.failed}
 
 
 @command("try to break out of every sandbox of this machine, and say what holds")
