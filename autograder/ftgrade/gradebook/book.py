@@ -20,6 +20,7 @@ from traitlets.log import get_logger
 
 from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault
+from ftgrade.gradebook import releasing
 from ftgrade.gradebook.cells import demand_same_release, released_cells
 from ftgrade.gradebook.late import course_config
 from ftgrade.gradebook.ledger import Ledger, PageMaker
@@ -196,7 +197,7 @@ class Book:
         self.write_config()
         with self.log_to_file():
             self.demand_open()  # nbgrader would hand on a traceback
-            result = self.api.generate_assignment(stem, force=True, create=True)
+            result = releasing.release(self.api, stem)
         if not result["success"]:
             said = result.get("error", "")
             if "SystemExit" in said.rpartition("\n  ")[2]:  # nbgrader has logged the reason and left
