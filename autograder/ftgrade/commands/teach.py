@@ -12,6 +12,7 @@ from ftgrade.catalog import Catalog, home
 from ftgrade.commands.command import COURSE, STEMS, Done, argument, at_least_one, chosen, command
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.intake.gate import line
 
 if TYPE_CHECKING:
     from ftgrade.classroom.marking import ClassResult
@@ -29,7 +30,7 @@ TakenOff = dict[tuple[str, str], float]
     argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty"),
     argument(
         "--roster", type=Path, required=True, metavar="CSV",
-        help="a column id; if you like first_name, last_name, email, lms_user_id",
+        help="a column id; if you like first_name, last_name, email, lms_user_id; or Canvas's or Moodle's own list",
     ),
     argument(
         "--secret", type=Path, metavar="FILE",
@@ -39,10 +40,12 @@ TakenOff = dict[tuple[str, str], float]
 def new_course(out: "Out", folder: Path, roster: Path, secret: Path | None) -> Done:
     from ftgrade.classroom import newcourse
 
-    students = newcourse.new_course(folder, roster, secret)
+    made = newcourse.new_course(folder, roster, secret)
+    students = list(made.students)
     count = "1 student is" if len(students) == 1 else f"{len(students)} students are"
     quoted = shlex.quote(str(folder))
     out.line(
+        *(f"look at {roster.name}: {note}" for note in made.notes),
         f"{count} in {folder / 'gradebook.db'}; keep {folder / '.ftgrade' / 'secret'} in a backup.",
         "Next:",
         f"  ftgrade release --course {quoted}",
@@ -56,15 +59,21 @@ def new_course(out: "Out", folder: Path, roster: Path, secret: Path | None) -> D
     "make the students' notebooks in release/",
     STEMS,
     argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these"),
+    argument("--take-back", action="store_true", help="take back the questions of those who aren't in --students"),
     argument("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive"),
     COURSE,
 )
-def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | None, course: Path) -> Done:
+def release(
+    out: "Out", stems: list[str], students: Path | None, take_back: bool, bundle: Path | None, course: Path
+) -> Done:
     from ftgrade.classroom.bundle import write_bundles as write_bundle
     from ftgrade.classroom.personal import release_personally
     from ftgrade.gradebook.book import Book
 
     catalog, released = home(), Course(course)
+    if take_back and students is None:
+        raise CourseFault("--take-back needs the right list: `ftgrade release STEM --students CSV --take-back`")
+    listed = read_students(out, released, students, take_back) if students else []
     build_stale(out, catalog)
     course.mkdir(parents=True, exist_ok=True)
     book, problems = Book(released), chosen(catalog, stems)
@@ -73,11 +82,28 @@ def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | 
         book.release(stem)
         out.line(f"released {stem}: give students {course / 'release' / stem}")
     if students:
-        count = len(release_personally(catalog, released, problems, students, out_before))
-        out.line(f"{count} students have questions of their own: give each {course / 'personal'}/STUDENT")
+        release_personally(catalog, released, problems, listed, out_before)
+        out.line(f"{len(listed)} students have questions of their own: give each {course / 'personal'}/STUDENT")
     if bundle:
         out.line(*(f"bundle: {path}" for path in write_bundle(catalog, released, bundle)))
     return Done({"released": problems, "folder": str(course / "release")})
+
+
+def read_students(out: "Out", course: Course, path: Path, may_take_back: bool) -> list[str]:
+    """Return the students of a list, and say what is odd about it. Raises CourseFault, before anything is written."""
+    from ftgrade.classroom import newcourse, personal
+
+    found = newcourse.read_people(path)
+    if may_take_back:
+        out.line(*(f"taken back: the questions of {student}" for student in personal.take_back(course, found.students)))
+    personal.demand_everybody(course, path, found.students)
+    enrolled = course.enrolled()
+    unknown = [student for student in found.students if student not in enrolled] if enrolled else []
+    out.line(
+        *(f"look at {path.name}: {note}" for note in found.notes),
+        *([f"look at {path.name}: not in this course's first roster: {', '.join(unknown)}"] if unknown else []),
+    )
+    return list(found.students)
 
 
 def build_stale(out: "Out", catalog: Catalog) -> None:
@@ -94,18 +120,21 @@ def build_stale(out: "Out", catalog: Catalog) -> None:
     argument("--scheduler", default="", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…"),
     argument("--fresh", action="store_true", help="judge again what hasn't changed"),
     argument("--demo", action="store_true", help="grade a made-up class in a scratch folder"),
+    argument("--anyone", action="store_true", help="grade folders of nobody on the roster too, as new students"),
     argument("--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"),
     COURSE,
 )
 def grade(
-    out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, allow_unsandboxed: bool,
-    course: Path,
+    out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, anyone: bool,
+    allow_unsandboxed: bool, course: Path,
 ) -> Done:  # fmt: skip
     from ftgrade.sandbox.forking import Nursery
 
     catalog = home()
     root = make_demo(out, catalog) if demo else course
     graded = Course(root.absolute())
+    if not anyone and graded.strangers(()):
+        graded = without_strangers(out, graded)
     problems = [stem for stem in chosen(catalog, stems) if graded.students(stem)]
     if not problems:
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
@@ -124,13 +153,28 @@ def grade(
             done = grade_and_book(grader, problems, board, fresh=fresh, scheduler=scheduler)
     with book.open_gradebook(graded.root) as gradebook:
         taken_off = late.booked_penalties(gradebook, problems)
-        needs = todo.list_needs(graded, gradebook, problems)
+        needs = todo.list_needs(Course(graded.root), gradebook, problems)
     show_scores(out, done.reports, root, taken_off)
     sum_up(out, done, root)
     tell_needs(out, needs, stems, root)
     # The demo class hands in unreadable files and answers in words on purpose.
     grave = [need for need in needs if need.reason in ("ours", "changed", "ungraded")]
     return Done(document(done, root, taken_off), needs_a_person=bool(done.failed or (grave if demo else needs)))
+
+
+def without_strangers(out: "Out", course: Course) -> Course:
+    """Return a course without the folders of nobody in its roster and its gradebook, and say which they are."""
+    from ftgrade.gradebook import book
+
+    with book.open_gradebook(course.root) as gradebook:
+        strangers = course.strangers(str(one.id) for one in gradebook.students)
+    out.line(
+        *(
+            f"not graded: submitted/{line(name)} belongs to nobody on the roster; rename it, or `--anyone` books it"
+            for name in sorted(strangers)
+        )
+    )
+    return Course(course.root, frozenset(strangers))
 
 
 def make_demo(out: "Out", catalog: Catalog) -> Path:
