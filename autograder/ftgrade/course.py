@@ -169,8 +169,10 @@ def cached_roster(path: Path, _changed: int) -> list[str]:
     """Return the students of a file with this modification time; cached, since every submission asks for them."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.reader(file) if row]
-    column = rows[0].index("id") if rows and "id" in rows[0] else 0
-    return [row[column] for row in rows[1:]]
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    has_header = "id" in header
+    column = header.index("id") if has_header else 0
+    return [row[column].strip() for row in rows[has_header:] if column < len(row)]
 
 
 def write_roster(path: Path, students: Iterable[str]) -> None:

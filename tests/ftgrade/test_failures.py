@@ -246,8 +246,9 @@ def test_a_disk_without_rights_is_told_with_the_path(
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
 def test_a_slip_on_the_command_line_is_told(
-    tmp_path: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch, words: list[str], told: str | None
-):
+    tmp_path: Path, failing: Failing, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    words: list[str], told: str | None,
+):  # fmt: skip
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("x")
     (tmp_path / "broken.py").write_text("def f(:\n")
@@ -256,6 +257,9 @@ def test_a_slip_on_the_command_line_is_told(
     if told is None:
         with pytest.raises(SystemExit, match="2"):
             cli.main(words)
+        said = capsys.readouterr().err
+        assert said.startswith(f"ftgrade {words[0]}: ")
+        assert said.count("\n") == 1
     else:
         assert told in failing(*words)
     assert not (tmp_path / "out.ipynb").exists()

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ftgrade.catalog import home
 from ftgrade.commands import days, learn, manpage, teach, write
@@ -125,13 +125,20 @@ def unknown_command(words: Sequence[str]) -> str:
     return f"there is no command {words[0]!r}; {mend}"
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what it can't read in one line, and leaves the usage to `--help`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(COULD_NOT, f"{self.prog}: {message}; `{self.prog} --help` shows how it's called\n")
+
+
 def parser() -> argparse.ArgumentParser:
     return make_parsers()[0]
 
 
 def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the whole command line, and the parser of each command."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         "ftgrade",
         usage="ftgrade COMMAND …",
         description=manpage.help_by_group("Build, release and grade the course's problems.", GROUPS),
