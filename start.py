@@ -6,6 +6,7 @@
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py lab             predict and measure a step's bytes and speed; tune one model (--record: keep it)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
+    python3 start.py COMMAND --help  tell of a command of ftgrade: check, release, grade, todo, ...
 
 The first start makes `.venv` beside this file and installs into it; a stamp, written last, says that it's complete.
 This file must parse under Python 3.7, so that an old one is told about in words.
@@ -49,6 +50,9 @@ class Trouble(Exception):
 
 def main(words: list[str]) -> int:
     """Install what is missing and run what was asked for; return its exit status."""
+    if words[:1] in (["-h"], ["--help"], ["help"]):
+        print(__doc__)
+        return 0
     try:
         demand_python(sys.version_info[:2])
         demand_offered(words)
@@ -75,9 +79,15 @@ def demand_python(version: tuple[int, ...]) -> None:
     """Raise Trouble for a Python that is too old, naming a newer one of this machine if there is one."""
     if version >= OLDEST:
         return
-    newer = [name for name in ("python3.14", "python3.13", "python3.12", "python3.11") if shutil.which(name)]
+    newer = [name for name in ("python3.14", "python3.13", "python3.12", "python3.11") if runs(name)]
     mend = f"run `{newer[0]} start.py`" if newer else "install a newer one from python.org"
     raise Trouble(f"Python 3.11 or later is needed and this is {version[0]}.{version[1]}: {mend}")
+
+
+def runs(name: str) -> bool:
+    """Say whether a program of this name starts; pyenv puts names on the path that only print an error."""
+    found = shutil.which(name)
+    return found is not None and quiet([found, "--version"]).returncode == 0
 
 
 def has_autograder() -> bool:
@@ -103,11 +113,12 @@ def python() -> Path:
 
 
 def fingerprint() -> str:
-    """Return what an installation depends on: the declared and the locked versions, and this Python."""
+    """Return what an installation depends on: the versions, declared and locked, this Python, and the folder's path."""
     parts = [
         (ROOT / "pyproject.toml").read_bytes(),
         LOCK.read_bytes(),
         ".".join(map(str, sys.version_info[:2])).encode(),
+        os.fsencode(str(VENV)),
     ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -121,7 +132,10 @@ def install() -> None:
     """Make or mend the environment. Raises Trouble."""
     gpu = has_nvidia_driver()
     demand_space(9 if gpu else 3)
-    if VENV.exists():
+    if moved():
+        print("The project's folder was moved or renamed: its environment .venv is made anew.", flush=True)
+        shutil.rmtree(str(VENV), ignore_errors=True)
+    elif VENV.exists():
         print("An installation is here that is unfinished or older than the project: it's mended.", flush=True)
         STAMP.unlink(missing_ok=True)
     make_environment()
@@ -134,6 +148,12 @@ def install() -> None:
     pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[{extras}]")
     STAMP.write_text(fingerprint())
     print("Installed.", flush=True)
+
+
+def moved() -> bool:
+    """Say whether the environment was made at another path, which its commands hold in their first lines."""
+    pip_command = python().with_name("pip.exe" if os.name == "nt" else "pip")
+    return pip_command.is_file() and os.fsencode(str(VENV)) not in pip_command.read_bytes()
 
 
 def install_peers() -> None:
@@ -171,7 +191,12 @@ def install_adapters() -> None:
 
 
 def demand_space(gib: int) -> None:
-    """Raise Trouble unless the folder can be written to and has room."""
+    """Raise Trouble unless the folder can be written to, has room, and a path that an environment may have."""
+    if os.pathsep in str(ROOT):
+        raise Trouble(
+            f"the path {ROOT} holds {os.pathsep!r}, which separates folders in PATH: rename the folder, or copy the "
+            "project to another one"
+        )
     if not os.access(str(ROOT), os.W_OK):
         raise Trouble(f"{ROOT} can't be written to: copy the project to a folder of yours")
     free = shutil.disk_usage(str(ROOT)).free
@@ -202,7 +227,7 @@ def make_environment() -> None:
         ) from None
     try:
         venv.EnvBuilder(with_pip=True, clear=True).create(VENV)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
         raise Trouble(f"the environment .venv can't be made: {error}") from None
 
 
@@ -258,7 +283,9 @@ def pip(*words: str) -> None:
 
 def pip_status(words: list[str]) -> tuple[int, str]:
     """Run pip; return its exit status and what it said of errors, which is also shown."""
-    process = subprocess.Popen([str(python()), "-m", "pip", *words], stderr=subprocess.PIPE, text=True, cwd=str(ROOT))
+    process = subprocess.Popen(
+        [str(python()), "-m", "pip", *words], stderr=subprocess.PIPE, text=True, errors="replace", cwd=str(ROOT)
+    )
     assert process.stderr is not None
     said: list[str] = []
     for line in process.stderr:
@@ -268,7 +295,9 @@ def pip_status(words: list[str]) -> tuple[int, str]:
 
 
 def quiet(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+    return subprocess.run(
+        words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", check=False
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ running

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_the_lock_holds_every_direct_dependency_within_its_bounds(requirement: R
     name = requirement.name.lower()
     assert name in LOCKED or name.replace("-", "_") in LOCKED
     assert requirement.specifier.contains(LOCKED.get(name) or LOCKED[name.replace("-", "_")])
+
+
+def installed_as_locked() -> list[metadata.Distribution]:
+    return [one for one in metadata.distributions() if LOCKED.get(one.metadata["Name"].lower()) == one.version]
+
+
+def test_every_locked_version_takes_the_oldest_python_of_the_project():
+    """Debian 12 has Python 3.11.2, and a version that needs 3.11.5 couldn't be installed there."""
+    assert len(installed_as_locked()) > 50
+    needs = {one.metadata["Name"]: one.metadata["Requires-Python"] or "" for one in installed_as_locked()}
+    assert {name: text for name, text in needs.items() if not SpecifierSet(text).contains("3.11.0")} == {}
 
 
 def test_the_lock_names_no_place_of_one_machine():

@@ -1,6 +1,8 @@
 """The first file that anybody runs: what it installs, what it notices, what it says."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -150,7 +152,9 @@ def test_a_model_that_is_not_offered_is_told(start: ModuleType):
 
 
 def test_an_old_python_is_told_which_to_use(start: ModuleType, monkeypatch):
-    monkeypatch.setattr(start.shutil, "which", lambda name: name == "python3.12")
+    monkeypatch.setattr(start.shutil, "which", lambda name: name if name in ("python3.13", "python3.12") else None)
+    # pyenv puts a `python3.13` on the path that only says "command not found".
+    monkeypatch.setattr(start, "quiet", lambda words: SimpleNamespace(returncode=127 * (words[0] == "python3.13")))
     with pytest.raises(start.Trouble, match=r"this is 3\.9: run `python3\.12 start\.py`"):
         start.demand_python((3, 9))
     start.demand_python((3, 11))
@@ -209,3 +213,76 @@ def test_it_imports_only_the_standard_library():
     names = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert names <= set(sys.stdlib_module_names)
+
+
+def test_help_needs_no_installation(start: ModuleType, capsys: pytest.CaptureFixture[str]):
+    for word in ("--help", "-h", "help"):
+        assert start.main([word]) == 0
+        assert "start.py COMMAND --help" in capsys.readouterr().out
+    assert start.asked == []
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["with the old scripts", "without"])
+def test_a_project_that_was_moved_gets_a_new_environment(start: ModuleType, monkeypatch, capsys, there: bool):
+    start.main(["build"])
+    pip = start.python().with_name("pip")
+    pip.write_text(f"#!{start.python()}\n")
+    old = start.VENV / "lib" / "old"
+    old.mkdir(parents=True)
+    assert start.complete()
+    new = start.ROOT / "renamed"
+    new.mkdir()
+    start.VENV.rename(new / ".venv")
+    monkeypatch.setattr(start, "VENV", new / ".venv")
+    monkeypatch.setattr(start, "STAMP", new / ".venv" / ".complete")
+    if not there:
+        start.python().with_name("pip").unlink()
+    assert not start.complete()
+    capsys.readouterr()
+    assert start.main(["build"]) == 0
+    said = capsys.readouterr().out
+    assert ("was moved or renamed: its environment .venv is made anew" in said) == there
+    assert (new / ".venv" / "lib" / "old").exists() != there
+    assert start.complete()
+
+
+ODD_NAMES = ["project (1)", "[b]", "C++", "fine%20tuning", "what?", "a#b", "zo\u00eb \u4e2d", "it's", "$HOME", "a&b;c"]
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "a:b"])
+@pytest.mark.parametrize("streams", ["utf-8", "ascii", "cp1252"])
+def test_it_says_what_it_has_to_in_any_folder_and_encoding(tmp_path: Path, name: str, streams: str):
+    """The real file, in a process of its own; pip isn't reached, since the disk is said to be full."""
+    folder = tmp_path / name
+    folder.mkdir()
+    for file in ("start.py", "pyproject.toml", "requirements.lock"):
+        (folder / file).write_bytes((ROOT / file).read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": streams, "LC_ALL": "C", "HOME": "/nonexistent"}
+    look = (
+        "import runpy, shutil, sys, types; shutil.disk_usage = lambda _: types.SimpleNamespace(free=0); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    for words, status, told in ((["--help"], 0, "start.py grade --demo"), ([], 1, "free disk space")):
+        program = [sys.executable, "-X", "utf8=0", "-c", look, str(folder / "start.py"), *words]
+        finished = subprocess.run(program, env=environment, capture_output=True, timeout=60, check=False)
+        said = (finished.stdout + finished.stderr).decode(streams)
+        expected = "which separates folders in PATH" if ":" in name and not words else told
+        assert (finished.returncode, expected in said, "Traceback" in said) == (status, True, False), said
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "a:b"])
+def test_an_environment_can_be_made_in_any_folder_or_it_is_said_why_not(tmp_path: Path, monkeypatch, name: str):
+    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path / name)
+    monkeypatch.setattr(module, "VENV", tmp_path / name / ".venv")
+    monkeypatch.setattr("venv.EnvBuilder._setup_pip", lambda *_: None)  # it takes seconds
+    if ":" in name:
+        with pytest.raises(module.Trouble, match=r"\.venv can't be made: .*PATH separator"):
+            module.make_environment()
+    else:
+        module.make_environment()
+        assert module.python().is_file()

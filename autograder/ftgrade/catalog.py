@@ -3,6 +3,7 @@
 A problem's *stem* (`p03_lora_parameters`) names its files in three folders, the *drawers*; the files are its *leaves*.
 """
 
+import difflib
 import hashlib
 import importlib.util
 import os
@@ -73,9 +74,9 @@ class Catalog:
         if STEM.fullmatch(name) and any((drawer / f"{name}.py").is_file() for drawer in self.drawers()):
             return name
         stems = self.stems()
-        matches = [stem for stem in stems if name in (stem, stem[:3], stem[1:3], str(int(stem[1:3])))]
+        matches = [stem for stem in stems if name.lower() in short_names(stem)]
         if len(matches) != 1:
-            raise CourseFault(f"there is no problem {name!r}; there are: {', '.join(stems)}")
+            raise CourseFault(f"there is no problem {name!r}; {suggestion(name, stems)}")
         return matches[0]
 
     def solution(self, stem: str) -> types.ModuleType:
@@ -104,6 +105,28 @@ class Catalog:
     def submissions(self, stem: str, kind: str) -> list[Path]:
         """Return the demo submissions of a stem: `accepted`, `wrong` or `broken`."""
         return sorted((self.root / "tests" / "submissions" / self.stem(stem) / kind).glob("*.ipynb"))
+
+
+def short_names(stem: str) -> tuple[str, ...]:
+    """Return the names by which a problem may be called.
+
+    >>> short_names("p03_lora_parameters")
+    ('p03_lora_parameters', 'p03', '03', 'p3', '3', 'lora_parameters')
+    """
+    short, _, slug = stem.partition("_")
+    number = str(int(short[1:]))
+    return stem, short, short[1:], f"p{number}", number, slug
+
+
+def suggestion(name: str, stems: list[str]) -> str:
+    """Return the problem whose name is nearest to one that doesn't exist, or all of them."""
+    named = {short: stem for stem in stems for short in (stem, stem.partition("_")[2])}
+    numbered = re.match(r"p?0*(\d+)\D", name.lower())
+    of_number = [stem for stem in stems if numbered and int(stem[1:3]) == int(numbered[1])]
+    if len(of_number) == 1:
+        return f"did you mean {of_number[0]}?"
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), named, 1)
+    return f"did you mean {named[near[0]]}?" if near else f"there are: {', '.join(stems)}"
 
 
 def load_module(path: Path, name: str) -> types.ModuleType:

@@ -2,17 +2,23 @@
 
 import contextlib
 import csv
+import difflib
 import functools
 import os
 import re
 import secrets
 import tempfile
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ftgrade.errors import CourseFault
 
 CONFIG_FILE = "nbgrader_config.py"
+SIGNS = (CONFIG_FILE, "gradebook.db", ".ftgrade", "submitted", "release")
+"""A folder with one of these is a course."""
+MAKE = "`ftgrade new-course DIR --roster CSV` makes a course"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +26,7 @@ class Course:
     """An instructor's course folder in nbgrader's layout, with our own `.ftgrade/` beside the gradebook."""
 
     root: Path
+    left_out: frozenset[str] = frozenset()
 
     @property
     def state(self) -> Path:
@@ -31,21 +38,38 @@ class Course:
         return folder
 
     def notebook(self, student: str, stem: str) -> Path:
-        return self.root / "submitted" / student / stem / f"{stem}.ipynb"
+        """Return the path of a submission; a Mac may have written the student's name in decomposed letters (NFD)."""
+        folder = self.root / "submitted" / student
+        if not student.isascii() and not folder.exists():
+            decomposed = self.root / "submitted" / unicodedata.normalize("NFD", student)
+            folder = decomposed if decomposed.exists() else folder
+        return folder / stem / f"{stem}.ipynb"
 
     def students(self, stem: str) -> list[str]:
         """Return the sorted ids of the students who handed in this problem; folders whose name is no id are skipped.
 
-        A folder that can't be looked into counts, so that somebody is told.
+        A folder that can't be looked into counts, so that somebody is told. Folders in `left_out` don't count.
         """
         found: list[str] = []
         with contextlib.suppress(FileNotFoundError):
-            for name in filter(is_id, os.listdir(self.root / "submitted")):
+            names = set(filter(is_id, os.listdir(self.root / "submitted")))
+            for name in names:
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     with contextlib.suppress(PermissionError):
                         os.lstat(self.root / "submitted" / name / stem)
-                    found.append(name)
-        return sorted(found)
+                    composed = unicodedata.normalize("NFC", name)
+                    found.append(name if composed in names else composed)
+        return sorted(set(found) - self.left_out)
+
+    def strangers(self, known: Iterable[str]) -> set[str]:
+        """Return the folders of nobody who is enrolled, on the roster or known; nobody without an enrolment."""
+        enrolled = self.enrolled()
+        if not enrolled:
+            return set()
+        with contextlib.suppress(FileNotFoundError):
+            names = {unicodedata.normalize("NFC", name) for name in os.listdir(self.root / "submitted") if is_id(name)}
+            return names - {unicodedata.normalize("NFC", one) for one in (*enrolled, *self.roster(), *known)}
+        return set()
 
     def quarantine(self, student: str, stem: str) -> Path:
         """Return the folder for files that must not be copied along with a submission."""
@@ -67,11 +91,7 @@ class Course:
 
     def roster(self) -> list[str]:
         """Return the students who get questions of their own, in the roster's order; empty without a roster."""
-        try:
-            changed = self.roster_path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return []
-        return cached_roster(self.roster_path, changed)
+        return cached_roster(self.roster_path, changed) if (changed := changed_at(self.roster_path)) else []
 
     def secret(self) -> bytes:
         """Return the course's secret; make it on first use. Raises CourseFault if it is missing but reports exist.
@@ -89,13 +109,33 @@ class Course:
             self.write_secret(secrets.token_bytes(32))
         return bytes.fromhex(path.read_text().strip())
 
+    @property
+    def enrolled_path(self) -> Path:
+        """Return the list of the students who are booked; there is none in a course without a roster."""
+        return self.state / "enrolled.csv"
+
+    def enrolled(self) -> list[str]:
+        """Return the students of the list of those who are booked; empty without one."""
+        return cached_roster(self.enrolled_path, changed) if (changed := changed_at(self.enrolled_path)) else []
+
+    @property
+    def gradebook_mark(self) -> Path:
+        """Return the file that says that this course has had a gradebook."""
+        return self.state / "has-gradebook"
+
     def write_secret(self, secret: bytes) -> None:
         """Write the secret, readable by its owner alone, unless one exists already."""
+        path = self.state / "secret"
         with tempfile.NamedTemporaryFile("w", dir=self.state, prefix="secret.") as fresh:  # mode 0600
             fresh.write(secret.hex() + "\n")
             fresh.flush()
             with contextlib.suppress(FileExistsError):
-                os.link(fresh.name, self.state / "secret")
+                try:
+                    os.link(fresh.name, path)
+                except FileExistsError:
+                    raise
+                except OSError:  # this file system has no hard links, as exFAT and many network shares
+                    write_first(path, secret.hex() + "\n")
 
 
 ID = re.compile(r"[^/\\+.\s]([^/\\+]*[^/\\+\s])?")  # what nbgrader accepts and a folder may be called
@@ -104,6 +144,7 @@ ODD_IN_AN_ID = re.compile(
     "\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff"  # invisible marks
     "\ud800-\udfff]"  # lone surrogates
 )
+LONGEST_ID = 200  # bytes
 
 
 def is_id(name: str) -> bool:
@@ -112,33 +153,66 @@ def is_id(name: str) -> bool:
     >>> [is_id(name) for name in ("ada", "zoë k", "..", "a/b", "a\\x1b[2J")]
     [True, True, False, False, False]
     """
-    return ID.fullmatch(name) is not None and ODD_IN_AN_ID.search(name) is None and len(name.encode()) <= 200
+    return ID.fullmatch(name) is not None and ODD_IN_AN_ID.search(name) is None and len(name.encode()) <= LONGEST_ID
+
+
+def changed_at(path: Path) -> int:
+    """Return when a file was changed, in nanoseconds; 0 if there is no such file."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 @functools.lru_cache(maxsize=8)
 def cached_roster(path: Path, _changed: int) -> list[str]:
     """Return the students of a file with this modification time; cached, since every submission asks for them."""
-    return read_roster(path)
-
-
-def read_roster(path: Path) -> list[str]:
-    """Return the students of a CSV file: the column `id`, as in nbgrader's own import, or the only column.
-
-    Raises CourseFault with the line number for an id that is missing, repeated or invalid as a folder name.
-    """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+        rows = [row for row in csv.reader(file) if row]
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "id" not in header and len(header) != 1:
-        raise CourseFault(f"{path.name} needs a column named `id`, its first line is: {', '.join(header) or 'empty'}")
-    column = header.index("id") if "id" in header else 0
-    students: list[str] = []
-    for line, row in enumerate(rows[1:] if "id" in header else rows, 2 if "id" in header else 1):
-        student = row[column].strip() if column < len(row) else ""
-        if not is_id(student) or student in students:
-            raise CourseFault(f"{path.name}, line {line}: {student!r} can't be a student's id, or stands twice")
-        students.append(student)
-    return students
+    has_header = "id" in header
+    column = header.index("id") if has_header else 0
+    return [row[column].strip() for row in rows[has_header:] if column < len(row)]
+
+
+def write_roster(path: Path, students: Iterable[str]) -> None:
+    """Write a list of students as a course keeps it, in one step; `classroom.roster` reads those of other people."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["id"], *([student] for student in students)])
+    partial.replace(path)
+
+
+def write_first(path: Path, text: str) -> None:
+    """Write a file that only its owner may read. Raises FileExistsError if it exists, and OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except BaseException:
+        path.unlink(missing_ok=True)  # half a secret would be one
+        raise
+
+
+def demand_course(folder: Path, *, may_be_empty: bool = False) -> None:
+    """Raise CourseFault unless a folder is a course, so that a slip in a path makes none."""
+    if not folder.exists():
+        near = difflib.get_close_matches(folder.name, neighbours(folder), 1)
+        raise CourseFault(f"there is no folder {folder}" + (f": {folder.with_name(near[0])}?" if near else f"; {MAKE}"))
+    if not folder.is_dir():
+        raise CourseFault(f"{folder} is a file: name a course's folder; {MAKE}")
+    is_empty = may_be_empty and not any(folder.iterdir())
+    if not is_empty and not any((folder / name).exists() for name in SIGNS):
+        raise CourseFault(
+            f"{folder} is no course: it holds no gradebook.db, no {CONFIG_FILE} and no folder submitted; {MAKE}"
+        )
+
+
+def neighbours(folder: Path) -> list[str]:
+    """Return the names of the folders beside a missing one."""
+    with contextlib.suppress(OSError):
+        return [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    return []
 
 
 def demand_unused(folder: Path) -> None:
@@ -149,4 +223,4 @@ def demand_unused(folder: Path) -> None:
         raise CourseFault(f"{folder} is in use, it holds {', '.join(found[:3])}: name a new folder, or an empty one")
 
 
-__all__ = ["CONFIG_FILE", "Course", "demand_unused", "read_roster"]
+__all__ = ["CONFIG_FILE", "Course", "demand_course", "demand_unused", "is_id", "write_roster"]

@@ -298,6 +298,7 @@ def test_a_zip_of_the_problems_folders_is_what_the_grader_reads(unpacked: Path, 
 
 def test_a_release_writes_it(tmp_path: Path, capsys):
     archive = tmp_path / "out" / "course.zip"
+    (tmp_path / "course").mkdir()
     assert cli.main(["release", "p03", "--course", str(tmp_path / "course"), "--bundle", str(archive)]) == cli.FINE
     assert f"bundle: {archive}" in capsys.readouterr().out
     files = contents(archive)

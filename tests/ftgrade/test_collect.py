@@ -61,7 +61,8 @@ def test_a_folder_and_an_archive_of_named_files_land_in_their_places(tmp_path: P
     assert places(found) == {("ada", "p03", "new"), ("ada_b", "p03", "new"), ("zoë", "p10", "new")}
     assert reasons(found) == {
         "adda_p03.ipynb": "there is no student 'adda': ada?",
-        "ada_p07.ipynb": "its name doesn't fit the pattern",
+        "ada_p07.ipynb": "its name doesn't fit the pattern: it names no problem, "
+        "`--stem p03` would say that all are p03",
         "notes.txt": "no notebook",
     }
     assert course.notebook("ada_b", P03).read_text() == "2"
@@ -223,7 +224,7 @@ def test_links_bombs_and_ways_out_of_the_folder_are_left(tmp_path: Path, course:
 @pytest.mark.parametrize(
     ("pattern", "only"),
     [("{student}.ipynb", None), ("{stem}.ipynb", None), ("{student}_{stem}.txt", None), ("{who}_{stem}.ipynb", None),
-     ("blackboard", None), ("{any}.ipynb", P03)],
+     ("edmodo", None), ("{any}.ipynb", P03)],
 )  # fmt: skip
 def test_a_pattern_that_tells_too_little_is_refused_with_what_there_is(pattern: str, only: str | None):
     with pytest.raises(CourseFault, match=r"canvas|\{|deep"):
@@ -279,3 +280,118 @@ def test_a_folder_in_an_archive_stops_nobody_and_no_path_reaches_the_terminal_ra
     found = collect(zipped(tmp_path / "all.zip", {"ada_b.zip": data, "zoë_p03.ipynb": "3"}), course, KNOWN, STEMS)
     assert {one.student for one in found.taken} == {"ada_b", "zoë"}
     assert "\x1b" not in "".join(one.source for one in found.taken)
+
+
+GRADESCOPE = """\
+submission_77:
+  :submitters:
+  - :name: Ada Lovelace
+    :sid: ada
+    :email: ada@example.org
+  :created_at: 2026-01-30 10:30:10.123456000 Z
+  :status: processed
+submission_78:
+  :submitters:
+  - :name: Zo\u00eb O'Neil
+    :sid:
+    :email:
+submission_79:
+  :submitters:
+  - :name: Ada Lovelace
+    :sid: ada
+  - :name: Zo\u00eb O'Neil
+"""
+LAYOUTS = {
+    "blackboard": (
+        "Homework_1_ada_attempt_2026-01-29-10-30-10_p03.ipynb", "Homework_1_ada_attempt_2026-01-30-10-30-10_p03.ipynb",
+        "Homework_1_zo\u00eb_attempt_2026-01-30-10-30-10_work.zip/x/p03_lora_parameters.ipynb",
+    ),
+    "brightspace": (
+        "1234-5678 - Ada Lovelace - Jan 29, 2026 1030 PM/p03.ipynb",
+        "1234-5678 - Ada Lovelace - Jan 30, 2026 930 AM/p03.ipynb",
+        "1235-5678 - Zo\u00eb ONeil - Jan 30, 2026 12:05 AM/my p03_lora_parameters.ipynb",
+    ),
+    "gradescope": (
+        "assignment_5_export/submission_77/p03.ipynb", "assignment_5_export/submission_78/sub/p03.ipynb",
+        "assignment_5_export/submission_79/p03.ipynb",
+    ),
+    "google": ("Homework/Ada Lovelace - p03_lora_parameters.ipynb", "Homework/Zo\u00eb O'Neil - p03.ipynb"),
+    "github": ("hw-1-submissions/hw-1-ada/p03.ipynb", "hw-1-zo\u00eb-main/src/p03_lora_parameters.ipynb"),
+    "sakai": (
+        "Homework 1/Lovelace, Ada(ada)/Submission attachment(s)/p03.ipynb",
+        "Homework 1/O'Neil, Zo\u00eb(zo\u00eb)/Submission attachment(s)/p03_lora_parameters.ipynb",
+    ),
+    "ilias": ("Abgaben/Lovelace_Ada_ada_4711/p03.ipynb", "Abgaben/ONeil_Zoe_zo\u00eb/p03_lora_parameters (1).ipynb"),
+    "moodle": (
+        "Ada Lovelace_9_assignsubmission_file/p03.ipynb", "Zo\u00eb ONeil_8_assignsubmission_file/p03.ipynb",
+    ),
+    "canvas": ("lovelaceada_4711_100_p03 (1)-2.ipynb", "oneilzoe_12_101_p03_lora_parameters-Copy1.ipynb"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("platform", LAYOUTS)
+@pytest.mark.parametrize("packed", [True, False], ids=["archive", "folder"])
+def test_a_platforms_download_is_read_as_it_comes(tmp_path: Path, course: Course, platform: str, packed: bool):
+    files: dict[str, str | bytes] = dict.fromkeys(LAYOUTS[platform], "an older one")
+    files[LAYOUTS[platform][-1]] = files[LAYOUTS[platform][1]] = "the newest"
+    for name in [name for name in files if ".zip/" in name]:
+        outer, _, inner = name.partition(".zip/")
+        files[f"{outer}.zip"] = zipped(tmp_path / "inner.zip", {inner: files.pop(name)}).read_bytes()
+    files |= {"index.html": "x", "__MACOSX/._p03.ipynb": "x", "._p03.ipynb": "x"}
+    if platform == "gradescope":
+        files["assignment_5_export/submission_metadata.yml"] = GRADESCOPE
+        files["assignment_5_export/submission_78/submission_metadata.yml"] = GRADESCOPE.replace("sid:\n", "sid: ada\n")
+    source = zipped(tmp_path / "download.zip", files)
+    if not packed:
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(tmp_path / "download")
+        source = tmp_path / "download"
+    found = collect(source, course, KNOWN, STEMS, platform)
+    assert places(found) == {("ada", "p03", "new"), ("zo\u00eb", "p03", "new")}, found.left
+    if platform in ("blackboard", "brightspace"):
+        assert course.notebook("ada", P03).read_text() == "the newest"
+        assert [one.time and one.time.day for one in found.taken] == [30, 30]
+    if platform == "gradescope":
+        told = reasons(found)["assignment_5_export/submission_79/p03.ipynb"]
+        assert {one.student: one.time for one in found.taken} == {
+            "ada": datetime(2026, 1, 30, 10, 30, 10, 123456), "zo\u00eb": None,
+        }  # fmt: skip
+        assert told == "submission_metadata.yml names 2 students for submission_79"
+
+
+@pytest.mark.parametrize("text", [None, "- a list", "submission_77: {}", "a: [", "submission_77:\n  :submitters: 3"])
+def test_gradescopes_list_is_needed_and_read_with_care(tmp_path: Path, course: Course, text: str | None):
+    files: dict[str, str | bytes] = {"submission_77/p03.ipynb": "1"} | (
+        {"submission_metadata.yml": text} if text else {}
+    )
+    with pytest.raises(CourseFault, match=r"submission_metadata\.yml"):
+        collect(zipped(tmp_path / "a.zip", files), course, KNOWN, STEMS, "gradescope")
+
+
+def test_names_of_copies_endings_and_archives_that_are_not_opened(tmp_path: Path, course: Course):
+    files = {
+        "ada_p03 (1)-2.ipynb": "1", "zo\u00eb_p03.IPYNB": "2", "ada_b_p03.ipynb.txt": "3", "._ada_p03.ipynb": "junk",
+        "ada_b.rar": "x", "zo\u00eb.7z": "x",
+    }  # fmt: skip
+    found = collect(laid(tmp_path / "handed", **files), course, KNOWN, STEMS)
+    assert {student for student, _, _ in places(found)} == {"ada", "ada_b", "zo\u00eb"}
+    assert reasons(found) == {
+        "ada_b.rar": "an archive (.rar) that isn't opened here: unpack it into a folder ada_b, or ask for a .zip",
+        "zo\u00eb.7z": "an archive (.7z) that isn't opened here: unpack it into a folder zo\u00eb, or ask for a .zip",
+    }
+    with pytest.raises(CourseFault, match="unpack it into a folder ada_b"):
+        collect(tmp_path / "handed" / "ada_b.rar", course, KNOWN, STEMS)
+
+
+def test_the_exchanges_folder_is_read_out_of_an_archive_too(tmp_path: Path, course: Course):
+    """nbgrader's exchange writes colons into the names of folders."""
+    path = zipped(
+        tmp_path / "inbound.zip",
+        {
+            f"ada+{P03}+2026-01-30 10:30:10.123456 UTC+YWRh/{P03}.ipynb": "1",
+            f"c:/ada+{P03}+2026-01-31 10:30:10.123456 UTC+YWRh/{P03}.ipynb": "2",
+        },
+    )
+    found = collect(path, course, KNOWN, STEMS, "{student}+{any}+{time}{any}/{stem}.ipynb")
+    assert [(one.student, one.time) for one in found.taken] == [("ada", datetime(2026, 1, 30, 10, 30, 10))]
+    assert list(reasons(found).values()) == ["its name begins with a drive's letter"]

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from ftgrade.catalog import home
+from ftgrade.classroom.roster import read_roster
 from ftgrade.commands import cli
 from ftgrade.course import Course
 from nbgrader.api import Gradebook
 
+STEM = "p03_lora_parameters"
 ROSTER = (
     "\ufeffID,First Name,last_name,Email,LMS user id,section\n"
     'ada,Ada,"Lovelace, Countess",ada@example.org,4711,A\n'
@@ -152,7 +155,16 @@ def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path, roster: Path, capsys):
         (b"", "needs a column named `id`"),
         (b"id,email\n", "holds no student"),
         (b"name,email\nAda,a@x\n", "needs a column named `id`, its first line is: name, email"),
-        (b"id\nada\nada\n", "line 3: 'ada' can't be a student's id, or stands twice"),
+        (b"\nid\n\nada\n\nada\n", "line 6: 'ada' stands in line 4 already"),
+        ("id\nzo\u00eb\nzoe\u0308\n".encode(), "line 3: 'zo\u00eb' stands in line 2 already"),
+        (b"id,lms_user_id\nada,1\nbob,1.0\n", "line 3: bob has the lms_user_id 1, which ada in line 2 has too"),
+        (b'id,lms_user_id\nada,"12,347"\n', "line 2: lms_user_id is '12,347', which is no whole number"),
+        (b"id,lms_user_id\nada,1.2348E+04\n", "line 2: lms_user_id is '1.2348E+04', which is no whole number"),
+        (b"id\n1.23E+05\n", "line 2: '1.23E+05' is a number that a spreadsheet has shortened"),
+        (b"id,email\n,a@x\n", "line 2: '' can't be a student's id: the cell is empty"),
+        (b"student_id,login\na,b\n", "the columns studentid and login might both hold the students' ids"),
+        (b"PK\x03\x04rest", "is a spreadsheet's own file: save it as CSV"),
+        (b"id\nada\nada\n", "line 3: 'ada' stands in line 2 already"),
         (b"id\n../ada\n", "line 2: '../ada' can't be a student's id"),
         (b"id,first_name\nzoe,Zo\xeb\n", "must be CSV in UTF-8, save it so"),
     ],
@@ -162,3 +174,71 @@ def test_a_roster_with_a_fault_makes_nothing(tmp_path: Path, roster: Path, capsy
     assert new_course(tmp_path / "course", roster) == cli.COULD_NOT
     assert words in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "course").exists()
+
+
+READ = {
+    "semicolons": b"id;first_name;last_name\r\nada;Ada;Lovelace, A.\r\n",
+    "tabs": b"ID\tFirst name\tSurname\nada\tAda\tLovelace, A.\n",
+    "sep=": b"\xef\xbb\xbfsep=;\r\nid;first_name;last_name\r\nada;Ada;Lovelace, A.\r\n",
+    "Excel's Unicode text": "student_id\tfirst_name\tlast_name\r\nada\tAda\tLovelace, A.\r\n".encode("utf-16"),
+    "Moodle's participants": b'"First name","Last name","ID number","Email address"\nAda,"Lovelace, A.",ada,\n',
+    "an id number": b"Given name;Family name;ID-Number\nAda;Lovelace, A.;ada\n",
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_a_roster_is_read_as_spreadsheets_and_platforms_write_it(tmp_path: Path, kind: str):
+    (tmp_path / "r.csv").write_bytes(READ[kind])
+    assert read_roster(tmp_path / "r.csv").students == {"ada": {"first_name": "Ada", "last_name": "Lovelace, A."}}
+
+
+@pytest.mark.parametrize("header", ["", "id\n", "student_id\n", "ID number\n", "Students\n", "sep=,\nUsername\n"])
+def test_one_column_is_a_roster_with_and_without_its_name(tmp_path: Path, header: str):
+    (tmp_path / "r.csv").write_text(f"{header}ada\nbob\n")
+    assert list(read_roster(tmp_path / "r.csv").students) == ["ada", "bob"]
+
+
+def test_canvas_export_of_a_gradebook_is_a_roster(tmp_path: Path):
+    (tmp_path / "r.csv").write_text(
+        "Student,ID,SIS User ID,SIS Login ID,Section,Homework (11)\n"
+        ",,,,,Manual Posting\n"
+        "    Points Possible,,,,,10\n"
+        '"Lovelace, Ada",4711,77,ada,A,\n'
+        '"Kim, Sam",4712,78,,A,9\n'
+        '"Student, Test",99,,6f1ed002ab5595859014ebf0951522d9,A,\n',
+    )
+    found = read_roster(tmp_path / "r.csv")
+    assert found.students == {"ada": {"first_name": "Ada", "last_name": "Lovelace", "lms_user_id": "4711"}}
+    assert found.notes == ("left out, because they have no id: 'Kim, Sam'",)
+
+
+def test_numbers_as_a_spreadsheet_writes_them_are_read_or_told(tmp_path: Path, capsys):
+    (tmp_path / "r.csv").write_text("id,lms_user_id\n0012345.0,12345.0\n0012346,12346\n12347,\n")
+    assert new_course(tmp_path / "course", tmp_path / "r.csv") == cli.FINE
+    assert {student: one[3] for student, one in booked(tmp_path / "course").items()} == {
+        "0012345": "12345", "0012346": "12346", "12347": None,
+    }  # fmt: skip
+    assert "12347: fewer digits than the other ids. Did a spreadsheet drop leading zeros?" in capsys.readouterr().out
+
+
+def test_a_folder_of_nobody_on_the_roster_is_told_and_booked_only_if_asked(tmp_path: Path, capsys):
+    """A Mac writes the letters of a name in parts; that is the same student."""
+    (tmp_path / "r.csv").write_text("id\nzo\u00eb\n", "utf-8")
+    root = tmp_path / "course"
+    assert new_course(root, tmp_path / "r.csv") == cli.FINE
+    for student in ("zoe\u0308", "zoey"):
+        folder = root / "submitted" / student / STEM
+        folder.mkdir(parents=True)
+        (folder / f"{STEM}.ipynb").write_bytes(home().submissions(STEM, "accepted")[0].read_bytes())
+    grade = ["grade", "p03", "-j", "1", "--course", str(root)]
+    capsys.readouterr()
+    assert cli.main(grade) == cli.SOME_NEED_A_PERSON
+    said = capsys.readouterr().out
+    assert "not graded: submitted/zoey belongs to nobody on the roster" in said
+    assert "1 submissions: 1 graded" in said
+    assert list(booked(root)) == ["zo\u00eb"]
+    assert cli.main(["todo", "p03", "--course", str(root)]) == cli.SOME_NEED_A_PERSON
+    assert "nobody on the roster is called zoey" in capsys.readouterr().out
+    assert cli.main([*grade, "--anyone"]) == cli.FINE
+    assert sorted(booked(root)) == ["zoey", "zo\u00eb"]
+    assert cli.main(grade) == cli.FINE, "who was booked once is known"

@@ -32,7 +32,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = root / "submitted" / student / STEM / f"{STEM}.ipynb"
         path.parent.mkdir(parents=True)
         path.write_text(written(words))
-    assert cli.main(["grade", STEM, "--course", str(root), "-j", "1"]) == 0
+    assert cli.main(["grade", STEM, "--course", str(root), "-j", "1"]) == cli.SOME_NEED_A_PERSON
     return root
 
 
@@ -52,7 +52,7 @@ def test_a_persons_points_add_up_and_survive_a_regrade(course: Path):
         grade = book.find_grade("order", STEM, STEM, "ada")
         grade.manual_score, grade.needs_manual_grade = 0.75, False
         book.db.commit()
-    assert cli.main(["grade", STEM, "--course", str(course), "-j", "1", "--fresh"]) == 0
+    assert cli.main(["grade", STEM, "--course", str(course), "-j", "1", "--fresh"]) == cli.SOME_NEED_A_PERSON
     with gradebook(course) as book:
         assert book.find_submission(STEM, "ada").score == 10.75
 

@@ -1,22 +1,22 @@
 """An instructor's folder in one step: nbgrader's configuration, the course's secret, the roster in the gradebook."""
 
-import csv
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from nbgrader.api import Gradebook
 
-from ftgrade.course import Course, demand_unused, read_roster
+from ftgrade.classroom.roster import Roster, read_roster
+from ftgrade.course import Course, demand_unused, write_roster
 from ftgrade.errors import CourseFault
 from ftgrade.gradebook.book import Book
 
-FIELDS = ("first_name", "last_name", "email", "lms_user_id")
 SECRET_DIGITS = 64
 
 
-def new_course(folder: Path, roster: Path, secret: Path | None = None) -> list[str]:
-    """Make a course folder and book the roster's students; return them.
+def new_course(folder: Path, roster: Path, secret: Path | None = None) -> Roster:
+    """Make a course folder and book the roster's students; return the roster. What fails leaves nothing.
 
     The course's secret is drawn, or taken from a file such as an earlier course's backup. Raises CourseFault, before
     anything is made, for a folder that is in use, and a roster or a secret that can't be read.
@@ -24,15 +24,34 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> list[s
     demand_unused(folder)
     people = read_people(roster)
     known = read_secret(secret) if secret else None
+    was_there = folder.is_dir()
+    try:
+        fill_course(folder, people.students, known)
+    except BaseException:
+        empty(folder, remove=not was_there)
+        raise
+    return people
+
+
+def fill_course(folder: Path, people: dict[str, dict[str, str]], secret: bytes | None) -> None:
+    """Put the secret, nbgrader's configuration and the gradebook with its students into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     course = Course(folder)
-    if known:
-        course.write_secret(known)
+    if secret:
+        course.write_secret(secret)
     course.secret()
     book = Book(course)
     book.write_config()
     enrol(book, people)
-    return list(people)
+    write_roster(course.enrolled_path, list(people))
+
+
+def empty(folder: Path, *, remove: bool) -> None:
+    """Delete what a folder holds, and the folder too if that is asked for."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    if remove and folder.is_dir():
+        folder.rmdir()
 
 
 def read_secret(path: Path) -> bytes:
@@ -55,30 +74,15 @@ def read_secret(path: Path) -> bytes:
     return bytes.fromhex(text.decode())
 
 
-def read_people(roster: Path) -> dict[str, dict[str, str]]:
-    """Return what a roster tells of each student, in its order: name, address and LMS id, where it has the columns.
-
-    Columns are those of nbgrader's own import, in any case and with spaces or underscores. Raises CourseFault.
-    """
+def read_people(path: Path) -> Roster:
+    """Return the students of a list. Raises CourseFault for one that can't be read or is empty."""
     try:
-        students = read_roster(roster)
-        with roster.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+        found = read_roster(path)
     except OSError as error:
-        raise CourseFault(f"the roster {roster} can't be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CourseFault(f"the roster {roster} must be CSV in UTF-8, save it so: {error}") from None
-    if not students:
-        raise CourseFault(f"the roster {roster} holds no student: a line `id`, then a line for each")
-    names = [re.sub(r"[\s_-]+", "_", cell.strip().lower()) for cell in rows[0]]
-    lines = [dict(zip(names, row, strict=False)) for row in rows[-len(students) :]]
-    return {student: gradebook_fields(line) for student, line in zip(students, lines, strict=True)}
-
-
-def gradebook_fields(line: dict[str, str]) -> dict[str, str]:
-    """Return the fields of one line that a gradebook knows and that aren't empty."""
-    found = {name: line.get(name, "").strip() for name in FIELDS}
-    return {name: text for name, text in found.items() if text}
+        raise CourseFault(f"the roster {path} can't be read: {error.strerror}") from None
+    if not found.students:
+        raise CourseFault(f"the roster {path} holds no student: a line `id`, then a line for each")
+    return found
 
 
 def enrol(book: Book, people: dict[str, dict[str, str]]) -> None:

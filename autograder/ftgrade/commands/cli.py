@@ -4,16 +4,20 @@ What a command needs is imported when it runs: `--help` and completion answer at
 """
 
 import argparse
+import difflib
 import gc
+import io
 import json
+import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ftgrade.catalog import home
 from ftgrade.commands import days, learn, manpage, teach, write
 from ftgrade.commands.command import Command, Done, argument, command
-from ftgrade.errors import GradingError
+from ftgrade.course import demand_course
 
 if TYPE_CHECKING:
     from ftgrade.commands.terminal import Out
@@ -52,21 +56,80 @@ GROUPS: Mapping[str, Sequence[Command]] = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return 0 (fine), 1 (done, and some submissions need a person) or 2 (could not)."""
+    speak_any_encoding()
+    words = list(sys.argv[1:] if words is None else words)
+    if unknown := unknown_command(words):
+        return fail(unknown, as_json="--json" in words)
     read = vars(parser().parse_args(words))
+    chosen, as_json = read.pop("command"), read.pop("json", False)
+    try:
+        return run(chosen, read, as_json)
+    except KeyboardInterrupt:
+        print("ftgrade: stopped; what was done is kept, and the next run goes on from there", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # who reads us has read enough, as in `ftgrade todo | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    except Exception as error:
+        from ftgrade.commands.failures import failure_line
+
+        return fail(failure_line(error), as_json)
+
+
+def run(chosen: Command, read: dict[str, Any], as_json: bool) -> int:
+    """Run a command with the words that were read; return the exit status. Raises what the command raises."""
     from ftgrade.commands.terminal import Out
 
-    run, as_json = read.pop("command").run, read.pop("json", False)
-    try:
-        done: Done = run(Out(stderr=as_json), **read)
-    except GradingError as error:
-        Out(stderr=True).line(f"ftgrade: {error}")
-        done = Done({"error": str(error)}, failed=True)
-    except KeyboardInterrupt:
-        Out(stderr=True).line("ftgrade: stopped; what was graded is kept, and the next run goes on from there")
-        return STOPPED
+    if "course" in read and not read.get("demo"):
+        demand_course(read["course"], may_be_empty=chosen is teach.release)
+    done = chosen.run(Out(stderr=as_json), **read)
     if as_json:
-        print(json.dumps(done.document, ensure_ascii=False, indent=1, default=str))
+        print(json_text(done.document))
     return COULD_NOT if done.failed else SOME_NEED_A_PERSON if done.needs_a_person else FINE
+
+
+def fail(words: str, as_json: bool) -> int:
+    """Say why a command could not do its work, in a line and for a program that reads JSON."""
+    print(f"ftgrade: {words}", file=sys.stderr)
+    if as_json:
+        print(json_text({"error": words}))
+    return COULD_NOT
+
+
+def json_text(document: Mapping[str, Any]) -> str:
+    """Return a JSON document that standard output can take."""
+    can_all = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    return json.dumps(document, ensure_ascii=not can_all, indent=1, default=str)
+
+
+def speak_any_encoding() -> None:
+    """Let the streams write a character that their encoding lacks as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def unknown_command(words: Sequence[str]) -> str:
+    """Return what to say of a first word that is no command, with the nearest one; nothing if it is one.
+
+    >>> unknown_command(["grdae", "p03"])
+    "there is no command 'grdae'; did you mean `ftgrade grade`?"
+    >>> unknown_command(["grade"]), unknown_command(["--help"]), unknown_command([])
+    ('', '', '')
+    """
+    names = [one.name for group in GROUPS.values() for one in group]
+    if not words or words[0].startswith("-") or words[0] in names:
+        return ""
+    near = difflib.get_close_matches(words[0].lower().replace("_", "-"), names, 1)
+    mend = f"did you mean `ftgrade {near[0]}`?" if near else f"there are: {', '.join(names)}"
+    return f"there is no command {words[0]!r}; {mend}"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what it can't read in one line, and leaves the usage to `--help`."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(COULD_NOT, f"{self.prog}: {message}; `{self.prog} --help` shows how it's called\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
 
 def make_parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the whole command line, and the parser of each command."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         "ftgrade",
         usage="ftgrade COMMAND …",
         description=manpage.help_by_group("Build, release and grade the course's problems.", GROUPS),
@@ -97,6 +160,7 @@ def manual() -> str:
 
 def program() -> None:
     """Be the command `ftgrade`."""
+    logging.getLogger().addHandler(logging.NullHandler())  # libraries' logs: we say ourselves what went wrong
     status = main()
     gc.freeze()  # Python would look through all of torch once more for what it could free, for most of a second
     sys.exit(status)

@@ -69,6 +69,13 @@ def one_of(*words: Argument, required: bool = False) -> Argument:
     return add_to
 
 
+def at_least_one(text: str) -> int:
+    """Return a count of workers. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"it must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
 COURSE = argument("--course", type=Path, default=Path(), metavar="DIR", help="the course's folder (default: this one)")
 JSON = argument("--json", action="store_true", help="print the result as one JSON document")
 STEM = argument("stem", help="the problem, such as p03")

@@ -83,7 +83,8 @@ def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, c
     argument(
         "--pattern",
         default="plain",
-        help="plain, canvas, moodle, or how paths tell who and what: '{student}_{stem}_{time}.ipynb'",
+        help="plain, canvas, moodle, blackboard, brightspace, gradescope, google, github, sakai, ilias, or how paths "
+        "tell who and what: '{student}_{stem}_{time}.ipynb'",
     ),
     argument("--stem", help="the problem that all of them belong to, whatever their names"),
     argument("--at", metavar="TIME", help="when those were handed in whose path tells no time"),

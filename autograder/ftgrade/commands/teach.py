@@ -6,16 +6,18 @@ import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import COURSE, STEMS, Done, argument, chosen, command
+from ftgrade.commands.command import COURSE, STEMS, Done, argument, at_least_one, chosen, command
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.intake.gate import line
 
 if TYPE_CHECKING:
     from ftgrade.classroom.marking import ClassResult
     from ftgrade.commands.terminal import Out
+    from ftgrade.gradebook.todo import Need
     from ftgrade.judging.report import Report
     from ftgrade.probing.doctor import BackendResult
 
@@ -28,7 +30,7 @@ TakenOff = dict[tuple[str, str], float]
     argument("folder", type=Path, metavar="DIR", help="a folder that is new or empty"),
     argument(
         "--roster", type=Path, required=True, metavar="CSV",
-        help="a column id; if you like first_name, last_name, email, lms_user_id",
+        help="a column id; if you like first_name, last_name, email, lms_user_id; or Canvas's or Moodle's own list",
     ),
     argument(
         "--secret", type=Path, metavar="FILE",
@@ -38,10 +40,12 @@ TakenOff = dict[tuple[str, str], float]
 def new_course(out: "Out", folder: Path, roster: Path, secret: Path | None) -> Done:
     from ftgrade.classroom import newcourse
 
-    students = newcourse.new_course(folder, roster, secret)
+    made = newcourse.new_course(folder, roster, secret)
+    students = list(made.students)
     count = "1 student is" if len(students) == 1 else f"{len(students)} students are"
     quoted = shlex.quote(str(folder))
     out.line(
+        *(f"look at {roster.name}: {note}" for note in made.notes),
         f"{count} in {folder / 'gradebook.db'}; keep {folder / '.ftgrade' / 'secret'} in a backup.",
         "Next:",
         f"  ftgrade release --course {quoted}",
@@ -55,15 +59,21 @@ def new_course(out: "Out", folder: Path, roster: Path, secret: Path | None) -> D
     "make the students' notebooks in release/",
     STEMS,
     argument("--students", type=Path, metavar="CSV", help="write a copy with own questions for each of these"),
+    argument("--take-back", action="store_true", help="take back the questions of those who aren't in --students"),
     argument("--bundle", type=Path, metavar="ZIP", help="write the course for students as one archive"),
     COURSE,
 )
-def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | None, course: Path) -> Done:
+def release(
+    out: "Out", stems: list[str], students: Path | None, take_back: bool, bundle: Path | None, course: Path
+) -> Done:
     from ftgrade.classroom.bundle import write_bundles as write_bundle
     from ftgrade.classroom.personal import release_personally
     from ftgrade.gradebook.book import Book
 
     catalog, released = home(), Course(course)
+    if take_back and students is None:
+        raise CourseFault("--take-back needs the right list: `ftgrade release STEM --students CSV --take-back`")
+    listed = read_students(out, released, students, take_back) if students else []
     build_stale(out, catalog)
     course.mkdir(parents=True, exist_ok=True)
     book, problems = Book(released), chosen(catalog, stems)
@@ -72,11 +82,28 @@ def release(out: "Out", stems: list[str], students: Path | None, bundle: Path | 
         book.release(stem)
         out.line(f"released {stem}: give students {course / 'release' / stem}")
     if students:
-        count = len(release_personally(catalog, released, problems, students, out_before))
-        out.line(f"{count} students have questions of their own: give each {course / 'personal'}/STUDENT")
+        release_personally(catalog, released, problems, listed, out_before)
+        out.line(f"{len(listed)} students have questions of their own: give each {course / 'personal'}/STUDENT")
     if bundle:
         out.line(*(f"bundle: {path}" for path in write_bundle(catalog, released, bundle)))
     return Done({"released": problems, "folder": str(course / "release")})
+
+
+def read_students(out: "Out", course: Course, path: Path, may_take_back: bool) -> list[str]:
+    """Return the students of a list, and say what is odd about it. Raises CourseFault, before anything is written."""
+    from ftgrade.classroom import newcourse, personal
+
+    found = newcourse.read_people(path)
+    if may_take_back:
+        out.line(*(f"taken back: the questions of {student}" for student in personal.take_back(course, found.students)))
+    personal.demand_everybody(course, path, found.students)
+    enrolled = course.enrolled()
+    unknown = [student for student in found.students if student not in enrolled] if enrolled else []
+    out.line(
+        *(f"look at {path.name}: {note}" for note in found.notes),
+        *([f"look at {path.name}: not in this course's first roster: {', '.join(unknown)}"] if unknown else []),
+    )
+    return list(found.students)
 
 
 def build_stale(out: "Out", catalog: Catalog) -> None:
@@ -89,40 +116,65 @@ def build_stale(out: "Out", catalog: Catalog) -> None:
 @command(
     "grade what was handed in: gradebook, feedback, class report",
     STEMS,
-    argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="submissions judged at once"),
+    argument("-j", "--workers", type=at_least_one, default=os.cpu_count() or 1, help="submissions judged at once"),
     argument("--scheduler", default="", metavar="ADDRESS", help="judge on the workers of this Dask scheduler, tcp://…"),
     argument("--fresh", action="store_true", help="judge again what hasn't changed"),
     argument("--demo", action="store_true", help="grade a made-up class in a scratch folder"),
+    argument("--anyone", action="store_true", help="grade folders of nobody on the roster too, as new students"),
     argument("--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"),
     COURSE,
 )
 def grade(
-    out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, allow_unsandboxed: bool,
-    course: Path,
+    out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, anyone: bool,
+    allow_unsandboxed: bool, course: Path,
 ) -> Done:  # fmt: skip
     from ftgrade.sandbox.forking import Nursery
 
     catalog = home()
     root = make_demo(out, catalog) if demo else course
     graded = Course(root.absolute())
+    if not anyone and graded.strangers(()):
+        graded = without_strangers(out, graded)
     problems = [stem for stem in chosen(catalog, stems) if graded.students(stem)]
     if not problems:
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
     nursery = Nursery()  # it imports torch while we import nbgrader
     from ftgrade.classroom.marking import grade_and_book
-    from ftgrade.gradebook import book, late
+    from ftgrade.gradebook import book, late, todo
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
     from ftgrade.probing.doctor import cache_file, strongest
 
     judges = Judges(catalog, lambda: strongest(cache_file(), allow_unsandboxed), workers, nursery)
     totals = {stem: len(graded.students(stem)) for stem in problems}
-    with contextlib.closing(Grader(catalog, graded, judges)) as grader, out.board(totals) as board:
-        done = grade_and_book(grader, problems, board, fresh=fresh, scheduler=scheduler)
+    with contextlib.closing(Grader(catalog, graded, judges)) as grader:
+        book.Book(graded).demand_open()
+        with out.board(totals) as board:
+            done = grade_and_book(grader, problems, board, fresh=fresh, scheduler=scheduler)
     with book.open_gradebook(graded.root) as gradebook:
         taken_off = late.booked_penalties(gradebook, problems)
+        needs = todo.list_needs(Course(graded.root), gradebook, problems)
     show_scores(out, done.reports, root, taken_off)
-    return sum_up(out, done, root, taken_off, demo)
+    sum_up(out, done, root)
+    tell_needs(out, needs, stems, root)
+    # The demo class hands in unreadable files and answers in words on purpose.
+    grave = [need for need in needs if need.reason in ("ours", "changed", "ungraded")]
+    return Done(document(done, root, taken_off), needs_a_person=bool(done.failed or (grave if demo else needs)))
+
+
+def without_strangers(out: "Out", course: Course) -> Course:
+    """Return a course without the folders of nobody in its roster and its gradebook, and say which they are."""
+    from ftgrade.gradebook import book
+
+    with book.open_gradebook(course.root) as gradebook:
+        strangers = course.strangers(str(one.id) for one in gradebook.students)
+    out.line(
+        *(
+            f"not graded: submitted/{line(name)} belongs to nobody on the roster; rename it, or `--anyone` books it"
+            for name in sorted(strangers)
+        )
+    )
+    return Course(course.root, frozenset(strangers))
 
 
 def make_demo(out: "Out", catalog: Catalog) -> Path:
@@ -172,24 +224,38 @@ def finding_kinds(mine: "dict[str, Report]") -> list[str]:
     return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
 
 
-def sum_up(out: "Out", done: "ClassResult", course: Path, taken_off: TakenOff, demo: bool) -> Done:
-    """Print how many submissions were graded and how many need a person; return the result."""
-    from ftgrade.judging.report import student_view
-
+def sum_up(out: "Out", done: "ClassResult", course: Path) -> None:
+    """Print how many submissions were graded, and what could not be booked and why, each reason once."""
     reports, failed = done.reports, done.failed
     troubled = sum(report.needs_a_person for report in reports)
     ours = sum(report.state == "ours" for report in reports)
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for who, _, words in (one.partition(": ") for one in failed):
+        by_reason[words].append(who)
     out.line(
         f"{len(reports)} submissions: {len(reports) - troubled} graded, {troubled - ours} could not be read, "
         f"{ours} need a person because the grader failed, {len(failed)} could not be booked.",
-        *(f"not booked: {line} (see {course / '.ftgrade' / 'nbgrader.log'})" for line in failed),
+        *(
+            f"not booked: {'; '.join(who)}: {words} (see {course / '.ftgrade' / 'nbgrader.log'})"
+            for words, who in by_reason.items()
+        ),
     )
-    if troubled or failed:
-        out.line(f"`ftgrade todo --course {shlex.quote(str(course))}` tells what needs a person.")
+
+
+def tell_needs(out: "Out", needs: "list[Need]", stems: Sequence[str], course: Path) -> None:
+    """Print what `ftgrade todo` will say of the same problems."""
+    asked = shlex.join(["ftgrade", "todo", *stems, "--course", str(course)])
+    count = "1 thing needs" if len(needs) == 1 else f"{len(needs)} things need"
+    out.line(f"{count} a person: `{asked}` tells what." if needs else "Nothing needs a person.")
+
+
+def document(done: "ClassResult", course: Path, taken_off: TakenOff) -> dict[str, Any]:
+    """Return what `--json` prints of a run."""
+    from ftgrade.judging.report import student_view
+
+    reports = done.reports
     submissions = [student_view(one) | {"late penalty": taken_off.get((one.student, one.stem), 0.0)} for one in reports]
-    expected = troubled - ours if demo else 0  # the demo class hands in unreadable files on purpose
-    document = {"course": str(course), "submissions": submissions, "not booked": failed}
-    return Done(document, needs_a_person=bool(failed or troubled > expected))
+    return {"course": str(course), "submissions": submissions, "not booked": done.failed}
 
 
 @command("try to break out of every sandbox of this machine, and say what holds")

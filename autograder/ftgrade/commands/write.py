@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import STEM, STEMS, Done, argument, chosen, command, one_of
+from ftgrade.commands.command import STEM, STEMS, Done, argument, at_least_one, chosen, command, one_of
+from ftgrade.errors import CourseFault
 
 if TYPE_CHECKING:
     from ftgrade.commands.terminal import Out
@@ -64,7 +65,13 @@ def fill(out: "Out", stem: str, answers: Path, output: Path) -> Done:
     from ftgrade.authoring import build
 
     catalog = home()
-    output.write_text(build.filled_notebook(catalog, catalog.stem(stem), answers.read_text("utf-8")), "utf-8")
+    try:
+        text = build.filled_notebook(catalog, catalog.stem(stem), answers.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise CourseFault(f"{answers} isn't text in UTF-8, save it so: {error}") from None
+    except SyntaxError as error:
+        raise CourseFault(f"{answers}, line {error.lineno}: it isn't Python, {error.msg}") from None
+    output.write_text(text, "utf-8")
     out.line(f"wrote {output}")
     return Done({"wrote": str(output)})
 
@@ -72,7 +79,7 @@ def fill(out: "Out", stem: str, answers: Path, output: Path) -> Done:
 @command(
     "measure the hidden tests: what they catch, what they cost",
     STEMS,
-    argument("-j", "--workers", type=int, default=os.cpu_count() or 1, help="problems audited at once"),
+    argument("-j", "--workers", type=at_least_one, default=os.cpu_count() or 1, help="problems audited at once"),
     one_of(
         argument("--check", action="store_true", help="change nothing; fail if the README's table is stale"),
         argument(

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import re
+import sqlite3
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -11,16 +13,18 @@ from typing import Any, cast
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 from traitlets.log import get_logger
 
 from ftgrade.course import CONFIG_FILE, Course
 from ftgrade.errors import CourseFault
+from ftgrade.gradebook import releasing
 from ftgrade.gradebook.cells import demand_same_release, released_cells
 from ftgrade.gradebook.late import course_config
 from ftgrade.gradebook.ledger import Ledger, PageMaker
-from ftgrade.gradebook.steps import configure
+from ftgrade.gradebook.steps import configure, gradebook_url
 from ftgrade.grading.grader import Grader
 from ftgrade.guard import guarded
 from ftgrade.intake.gate import NOTHING, Clean, clean, line
@@ -81,6 +85,13 @@ def failure_of(action: Callable[[], None], what: str) -> Clean:
     return line(done.words)
 
 
+class LogFile(logging.FileHandler):
+    """A log that stays silent about its own failures: on a full disk, the command says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (its name in `logging`)
+        pass
+
+
 class CleanFormatter(logging.Formatter):
     """Format records of a log that is read in a terminal, although tracebacks quote students."""
 
@@ -97,6 +108,68 @@ def demand_course_id(directory: Any) -> None:
         )
 
 
+def course_directory(root: Path, config: Config) -> Any:
+    """Return nbgrader's settings of a course, with a gradebook in the course's folder unless they name another."""
+    config.CourseDirectory.root = str(root)
+    if "db_url" not in config.CourseDirectory:
+        config.CourseDirectory.db_url = gradebook_url(root)
+    return CourseDirectory(config=config)
+
+
+def gradebook_file(directory: Any) -> Path | None:
+    """Return the file of a course's gradebook; None for one that a server keeps."""
+    url = make_url(directory.db_url)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def demand_gradebook(course: Course, directory: Any) -> None:
+    """Raise CourseFault for a gradebook that was lost, or that is a file of another kind; one may be missing yet."""
+    path = gradebook_file(directory)
+    if path is None:
+        return
+    if not path.is_file() or not path.stat().st_size:
+        if course.gradebook_mark.exists():
+            raise CourseFault(lost_words(path, course))
+        return
+    tables = table_names(path)
+    if tables and "assignment" not in tables:
+        raise CourseFault(
+            f"{path} is a database of another program, with the tables {', '.join(map(line, tables[:3]))}: move it "
+            "away, or put the course's gradebook.db back from a backup"
+        )
+
+
+def lost_words(path: Path, course: Course) -> str:
+    """Say that a gradebook is gone, and the two ways to go on."""
+    return (
+        f"the gradebook {path} is {'empty' if path.is_file() else 'gone'}, and this course had one: put it back from a "
+        f"backup. To make a new one, remove {course.gradebook_mark} and run `ftgrade grade`; names, due dates and the "
+        "points that people gave are then lost"
+    )
+
+
+def table_names(path: Path) -> list[str]:
+    """Return the names of a database's tables; none while it is locked. Raises sqlite3.DatabaseError."""
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    with (
+        contextlib.suppress(sqlite3.OperationalError),  # who opens it next waits longer, and tells
+        contextlib.closing(sqlite3.connect(address, uri=True, timeout=0)) as opened,
+    ):
+        rows = opened.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        return [str(name) for (name,) in rows]
+    return []
+
+
+def error_line(said: str) -> str:
+    """Return the line of a traceback, or of nbgrader's log, that says what happened.
+
+    >>> error_line("Traceback (most recent call last):\\n  File ...\\nsqlite3.OperationalError: database is locked\\n")
+    'sqlite3.OperationalError: database is locked'
+    """
+    lines = [text for text in said.splitlines() if re.match(r"[A-Za-z_][\w.]*: |\[(ERROR|CRITICAL)\]", text)]
+    return line((lines or said.strip().splitlines() or [""])[-1])
+
+
 class Book:
     """The gradebook and the folders of one course, through nbgrader's interface."""
 
@@ -107,10 +180,10 @@ class Book:
             config = Config()
             configure(config)
         config.merge(course_config(root))  # where an instructor names another gradebook (`db_url`), among others
-        config.CourseDirectory.root = str(root)
         self.config = config
-        directory: Any = CourseDirectory(config=config)
+        directory = course_directory(root, config)
         demand_course_id(directory)
+        demand_gradebook(course, directory)
         self.api = NbGraderAPI(directory, config=config)
 
     def write_config(self) -> None:
@@ -123,9 +196,20 @@ class Book:
         """Make the student's notebook in `release/` and its record in the gradebook. Raises CourseFault."""
         self.write_config()
         with self.log_to_file():
-            result = self.api.generate_assignment(stem, force=True, create=True)
+            self.demand_open()  # nbgrader would hand on a traceback
+            result = releasing.release(self.api, stem)
         if not result["success"]:
-            raise CourseFault(f"nbgrader could not release {stem}: {result.get('error') or result.get('log', '')}")
+            said = result.get("error", "")
+            if "SystemExit" in said.rpartition("\n  ")[2]:  # nbgrader has logged the reason and left
+                said = result.get("log", "")
+            raise CourseFault(f"nbgrader could not release {stem}: {error_line(said)} (more in {self.log_path})")
+
+    def demand_open(self) -> None:
+        """Open the gradebook and close it. Raises SQLAlchemyError for one that is locked or no gradebook."""
+        directory: Any = self.api.coursedir
+        path = gradebook_file(directory)
+        if path is None or path.is_file():
+            Gradebook(directory.db_url, directory.course_id).close()
 
     def ensure_released(self, grader: Grader, stem: str) -> None:
         """Release a problem that the gradebook doesn't know; raise CourseFault if it knows another version of it."""
@@ -153,7 +237,7 @@ class Book:
         """Send what nbgrader logs to a file of the course instead of the terminal."""
         logger: Any = get_logger()
         handlers, propagates = list(logger.handlers), logger.propagate
-        handler = logging.FileHandler(self.log_path, encoding="utf-8", errors="backslashreplace")
+        handler = LogFile(self.log_path, encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(CleanFormatter("%(asctime)s %(levelname)s %(message)s"))
         logger.handlers, logger.propagate = [handler], False
         try:
@@ -164,6 +248,14 @@ class Book:
         finally:
             logger.handlers, logger.propagate = handlers, propagates
             handler.close()
+            self.mark_gradebook()
+
+    def mark_gradebook(self) -> None:
+        """Note that there is a gradebook, so that a later run doesn't take a lost one for one that never was."""
+        path = gradebook_file(self.api.coursedir)
+        if path is not None and path.is_file():
+            with contextlib.suppress(OSError):
+                self.course.gradebook_mark.touch()
 
     @property
     def log_path(self) -> Path:
@@ -172,12 +264,9 @@ class Book:
 
 def open_gradebook(course: Path) -> Gradebook:
     """Return a course's gradebook, where its configuration puts it. Raises CourseFault for a folder that has none."""
-    config = course_config(course)
-    config.CourseDirectory.root = str(course.absolute())
-    directory: Any = CourseDirectory(config=config)
-    if (
-        directory.db_url.startswith("sqlite")
-        and not Path(directory.db_url.partition(":///")[2].partition("?")[0]).is_file()
-    ):
+    directory = course_directory(course.absolute(), course_config(course))
+    demand_gradebook(Course(course), directory)
+    path = gradebook_file(directory)
+    if path is not None and not path.is_file():
         raise CourseFault(f"{course} holds no gradebook.db: name a course's folder, or make one: `ftgrade new-course`")
     return Gradebook(directory.db_url, directory.course_id)

@@ -18,6 +18,7 @@ from nbconvert.exporters import NotebookExporter
 from nbgrader.api import Gradebook
 from nbgrader.preprocessors import Execute, SaveAutoGrades
 from nbgrader.server_extensions import formgrader
+from sqlalchemy.engine import URL, make_url
 
 from ftgrade.catalog import home
 from ftgrade.course import Course
@@ -43,6 +44,8 @@ def configure(c: Any) -> None:
     sources = home().root / "source"
     if not Path("source").is_dir():
         c.CourseDirectory.source_directory = str(sources)
+    if (url := gradebook_url(Path.cwd())) != f"sqlite:///{Path.cwd() / 'gradebook.db'}":
+        c.CourseDirectory.db_url = url  # nbgrader's own would lead to another file
     # `generate_solution --force` empties the folder that it writes to: keep it away from our solutions/.
     c.CourseDirectory.solution_directory = ".ftgrade/solution"
     c.CourseDirectory.ignore = [
@@ -68,6 +71,19 @@ def configure(c: Any) -> None:
     templates = Path(__file__).parents[1] / "pages" / "templates"
     c.HTMLExporter.extra_template_basedirs = [str(templates), str(Path(formgrader.__file__).parent / "templates")]
     c.HTMLExporter.filters = {"markdown2html": "ftgrade.pages.formulas.markdown_html"}
+
+
+def gradebook_url(root: Path) -> str:
+    """Return the address of a course's gradebook, as nbgrader writes it wherever that leads to the right file.
+
+    In an address, `%20` in a folder's name is a space, and what follows `?` is no part of the path.
+
+    >>> gradebook_url(Path("/a/b")), gradebook_url(Path("/a/what?"))
+    ('sqlite:////a/b/gradebook.db', 'sqlite:////a/what%3F/gradebook.db')
+    """
+    path = str(root / "gradebook.db")
+    plain = f"sqlite:///{path}"
+    return plain if make_url(plain).database == path else URL.create("sqlite", database=path).render_as_string()
 
 
 def make_alembic_findable() -> None:

@@ -18,7 +18,7 @@ from ftgrade.intake.gate import line
 from ftgrade.intake.notebook import PERSONAL
 from ftgrade.judging.report import SAME_NUMBER, Report
 
-Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "coincidence", "sandbox", "ungraded"]
+Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "coincidence", "sandbox", "ungraded", "nobody"]
 ABOUT: dict[Reason, str] = {
     "ours": "the grader failed, so nobody has a score yet",
     "unreadable": "no notebook could be read, which is booked as 0",
@@ -28,6 +28,7 @@ ABOUT: dict[Reason, str] = {
     "coincidence": "a wrong number that is right for another question",
     "sandbox": "graded without a sandbox",
     "ungraded": "handed in and not graded yet",
+    "nobody": "a folder of nobody on the roster, which isn't graded",
 }
 MENDS: dict[Reason, str] = {
     "ours": "run `ftgrade grade {stem} --fresh`; if it stays, the words above belong into a bug report",
@@ -36,6 +37,7 @@ MENDS: dict[Reason, str] = {
     "manual": "read the answer and give its points in formgrader",
     "sandbox": "run `ftgrade doctor`, then `ftgrade grade {stem} --fresh`",
     "ungraded": "run `ftgrade grade {stem}`",
+    "nobody": "rename submitted/{student} to whom it belongs; `ftgrade grade {stem} --anyone` books a new student",
 }
 FINDING_MENDS: dict[str, str] = {
     SAME_NUMBER: "the words say how probable a coincidence is; look into the notebook before you ask anybody",
@@ -75,7 +77,12 @@ def list_needs(course: Course, gradebook: Gradebook, stems: Sequence[str], serve
 
 def problem_needs(course: Course, gradebook: Gradebook, stem: str, server: str) -> Iterator[Need]:
     booked, last = read_bookings(gradebook, stem), LastRun(course.last_path(stem))
+    strangers = course.strangers(str(one.id) for one in gradebook.students)
     for student in course.students(stem):
+        if student in strangers:
+            words = f"nobody on the roster is called {line(student)}"
+            yield Need("nobody", "", student, stem, words, MENDS["nobody"].format(stem=stem, student=student), "")
+            continue
         known = booked.get(student, Booking("", ()))
         seen = guarded(lambda student=student, known=known: list(submission_needs(course, student, stem, known)))
         found: list[NeedRow] = [("ours", "", line(seen.words), "")] if isinstance(seen, Mishap) else seen

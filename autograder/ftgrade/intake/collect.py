@@ -5,6 +5,8 @@ fit or belongs to no known student is reported and left where it is. A newer sub
 is moved to `.ftgrade/earlier/`.
 """
 
+import contextlib
+import dataclasses
 import difflib
 import functools
 import os
@@ -13,7 +15,7 @@ import tempfile
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,19 +49,48 @@ PATTERNS = {
         "{name}_{any}_assignsubmission_file_/{deep}{any}{stem}.ipynb",
         "{name}_{any}_assignsubmission_file_{any}{stem}.ipynb",
     ),
+    # Blackboard's "Assignment File Download": the assignment, the user name, the attempt's time, the file's name.
+    "blackboard": (
+        "{any}_{student}_attempt_{time}_{any}{stem}.ipynb",
+        "{any}_{student}_attempt_{time}_{any}.zip/{deep}{any}{stem}.ipynb",
+    ),
+    # Brightspace: two internal numbers, the full name and the time of each submission name a folder.
+    "brightspace": ("{any} - {name} - {date}/{deep}{any}{stem}.ipynb",),
+    # Gradescope's export of a programming assignment: `submission_metadata.yml` tells whose a number is.
+    "gradescope": ("submission_{submission}/{deep}{any}{stem}.ipynb",),
+    # Google Classroom names each student's copy in Drive by the full name.
+    "google": ("{name} - {any}{stem}.ipynb",),
+    # GitHub Classroom names a repository by the assignment and the user; GitHub's archives add the branch.
+    "github": ("{any}-{student}/{deep}{stem}.ipynb", "{any}-{student}-{branch}/{deep}{stem}.ipynb"),
+    # Sakai: the sortable name with the user's id, and a folder of attachments.
+    "sakai": ("{any}({student})/Submission attachment(s)/{deep}{any}{stem}.ipynb",),
+    # ILIAS: last name, first name, login and a number.
+    "ilias": ("{any}_{student}_{order}/{deep}{any}{stem}.ipynb", "{any}_{student}/{deep}{any}{stem}.ipynb"),
 }
+STRICT = frozenset({"blackboard", "brightspace", "canvas", "gradescope", "moodle", "sakai"})
+"""The platforms whose names for what a student handed in nobody writes by hand."""
+WHO = ("student", "name", "lms", "submission")
+"""The fields that tell who handed in."""
 FIELDS = {
     "student": r"(?P<student>[^/]+?)",
     "name": r"(?P<name>[^/_]+?)",
     "lms": r"(?P<lms>\d+)",
     "order": r"(?P<order>\d+)",
     "time": r"(?P<time>\d{4}-?\d\d-?\d\d[ T_-]?\d\d[:.-]?\d\d(?:[:.-]?\d\d)?)",
+    "date": r"(?P<date>[A-Z][a-z]{2} \d{1,2}, \d{4} \d{1,2}:?\d\d [AP]M)",
+    "submission": r"(?P<submission>\d+)",
+    "branch": r"(?:main|master)",
     "late": r"(?P<late>_LATE)?",
     "any": r"[^/]*?",
     "deep": r"(?:[^/]+/)*?",
 }
 JUNK = {"__MACOSX", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"}
-COPY = r"(?P<copy>-\d+| ?\(\d+\))?"  # added by a browser or a platform to a name that exists already
+COPY = r"(?P<copy>(?:-Copy\d+|-\d+| ?\(\d+\)){0,3})"  # added by Jupyter, a browser or a platform to a known name
+NOTEBOOK = r"(?i:\.ipynb)(?:\.txt|\.json)?"  # some browsers add the ending of what they take a notebook for
+CLOSED_ARCHIVES = (".rar", ".7z")
+METADATA = "submission_metadata.yml"
+DROPPED = re.compile(r"[&<>\"`|':\\/\u2019]")
+"""What a platform leaves out of names that become paths, as `clean_param` of moodle/moodle does: O'Neil is ONeil."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +144,35 @@ class People:
     ids: tuple[str, ...]
     by_lms: dict[str, str]
     by_name: dict[str, list[str]]
+    by_email: dict[str, str] = field(default_factory=dict[str, str])
+    submitters: dict[str, list[dict[str, str]]] = field(default_factory=dict[str, list[dict[str, str]]])
+    """Of Gradescope's export: who handed in a submission, by its number; each with sid, email, name and time."""
+
+    def submitter(self, number: str) -> str:
+        """Return who handed in one of Gradescope's submissions. Raises CourseFault unless there is exactly one."""
+        found = self.submitters.get(number, [])
+        if len(found) != 1:
+            raise CourseFault(f"{METADATA} names {len(found) or 'no'} students for submission_{number}")
+        (one,) = found
+        known = composed_names(self.ids)
+        sid = unicodedata.normalize("NFC", one["sid"])
+        if sid in known:
+            return known[sid]
+        if one["email"].casefold() in self.by_email:
+            return self.by_email[one["email"].casefold()]
+        return self.student_of({"name": one["name"]})
+
+    def submission_time(self, number: str) -> datetime | None:
+        """Return when one of Gradescope's submissions was created (UTC), if the export tells."""
+        told = next((one["time"] for one in self.submitters.get(number, []) if one["time"]), "")
+        with contextlib.suppress(CourseFault):
+            return parse_time(told, "UTC")
+        return None
 
     def student_of(self, parts: dict[str, str]) -> str:
         """Return the student that the parts of a path identify. Raises CourseFault unless there is exactly one."""
+        if "submission" in parts:
+            return self.submitter(parts["submission"])
         if "lms" in parts:
             if parts["lms"] not in self.by_lms:
                 raise CourseFault(f"no student's lms_user_id is {parts['lms']}")
@@ -157,7 +214,8 @@ def people(gradebook: Gradebook, course: Course) -> People:
     for one in records:
         for name in {normalized(f"{one.first_name} {one.last_name}"), normalized(f"{one.last_name} {one.first_name}")}:
             by_name[name].append(one.id)
-    return People(tuple(ids), {one.lms_user_id: one.id for one in records if one.lms_user_id}, dict(by_name))
+    numbers = {one.lms_user_id: one.id for one in records if one.lms_user_id}
+    return People(tuple(ids), numbers, dict(by_name), {one.email.casefold(): one.id for one in records if one.email})
 
 
 @functools.lru_cache(maxsize=4)
@@ -169,10 +227,11 @@ def composed_names(ids: tuple[str, ...]) -> dict[str, str]:
 def normalized(name: str) -> str:
     """Return a name in the form in which names are compared.
 
-    >>> normalized("Zoë_ O'Neil ")
-    "zoë o'neil"
+    >>> normalized("Zoë_ O'Neil "), normalized("Zoë ONeil")
+    ('zoë oneil', 'zoë oneil')
     """
-    return " ".join(unicodedata.normalize("NFC", name).casefold().replace("_", " ").split())
+    plain = DROPPED.sub("", unicodedata.normalize("NFC", name)).casefold()
+    return " ".join(plain.replace("_", " ").replace(",", " ").split())
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -185,7 +244,7 @@ def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[
     elif source.is_dir():
         for folder, names, found in os.walk(source):
             names[:] = sorted(name for name in names if name not in JUNK)
-            for path in (Path(folder, name) for name in sorted(found) if name not in JUNK):
+            for path in (Path(folder, name) for name in sorted(found) if not is_junk(name)):
                 shown = path.relative_to(source).as_posix()
                 if path.is_symlink() or not path.is_file():
                     left.append((shown, "not an ordinary file"))
@@ -193,8 +252,21 @@ def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[
                     yield from unpacked_files(path, f"{shown}/", scratch / f"{shown}.d", left)
                 else:
                     yield File(shown, path)
+    elif source.name.lower().endswith(CLOSED_ARCHIVES) and source.exists():
+        raise CourseFault(f"{source} is {closed_archive(source.name)}")
     else:
         raise CourseFault(f"{source} is neither a folder nor an archive ({', '.join(ENDINGS)})")
+
+
+def is_junk(name: str) -> bool:
+    """Say whether a file is a system's own; `._NAME` is what macOS notes of NAME on other file systems."""
+    return name in JUNK or name.startswith("._")
+
+
+def closed_archive(name: str) -> str:
+    """Say of an archive that isn't opened here how to go on."""
+    folder, ending = os.path.splitext(name)
+    return f"an archive ({ending}) that isn't opened here: unpack it into a folder {folder}, or ask for a .zip"
 
 
 def unpacked_files(archive: Path, above: str, goal: Path, left: list[tuple[str, str]]) -> Iterator[File]:
@@ -207,7 +279,7 @@ def unpacked_files(archive: Path, above: str, goal: Path, left: list[tuple[str, 
     left += [(f"{above}{name}", why) for name, _, why in (words.partition(": ") for words in told)]
     for path in sorted(path for path in goal.rglob("*") if path.is_file()):
         inner = path.relative_to(goal).as_posix()
-        if JUNK.isdisjoint(inner.split("/")):
+        if not any(map(is_junk, inner.split("/"))):
             yield File(above + re.sub(rf"({'|'.join(map(re.escape, ENDINGS))})\.d/", r"\1/", inner), path)
 
 
@@ -243,7 +315,7 @@ def owner_expressions(pattern: str, students: Iterable[str]) -> list[re.Pattern[
     made: list[re.Pattern[str]] = []
     for fields in (FIELDS | {"student": f"(?P<student>{known})"}, FIELDS):
         for one in PATTERNS.get(pattern, (pattern,)):
-            piece = next(piece for piece in one.split("/") if re.search(r"\{(student|name|lms)\}", piece))
+            piece = next(piece for piece in one.split("/") if re.search(rf"\{{({'|'.join(WHO)})\}}", piece))
             text = pattern_text(re.sub(r"\.(ipynb|zip)$", "", piece), fields | {"stem": FIELDS["any"], "deep": ""})
             made.append(re.compile(rf"{text}(?:{endings})?", re.DOTALL))
     return list(dict.fromkeys(made))
@@ -251,7 +323,7 @@ def owner_expressions(pattern: str, students: Iterable[str]) -> list[re.Pattern[
 
 def expression(pattern: str, fields: dict[str, str]) -> re.Pattern[str]:
     text = pattern_text(pattern, fields).removesuffix(re.escape(".ipynb"))
-    return re.compile(rf"(?:.*/)?{text}{COPY}\.ipynb", re.DOTALL)
+    return re.compile(rf"(?:.*/)?{text}{COPY}{NOTEBOOK}", re.DOTALL)
 
 
 def pattern_text(pattern: str, fields: dict[str, str]) -> str:
@@ -264,7 +336,7 @@ def pattern_text(pattern: str, fields: dict[str, str]) -> str:
 
 def demand_complete(pattern: str, only: str | None) -> None:
     """Raise CourseFault unless a pattern identifies the student and the problem."""
-    named = any(f"{{{name}}}" in pattern for name in ("student", "name", "lms"))
+    named = any(f"{{{name}}}" in pattern for name in WHO)
     if not named or not pattern.endswith(".ipynb") or not (only or "{stem}" in pattern):
         raise CourseFault(
             f"the pattern {pattern!r} must end in .ipynb, name who handed in ({{student}}, {{name}} or {{lms}}), and "
@@ -277,33 +349,97 @@ def demand_complete(pattern: str, only: str | None) -> None:
 
 def identify(
     file: File, matchers: Sequence[re.Pattern[str]], owners: Sequence[re.Pattern[str]], known: People,
-    stems: Sequence[str], only: str | None, zone: str,
+    stems: Sequence[str], only: str | None, zone: str, strict: bool,
 ) -> Identified:  # fmt: skip
     """Return a file with its student and problem. Raises CourseFault with the reason if they can't be identified."""
-    if not file.shown.lower().endswith(".ipynb"):
+    if file.shown.lower().endswith(CLOSED_ARCHIVES):
+        raise CourseFault(closed_archive(file.shown.rpartition("/")[2]))
+    if not re.search(NOTEBOOK + "$", file.shown):
         raise CourseFault("no notebook")
     if file.path.stat().st_size > MAX_FILE_BYTES:
         raise CourseFault(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
     path = unicodedata.normalize("NFC", file.shown)
     match = next(filter(None, (one.fullmatch(path) for one in matchers)), None)
     if match is None:
-        raise CourseFault("its name doesn't fit the pattern")
+        raise CourseFault("its name doesn't fit the pattern" + ("" if only else stem_hint(path, stems)))
     parts = {name: text for name, text in match.groupdict().items() if text is not None}
     short = parts.get("stem", "").lower()
     stem = only or next(stem for stem in stems if short in (stem, stem.partition("_")[0]))
-    time = parse_time(dashed(parts["time"]), zone) if "time" in parts else None
-    order = (int(parts.get("order", 0)), int(re.sub(r"\D", "", parts.get("copy", "")) or 0))
+    time = known.submission_time(parts["submission"]) if "submission" in parts else time_of(parts, zone)
+    order = (int(parts.get("order", 0)), copy_number(parts.get("copy", "")))
     student = known.student_of(parts)
-    if (owner := owner_of(path, owners, known)) not in (None, student):
+    if (owner := owner_of(path, owners, known, strict)) not in (None, student):
         raise CourseFault(f"it lies in what {owner} handed in, and is named like {student}'s")
     return Identified(file, student, stem, time, order, "late" in parts)
 
 
-def owner_of(path: str, owners: Sequence[re.Pattern[str]], known: People) -> str | None:
+def stem_hint(path: str, stems: Sequence[str]) -> str:
+    """Say how a file is taken whose name tells no problem; nothing if it tells one."""
+    name = path.rpartition("/")[2].lower()
+    told = any(short in name for stem in stems for short in (stem, stem.partition("_")[0]))
+    return "" if told else ": it names no problem, `--stem p03` would say that all are p03"
+
+
+def time_of(parts: dict[str, str], zone: str) -> datetime | None:
+    """Return the time (UTC) that a path tells, or None."""
+    if "time" in parts:
+        return parse_time(dashed(parts["time"]), zone)
+    if "date" in parts:
+        return parse_time(iso_time(parts["date"]), zone)
+    return None
+
+
+def iso_time(text: str) -> str:
+    """Return Brightspace's English date and time in ISO format, whatever the language of this machine.
+
+    >>> iso_time("Jan 30, 2026 1030 PM"), iso_time("Dec 1, 2026 12:05 AM")
+    ('2026-01-30T22:30', '2026-12-01T00:05')
+    """
+    month, day, year, clock, half = text.replace(",", "").split()
+    digits = clock.replace(":", "").zfill(4)
+    hour = int(digits[:2]) % 12 + 12 * (half == "PM")
+    number = 1 + ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec").index(month)
+    return f"{year}-{number:02}-{int(day):02}T{hour:02}:{digits[2:]}"
+
+
+def copy_number(text: str) -> int:
+    """Return a number by which copies of a file are ordered: first a platform's, then a browser's.
+
+    >>> copy_number(""), copy_number("(1)"), copy_number("-2"), copy_number("(1)-2")
+    (0, 1, 20000, 20001)
+    """
+    numbers = [(mark, int(re.sub(r"\D", "", mark))) for mark in re.findall(r"-Copy\d+|-\d+|\(\d+\)", text)]
+    return sum(number * (10_000 if re.fullmatch(r"-\d+", mark) else 1) for mark, number in numbers)
+
+
+def read_submitters(found: Sequence[File]) -> dict[str, list[dict[str, str]]]:
+    """Return what Gradescope's export tells of who handed in, by the submission's number. Raises CourseFault.
+
+    The file that counts is the outermost one: another may be a student's.
+    """
+    import yaml  # no other platform needs it
+
+    named = [file for file in found if file.shown.rpartition("/")[2] == METADATA]
+    if not named:
+        raise CourseFault(f"Gradescope's export holds a {METADATA}, which tells whose a submission is: it isn't here")
+    path = min(named, key=lambda file: file.shown.count("/")).path
+    try:
+        told = yaml.safe_load(path.read_text("utf-8"))
+        return {
+            str(name).removeprefix("submission_"): [
+                {key: str(one.get(f":{key}") or "") for key in ("sid", "email", "name")} for one in about[":submitters"]
+            ]
+            for name, about in told.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise CourseFault(f"{METADATA} isn't as Gradescope writes it: {type(error).__name__}: {line(error)}") from None
+
+
+def owner_of(path: str, owners: Sequence[re.Pattern[str]], known: People, strict: bool) -> str | None:
     """Return the student whom the outermost folder or archive of a path names, if any does.
 
-    The platform wrote that name. What is further inside may be the student's own choice. Raises CourseFault for a
-    platform's name of somebody who isn't in the course; any other folder may just group files.
+    The platform wrote that name. What is further inside may be the student's own choice. If it is `strict`, a name of
+    somebody who isn't in the course raises CourseFault; else such a folder may just group files.
     """
     for name in path.split("/")[:-1]:
         named: dict[str, str] = {}
@@ -311,9 +447,9 @@ def owner_of(path: str, owners: Sequence[re.Pattern[str]], known: People) -> str
         for match in filter(None, (one.fullmatch(name) for one in owners)):
             parts = {key: text for key, text in match.groupdict().items() if text is not None}
             try:
-                named["".join(parts.get(key, "") for key in ("student", "name", "lms"))] = known.owner_of(parts)
+                named["".join(parts.get(key, "") for key in WHO)] = known.owner_of(parts)
             except CourseFault as fault:
-                stranger = fault if "student" not in parts else stranger
+                stranger = fault if strict else None
         if named:
             return named[max(named, key=len)]  # `ada_b` rather than `ada`
         if stranger is not None:
@@ -367,14 +503,19 @@ def collect(
     `only` is the problem of all files, if the pattern has no stem. `at` is the time (UTC) of files whose path has none.
     """
     names = composed_names(known.ids)
+    strict = pattern in STRICT
     matchers, owners = expressions(pattern, stems, only, names), owner_expressions(pattern, names)
     left: list[tuple[str, str]] = []
     by_place: dict[tuple[str, str], list[Identified]] = defaultdict(list)
     taken: list[Taken] = []
     with tempfile.TemporaryDirectory(dir=course.state, prefix="collect-") as scratch:
-        for file in files(source, Path(scratch), left):
+        found = files(source, Path(scratch), left)
+        if "submission_{submission}" in "".join(PATTERNS.get(pattern, (pattern,))):
+            found = list(found)
+            known = dataclasses.replace(known, submitters=read_submitters(found))
+        for file in found:
             try:
-                one = guarded(lambda file=file: identify(file, matchers, owners, known, stems, only, zone))
+                one = guarded(lambda file=file: identify(file, matchers, owners, known, stems, only, zone, strict))
             except CourseFault as fault:
                 left.append((file.shown, str(fault)))
                 continue

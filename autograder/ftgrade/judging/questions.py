@@ -69,4 +69,15 @@ def write_questions(course: Course, stem: str, questions: Questions) -> None:
     os.replace(file.name, path)
 
 
-__all__ = ["Questions", "read_questions", "write_questions"]
+def drop_questions(course: Course, students: Iterable[str]) -> None:
+    """Take back the questions of students, in every problem; what the judges are told is computed again."""
+    gone = set(students)
+    for path in sorted(course.questions_path("x").parent.glob("*.json")):
+        stem, version = path.stem, int(json.loads(path.read_text("utf-8"))["version"])
+        known = read_questions(course, stem, version)
+        seeds = {student: seed for student, seed in known.seeds.items() if student not in gone}
+        both = tuple(student for student in known.both if student not in gone)
+        write_questions(course, stem, dataclasses.replace(known, seeds=seeds, both=both, digest=""))
+
+
+__all__ = ["Questions", "drop_questions", "read_questions", "write_questions"]
