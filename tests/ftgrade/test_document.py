@@ -132,7 +132,10 @@ def test_what_can_not_be_read_is_named_with_a_next_step(data: bytes, seen: str, 
 
 @pytest.mark.parametrize(
     "data",
-    [b'"' + b'\\"' * 3_000_000, b"{" + b'"",' * 2_000_000, b"\xff" * 10**6, "é".encode() + b"\xff" * 10**6, b"[" * 10**6],
+    [
+        b'"' + b'\\"' * 3_000_000, b"{" + b'"",' * 2_000_000, b"\xff" * 10**6, "é".encode() + b"\xff" * 10**6,
+        b"[" * 10**6,
+    ],
     ids=["a text that never ends", "short texts", "western", "mixed", "brackets"],
 )  # fmt: skip
 def test_looking_at_what_is_broken_takes_time_in_proportion(data: bytes):

@@ -20,12 +20,24 @@ PERSONAL = "personal_number"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a submission: its position (from 1), its cell type, its text, and its nbgrader id if it has one."""
+    """One cell of a submission: its position (from 1), its cell type, its text, and its nbgrader id if it has one.
+
+    What the grader itself adds, such as a deleted cell that is put back, has a negative number.
+    """
 
     number: int
     kind: str
     source: str
     grade_id: Clean | None
+
+
+def cell_name(number: int) -> str:
+    """Return what a cell is called in words.
+
+    >>> cell_name(4), cell_name(-2)
+    ('cell 4', 'a given cell that was put back')
+    """
+    return f"cell {number}" if number > 0 else "a given cell that was put back"
 
 
 @dataclass(frozen=True, slots=True)
