@@ -188,7 +188,7 @@ def test_all_answers_in_one_cell_survive_untouched_stubs(place: str):
 def test_a_copied_section_with_its_stub_replaces_nothing():
     parts = handed_in({}, ("double", "code", STUB.format("double")), ("value", "code", RELEASED[4].source))
     assert works(run(parts))
-    assert placed(parts)[1].keys() == {"stub-left-out"}
+    assert placed(parts)[1].keys() == {"stub-left-out", "duplicate-cells"}
     assert "double in cell 10" in placed(parts)[1]["stub-left-out"]
     assert shown(parts)["double"] == DOUBLE
 
@@ -322,7 +322,7 @@ def test_words_in_several_cells_go_to_a_person_together():
 def test_an_untouched_copy_of_the_cell_after_the_words_replaces_nothing():
     parts = handed_in({"order": ("order", "markdown", WORDS)}, ("order", "markdown", "*Your words here.*"))
     assert WORDS in shown(parts)["order"]
-    assert placed(parts)[1] == {}
+    assert placed(parts)[1].keys() == {"duplicate-cells"}
 
 
 @pytest.mark.parametrize(

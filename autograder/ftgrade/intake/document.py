@@ -160,7 +160,7 @@ def broken_json(text: str, error: json.JSONDecodeError | None) -> StudentFault:
         return not_a_notebook("It breaks off before its end: saving, copying or downloading was cut short", AGAIN)
     if error.msg == "Extra data":
         return not_a_notebook(f"Something else follows the notebook's end in line {error.lineno}", TIDY)
-    return not_a_notebook(f"It isn't valid JSON in line {error.lineno}: {error.msg}", TIDY)
+    return not_a_notebook(f"It is broken in line {error.lineno}: {error.msg}", TIDY)
 
 
 AGAIN = "Open the notebook where you wrote it, save it, check that it opens again"
@@ -169,7 +169,9 @@ TIDY = "Open it in a text editor and mend that line, or go back to an earlier co
 
 def not_a_notebook(seen: str, step: str = TAKE) -> StudentFault:
     """Return the fault of a file that can't be read, in two sentences."""
-    return StudentFault("malformed", f"The file is not a notebook that can be read. {seen}. {step}, and hand in again.")
+    return StudentFault(
+        "malformed", f"The file is no notebook, since it isn't valid JSON. {seen}. {step}, and hand in again."
+    )
 
 
 __all__ = ["read_document"]

@@ -8,12 +8,14 @@ texts and parses code within bounds, and runs nothing.
 import ast
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ftgrade.errors import StudentFault
 from ftgrade.intake.gate import line
-from ftgrade.intake.notebook import Cell, Finding, make_finding
+from ftgrade.intake.notebook import Cell, Finding, make_finding, parse_submission
 
 MAX_PARSED = 300_000
 """A submission whose cells with answers hold more characters than this is searched line by line instead of parsed."""
@@ -26,6 +28,8 @@ SYMBOLS = re.compile(r"[()\[\]{}=<>+*/\\@|]")
 MAGIC_LINE = re.compile(r"^[ \t]*[%!].*$", re.MULTILINE)
 OTHER_LANGUAGE = re.compile(r"\s*%%(?!(?:time|capture|prun)\b)")
 STUB_WAS_HERE = "# An untouched stub stood here; the function is written in another place."
+DOCSTRING = re.compile(r'"""[^"]*(?:"{1,2}[^"]+)*"""')
+COMMENT = re.compile(r"[ \t]+#")  # an indented one, since a line of a text may begin with it too
 FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 
 
@@ -81,13 +85,40 @@ def place_cells(handed_in: Sequence[Cell], released: Sequence[ReleasedCell]) -> 
     for step in (restore_given, place_answers, place_words):
         cells, found = step(cells, released)
         told += found
-    return cells, [*told, *repeated_cells(handed_in, released)]
+    return cells, [*told, *repeated_cells(handed_in)]
 
 
 def cells_to_run(cells: Iterable[Cell], released: Sequence[ReleasedCell]) -> list[Cell]:
     """Return the code cells that are run, in order: neither those of checks nor an answer in words."""
     left = {cell.grade_id for cell in released if cell.is_check or cell.is_words}
     return [cell for cell in cells if cell.kind == "code" and cell.grade_id not in left]
+
+
+def is_untouched_notebook(data: bytes, released: Sequence[ReleasedCell]) -> bool:
+    """Say whether a notebook's bytes hold nothing but what was released; what can't be read holds nothing.
+
+    No code is parsed, since hostile code can end the process that parses it.
+    """
+    try:
+        cells = parse_submission(data).cells
+    except StudentFault:
+        return True
+    known = {cell.grade_id: cell for cell in released}
+    texts = {bare_code(cell.source) for cell in released} | {UNWRITTEN, ""}
+    return all(
+        (cell.grade_id in known and not known[cell.grade_id].is_answer) or bare_code(cell.source) in texts
+        for cell in cells
+    )
+
+
+def bare_code(text: str) -> str:
+    """Return a text without docstrings, comments and empty lines; a personal question differs in its docstring alone.
+
+    >>> bare_code("def f():\n    # YOUR CODE HERE\n    raise NotImplementedError()")
+    'def f():\n    raise NotImplementedError'
+    """
+    lines = DOCSTRING.sub("", text).replace("NotImplementedError()", "NotImplementedError").splitlines()
+    return "\n".join(text.rstrip() for text in lines if text.strip() and not COMMENT.match(text))
 
 
 def plain(text: str) -> str:
@@ -131,22 +162,13 @@ def defines_something(source: str) -> bool:
     return tree is not None and any(isinstance(node, makers) for node in tree.body)
 
 
-def repeated_cells(cells: Sequence[Cell], released: Sequence[ReleasedCell]) -> list[Finding]:
-    """Return a finding on ids that several code cells claim with different texts, untouched ones aside."""
-    asked = {cell.grade_id: plain(cell.source) for cell in released}
-    texts: dict[str, set[str]] = {}
-    for cell in cells:
-        if cell.grade_id is not None and cell.kind == "code" and not is_untouched(cell, asked):
-            texts.setdefault(cell.grade_id, set()).add(plain(cell.source))
-    if twice := sorted(name for name, found in texts.items() if len(found) > 1):
-        words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
+def repeated_cells(cells: Sequence[Cell]) -> list[Finding]:
+    """Return a finding on ids that several cells claim."""
+    claimed = Counter(cell.grade_id for cell in cells if cell.grade_id is not None)
+    if twice := sorted(name for name, count in claimed.items() if count > 1):
+        words = f"These cells stand more than once: {', '.join(twice)}. Their code ran in order, untouched stubs aside."
         return [make_finding("duplicate-cells", words)]
     return []
-
-
-def is_untouched(cell: Cell, asked: dict[str, str]) -> bool:
-    found = find_definitions(cell.source, [str(cell.grade_id)])
-    return plain(cell.source) == asked.get(str(cell.grade_id)) or bool(found and all(one.is_stub for one in found))
 
 
 # ----------------------------------------------------------------------------------------------------- given cells
@@ -504,4 +526,4 @@ def is_text(node: Any) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-__all__ = ["ReleasedCell", "cells_to_run", "place_cells", "plain", "released_of"]
+__all__ = ["ReleasedCell", "cells_to_run", "is_untouched_notebook", "place_cells", "plain", "released_of"]
