@@ -85,7 +85,7 @@ def place_cells(handed_in: Sequence[Cell], released: Sequence[ReleasedCell]) -> 
     for step in (restore_given, place_answers, place_words):
         cells, found = step(cells, released)
         told += found
-    return cells, [*told, *repeated_cells(handed_in)]
+    return cells, [*told, *repeated_cells(handed_in, released)]
 
 
 def cells_to_run(cells: Iterable[Cell], released: Sequence[ReleasedCell]) -> list[Cell]:
@@ -162,10 +162,11 @@ def defines_something(source: str) -> bool:
     return tree is not None and any(isinstance(node, makers) for node in tree.body)
 
 
-def repeated_cells(cells: Sequence[Cell]) -> list[Finding]:
-    """Return a finding on ids that several cells claim."""
-    claimed = Counter(cell.grade_id for cell in cells if cell.grade_id is not None)
-    if twice := sorted(name for name, count in claimed.items() if count > 1):
+def repeated_cells(cells: Sequence[Cell], released: Sequence[ReleasedCell]) -> list[Finding]:
+    """Return a finding on ids that several cells claim, copies of locked cells aside."""
+    locked = {(cell.grade_id, plain(cell.source)) for cell in released if not cell.is_answer}
+    claimed = Counter(cell.grade_id for cell in cells if (cell.grade_id, plain(cell.source)) not in locked)
+    if twice := sorted(name for name, count in claimed.items() if name is not None and count > 1):
         words = f"These cells stand more than once: {', '.join(twice)}. Their code ran in order, untouched stubs aside."
         return [make_finding("duplicate-cells", words)]
     return []
