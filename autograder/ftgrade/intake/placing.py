@@ -114,8 +114,8 @@ def is_untouched_notebook(data: bytes, released: Sequence[ReleasedCell]) -> bool
 def bare_code(text: str) -> str:
     """Return a text without docstrings, comments and empty lines; a personal question differs in its docstring alone.
 
-    >>> bare_code("def f():\n    # YOUR CODE HERE\n    raise NotImplementedError()")
-    'def f():\n    raise NotImplementedError'
+    >>> bare_code("def f():\\n    # YOUR CODE HERE\\n    raise NotImplementedError()")
+    'def f():\\n    raise NotImplementedError'
     """
     lines = DOCSTRING.sub("", text).replace("NotImplementedError()", "NotImplementedError").splitlines()
     return "\n".join(text.rstrip() for text in lines if text.strip() and not COMMENT.match(text))
@@ -263,18 +263,25 @@ def place_answers(cells: list[Cell], released: Sequence[ReleasedCell]) -> tuple[
 
 def turn_into_code(cells: list[Cell], names: Sequence[str]) -> tuple[list[Cell], list[Finding]]:
     """Turn raw cells, and text cells with an answer's mark, into code if no code cell holds their answer."""
+    if not any(may_hold_code(cell, names) for cell in cells):
+        return cells, []
     written = {one.name for ones in definitions_of(cells, names).values() for one in ones if not one.is_stub}
     turned, told = list[Cell](), list[Finding]()
     for cell in cells:
-        if cell.kind == "raw" or (cell.kind == "markdown" and cell.grade_id in names):
+        if may_hold_code(cell, names):
             source = FENCE.sub("", cell.source)
             held = {one.name for one in find_definitions(source, names) if not one.is_stub} - written
             if held and parse(source) is not None:
                 words = f"Cell {cell.number} is a {cell.kind} cell and holds {listed(sorted(held))}. It ran as code."
                 told.append(make_finding("answer-not-code", words))
                 cell = replace(cell, kind="code", source=source)
+                written |= held
         turned.append(cell)
     return turned, told
+
+
+def may_hold_code(cell: Cell, names: Sequence[str]) -> bool:
+    return cell.kind == "raw" or (cell.kind == "markdown" and cell.grade_id in names)
 
 
 def definitions_of(cells: Sequence[Cell], names: Sequence[str]) -> dict[int, list[Definition]]:

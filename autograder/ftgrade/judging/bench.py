@@ -43,6 +43,9 @@ from ftgrade.sandbox.channel import Crowded, Lost, Outcome, Raised, Value
 from ftgrade.sandbox.process import Sandbox
 from ftgrade.sandbox.worker import frame, parse_json, read_exactly
 
+MOST_NEWER = 5
+"""How many cells are named that need a newer Python; the others show their errors."""
+
 
 class Bench:
     """Judge submissions with one sandbox; each problem is loaded once.
