@@ -40,7 +40,7 @@ from ftgrade.gradebook.ledger import Ledger
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.intake.notebook import read_submission
-from ftgrade.judging.bench import answer_cells
+from ftgrade.intake.placing import cells_to_run, place_cells
 from ftgrade.judging.judge import Oracle, draw_cases
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.problem import Close, Refusal, Relation, calls_of, integer
@@ -279,7 +279,8 @@ def session(judging: Oracle, sandbox: Sandbox, text: str) -> Generator[Session]:
     """Open a session with a submission's cells."""
     path = new_folder() / "submission.ipynb"
     path.write_text(text, "utf-8")
-    cells, _ = answer_cells(read_submission(path), {check.name for check in judging.problem.all_checks})
+    placed, _ = place_cells(read_submission(path).cells, judging.released)
+    cells = cells_to_run(placed, judging.released)
     with Session(sandbox, cells, Limits()) as opened:
         yield opened
 
@@ -416,7 +417,7 @@ def floor_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> floa
     for student, text in submissions(catalog, stem, count):
         hand_in(root, stem, student, text)
         read = read_submission(root / "submitted" / student / stem / f"{stem}.ipynb")
-        cells, _ = answer_cells(read, {check.name for check in judging.problem.all_checks})
+        cells = cells_to_run(place_cells(read.cells, judging.released)[0], judging.released)
         work.append({"cells": [cell.source for cell in cells], "calls": calls})
     path = root / "work.json"
     path.write_text(json.dumps(work))

@@ -6,11 +6,13 @@ A problem's *stem* (`p03_lora_parameters`) names its files in three folders, the
 import difflib
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftgrade.errors import AuthorFault, CourseFault
 
@@ -84,10 +86,27 @@ class Catalog:
         return load_module(self.leaves(stem).solution, f"ftgrade_solution_{stem}")
 
     def digest(self, stem: str) -> str:
-        """Return a digest of the files that judge a stem; when it changes, the stem's stored reports are stale."""
+        """Return a digest of what judges a stem, locked cells included; a change makes its stored reports stale."""
         leaves = self.leaves(stem)
         files = [leaves.solution, leaves.problem, *([leaves.builder] if leaves.builder.is_file() else [])]
-        return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
+        parts = [*(path.read_bytes() for path in files), self.locked_text(stem).encode()]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+    def built_cells(self, stem: str) -> list[dict[str, Any]]:
+        """Return the cells of a problem's built notebook that carry nbgrader's mark; none if it isn't built.
+
+        It may be a learner's own copy, with answers or broken.
+        """
+        try:
+            cells = json.loads(self.leaves(stem).notebook.read_text("utf-8"))["cells"]
+            return [cell for cell in cells if "grade_id" in cell["metadata"].get("nbgrader", {})]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return []
+
+    def locked_text(self, stem: str) -> str:
+        """Return a text of the built notebook's locked cells; a learner's answers in it don't change that."""
+        marked = ((cell, cell["metadata"]["nbgrader"]) for cell in self.built_cells(stem))
+        return json.dumps([[mark["grade_id"], "".join(cell["source"])] for cell, mark in marked if mark.get("locked")])
 
     def title(self, stem: str) -> str:
         """Return the problem's title: the first heading of its statement."""

@@ -19,6 +19,8 @@ def checkout(tmp_path: Path) -> Catalog:
         for stem in (BUILT, PLAIN):
             if (leaf := home().root / drawer / f"{stem}.py").is_file():
                 shutil.copy(leaf, tmp_path / drawer)
+    for stem in (BUILT, PLAIN):
+        shutil.copytree(home().leaves(stem).notebook.parent, tmp_path / "source" / stem)
     return Catalog(tmp_path)
 
 
@@ -56,3 +58,19 @@ def test_a_change_of_any_leaf_that_judges_makes_stored_reports_stale(checkout: C
         digests.append(checkout.digest(BUILT))
     assert len(set(digests)) == 4
     assert checkout.digest(PLAIN) == home().digest(PLAIN)
+
+
+def test_a_given_cell_that_changes_makes_reports_stale_and_a_learners_answer_does_not(checkout: Catalog):
+    path, before = checkout.leaves(PLAIN).notebook, checkout.digest(PLAIN)
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("raise NotImplementedError", "return 1"), "utf-8")
+    assert checkout.digest(PLAIN) == before
+    path.write_text(text.replace("import torch", "import torch as torch"), "utf-8")
+    assert checkout.digest(PLAIN) != before
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"cells": [3]}', '{"cells": [{"metadata": []}]}'])
+def test_a_learners_broken_copy_of_a_built_notebook_has_no_released_cells(checkout: Catalog, text: str):
+    checkout.leaves(PLAIN).notebook.write_text(text, "utf-8")
+    assert checkout.built_cells(PLAIN) == []
+    assert checkout.digest(PLAIN)

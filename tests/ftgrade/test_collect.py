@@ -209,6 +209,42 @@ def test_two_files_of_which_none_is_newer_are_both_left(tmp_path: Path, course: 
     assert not course.notebook("ada", P03).exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ada_p03 (1)-2.ipynb", "ada_p03-Copy1.ipynb", "ada_p03-Copy.ipynb", "ada_p03.ipynb.json", "ada_p03.ipynb.txt",
+        "ada_P03.IPYNB", "ada_p03.ipynb.ipynb", "ada_p03-Copy1 (2).ipynb.txt",
+    ],
+)  # fmt: skip
+def test_names_that_browsers_and_jupyterlab_make_are_known(tmp_path: Path, course: Course, name: str):
+    found = collect(laid(tmp_path / "handed", **{name: "1"}), course, KNOWN, STEMS)
+    assert places(found) == {("ada", "p03", "new")}
+    assert found.left == ()
+
+
+def test_a_platforms_number_counts_before_a_browsers(tmp_path: Path, course: Course):
+    files = {"x_4711_7_p03 (3).ipynb": "first", "x_4711_7_p03 (1)-2.ipynb": "last", "x_4711_7_p03-1.ipynb": "second"}
+    collect(laid(tmp_path / "handed", **files), course, KNOWN, STEMS, "canvas")
+    assert course.notebook("ada", P03).read_text() == "last"
+
+
+def test_a_copy_beside_a_notebook_as_released_is_taken_and_two_written_ones_are_a_doubt(tmp_path: Path, course: Course):
+    files = {"ada/p03.ipynb": "blank", "ada/p03-Copy1.ipynb": "written"}
+    found = collect(laid(tmp_path / "one", **files), course, KNOWN, STEMS, is_untouched=is_blank)
+    assert course.notebook("ada", P03).read_text() == "written"
+    assert "as it was released" in reasons(found)["ada/p03.ipynb"]
+    files = {"zoë/p03.ipynb": "this", "zoë/p03-Copy1.ipynb": "that"}
+    found = collect(laid(tmp_path / "two", **files), course, KNOWN, STEMS, is_untouched=is_blank)
+    assert found.taken == ()
+    assert {why for _, why in found.left} == {
+        "one of several for zoë, p03_lora_parameters, and none is told to be newer"
+    }
+
+
+def is_blank(stem: str, data: bytes) -> bool:
+    return stem == P03 and data == b"blank"
+
+
 def test_links_bombs_and_ways_out_of_the_folder_are_left(tmp_path: Path, course: Course):
     source = laid(tmp_path / "one", **{"ada_p03.ipynb": "1"})
     (source / "zoë_p03.ipynb").symlink_to("/etc/passwd")

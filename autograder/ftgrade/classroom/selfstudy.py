@@ -21,6 +21,7 @@ from ftgrade.errors import CourseFault, StudentFault
 from ftgrade.gradebook.cells import ReleasedCell, canonical_cells
 from ftgrade.grading.grader import Grader
 from ftgrade.intake import notebook
+from ftgrade.intake.placing import place_cells, released_of
 from ftgrade.judging.problem import PERSONAL, load_problem
 from ftgrade.judging.report import STATUS_WORDS, CheckReport, Report
 from ftgrade.judging.seeds import open_seed
@@ -137,7 +138,8 @@ def has_answer(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
 def file_fingerprint(catalog: Catalog, stem: str, path: Path) -> str:
     """Return the fingerprint of a notebook file's answers, empty for one that can't be read."""
     try:
-        return answer_fingerprint(catalog, stem, notebook.read_submission(path).cells)
+        cells, _ = place_cells(notebook.read_submission(path).cells, released_of(catalog.built_cells(stem)))
+        return answer_fingerprint(catalog, stem, cells)
     except StudentFault:
         return ""
 

@@ -95,6 +95,7 @@ def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, c
 )
 def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | None, course: Path) -> Done:
     from ftgrade.gradebook import book, late
+    from ftgrade.grading.grader import untouched_test
     from ftgrade.intake import collect
     from ftgrade.moments import format_time, parse_time
 
@@ -103,7 +104,8 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
     time = parse_time(at, zone) if at else None
     with book.open_gradebook(course) as gradebook:
         known = collect.people(gradebook, Course(course))
-    found = collect.collect(source, Course(course), known, catalog.stems(), pattern, only, time, zone)
+    untouched = untouched_test(catalog)
+    found = collect.collect(source, Course(course), known, catalog.stems(), pattern, only, time, zone, untouched)
     columns = ("student", "problem", "", "handed in", "from")
     rows = [
         (

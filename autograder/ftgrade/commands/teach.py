@@ -128,6 +128,8 @@ def grade(
     out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, anyone: bool,
     allow_unsandboxed: bool, course: Path,
 ) -> Done:  # fmt: skip
+    from ftgrade.grading.grader import untouched_test
+    from ftgrade.intake.naming import put_in_place
     from ftgrade.sandbox.forking import Nursery
 
     catalog = home()
@@ -135,6 +137,8 @@ def grade(
     graded = Course(root.absolute())
     if not anyone and graded.strangers(()):
         graded = without_strangers(out, graded)
+    doubts = put_in_place(graded, chosen(catalog, stems), untouched_test(catalog))
+    out.line(*(f"left where it is: {doubt}" for doubt in doubts))
     problems = [stem for stem in chosen(catalog, stems) if graded.students(stem)]
     if not problems:
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")

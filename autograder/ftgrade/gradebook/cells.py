@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ftgrade.catalog import Catalog, home
 from ftgrade.errors import CourseFault, GradingError
 from ftgrade.intake.gate import Clean, clean
 from ftgrade.intake.notebook import MAX_CELL_CHARACTERS, Cell
+from ftgrade.intake.placing import ReleasedCell, plain
 from ftgrade.judging.outline import Outline
 from ftgrade.judging.report import STATUS_WORDS, CellNote, CheckReport, Report, safe_score
 
@@ -26,24 +26,6 @@ CACHED_CHECKS = 1_024  # a class has few ways to be right, and not many to be wr
 
 
 # ------------------------------------------------------------------------------------------ the released notebook
-
-
-@dataclass(frozen=True, slots=True)
-class ReleasedCell:
-    """One cell of the released notebook, as the gradebook recorded it."""
-
-    grade_id: str
-    kind: str
-    source: str
-    grade: bool
-    solution: bool
-    locked: bool
-    points: float | None
-    checksum: str = ""
-
-    @property
-    def is_answer(self) -> bool:
-        return self.solution and not self.locked
 
 
 def canonical_cells(handed_in: Sequence[Cell], released: Sequence[ReleasedCell]) -> list[NotebookCell]:
@@ -56,10 +38,14 @@ def canonical_cells(handed_in: Sequence[Cell], released: Sequence[ReleasedCell])
     known = {cell.grade_id: cell for cell in released}
     written = last_answers(handed_in, known)
     free = free_cells(handed_in, known, written)
+    given = [cell for cell in handed_in if cell.grade_id in known and known[cell.grade_id].is_given]
+    ran: dict[str | None, int] = {cell.grade_id: cell.number for cell in given}
     cells: list[NotebookCell] = list(student_cells(free.get("", [])))
     for cell in released:
         mine = written.get(cell.grade_id)
         cells.append(graded_cell(cell, mine))
+        if cell.grade_id in ran:
+            cells[-1]["metadata"]["ftgrade"] = {"number": ran[cell.grade_id]}
         cells.extend(student_cells(free.get(cell.grade_id, [])))
     for position, cell in enumerate(cells):
         cell["id"] = hashlib.sha256(f"{position}\0{cell['source']}".encode()).hexdigest()[:12]
@@ -98,7 +84,7 @@ def graded_cell(cell: ReleasedCell, mine: Cell | None) -> NotebookCell:
     if cell.points is not None:
         record["points"] = cell.points
     metadata: dict[str, Any] = {"nbgrader": record}
-    if mine is None or (cell.kind == "markdown" and mine.source == cell.source):
+    if mine is None or (cell.kind == "markdown" and plain(mine.source) == plain(cell.source)):
         return make_cell(cell.kind, cell.source, metadata)
     metadata["ftgrade"] = {"number": mine.number}
     return make_cell(cell.kind, display_text(mine) if cell.kind == "code" else fence(display_text(mine)), metadata)
@@ -240,10 +226,15 @@ def write_check(cell: Any, check: CheckReport) -> None:
 
 
 def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
-    """Put what the student's own cells printed and drew, or how they failed, under those cells."""
+    """Put what the student's own cells printed and drew, or how they failed, under those cells.
+
+    Of a given cell only the failure is told.
+    """
     by_number = {note.number: note for note in notes}
     for cell in nb["cells"]:
         note = by_number.get(cell["metadata"].get("ftgrade", {}).get("number"))
+        if note is not None and not note.error and not cell["metadata"].get("nbgrader", {}).get("solution", True):
+            continue
         if note is not None and cell["cell_type"] == "code":
             text = "\n".join(part for part in (note.printed.rstrip("\n"), note.error) if part)
             cell["outputs"] = [output("stream", name="stdout", text=text)] if text else []

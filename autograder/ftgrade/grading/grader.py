@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from ftgrade.catalog import Catalog
@@ -12,7 +13,9 @@ from ftgrade.errors import CourseFault, OurFault, StudentFault
 from ftgrade.grading.lastrun import LastRun, stat_fingerprint
 from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
+from ftgrade.intake.naming import MAX_COMPARED, others_in_words, renamed_finding
 from ftgrade.intake.notebook import Finding, make_finding, read_bounded, read_handed_in
+from ftgrade.intake.placing import ReleasedCell, is_untouched_notebook, released_of
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.judges import Judges, Work
 from ftgrade.judging.outline import Outline
@@ -99,11 +102,15 @@ class Grader:
             look = stat_fingerprint(path)  # before it's read: if the file changes meanwhile, the next run sees another
             data = read_handed_in(path)
         except StudentFault as fault:
-            return self.reports.put(unreadable_report(blank, fault.kind, fault.words))
+            others = others_in_words(self.course, student, stem) if fault.kind == "missing" else ""
+            return self.reports.put(unreadable_report(blank, fault.kind, fault.words + others))
         except OurFault as fault:
             return self.reports.put(add_findings(blank, make_finding("ours", fault)))
+        digest = hashlib.sha256(data).hexdigest()
+        renamed = renamed_finding(self.course, student, stem, digest)
+        blank = dataclasses.replace(blank, findings=(*blank.findings, *renamed))
         said = json.dumps([finding.words for finding in blank.findings])
-        handed_in = hash_parts({"digest": hashlib.sha256(data).hexdigest(), "said": said})
+        handed_in = hash_parts({"digest": digest, "said": said})
         last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
         if not fresh and (kept := self.stored_report(blank, handed_in)):
             return kept
@@ -201,6 +208,19 @@ class Grader:
         self.judges.close()
 
 
+def untouched_test(catalog: Catalog) -> Callable[[str, bytes], bool]:
+    """Return a function that says whether a notebook of a problem holds nothing but what was released.
+
+    Larger files than MAX_COMPARED count as touched, since this process has no limits of its own.
+    """
+
+    @functools.cache
+    def released(stem: str) -> list[ReleasedCell]:
+        return released_of(catalog.built_cells(stem))
+
+    return lambda stem, data: len(data) <= MAX_COMPARED and is_untouched_notebook(data, released(stem))
+
+
 def hash_parts(parts: dict[str, str]) -> str:
     """Return one name for all of these."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -248,4 +268,4 @@ def failure_report(student: str, stem: str, words: str) -> Report:
     return Report(stem, student, "ours", "", "", 0, (), (make_finding("ours", words),))
 
 
-__all__ = ["Grader", "failure_report", "fill_report", "hash_parts"]
+__all__ = ["Grader", "failure_report", "fill_report", "hash_parts", "untouched_test"]

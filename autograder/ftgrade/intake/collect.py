@@ -14,7 +14,7 @@ import re
 import tempfile
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
 from ftgrade.intake.gate import MAX_FILE_BYTES, line
+from ftgrade.intake.names import names_notebook
 from ftgrade.moments import parse_time, read_stamp
 
 PATTERNS = {
@@ -84,9 +85,11 @@ FIELDS = {
     "any": r"[^/]*?",
     "deep": r"(?:[^/]+/)*?",
 }
+IsUntouched = Callable[[str, bytes], bool]
 JUNK = {"__MACOSX", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"}
-COPY = r"(?P<copy>(?:-Copy\d+|-\d+| ?\(\d+\)){0,3})"  # added by Jupyter, a browser or a platform to a known name
-NOTEBOOK = r"(?i:\.ipynb)(?:\.txt|\.json)?"  # some browsers add the ending of what they take a notebook for
+COPY = r"(?P<copy>(?: ?\(\d+\)|-(?i:copy)\d*)*)(?P<again>-\d+)?"
+NOTEBOOK = r"(?i:(?:\.ipynb)+(?:\.txt|\.json)?)"
+"""What a browser or JupyterLab adds to the name of a copy, and then a platform to a file that is handed in again."""
 CLOSED_ARCHIVES = (".rar", ".7z")
 METADATA = "submission_metadata.yml"
 DROPPED = re.compile(r"[&<>\"`|':\\/\u2019]")
@@ -109,11 +112,11 @@ class Identified:
     student: str
     stem: str
     time: datetime | None
-    order: tuple[int, int]
+    order: tuple[int, ...]
     marked_late: bool
 
     @property
-    def age(self) -> tuple[datetime, tuple[int, int]]:
+    def age(self) -> tuple[datetime, tuple[int, ...]]:
         return self.time or datetime.min, self.order
 
 
@@ -354,7 +357,7 @@ def identify(
     """Return a file with its student and problem. Raises CourseFault with the reason if they can't be identified."""
     if file.shown.lower().endswith(CLOSED_ARCHIVES):
         raise CourseFault(closed_archive(file.shown.rpartition("/")[2]))
-    if not re.search(NOTEBOOK + "$", file.shown):
+    if not names_notebook(file.shown.rpartition("/")[2]):
         raise CourseFault("no notebook")
     if file.path.stat().st_size > MAX_FILE_BYTES:
         raise CourseFault(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
@@ -366,7 +369,8 @@ def identify(
     short = parts.get("stem", "").lower()
     stem = only or next(stem for stem in stems if short in (stem, stem.partition("_")[0]))
     time = known.submission_time(parts["submission"]) if "submission" in parts else time_of(parts, zone)
-    order = (int(parts.get("order", 0)), copy_number(parts.get("copy", "")))
+    browsers = [int(number) for number in re.findall(r"\((\d+)\)", parts.get("copy", ""))]
+    order = (int(parts.get("order", 0)), int(parts.get("again", "-0")[1:]), *browsers)
     student = known.student_of(parts)
     if (owner := owner_of(path, owners, known, strict)) not in (None, student):
         raise CourseFault(f"it lies in what {owner} handed in, and is named like {student}'s")
@@ -400,16 +404,6 @@ def iso_time(text: str) -> str:
     hour = int(digits[:2]) % 12 + 12 * (half == "PM")
     number = 1 + ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec").index(month)
     return f"{year}-{number:02}-{int(day):02}T{hour:02}:{digits[2:]}"
-
-
-def copy_number(text: str) -> int:
-    """Return a number by which copies of a file are ordered: first a platform's, then a browser's.
-
-    >>> copy_number(""), copy_number("(1)"), copy_number("-2"), copy_number("(1)-2")
-    (0, 1, 20000, 20001)
-    """
-    numbers = [(mark, int(re.sub(r"\D", "", mark))) for mark in re.findall(r"-Copy\d+|-\d+|\(\d+\)", text)]
-    return sum(number * (10_000 if re.fullmatch(r"-\d+", mark) else 1) for mark, number in numbers)
 
 
 def read_submitters(found: Sequence[File]) -> dict[str, list[dict[str, str]]]:
@@ -468,21 +462,24 @@ def dashed(text: str) -> str:
     return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}T{clock}"
 
 
-def newest(several: Sequence[Identified], left: list[tuple[str, str]]) -> Identified | None:
+def newest(several: Sequence[Identified], left: list[tuple[str, str]], is_untouched: IsUntouched) -> Identified | None:
     """Return the newest of a student's files for a problem, and add the others to `left`.
 
-    If several different files are equally new, add all to `left` and return None.
+    If several different files are equally new, those that are as released don't count. If several are left, add all to
+    `left` and return None.
     """
     last = max(several, key=lambda one: one.age)
-    rivals = [
-        one for one in several if one.age == last.age and one.file.path.read_bytes() != last.file.path.read_bytes()
-    ]
+    rivals = {one.file.path.read_bytes(): one for one in several if one.age == last.age}
+    bare = {data for data, one in rivals.items() if len(rivals) > 1 and is_untouched(one.stem, data)}
+    written = {data: one for data, one in rivals.items() if data not in bare}
+    if len(written) == 1:
+        (last,) = written.values()
     for one in several:
-        if rivals:
+        if len(written) > 1:
             left.append((one.file.shown, f"one of several for {one.student}, {one.stem}, and none is told to be newer"))
         elif one is not last:
-            left.append((one.file.shown, f"older than {last.file.shown}, or the same"))
-    return None if rivals else last
+            left.append((one.file.shown, f"older than {last.file.shown}, or the same, or as it was released"))
+    return None if len(written) > 1 else last
 
 
 # ------------------------------------------------------------------------------------------------------------- placing
@@ -497,10 +494,12 @@ def collect(
     only: str | None = None,
     at: datetime | None = None,
     zone: str = "UTC",
+    is_untouched: IsUntouched = lambda _stem, _data: False,
 ) -> Collected:
     """Put the notebooks of a folder or an archive into their places. Raises CourseFault.
 
     `only` is the problem of all files, if the pattern has no stem. `at` is the time (UTC) of files whose path has none.
+    `is_untouched` says whether a notebook of a problem is as it was released.
     """
     names = composed_names(known.ids)
     strict = pattern in STRICT
@@ -524,7 +523,7 @@ def collect(
             else:
                 by_place[one.student, one.stem].append(one)
         for _, several in sorted(by_place.items()):
-            done = guarded(lambda several=several: place_newest(several, at, course, left))
+            done = guarded(lambda several=several: place_newest(several, at, course, left, is_untouched))
             if isinstance(done, Mishap):
                 left.append((several[0].file.shown, f"it could not be put in its place: {done.words}"))
             elif done is not None:
@@ -533,10 +532,11 @@ def collect(
 
 
 def place_newest(
-    several: Sequence[Identified], at: datetime | None, course: Course, left: list[tuple[str, str]]
-) -> Taken | None:
+    several: Sequence[Identified], at: datetime | None, course: Course, left: list[tuple[str, str]],
+    is_untouched: IsUntouched,
+) -> Taken | None:  # fmt: skip
     """Put the newest of a student's files for a problem in its place, unless what is there is newer."""
-    if (one := newest(several, left)) is None:
+    if (one := newest(several, left, is_untouched)) is None:
         return None
     goal, aside = course.notebook(one.student, one.stem), course.state / "earlier" / one.stem / one.student
     data, time, there = one.file.path.read_bytes(), one.time or at, read_stamp(goal.parent / "timestamp.txt")

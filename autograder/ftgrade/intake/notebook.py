@@ -1,7 +1,6 @@
 """Read an untrusted notebook within bounds: its cells are kept, everything else in it is dropped."""
 
 import contextlib
-import json
 import os
 import stat
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftgrade.errors import StudentFault
+from ftgrade.intake.document import read_document
 from ftgrade.intake.gate import MAX_FILE_BYTES, Clean, clean, line, storable
 
 MAX_CELLS = 1_000
@@ -20,12 +20,24 @@ PERSONAL = "personal_number"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a submission: its position (from 1), its cell type, its text, and its nbgrader id if it has one."""
+    """One cell of a submission: its position (from 1), its cell type, its text, and its nbgrader id if it has one.
+
+    What the grader itself adds, such as a deleted cell that is put back, has a negative number.
+    """
 
     number: int
     kind: str
     source: str
     grade_id: Clean | None
+
+
+def cell_name(number: int) -> str:
+    """Return what a cell is called in words.
+
+    >>> cell_name(4), cell_name(-2)
+    ('cell 4', 'a given cell that was put back')
+    """
+    return f"cell {number}" if number > 0 else "a given cell that was put back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +134,7 @@ def parse_submission(data: bytes) -> Submission:
     if len(data) > MAX_FILE_BYTES:
         words = f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB. Clear the outputs, save, and hand in again."
         raise StudentFault("too-large", words)
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        words = "The file is not a notebook: it isn't valid JSON. Open it in JupyterLab, save it, and hand in again."
-        raise StudentFault("malformed", words) from None
+    document, repairs = read_document(data)
     if not isinstance(document, dict) or not isinstance(document.get("nbformat"), int):
         raise StudentFault(
             "malformed", "The file is JSON, but not a notebook. Hand in the .ipynb file of this problem."
@@ -141,7 +149,8 @@ def parse_submission(data: bytes) -> Submission:
             "Open it in a current JupyterLab, save it, and hand in again."
         )
         raise StudentFault("old-format", words)
-    return within_bounds(document["cells"], len(data))
+    read = within_bounds(document["cells"], len(data))
+    return Submission(read.cells, (*(make_finding("repaired", words) for words in repairs), *read.findings))
 
 
 def within_bounds(raw_cells: list[Any], file_bytes: int) -> Submission:

@@ -18,7 +18,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from ftgrade.catalog import Catalog
 from ftgrade.errors import GradingError, OurFault, StudentFault
 from ftgrade.intake import notebook
 from ftgrade.intake.gate import clean
-from ftgrade.intake.notebook import Cell, Finding, Submission, make_finding
+from ftgrade.intake.newer import newer_syntax
+from ftgrade.intake.notebook import Cell, Finding, Submission, cell_name, make_finding
+from ftgrade.intake.placing import cells_to_run, place_cells
 from ftgrade.intake.reaching import reaching_findings
 from ftgrade.judging import report
 from ftgrade.judging.causes import Causes
@@ -41,6 +43,9 @@ from ftgrade.sandbox.backends import BACKENDS, read_control
 from ftgrade.sandbox.channel import Crowded, Lost, Outcome, Raised, Value
 from ftgrade.sandbox.process import Sandbox
 from ftgrade.sandbox.worker import frame, parse_json, read_exactly
+
+MOST_NEWER = 5
+"""How many cells are named that need a newer Python; the others show their errors."""
 
 
 class Bench:
@@ -72,8 +77,9 @@ class Bench:
 
     def judge_submission(self, oracle: Oracle, brief: Brief, submission: Submission) -> Judgement:
         """Return the judgement on a submission; if the problem or the grader fails, its state is `ours`."""
-        cells, odd = answer_cells(submission, {check.name for check in oracle.problem.all_checks})
-        findings = [*submission.findings, *odd, *reaching_findings(cells)]
+        placed, told = place_cells(submission.cells, oracle.released)
+        cells, shown = cells_to_run(placed, oracle.released), tuple(placed)
+        findings = [*submission.findings, *told, *reaching_findings(cells)]
         with Session(self.sandbox, cells, brief.limits, alone=brief.alone) as session:
             try:
                 session.ensure_worker()
@@ -89,19 +95,24 @@ class Bench:
                 raise
             except Exception as error:  # so that the rest of the class can be judged
                 words = f"The grader could not finish: {type(error).__name__}: {error}"
-                return Judgement("ours", findings=(*findings, make_finding("ours", words)), cells=submission.cells)
+                return Judgement("ours", findings=(*findings, make_finding("ours", words)), cells=shown)
+        findings += newer_findings(cells, session.errors)
         for number, words in session.skipped.items():
-            findings.append(make_finding("cell-left-out", f"Cell {number}: {words}"))
-        return Judgement("graded", checks, tuple(findings), tuple(session.notes), submission.cells)
+            findings.append(make_finding("cell-left-out", f"{cell_name(number).capitalize()}: {words}"))
+        return Judgement("graded", checks, tuple(findings), tuple(session.notes), shown)
 
 
-def answer_cells(submission: Submission, checks: set[str]) -> tuple[list[Cell], list[Finding]]:
-    """Return the code cells to run, in order, without the cells of checks, and a finding on repeated ids."""
-    code = [cell for cell in submission.cells if cell.kind == "code" and cell.grade_id not in checks]
-    claimed = [cell.grade_id for cell in submission.cells if cell.grade_id is not None]
-    twice = sorted({name for name in claimed if claimed.count(name) > 1})
-    words = f"These cells stand more than once; all of them ran, in order: {', '.join(twice)}."
-    return code, [make_finding("duplicate-cells", words)] if twice else []
+def newer_findings(cells: Sequence[Cell], errors: Mapping[int, Raised]) -> list[Finding]:
+    """Return a finding for each cell that fails here because it is written for a newer Python."""
+    failed = [(cell, errors[cell.number]) for cell in cells if cell.number in errors]
+    said = {
+        cell.number: newer_syntax(cell.source, error.message, error.line)
+        for cell, error in failed
+        if error.is_a("SyntaxError")
+    }
+    return [
+        make_finding("newer-python", f"Cell {number} can't run: {words}") for number, words in said.items() if words
+    ]
 
 
 def same_number_findings(own: Sequence[int], verdict: CheckVerdict, statements: Statements) -> list[Finding]:

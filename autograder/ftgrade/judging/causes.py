@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ftgrade.intake.classes import error_words
-from ftgrade.intake.notebook import Cell
+from ftgrade.intake.notebook import Cell, cell_name
 from ftgrade.sandbox.channel import Lost, Outcome, Raised
 
 UNDEFINED = re.compile(r"name '([^\W\d]\w{0,60})' is not defined")
@@ -47,7 +47,7 @@ class Causes:
         failure = self.failures[cell.number]
         earlier = undefined_name(failure) if isinstance(failure, Raised) else ""
         before = self.explain_name(earlier, links + 1) if earlier != name else ""
-        words = f"`{name}` is not defined: cell {cell.number}, which should define it, {ending(failure)}"
+        words = f"`{name}` is not defined: {cell_name(cell.number)}, which should define it, {ending(failure)}"
         return f"{words} ({before})" if before else words
 
     def explain_stale(self, function: str) -> str:
@@ -55,7 +55,8 @@ class Causes:
         defining = next((cell for cell in reversed(self.cells) if function in self.names(cell)), None)
         if defining is None or defining.number in self.failures:
             return ""
-        used = set(WORD.findall(defining.source))
+        put_back = (self.names(cell) for cell in self.cells if cell.number < 0)
+        used = set(WORD.findall(defining.source)).difference(*put_back)  # the released imports have run in any case
         for cell in self.cells:
             failure = self.failures.get(cell.number)
             if failure is None:
@@ -63,7 +64,7 @@ class Causes:
             line = 1 if isinstance(failure, str) or failure.is_a("SyntaxError") else failure.line or 1
             others = (self.names(other) for other in self.cells if other is not cell)
             if stale := sorted(self.names(cell, line) & used & set().union(*others)):
-                return f"cell {cell.number}, which should set `{stale[0]}`, {ending(failure)}"
+                return f"{cell_name(cell.number)}, which should set `{stale[0]}`, {ending(failure)}"
         return ""
 
     def names(self, cell: Cell, first_line: int = 1) -> set[str]:

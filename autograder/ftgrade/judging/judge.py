@@ -19,6 +19,7 @@ import torch
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
 from ftgrade.intake.classes import error_words
+from ftgrade.intake.placing import released_of
 from ftgrade.judging.problem import (
     PERSONAL,
     AnyCase,
@@ -154,6 +155,7 @@ class Oracle:
         self.catalog = catalog
         self.stem = stem
         self.digest = catalog.digest(stem)  # taken now, since the files may change later
+        self.released = released_of(catalog.built_cells(stem))
         solution = catalog.solution(stem)
         self.reference = local_ask(solution)
         self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}

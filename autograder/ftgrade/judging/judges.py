@@ -1,6 +1,6 @@
 """The grader's end of its judges: start them, send submissions, watch their time, replace those that die.
 
-The grader's own process never parses a submission: it sends bytes to a judge and gets a judgement back. If a judge dies
+The grader's own process judges nothing: it sends bytes to a judge and gets a judgement back. If a judge dies
 or takes too long, its current submission is judged once more, alone. If that fails too, the submission is set aside for
 a person. No other submission is affected.
 """
