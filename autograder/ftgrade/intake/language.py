@@ -35,8 +35,10 @@ def as_python(source: str) -> str:
     "\\nfiles = get_ipython().getoutput('ls')\\na = 1"
     >>> as_python("%%time\\na = 1"), as_python("%%bash\\nls"), as_python("a = (5\\n% 3)")
     ('\\na = 1', '\\n', 'a = (5\\n% 3)')
+    >>> as_python("In [1]: a = 1")  # which Python takes for an annotation
+    'a = 1'
     """
-    if parse_cell(source) is not None:
+    if parse_cell(source) is not None and not source.lstrip().startswith("In ["):
         return source
     if found := CELL_MAGIC.match(source):
         body = source[found.end() :]

@@ -39,7 +39,7 @@ from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.inputtransformer2 import leading_empty_lines
-from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.interactiveshell import ExecutionInfo, ExecutionResult, InteractiveShell
 from IPython.core.magics import execution
 from IPython.display import display
 from IPython.utils.text import SList
@@ -186,7 +186,6 @@ class Shell(InteractiveShell):
         self.pictures: list[bytes] = []
         self.folder = ""
         self.is_plain = False
-        self.usual_listeners: list[int] = []
         self.loop: asyncio.AbstractEventLoop | None = None
         settings = Config()
         settings.InteractiveShell.colors = "nocolor"
@@ -199,6 +198,8 @@ class Shell(InteractiveShell):
         self.raw_inputs = self.history_manager.input_hist_raw
         self.set_hook("show_in_pager", page.as_hook(self.show_page), 0)
         self.loop_runner = self.run_coroutine
+        self.loop_runner_map = {**self.loop_runner_map, "asyncio": (self.run_coroutine, True)}
+        self.extension_manager.load_extension("storemagic")  # as a kernel does
         magics = self.magics_manager.lsmagic()["line"]
         self.automagics = {*magics, *(name for name, _ in self.alias_manager.aliases)}
         _ = self.logger  # made at first use, which would be in each child
@@ -235,8 +236,8 @@ class Shell(InteractiveShell):
         builtins.__dict__.update(__IPYTHON__=True, display=display)
         super().init_sys_modules()  # dataclasses and type hints look names up there
         super().init_prompts()
-        self.builtin_trap.activate()
-        self.display_trap.set()
+        self.builtin_trap.__enter__()  # for good: a plain cell doesn't ask for them
+        self.display_trap.__enter__()
 
     def enter(self) -> None:
         """Take the working folder as the notebook's: imports look there first."""
@@ -265,33 +266,33 @@ class Shell(InteractiveShell):
 
     def plain_statements(self, source: str) -> list[types.CodeType]:
         """Return the compiled statements of a cell that needs nothing of IPython's but its names, else nothing."""
-        if self.ast_transformers or self.listeners() != self.usual_listeners or self.may_be_automagic(source):
+        if self.ast_node_interactivity != "last_expr" or self.ast_transformers or self.may_be_automagic(source):
             return []
         statements = self.compile.statements(source)
         return [] if any(code.co_flags & inspect.CO_COROUTINE for code in statements) else statements
 
-    def listeners(self) -> list[int]:
-        """Return how many functions wait for each event of a cell; an extension such as autoreload adds some."""
-        return [len(functions) for functions in self.events.callbacks.values()]
-
     def run_statements(self, source: str, statements: list[types.CodeType]) -> BaseException | None:
         """Run a cell's compiled statements as `run_cell` would, in a tenth of the time; return the error."""
+        info = ExecutionInfo(source, True, False, True, None)
+        result = ExecutionResult(info)
         self.keep_input(source.rstrip("\n"))
         self.execution_count += 1
         self.is_plain = True
+        self.events.trigger("pre_execute")
+        self.events.trigger("pre_run_cell", info)
         try:
             for code in statements:
                 exec(code, self.user_ns)  # noqa: S102
         except BaseException as error:  # even SystemExit and KeyboardInterrupt: the next cell runs all the same
-            return error
-        finally:
-            self.is_plain = False
-        return None
+            result.error_in_exec = error
+        self.is_plain = False
+        self.events.trigger("post_execute")
+        self.events.trigger("post_run_cell", result)
+        return result.error_in_exec
 
     def keep_input(self, text: str) -> None:
         """Keep a plain cell's text as `In[n]`, `_i` and `_in`."""
         names = self.user_ns
-        names.pop("__warningregistry__", None)
         names["_iii"], names["_ii"], names["_i"] = names.get("_ii"), names.get("_i"), self.inputs[-1]
         names[f"_i{self.execution_count}"] = text
         self.inputs.append(text)
@@ -309,11 +310,13 @@ class Shell(InteractiveShell):
         return "\n" * blank + super().transform_cell(raw_cell)
 
     def may_be_automagic(self, source: str) -> bool:
-        """Say whether a cell of one line may be a magic without its `%`, or a name that calls itself."""
+        """Say whether a cell may be a magic without its `%`, a name that calls itself, or copied with its prompt."""
         text = source.strip()
         found = WORD.match(text)
+        if not text or text.startswith("In ["):  # which Python takes for an annotation
+            return True
         if "\n" in text or found is None:
-            return not text
+            return False
         word = found[0]
         return isinstance(self.user_ns.get(word), IPyAutocall) or word in self.automagics
 
@@ -498,5 +501,4 @@ def make_shell() -> Shell:
     warnings.filterwarnings("ignore", message="To exit: use")  # advice for a terminal
     shell.run_cell("None\nNone")  # its first cell takes ten times as long as the others
     shell.compile.number, shell.execution_count = 0, 1
-    shell.usual_listeners = shell.listeners()
     return shell
