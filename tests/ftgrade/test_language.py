@@ -379,7 +379,7 @@ def test_a_loop_of_skipped_lines_or_of_results_is_cut(sandbox: Sandbox):
     with sandbox.worker() as worker:
         reply = worker.run("for i in range(2_000):\n    !echo {i}\n    display('x' * 100)", 30)
     assert len(reply["skipped"]) == 20
-    assert reply["skipped"][:2] == ["!echo 0", "!echo 1"]
+    assert set(reply["skipped"]) == {"!echo {i}"}, "the line as the student wrote it"
     assert len(reply["printed"]) <= 4_000
 
 

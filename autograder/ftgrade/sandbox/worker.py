@@ -333,14 +333,16 @@ def take_figures() -> list[str]:
 
 def describe_error(error: BaseException) -> dict[str, Any]:
     """Return the error's class names, its message, and the line of the student's cell that it came from."""
-    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
-    if line is not None and (place := CELL.fullmatch(str(getattr(error, "filename", "")))):
-        line += int(place[1] or 0)
+    line = None
     trace = error.__traceback__
     while trace is not None:
         if place := CELL.fullmatch(trace.tb_frame.f_code.co_filename):
             line = trace.tb_lineno + int(place[1] or 0)
         trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        if place := CELL.fullmatch(str(error.filename)):
+            line = error.lineno + int(place[1] or 0)
+        line = line or error.lineno
     try:
         message = str(error.msg if isinstance(error, SyntaxError) else error)[:MAX_TEXT]
     except BaseException:
