@@ -58,7 +58,8 @@ OUTSIDE = {
     "sh", "shell", "sx", "system", "uv",
 }  # fmt: skip
 """Magics that need a program, a network or a person at a keyboard."""
-MAX_SKIPPED, MAX_SKIPPED_TEXT = 20, 200
+MAX_KEPT, MAX_SKIPPED_TEXT = 20, 200
+"""How many pictures and how many skipped lines of one cell are kept, and how much of a line."""
 TIMING_SECONDS = 0.01
 """How long `%timeit` repeats a statement for one number; its own rule is 0.2 to 2 seconds, seven times over."""
 
@@ -86,9 +87,8 @@ class Compiler(CachingCompiler):
         IPython makes a tree of the cell first, which takes four times as long. Return nothing if the cell isn't plain
         Python, or if its lines don't show where its last statement starts.
         """
-        lines = source.splitlines(keepends=True)
+        lines = [f"{line}\n" for line in source.split("\n")]
         place = start_of_last_statement(lines)
-        lines[-1] = lines[-1].rstrip() + "\n"
         head, last = "".join(lines[:place]), "\n" * place + "".join(lines[place:])
         if ";" in last and not COMPOUND.match(lines[place]):
             return []
@@ -251,9 +251,8 @@ class Shell(InteractiveShell):
     def run_notebook_cell(self, source: str) -> BaseException | None:
         """Run a cell of the notebook; return the error that it ended in."""
         self.raised, self.skipped, self.pictures = [], [], []
-        self.compile.before = 0
-        if finder := sys.path_importer_cache.get(os.getcwd()):
-            finder.invalidate_caches()  # cells follow each other faster than a folder's time stamp changes
+        self.compile.before, self.is_plain = 0, False
+        self.look_for_new_modules()
         with self.inside_the_loop(source):
             if statements := self.plain_statements(source):
                 error = self.run_statements(source, statements)
@@ -263,6 +262,12 @@ class Shell(InteractiveShell):
                 error = result.error_before_exec or result.error_in_exec
         self.run_tasks()
         return error or next(iter(self.raised), None)
+
+    def look_for_new_modules(self) -> None:
+        """Let imports read the folder anew: cells follow each other faster than its time stamp changes."""
+        with contextlib.suppress(OSError):  # the folder may be gone
+            if finder := sys.path_importer_cache.get(os.getcwd()):
+                finder.invalidate_caches()
 
     def plain_statements(self, source: str) -> list[types.CodeType]:
         """Return the compiled statements of a cell that needs nothing of IPython's but its names, else nothing."""
@@ -292,16 +297,17 @@ class Shell(InteractiveShell):
 
     def keep_input(self, text: str) -> None:
         """Keep a plain cell's text as `In[n]`, `_i` and `_in`."""
-        names = self.user_ns
-        names["_iii"], names["_ii"], names["_i"] = names.get("_ii"), names.get("_i"), self.inputs[-1]
-        names[f"_i{self.execution_count}"] = text
+        recent = ["", "", *self.raw_inputs[-3:]]
+        self.user_ns.update(
+            {"_iii": recent[-3], "_ii": recent[-2], "_i": recent[-1], f"_i{self.execution_count}": text}
+        )
         self.inputs.append(text)
         self.raw_inputs.append(text)
 
     def tell_history(self) -> None:
         """Let IPython's history know the plain cells that were run without it."""
-        history, names = self.history_manager, self.user_ns
-        history._i00, history._i, history._ii = self.raw_inputs[-1], str(names.get("_i")), str(names.get("_ii"))
+        history = self.history_manager
+        history._ii, history._i, history._i00 = ["", "", *self.raw_inputs[-3:]][-3:]
 
     def transform_cell(self, raw_cell: str) -> str:
         """Turn a cell into Python with the same line numbers."""
@@ -346,7 +352,8 @@ class Shell(InteractiveShell):
         picture = data.get("image/png")
         if picture:
             with contextlib.suppress(ValueError, TypeError):
-                self.pictures.append(picture if isinstance(picture, bytes) else base64.b64decode(picture))
+                if len(self.pictures) < MAX_KEPT:
+                    self.pictures.append(picture if isinstance(picture, bytes) else base64.b64decode(picture))
                 return
         if "text/plain" in data:
             sys.stdout.write(f"{data['text/plain']}\n")
@@ -420,7 +427,7 @@ class Shell(InteractiveShell):
 
     def skip(self, words: str) -> SList:
         """Note a line that isn't run, and return what a shell line without output returns."""
-        if len(self.skipped) < MAX_SKIPPED:
+        if len(self.skipped) < MAX_KEPT:
             self.skipped.append(words.strip()[:MAX_SKIPPED_TEXT])
         return SList()
 
