@@ -26,7 +26,8 @@ def code_digest() -> str:
 @functools.cache
 def environment() -> str:
     """Return the versions of Python and the libraries, as they are installed."""
-    return f"Python {platform.python_version()}, torch {version('torch')}, numpy {version('numpy')}"
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("ipython", "torch", "numpy"))
+    return f"Python {platform.python_version()}, {libraries}"
 
 
 def demand_same(here: dict[str, str], there: dict[str, str]) -> None:
