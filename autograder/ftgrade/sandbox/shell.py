@@ -1,8 +1,8 @@
 """The notebook's shell: IPython's own, which runs cells as Jupyter does and skips what reaches outside the notebook.
 
-The sandbox's parent makes one `Shell` before it forks, so a child pays nothing for IPython's start. IPython itself reads
-the magics, compiles, keeps `In`, `Out` and `_`, and shows results. A cell without magics and without `await` takes a
-shorter way to the same end (`run_statements`), since IPython's own costs each submission 6 ms, a fifth of its grading.
+The sandbox's parent makes one `Shell` before it forks, so a child pays nothing for IPython's start. IPython itself
+reads the magics, compiles, keeps `In`, `Out` and `_`, and shows results. A cell without magics and without `await` takes
+a shorter way to the same end (`run_statements`), since IPython's own costs each submission 6 ms, a fifth of its grading.
 What differs from a Jupyter kernel, and why:
 
 - Shell lines and magics that need a network, another program or another folder do nothing. `skipped` lists them, and
