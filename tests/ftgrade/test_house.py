@@ -123,7 +123,7 @@ def test_no_limit_depends_on_a_clock_that_can_be_set(path: Path):
     assert "time.time(" not in path.read_text("utf-8"), "a deadline is a moment of time.monotonic()"
 
 
-@pytest.mark.parametrize("name", ["worker", "jail", "nursery"])
+@pytest.mark.parametrize("name", ["worker", "shell", "jail", "nursery"])
 def test_what_runs_beside_student_code_imports_nothing_of_ours(name: str):
     assert not any(one.startswith("ftgrade") for one in imports(ENGINE / "sandbox" / f"{name}.py"))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ftgrade.course import Course, demand_unused
 from ftgrade.errors import CourseFault, StudentFault
+from ftgrade.intake.language import as_python, parse_cell
 from ftgrade.intake.notebook import parse_submission, read_bounded, read_handed_in
-from ftgrade.pages.similarity import MAGIC, parse_cell
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows takes these for devices
 LONGEST_NAME = 60
@@ -75,16 +75,14 @@ def code_cells(data: bytes) -> list[str]:
     return [source for source in cells if source]
 
 
-def as_python(source: str) -> str:
+def as_lines(source: str) -> str:
     """Return a cell as Python that parses, so that JPlag doesn't refuse a student for a line: else as a comment.
 
-    >>> as_python("%matplotlib inline\\na = 1"), as_python("a = (")
+    >>> as_lines("%matplotlib inline\\na = 1"), as_lines("a = (")
     ('\\na = 1', '# a = (')
     """
-    if parse_cell(source):
-        return source
-    without = MAGIC.sub("", source)
-    return without if parse_cell(without) else "\n".join(f"# {line}" for line in source.splitlines())
+    text = as_python(source)
+    return "\n".join(f"# {line}" for line in source.splitlines()) if parse_cell(text) is None else text
 
 
 def folder_names(students: Iterable[str]) -> dict[str, str]:
@@ -116,7 +114,7 @@ def with_digest(student: str, name: str) -> str:
 
 def write_cells(path: Path, cells: Iterable[str]) -> None:
     path.parent.mkdir(parents=True)
-    path.write_text("\n\n\n".join(map(as_python, cells)) + "\n", "utf-8", errors="replace", newline="\n")
+    path.write_text("\n\n\n".join(map(as_lines, cells)) + "\n", "utf-8", errors="replace", newline="\n")
 
 
 def command_line(folder: Path) -> str:

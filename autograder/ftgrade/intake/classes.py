@@ -18,7 +18,7 @@ ERRORS = frozenset(
     for room in ROOMS
     for name, kind in vars(room).items()
     if isinstance(kind, type) and issubclass(kind, BaseException)
-)
+) | {"UsageError"}  # of IPython's, for a magic with a wrong option
 PLAIN = (
     *(kind for room in (builtins, types) for kind in vars(room).values() if isinstance(kind, type)),
     *(type(view) for view in ({}.keys(), {}.values(), {}.items())),

@@ -2,11 +2,11 @@
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ftgrade.intake.classes import error_words
+from ftgrade.intake.language import as_python, parse_cell
 from ftgrade.intake.notebook import Cell, cell_name
 from ftgrade.sandbox.channel import Lost, Outcome, Raised
 
@@ -96,14 +96,13 @@ def names_set(source: str, first_line: int) -> set[str]:
     ['f', 'np', 'scale', 'shift']
     >>> names_set("a = 1\\nb = a / 0", 2)
     {'b'}
+    >>> sorted(names_set("%%time\\nfiles = !ls\\ndef f(x): return x", 1))
+    ['f', 'files']
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            parsed = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    statements = parse_cell(as_python(source))
+    if statements is None:
         return names_of_text(source, first_line)
-    return {name for node in ast.walk(parsed) for name in names_of_node(node, first_line)}
+    return {name for node in ast.walk(ast.Module(statements, [])) for name in names_of_node(node, first_line)}
 
 
 def names_of_node(node: ast.AST, first_line: int) -> Iterator[str]:

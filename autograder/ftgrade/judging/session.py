@@ -20,6 +20,7 @@ from ftgrade.sandbox.process import Sandbox, Worker
 from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parse_json
 
 MAX_NOTE_CHARACTERS = 2_000
+MAX_SKIPPED, MAX_SKIPPED_TEXT = 20, 200  # of one cell
 MAX_ALL_PICTURES = 100
 """The limit over all cells of a submission, so that a judgement fits into one frame."""
 MAX_FUNCTION_BYTES = 4 * 2**20
@@ -207,12 +208,25 @@ def error_of(reply: dict[str, Any]) -> Raised | None:
 def cell_notes(cell: Cell, reply: dict[str, Any], failure: Raised | None) -> Iterator[CellNote]:
     """Yield a note for the student on what a cell printed, raised and drew, if it did any of that."""
     printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
+    if skipped := skipped_words(reply.get("skipped")):
+        printed = clean(f"{skipped}\n{printed}" if printed else skipped, MAX_NOTE_CHARACTERS + len(skipped))
     if failure is not None:
         place = f" (line {failure.line})" if failure.line else ""
         error = f"{error_words(failure.names)}{place}: {failure.message[:300]}"
     pictures = tuple(whole_pictures(reply.get("pictures")))
     if printed or error or pictures:
         yield CellNote(cell.number, printed, clean(error), pictures)
+
+
+def skipped_words(claimed: object) -> str:
+    """Return words on the lines of a cell that weren't run, from a reply that may be forged; empty if there are none.
+
+    >>> skipped_words(["!pip install torch", "%cd /content"])
+    'Not run while grading, as it needs more than the notebook: !pip install torch · %cd /content'
+    """
+    lines = claimed[:MAX_SKIPPED] if isinstance(claimed, list) else []
+    words = " · ".join(" ".join(str(line)[:MAX_SKIPPED_TEXT].split()) for line in lines)
+    return f"Not run while grading, as it needs more than the notebook: {words}" if words else ""
 
 
 def limit_pictures(notes: list[CellNote]) -> Iterator[CellNote]:

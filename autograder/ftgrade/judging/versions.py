@@ -18,7 +18,7 @@ def versions(problem: str) -> dict[str, str]:
 def code_digest() -> str:
     """Return a digest of the engine's judging code."""
     package = Path(__file__).parents[1]
-    files = [package / "sandbox" / "worker.py", package / "sandbox" / "channel.py"]
+    files = [package / "sandbox" / f"{name}.py" for name in ("worker", "shell", "channel")]
     files += [path for room in ("intake", "judging") for path in sorted((package / room).glob("*.py"))]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
@@ -26,7 +26,8 @@ def code_digest() -> str:
 @functools.cache
 def environment() -> str:
     """Return the versions of Python and the libraries, as they are installed."""
-    return f"Python {platform.python_version()}, torch {version('torch')}, numpy {version('numpy')}"
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("ipython", "torch", "numpy"))
+    return f"Python {platform.python_version()}, {libraries}"
 
 
 def demand_same(here: dict[str, str], there: dict[str, str]) -> None:

@@ -6,8 +6,6 @@ What it can't see: a function made by `exec` or a lambda, and anyone who writes 
 """
 
 import ast
-import re
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from rapidfuzz.distance import Indel
 from rapidfuzz.process import cdist
 
 from ftgrade.guard import Mishap, guarded
+from ftgrade.intake.language import as_python, parse_cell
 from ftgrade.intake.notebook import Cell
 
 LONG_ENOUGH = 80  # parts; a formula in one line with its signature has 30 to 60, and many rightly write it the same
@@ -33,7 +32,6 @@ NAMING = {
     ("MatchAs", "name"), ("MatchStar", "name"),
 }  # fmt: skip
 NAME = "n:"
-MAGIC = re.compile(r"^[ \t]*[%!?].*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +66,8 @@ class Echo:
 @lru_cache(maxsize=512)
 def definitions(source: str) -> Mapping[str, Definition]:
     """Return what a cell defines at its top, by name; nothing where it is no Python."""
-    # A line that opens with `%` is a magic only where the cell is no Python as it stands.
-    body = parse_cell(source) or parse_cell(MAGIC.sub("", source))
+    body = parse_cell(as_python(source)) or []
     return {one.name: flatten(one) for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef)}
-
-
-def parse_cell(source: str) -> list[ast.stmt]:
-    """Return a cell's statements, none where it is no Python; parsing runs nothing."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a student's stray backslash is no warning of ours
-            return ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
 
 
 def flatten(node: ast.AST) -> Definition:

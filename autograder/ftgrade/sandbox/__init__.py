@@ -3,7 +3,8 @@
 Theory of operation. The grader starts one *parent* process (`jail.py`, which runs `worker.py`) in a clean
 environment. The parent imports numpy and torch and then confines itself. It enters its own user, mount, network, PID,
 IPC and host-name namespaces. Its file system holds only the read-only libraries and the devices null, zero, full,
-random and urandom. If the grader is root, the parent becomes the user nobody.
+random and urandom. If the grader is root, the parent becomes the user nobody. The parent also makes the notebook's
+shell (`shell.py`), which is IPython's own.
 
 For each submission the parent forks a *child*. The child is the first process of its own PID namespace, so that all
 its descendants end with it. Its only writable place is an empty file system in memory of 64 MiB and 2,000 entries. It

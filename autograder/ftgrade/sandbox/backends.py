@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ftgrade.sandbox import jail
+from ftgrade.sandbox.worker import shell_file
 
 HIDDEN = ("ftgrade", "ftmath", "nbgrader")
 """Packages whose source reveals answers; they are hidden where they are installed beside torch."""
@@ -104,7 +105,9 @@ def bubblewrapped(command: Command, base: str) -> Command:
     shown = [part for path in readable() for part in ("--ro-bind", path, path)]
     veiled = [part for path in hidden() for part in ("--tmpfs", path)]
     ours = [
-        part for path in (command[0], str(Path(jail.__file__)), worker_file()) for part in ("--ro-bind", path, path)
+        part
+        for path in (command[0], str(Path(jail.__file__)), worker_file(), shell_file())
+        for part in ("--ro-bind", path, path)
     ]
     return [
         "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", *shown, *veiled, *ours,
@@ -128,7 +131,11 @@ def worker_file() -> str:
 def in_podman(command: Command, base: str) -> Command:
     """Return the command wrapped in a rootless container without network or capabilities. Untested."""
     image = os.environ.get("FTGRADE_PODMAN_IMAGE", "localhost/ftgrade-worker")
-    shown = [part for path in (*readable(), worker_file(), jail.__file__) for part in ("--volume", f"{path}:{path}:ro")]
+    shown = [
+        part
+        for path in (*readable(), worker_file(), shell_file(), jail.__file__)
+        for part in ("--volume", f"{path}:{path}:ro")
+    ]
     return [
         "podman", "run", "--rm", "--interactive", "--network=none", "--read-only", "--cap-drop=all",
         "--security-opt=no-new-privileges", "--pids-limit=256", "--memory=8g", "--preserve-fds=1",
@@ -139,9 +146,10 @@ def in_podman(command: Command, base: str) -> Command:
 def in_seatbelt(command: Command, base: str) -> Command:
     """Return the command wrapped in macOS's sandbox-exec. Untested."""
     reads = " ".join(f'(subpath "{path}")' for path in (*readable(), "/System", "/usr/lib", "/dev"))
+    ours = f'(literal "{worker_file()}") (literal "{shell_file()}")'
     profile = (
         "(version 1)(deny default)(allow process-exec)(deny process-fork)(deny network*)(allow sysctl-read)"
-        f'(allow mach-lookup)(allow file-read* {reads} (subpath "{base}") (literal "{worker_file()}"))'
+        f'(allow mach-lookup)(allow file-read* {reads} (subpath "{base}") {ours})'
         f'(allow file-write* (subpath "{base}"))(allow signal (target self))'
     )
     return ["sandbox-exec", "-p", profile, *command]

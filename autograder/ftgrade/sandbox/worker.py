@@ -9,15 +9,15 @@ calls, and each gets a reply of its own, sent as soon as it is ready.
 Only data crosses: a frame is a 4-byte length and JSON, an array is its dtype, shape and bytes. A value of any type
 that isn't listed here crosses as the name of its type, so a student's objects never leave this process.
 
-This file imports nothing else of ours, and the process holds no other code of ours. Student code may read this file,
-replace its functions and send frames of its own. That does no harm, because the verdict is made at the other end.
+This file loads `shell.py`, which runs the cells. Beside these two and `jail.py` the process holds no code of ours.
+Student code may read these files, replace their functions and send frames of its own. That does no harm, because the
+verdict is made at the other end.
 
 The grader imports this file for its frames, and has no use for torch. So numpy and torch are imported where they are
 used; in the parent `preload` has done that.
 """
 
 import base64
-import builtins
 import contextlib
 import ctypes
 import functools
@@ -28,6 +28,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -42,6 +43,7 @@ MAX_DEPTH = 32
 MAX_KEYS = 1_000
 MAX_TEXT = 4_000
 MAX_PICTURES, MAX_PICTURE_BYTES = 4, 200_000  # of one cell
+CELL = re.compile(r"<ipython-input-\d+\+?(\d*)>")  # as `shell.py` names the code of a cell
 PAGES_PER_CHILD = 2  # huge pages that the parent makes after each fork
 NUMPY_DTYPES = frozenset(
     ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
@@ -259,32 +261,6 @@ def decode_view(body: dict[str, Any], *, expanded: bool) -> Any:
 # ------------------------------------------------------------------------------------------------- running a cell
 
 
-class Shell:
-    """What `get_ipython()` returns here: magics that time or silence code run that code, all others do nothing."""
-
-    RUNS_ITS_BODY = ("capture", "prun", "time", "timeit")
-
-    def __init__(self, namespace: dict[str, Any]) -> None:
-        self.namespace = namespace
-
-    def run_line_magic(self, name: str, line: str, *_: Any, **__: Any) -> None:
-        if name in self.RUNS_ITS_BODY:
-            execute(line, self.namespace)
-
-    def run_cell_magic(self, name: str, _line: str, cell: str, *_: Any, **__: Any) -> None:
-        if name in self.RUNS_ITS_BODY:
-            execute(cell, self.namespace)
-
-    def system(self, *_: Any) -> None:
-        """Ignore a `!` line: no answer needs a shell command."""
-
-    def getoutput(self, *_: Any, **__: Any) -> list[str]:
-        return []
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-
 class CappedText(io.StringIO):
     """Keep the first MAX_TEXT characters written and drop the rest."""
 
@@ -293,19 +269,8 @@ class CappedText(io.StringIO):
         return len(text)
 
 
-def compile_cell(source: str) -> types.CodeType:
-    """Compile a cell; if it isn't Python, turn magics and shell lines into calls of `get_ipython()` first."""
-    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        return compile(source, "<cell>", "exec")
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    return compile(TransformerManager().transform_cell(source), "<cell>", "exec")
-
-
-def execute(source: str, namespace: dict[str, Any]) -> None:
-    exec(compile(source, "<cell>", "exec"), namespace)  # noqa: S102
-
-
+SHELLS: list[Any] = []
+"""The notebook's shell, which `preload` makes: see `shell.py`."""
 TOOLS: dict[str, dict[str, Any]] = {}
 """For each name that a cell defined, the tools (modules, functions, classes) that existed after that cell had run."""
 
@@ -329,20 +294,29 @@ def is_tool(value: Any) -> bool:
     return isinstance(value, types.ModuleType) or callable(value)
 
 
-def run(source: str, namespace: dict[str, Any]) -> dict[str, Any]:
-    """Execute one cell; return what it printed and drew and, if it raised, the error."""
-    before = dict(namespace)
+def run(source: str, shell: Any) -> dict[str, Any]:
+    """Execute one cell; return what it printed and drew, the lines that were skipped and, if it raised, the error."""
+    before = dict(shell.user_ns)
     text = CappedText()
     reply: dict[str, Any] = {}
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
-            exec(compile_cell(source), namespace)  # noqa: S102
-        except BaseException as error:  # even SystemExit and KeyboardInterrupt: the next cell runs all the same
+            error = shell.run_notebook_cell(source)
+        except BaseException as surprise:  # a student's code may have broken the shell; the next cell runs all the same
+            error = surprise
+        if error is not None:
             reply["error"] = describe_error(error)
-        if pictures := take_figures():
+        if pictures := [*shown_pictures(shell.pictures), *take_figures()][:MAX_PICTURES]:
             reply["pictures"] = pictures
-    remember_tools(namespace, before)
+    if shell.skipped:
+        reply["skipped"] = shell.skipped
+    remember_tools(shell.user_ns, before)
     return {"printed": text.getvalue(), **reply}
+
+
+def shown_pictures(pictures: list[bytes]) -> list[str]:
+    """Return the pictures that a cell displayed and that aren't too large, in base64."""
+    return [base64.b64encode(data).decode() for data in pictures if len(data) <= MAX_PICTURE_BYTES]
 
 
 def take_figures() -> list[str]:
@@ -361,14 +335,18 @@ def take_figures() -> list[str]:
 
 def describe_error(error: BaseException) -> dict[str, Any]:
     """Return the error's class names, its message, and the line of the student's cell that it came from."""
-    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    line = None
     trace = error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == "<cell>":
-            line = trace.tb_lineno
+        if place := CELL.fullmatch(trace.tb_frame.f_code.co_filename):
+            line = trace.tb_lineno + int(place[1] or 0)
         trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        if place := CELL.fullmatch(str(error.filename)):
+            line = error.lineno + int(place[1] or 0)
+        line = line or error.lineno
     try:
-        message = str(error)[:MAX_TEXT]
+        message = str(error.msg if isinstance(error, SyntaxError) else error)[:MAX_TEXT]
     except BaseException:
         message = ""
     names = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
@@ -541,21 +519,19 @@ class ImportFilter(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def serve(channel: socket.socket) -> None:
     """Answer the requests of one submission until the channel closes."""
-    sys.modules["__main__"] = types.ModuleType("__main__")  # dataclasses and type hints look names up there
-    namespace = sys.modules["__main__"].__dict__
-    namespace["__builtins__"] = builtins
-    shell = Shell(namespace)
-    namespace["get_ipython"] = lambda: shell
-    operations = {"run": run, "call": silent_call}
+    (shell,) = SHELLS
+    shell.enter()
+    operations = {"run": (run, shell), "call": (silent_call, shell.user_ns)}
     while True:
         try:
             request = read_frame(channel.recv)
         except EOFError:
             return
+        operation, where = operations[request["op"]]
         if request["op"] == "call":
             request["each"] = [build_ahead(item) for item in request["each"]]
         for place, item in enumerate(request["each"]):
-            reply = operations[request["op"]](item, namespace)
+            reply = operation(item, where)
             try:
                 data = frame_json([request["number"], place, reply])
             except (FrameError, ValueError, RecursionError) as error:
@@ -674,19 +650,24 @@ class Prison(Protocol):
     def make_walls(self, limits: dict[str, int]) -> Walls: ...
 
 
+def shell_file() -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "shell.py")
+
+
 def preload() -> None:
     """Import what the children share. The first optimizer step would import `torch._dynamo`, which takes over a second.
 
-    IPython's transformer reads magics. matplotlib's import searches for fonts, whose folders a child can't read.
+    IPython's shell runs cells. matplotlib's import searches for fonts, whose folders a child can't read.
     """
     import gc
+    import runpy
 
     gc.disable()  # what is imported stays: to look for garbage among it took a quarter of the time
     with contextlib.suppress(ImportError):
         import matplotlib.pyplot as _  # noqa: F401
     import torch._dynamo  # pyright: ignore[reportUnusedImport]
-    from IPython.core.inputtransformer2 import TransformerManager  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
+    SHELLS.append(runpy.run_path(shell_file(), run_name="shell")["make_shell"]())
     torch.set_num_threads(1)  # OpenMP hangs in a child if its parent has run a parallel region
     warm_up()
     gc.freeze()  # otherwise a child's first collection would copy these pages
@@ -695,6 +676,8 @@ def preload() -> None:
 
 def run_parent(control: socket.socket, prison: Prison) -> None:
     """Confine this process, then fork a child for each submission and end it on request."""
+    (shell,) = SHELLS
+    shell.take_over()
     sys.meta_path.insert(0, ImportFilter())
     # Short of memory, the kernel should end a child rather than the grader.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
