@@ -12,15 +12,17 @@ def answer_only_loss(
 ) -> torch.Tensor:
     """Return the cross-entropy of the answer tokens in nats, as a 0-d tensor that can be differentiated.
 
-    `logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time). The mask is bool, int or
-    float with values 0 and 1; it marks the tokens that are learned. Column 0 has nothing before it and is never a
-    target. `reduction` is "token_mean" (over all targets of the batch), "sequence_mean" (each row's token mean,
-    averaged over the rows that have targets) or "sum". What stands at other positions (ids of -100 or beyond the
-    vocabulary, logits that are NaN or infinite) changes neither the loss nor its gradient. A logit of -inf gives its
-    token the probability 0. float64 stays float64; bfloat16 and float16 are computed in float32.
+    `logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time); no axis is empty. The mask
+    is bool, int or float with values 0 and 1; it marks the tokens that are learned. Column 0 has nothing before it and
+    is never a target. `reduction` is "token_mean" (over all targets of the batch), "sequence_mean" (each row's token
+    mean, averaged over the rows that have targets) or "sum". What stands at other positions (ids of -100 or beyond the
+    vocabulary, logits that are NaN or infinite) changes neither the loss nor its gradient. At a target one logit or
+    more is finite, and within ±10**6; one of -inf gives its token the probability 0, and such a target costs +inf.
+    float64 stays float64; bfloat16 and float16 are computed in float32.
 
-    Errors: ValueError naming `shape` (the three don't agree), `mask` (a value other than 0 and 1, in any column),
-    `answer` (no target in the whole batch, whatever the reduction), `reduction` (none of the three words).
+    Errors: ValueError naming `shape` (`input_ids` or `answer_mask` isn't (batch, time) as the logits are), `mask` (a
+    value other than 0 and 1, in any column), `answer` (no target in the whole batch, whatever the reduction),
+    `reduction` (any other text than the three).
 
     >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 1.0], [5.0, 0.0]]], dtype=torch.float64)
     >>> ids = torch.tensor([[0, 0, 1]])
@@ -95,8 +97,8 @@ def answer_only_grad(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
 def accumulation_weights(token_counts: list[int]) -> list[float]:
     """Return the weight of each micro-batch's token mean, so that their weighted sum is the whole batch's token mean.
 
-    `token_counts` holds the number of targets of each micro-batch, as Python's or NumPy's integers; one without targets
-    gets the weight 0.
+    `token_counts` holds the number of targets of each micro-batch, up to 10**12, as Python's integers or NumPy's int64;
+    one without targets gets the weight 0.
 
     Errors: ValueError naming `count` if the list is empty, all of it is 0, or a number is negative.
 

@@ -22,7 +22,8 @@
 # - Outside the targets anything may stand: ids of $-100$ or beyond the vocabulary, logits that are NaN or infinite. It must
 #   not get into the loss or its gradient. At a target, a logit of $-\infty$ gives its token the probability 0.
 # - float64 logits are computed in float64, and the result is float64. bfloat16 and float16 logits are computed in float32, and
-#   the result is not turned back. The graded batches are small: no speed is asked for.
+#   the result is not turned back. One rounding of the largest logit is no error. The graded batches are small: no speed is
+#   asked for.
 # - Invalid input raises a `ValueError` whose message names the argument: `shape`, `mask`, `answer`, `reduction`, `count`.
 #   One argument is at fault, so the message doesn't name all of them. A function leaves its arguments as they were.
 

@@ -4,8 +4,9 @@
 positions are all alike: there a shift in the wrong place gives the right number, so that it is paid for once.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ problem = Problem(part="02_supervised_objective", difficulty=2, importance=5, mi
 
 Tensor = torch.Tensor
 Batch = tuple[Tensor, Tensor, Tensor]
+LOSS, GRAD = "answer_only_loss", "answer_only_grad"
+REDUCTIONS = "token_mean", "sequence_mean", "sum"
+HALVES = torch.bfloat16, torch.float16
+INTEGERS = torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8
+ODD_COUNTS = (301, torch.bfloat16), (2_099, torch.float16)  # odd, and just beyond what the dtype can count
+MASKS = torch.bool, *INTEGERS, *HALVES, torch.float32, torch.float64
 
 
 def batch(rng: Rng) -> Batch:
@@ -64,8 +71,10 @@ def starting(mask: Tensor) -> Tensor:
 
 def marked(ids: Tensor, mask: Tensor, vocab: int) -> Tensor:
     """Return ids that are no tokens where the mask is 0."""
-    none = torch.where(torch.arange(ids.shape[1]) % 2 == 0, -100, vocab + 5)
-    return ids.where(mask.bool(), none)
+    none = torch.tensor([-100, vocab, -1, vocab + 5, 10**12]).repeat(ids.shape[1])[: ids.shape[1]]
+    ids = ids.where(mask.bool(), none)
+    ids[:, 0] = -100  # never a target, whatever the mask says
+    return ids
 
 
 def broken(logits: Tensor, mask: Tensor) -> Tensor:
@@ -80,12 +89,38 @@ def loss(logits: Tensor, ids: Tensor, mask: Tensor, *reduction: str) -> Call:
     return call("answer_only_loss", logits, ids, mask, *reduction)
 
 
+def gradient(logits: Tensor, ids: Tensor, mask: Tensor) -> Call:
+    return call("answer_only_grad", logits, ids, mask)
+
+
+def long(rng: Rng, count: int) -> Batch:
+    """Return one long row with this many targets, more than a half-precision mask can count, and a short one."""
+    logits = torch.from_numpy(rng.normal(scale=2.0, size=(2, 1, 2))).repeat(1, count + 1, 1)
+    mask = torch.zeros(2, count + 1)
+    mask[0, 1:] = mask[1, 1:3] = 1
+    return logits, logits.argmin(-1), mask
+
+
+def once(words: str, made: Call, promise: str = "") -> Case:
+    """Return a case that is asked for the first seed alone."""
+    return Case(words, made, promise=promise, once=True)
+
+
+def in_masks(plain: Case) -> Iterator[Case]:
+    """Yield a case with masks of every dtype."""
+    logits, ids, mask, *reduction = plain.call.arguments
+    for dtype in MASKS:
+        arguments = (logits, ids, mask.to(dtype), *reduction)
+        made = dataclasses.replace(plain.call, arguments=arguments)
+        yield once(f"{plain.words}, a mask of {str(dtype).removeprefix('torch.')}", made, plain.promise)
+
+
 # ---------------------------------------------------------------------------------------------------------- promises
 
 problem.promise(
     "value",
     "Return the cross-entropy of the answer tokens in nats, as a 0-d tensor",
-    "`logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time).",
+    "`logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time); no axis is empty.",
     "The mask is bool, int or float with values 0 and 1; it marks the tokens that are learned.",
     '`reduction` is "token_mean" (over all targets of the batch)',
     "scores that are moved together at one position change nothing, and a loss is never negative.",
@@ -100,16 +135,22 @@ problem.promise(
 problem.promise("hand", "A token's loss is $-\\log p$ in nats.")
 problem.promise("seq", '"sequence_mean" (each row\'s token mean')
 problem.promise("rows", "averaged over the rows that have targets)")
-problem.promise("stab", "Logits of size 3,000 occur in float32: the loss there is a plain number.")
-problem.promise("ruled_out", "A logit of -inf gives its token the probability 0.")
+problem.promise(
+    "stab",
+    "Logits of size 3,000 occur in float32: the loss there is a plain number.",
+    "At a target one logit or more is finite, and within ±10**6;",
+)
+problem.promise("ruled_out", "one of -inf gives its token the probability 0, and such a target costs +inf.")
 problem.promise("precision", "float64 stays float64; bfloat16 and float16 are computed in float32.")
 problem.promise("diff", "as a 0-d tensor that can be differentiated.")
 problem.promise(
-    "shape", "Arguments and errors as in `answer_only_loss`.", "ValueError naming `shape` (the three don't agree)"
+    "shape",
+    "Arguments and errors as in `answer_only_loss`.",
+    "ValueError naming `shape` (`input_ids` or `answer_mask` isn't (batch, time) as the logits are)",
 )
 problem.promise("mask", "`mask` (a value other than 0 and 1, in any column)")
 problem.promise("answer", "`answer` (no target in the whole batch, whatever the reduction)")
-problem.promise("reduction", "`reduction` (none of the three words)")
+problem.promise("reduction", "`reduction` (any other text than the three).")
 problem.promise(
     "grad",
     "Return the gradient of the token mean with respect to the logits.",
@@ -122,7 +163,8 @@ problem.promise("grad_precision", "Large logits and half precision are as in the
 problem.promise(
     "acc",
     "Return the weight of each micro-batch's token mean, so that their weighted sum is the whole batch's token mean.",
-    "`token_counts` holds the number of targets of each micro-batch, as Python's or NumPy's integers",
+    "`token_counts` holds the number of targets of each micro-batch, up to 10**12, as Python's integers or NumPy's "
+    "int64;",
     "the weights add up to 1.",
 )
 problem.promise("nothing", "one without targets gets the weight 0.")
@@ -138,14 +180,38 @@ problem.promise("count", "ValueError naming `count` if the list is empty, all of
 )  # fmt: skip
 def value(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = batch(rng)
-    yield Case("answers of unequal length, a float mask", loss(logits, ids, mask.double()))
+    plain = Case("answers of unequal length", loss(logits, ids, mask.double()))
+    yield plain
     yield as_views(Case("the sum over targets, an int mask", loss(logits, ids, mask.long(), "sum")))
-    yield Case("ones in column 0, a row without targets", loss(logits, ids, starting(mask)), promise="column_0")
+    yield from in_masks(plain)
+    yield from in_masks(Case("the sum over targets", loss(logits, ids, mask, "sum")))
+    named = call(LOSS, reduction="token_mean", answer_mask=mask, input_ids=ids, logits=logits)
+    yield once("arguments by name", named)
+    small = (logits[:1, :2], ids[:1, :2], torch.tensor([[0, 1]]))
+    yield from (once(f"one row of two tokens, {how}", loss(*small, how)) for how in REDUCTIONS)
+    yield once("a vocabulary of one token", loss(logits[..., :1], ids * 0, mask))
+    large = (torch.from_numpy(rng.normal(size=(1, 3, 900))), torch.tensor([[5, 899, 0]]), torch.tensor([[0, 1, 1]]))
+    yield from (once(f"a vocabulary of 900 tokens, {how}", loss(*large, how)) for how in REDUCTIONS)
+    for count, dtype in ODD_COUNTS:
+        many, tokens, ones = long(rng, count)
+        yield once("many targets, a mask in half precision", loss(many, tokens, ones.to(dtype)))
+    starts = starting(mask)
+    yield Case("ones in column 0, a row without targets", loss(logits, ids, starts), promise="column_0")
+    for how in REDUCTIONS:
+        yield from in_masks(Case(f"ones in column 0, {how}", loss(logits, ids, starts, how), promise="column_0"))
     others = marked(ids, mask, logits.shape[-1])
     yield Case("ids of -100 outside the answer", loss(logits, others, mask), promise="elsewhere")
-    for reduction in ("sequence_mean", "sum"):
-        plain = Case(f"NaN that predicts no target, {reduction}", loss(broken(logits, mask), ids, mask, reduction))
+    for how in REDUCTIONS:
+        plain = Case(f"NaN that predicts no target, {how}", loss(broken(300 * logits, mask), ids, mask, how))
         yield from corners(plain, wanting_gradients, promise="elsewhere")
+        plain = Case(f"NaN and no tokens outside the answer, {how}", loss(broken(logits, mask), others, starts, how))
+        yield from corners(plain, wanting_gradients, as_views, *map(in_dtype, HALVES), promise="elsewhere")
+        plain = Case(f"no tokens outside the answer, {how}", loss(logits, others, starts, how))
+        yield from corners(plain, wanting_gradients, as_views, promise="elsewhere")
+        for bad in (math.nan, math.inf, -math.inf):
+            alone = logits.where(broken(logits, mask).isfinite(), bad)
+            plain = Case(f"{bad} that predicts no target, {how}", loss(alone, others, mask, how))
+            yield from corners(plain, wanting_gradients, promise="elsewhere")
 
 
 @problem.check(
@@ -171,10 +237,19 @@ def hand(rng: Rng) -> Iterator[AnyCase]:
 )  # fmt: skip
 def seq(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = alike(rng)
-    yield Case("rows of unequal length", loss(logits[:3], ids[:3], mask[:3].bool(), "sequence_mean"))
+    unequal = Case("rows of unequal length", loss(logits[:3], ids[:3], mask[:3].bool(), "sequence_mean"))
+    yield unequal
+    yield from in_masks(unequal)
+    for count, dtype in ODD_COUNTS:
+        many, tokens, ones = long(rng, count)
+        yield once("many targets, a mask in half precision", loss(many, tokens, ones.to(dtype), "sequence_mean"))
     order = torch.tensor([3, 0, 1, 3, 2])
     among = Case("rows without targets among others", loss(logits[order], ids[order], mask[order], "sequence_mean"))
     yield from corners(among, as_views, promise="rows")
+    for empty in range(4):  # its place among the rows
+        rows = torch.tensor([*range(empty), 3, *range(empty, 3)])
+        made = loss(logits[rows], ids[rows], mask[rows], "sequence_mean")
+        yield once("one row without targets, at each place", made, "rows")
     yield Case("ones in column 0", loss(logits, ids, starting(mask), "sequence_mean"), promise="column_0")
 
 
@@ -195,16 +270,34 @@ def in_its_precision(expected: Any, got: Any) -> Difference | None:
 def stab(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = alike(rng)
     yield expanded(Case("logits of size 3,000", loss((logits * 1_500).float(), ids, mask)))
+    for how in REDUCTIONS:
+        million = logits / logits.abs().max() * 10**6
+        plain = Case(f"logits up to a million, {how}", loss(million, ids, mask, how))
+        yield from corners(plain, in_dtype(torch.float32), in_dtype(torch.float64))
+        plain = Case(f"logits of size 3,000, {how}", loss(logits * 1_500, ids, mask, how))
+        yield from corners(plain, *map(in_dtype, HALVES))
     ruled_out = logits - 3_000
     ruled_out[..., int(logits[0, 0].argmax())] = -math.inf
     yield Case(
         "an entry of -inf beside others near -3,000", loss(ruled_out[:1], ids[:1], mask[:1]), promise="ruled_out"
     )
-    plain = Case("plain logits", loss(3 * logits, ids, mask, "sequence_mean"))
-    yield from corners(plain, in_dtype(torch.bfloat16), promise="precision")
-    plain = Case("plain logits", loss(3 * logits, ids, mask, "sum"))
-    yield from corners(plain, in_dtype(torch.float16), promise="precision")
-    yield Case("float64 logits near a million", loss(logits + 1e6, ids, mask), promise="precision")
+    best, targeted = logits.argmax(-1, keepdim=True), logits.clone()
+    targeted[1].scatter_(-1, ids[1, :, None], -math.inf)
+    for how in REDUCTIONS:
+        for words, odd in (
+            ("an entry of -inf", logits.scatter(-1, best, -math.inf)),
+            ("a row's targets at -inf", targeted),
+            ("only the target's entry finite", logits.masked_fill(logits > logits.amin(-1, keepdim=True), -math.inf)),
+            ("an entry of -inf far above others", (logits - 10**6).scatter(-1, best, -math.inf)),
+        ):
+            plain = Case(f"{words}, {how}", loss(odd, ids, mask, how))
+            yield from corners(plain, in_dtype(torch.float64), promise="ruled_out")
+            if "others" not in words:  # a million in float32 leaves no digits for the rest
+                yield from corners(plain, *map(in_dtype, (*HALVES, torch.float32)), promise="ruled_out")
+    for how in REDUCTIONS:
+        plain = Case(f"plain logits, {how}", loss(3 * logits, ids, mask, how))
+        yield from corners(plain, *map(in_dtype, (*HALVES, torch.float32, torch.float64)), promise="precision")
+        yield once(f"float64 logits near a million, {how}", loss(logits + 1e6, ids, mask, how), "precision")
 
 
 @problem.check(
@@ -214,14 +307,16 @@ def stab(rng: Rng) -> Iterator[AnyCase]:
 )  # fmt: skip
 def diff(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = (part[:3] for part in alike(rng))
+    logits = logits.bfloat16().double()
+    logits.scatter_(-1, logits.topk(2).indices[..., 1:], -math.inf)
     one = logits[:, 0].softmax(-1) - torch.nn.functional.one_hot(ids[:, 0], logits.shape[-1])
     logits[:, 0] = math.nan
-    asked = wanting_gradients(Case("", loss(logits, ids, mask))).call
-    yield Relation(
-        "the gradient of the token mean, a NaN far from any answer",
-        (asked,),
-        adds_up_to(one * mask.sum(1, keepdim=True) / mask.sum()),
-    )
+    counts = mask.sum(1, keepdim=True)
+    for how, weight in (("token_mean", counts / counts.sum()), ("sequence_mean", 1 / 3), ("sum", counts)):
+        plain = wanting_gradients(Case("", loss(logits, ids, mask, how)))
+        halves = [in_dtype(dtype)(plain).call for dtype in HALVES]
+        words = f"the gradient of the {how.replace('_', ' ')}, an entry of -inf, a NaN far from any answer"
+        yield Relation(words, (plain.call, *halves), adds_up_to(one * weight))
 
 
 class adds_up_to:  # noqa: N801
@@ -230,7 +325,10 @@ class adds_up_to:  # noqa: N801
     def __init__(self, known: Tensor) -> None:
         self.known = known
 
-    def __call__(self, got: Value) -> Difference | None:
+    def __call__(self, *all_got: Value) -> Difference | None:
+        return next(filter(None, map(self.difference, all_got)), None)
+
+    def difference(self, got: Value) -> Difference | None:
         if got.changed:
             return Difference("it changed one of its inputs; work on a copy")
         gradient = got.gradients[0] if got.gradients else None
@@ -238,17 +336,32 @@ class adds_up_to:  # noqa: N801
             return Difference("the loss can't be differentiated: the graph was cut")
         if not bool(gradient.isfinite().all()):
             return Difference("a NaN that no target reads got into the gradient")
-        bad = Close()(self.known, gradient.sum(1))
+        near = Close(rtol=1e-2) if gradient.dtype in HALVES else Close()
+        bad = near(self.known, gradient.double().sum(1))
         return Difference("the gradient, added up over time, isn't that of the loss") if bad else None
 
 
-LOSS, GRAD = "answer_only_loss", "answer_only_grad"
-OTHERS = {
-    "shape": ("mask", "answer", "reduction"),
-    "mask": ("shape", "answer"),
-    "answer": ("shape", "mask"),
-    "reduction": ("shape", "mask", "answer"),
-}
+KEYWORDS = "shape", "mask", "answer", "reduction"
+OTHER_WORDS = (
+    "mean", "none", "", "Sum", "SUM", "sums", "sum ", " sum", "su", "token-mean", "Token_Mean", "TOKEN_MEAN", "token",
+    "token mean", "tokenmean", "token_mean ", "token_means", "sequence-mean", "Sequence_Mean", "sequence", "seq_mean",
+    "SEQUENCE_MEAN", "row_mean", "batchmean", "average", "None", "max", "mean_token", "_",
+)  # fmt: skip
+
+
+def misshapen(part: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield a (batch, time) tensor in shapes that some code would take: off by one, broadcast, reshaped."""
+    yield "of one row", part[:1]
+    yield "with a row more", torch.cat([part, part[:1]])
+    yield "of one column", part[:, 1:2]
+    yield "of another length", part[:, 1:]
+    yield "with a column more", torch.cat([part, part[:, :1]], 1)
+    yield "transposed", part.T
+    yield "flattened", part.flatten()
+    yield "with the axes of the transpose", part.reshape(part.shape[::-1])
+    yield "with an axis more at the end", part[..., None]
+    yield "with an axis more at the beginning", part[None]
+    yield "of one row without its axis", part[1]
 
 
 @problem.check(
@@ -257,49 +370,71 @@ OTHERS = {
     next_step="Check each argument before using it, and name it in the message of a ValueError.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
-    logits, ids = torch.from_numpy(rng.normal(size=(2, 3, 3))), torch.from_numpy(rng.integers(0, 3, size=(2, 3)))
+    logits, ids = torch.from_numpy(rng.normal(size=(2, 3, 5))), torch.from_numpy(rng.integers(0, 5, size=(2, 3)))
     mask = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
     valid = (logits, ids, mask)
 
-    def refusals(keyword: str, *asked: tuple[str, str, tuple[Any, ...]], twin: tuple[Any, ...] = valid):
-        """Refuse each of these arguments of a function and accept the valid ones."""
-        twins = {LOSS: call(LOSS, *twin)} | ({GRAD: call(GRAD, *twin)} if keyword == "shape" else {})
-        for words, function, arguments in asked:
-            bad, good = call(function, *arguments), twins.pop(function, None)  # one twin for each function is enough
-            yield Refusal(words, bad, keyword, good, OTHERS[keyword], keyword)
+    def refusals(keyword: str, asked: Iterable[tuple[str, Batch]], *ways: tuple[str, ...]) -> Iterator[Refusal]:
+        """Refuse these arguments in each way of asking, a function and its reduction, and accept the valid ones."""
+        others = tuple(word for word in KEYWORDS if word != keyword)
+        twins = {way: call(way[0], *valid, *way[1:]) for way in ways}
+        for words, arguments in asked:
+            for way in ways:
+                made = call(way[0], *arguments, *way[1:])
+                said = f"{words}, for the gradient" if way == (GRAD,) else f"{words}, {way[1]}" if way[1:] else words
+                yield Refusal(said, made, keyword, twins.pop(way, None), others, keyword)
 
-    yield from refusals(
-        "shape",
-        ("a mask of one row", LOSS, (logits, ids, mask[:1])), ("ids of one row", LOSS, (logits, ids[:1], mask)),
-        ("a mask of another length", LOSS, (logits, ids, mask[:, 1:])),
-        ("logits of another length", LOSS, (logits[:, 1:], ids, mask)),
-        ("a mask of one column, for the gradient", GRAD, (logits, ids, mask[:, :1])),
-        ("ids of one row, for the gradient", GRAD, (logits, ids[:1], mask)),
+    both, all_ways = ((LOSS,), (GRAD,)), ((LOSS,), (LOSS, "sequence_mean"), (LOSS, "sum"), (GRAD,))
+    bad: list[tuple[str, Batch]] = []
+    bad += ((f"a mask {words}", (logits, ids, odd)) for words, odd in misshapen(mask))
+    bad += ((f"ids {words}", (logits, odd, mask)) for words, odd in misshapen(ids))
+    pairs = zip(misshapen(ids), misshapen(mask), strict=True)
+    bad += ((f"ids and a mask {words}", (logits, odd, other)) for (words, odd), (_, other) in pairs)
+    bad += (
+        (f"logits {words}", (odd, ids, mask))
+        for words, odd in (
+            ("of one row", logits[:1]), ("with a row more", torch.cat([logits, logits[:1]])),
+            ("of one position", logits[:, :1]), ("of another length", logits[:, 1:]),
+            ("with a position more", torch.cat([logits, logits[:, :1]], 1)), ("transposed", logits.transpose(0, 1)),
+            ("flattened", logits.flatten(0, 1)[None]),
+        )
     )  # fmt: skip
-    places = ((2.0, 0), (2.0, 1), (-1.0, 2), (0.5, int(rng.integers(1, 3))), (math.nan, 1))
-    odd = {
-        f"a mask with {number} in column {column}": torch.where(torch.arange(3) == column, number, mask)
-        for number, column in places
-    }
-    yield from refusals(
-        "mask",
-        *((words, LOSS, (logits, ids, bad)) for words, bad in odd.items()),
-        *((f"{words}, for the gradient", GRAD, (logits, ids, bad)) for words, bad in odd.items()),
-    )
+    yield from refusals("shape", bad[:2], *all_ways)
+    yield from refusals("shape", bad[2:], *both)
+
+    near = 1e-6  # of 0 and of 1
+    numbers = (2.0, -1.0, 0.5, math.nan, math.inf, -math.inf, near, -near, 1 - near, 1 + near, 100.0, -0.5)
+    bad = []
+    for place, number in enumerate([*numbers, *numbers[:2], *numbers[:3]]):  # the first ones in every column
+        odd = mask.clone()
+        odd[int(rng.integers(0, 2)), place % 3] = number
+        bad.append((f"a mask with {number:g} in column {place % 3}", (logits, ids, odd)))
+    bad.append(("a mask of twos instead of ones", (logits, ids, 2 * mask)))
+    bad.append(("a mask of minus ones instead of zeros", (logits, ids, 2 * mask - 1)))
+    for dtype in (*INTEGERS, *HALVES, torch.float64):
+        for number in (2, 3, 127, 255 if dtype is torch.uint8 else -1, *(() if dtype in INTEGERS else (0.5, math.nan))):
+            odd = mask.to(dtype)
+            odd[int(rng.integers(0, 2)), int(rng.integers(0, 3))] = number
+            bad.append((f"a mask of {str(dtype).removeprefix('torch.')} with {number}", (logits, ids, odd)))
+    yield from refusals("mask", bad[:2], *all_ways)
+    yield from refusals("mask", bad[2:], *both)
+
     first = torch.tensor([[1, 0, 0], [1, 0, 0]])
-    yield from refusals(
-        "answer",
-        ("ones in column 0 alone", LOSS, (logits, ids, first)),
-        ("a mask of zeros, as a sum", LOSS, (logits, ids, mask * 0, "sum")),
-        ("a mask of zeros, as a sequence mean", LOSS, (logits, ids, mask * 0, "sequence_mean")),
-        ("rows of one token", LOSS, (logits[:, :1], ids[:, :1], first[:, :1])),
-        ("ones in column 0 alone, for the gradient", GRAD, (logits, ids, first)),
-        twin=(*valid, "sum"),
-    )  # fmt: skip
-    yield from refusals(
-        "reduction", ("an unknown word", LOSS, (*valid, "mean")), ("no word", LOSS, (*valid, "")),
-        twin=(*valid, "sum"),
-    )  # fmt: skip
+    alone, zeros = ("ones in column 0 alone", first), ("a mask of zeros", 0 * first)
+    bad = [
+        (f"{words}, {str(dtype).removeprefix('torch.')}", (logits, ids, odd.to(dtype)))
+        for words, odd in (alone, zeros)
+        for dtype in MASKS
+    ]
+    bad += [("a one in column 0 of one row", (logits, ids, first * torch.tensor([[0], [1]])))]
+    bad += [("rows of one token", (logits[:, :1], ids[:, :1], first[:, :1]))]
+    bad += [(words, (logits, ids, odd)) for words, odd in (alone, zeros)]
+    yield from refusals("answer", bad[-4:], *all_ways)
+    yield from refusals("answer", bad[:-4], *both)
+
+    for word in OTHER_WORDS:
+        bad_call = call(LOSS, *valid, word)
+        yield Refusal("another word", bad_call, "reduction", call(LOSS, *valid, "sum"), KEYWORDS[:3], "reduction")
 
 
 @problem.check(
@@ -311,18 +446,47 @@ def grad(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = batch(rng)
     with torch.inference_mode():
         plain = logits.float()
-    yield Case("answers of unequal length", call(GRAD, plain, ids, mask))
-    yield as_views(Case("ones in column 0, a float mask", call(GRAD, logits.float(), ids, starting(mask).double())))
+    yield Case("answers of unequal length", gradient(plain, ids, mask))
+    starts = starting(mask)
+    yield as_views(Case("ones in column 0, a float mask", gradient(logits.float(), ids, starts.double())))
+    yield from in_masks(Case("ones in column 0", gradient(logits.float(), ids, starts)))
+    yield once("arguments by name", call(GRAD, answer_mask=mask, input_ids=ids, logits=plain))
+    yield once("one row of two tokens", gradient(logits[:1, :2], ids[:1, :2], torch.tensor([[0, 1]])))
+    yield once("a vocabulary of one token", gradient(logits[..., :1], ids * 0, mask))
+    many = torch.from_numpy(rng.normal(size=(1, 3, 900)))
+    yield once("a vocabulary of 900 tokens", gradient(many, torch.tensor([[5, 899, 0]]), torch.tensor([[0, 1, 1]])))
+    yield expanded(Case("rows that are alike", gradient(logits, ids, mask)))
+    for count, dtype in ODD_COUNTS:
+        many, tokens, ones = long(rng, count)
+        yield once("many targets, a mask in half precision", gradient(many, tokens, ones.to(dtype)))
     others = marked(ids, mask, logits.shape[-1])
-    yield Case("ids of -100 outside the answer", call(GRAD, plain, others, mask), promise="no_influence")
-    yield Case(
-        "NaN that predicts no target", call(GRAD, broken(logits, mask).float(), ids, mask), promise="no_influence"
-    )
+    yield Case("ids of -100 outside the answer", gradient(plain, others, mask), promise="no_influence")
+    odd = broken(logits, mask)
+    yield Case("NaN that predicts no target", gradient(odd.float(), ids, mask), promise="no_influence")
+    yield once("NaN beside large logits", gradient(broken(300 * logits, mask), others, mask), "no_influence")
+    both = Case("NaN and no tokens outside the answer", gradient(odd, others, starts))
+    yield from corners(both, as_views, *map(in_dtype, (*HALVES, torch.float32)), promise="no_influence")
+    for bad in (math.nan, math.inf, -math.inf):
+        alone = logits.where(odd.isfinite(), bad)
+        yield once(f"{bad} that predicts no target", gradient(alone, others, mask), "no_influence")
     large = logits.float() * 1_500
-    yield Case("logits of size 3,000", call(GRAD, large, ids, mask.long()), promise="grad_precision")
-    exact = Case("plain logits", call(GRAD, logits, ids, mask))
+    yield Case("logits of size 3,000", gradient(large, ids, mask.long()), promise="grad_precision")
+    for dtype in (torch.float32, torch.float64):
+        million = logits.to(dtype) / float(logits.abs().max()) * 10**6
+        yield once("logits up to a million", gradient(million, ids, mask), "grad_precision")
+    for words, ruled_out in (
+        ("an entry of -inf", logits.argmax(-1, keepdim=True)),
+        ("the target at -inf", ids.roll(-1, 1)[..., None]),
+        ("an entry of -inf, now a target and now another", ids[..., None]),
+    ):
+        case = Case(words, gradient(logits.scatter(-1, ruled_out, -math.inf), ids, mask))
+        kinds = map(in_dtype, (*HALVES, torch.float32, torch.float64))
+        yield from corners(case, *kinds, promise="grad_precision")
+        far = (logits - 3_000).scatter(-1, ruled_out, -math.inf).float()
+        yield once(f"{words}, beside others near -3,000", gradient(far, ids, mask), "grad_precision")
+    exact = Case("plain logits", gradient(logits, ids, mask))
     yield from corners(exact, in_dtype(torch.float16), in_dtype(torch.bfloat16), promise="grad_precision")
-    yield Case("float64 logits near a million", call(GRAD, logits + 1e6, ids, mask), promise="grad_precision")
+    yield Case("float64 logits near a million", gradient(logits + 1e6, ids, mask), promise="grad_precision")
 
 
 @problem.check(
@@ -335,14 +499,31 @@ def acc(rng: Rng) -> Iterator[AnyCase]:
     plain = Case("unequal counts", call("accumulation_weights", counts))
     yield plain
     yield from corners(plain, with_numpy_numbers)
-    yield Case("micro-batches without targets", call("accumulation_weights", [0, counts[0], counts[1], 0]),
-               promise="nothing")  # fmt: skip
-    for words, wrong in (
-        ("a negative count", [counts[0] + 1, -1]), ("no micro-batches", []), ("nothing but zeros", [0, 0]),
-        ("a negative count among zeros", [0, -counts[0]]),
+    yield once("by name", call("accumulation_weights", token_counts=counts))
+    for words, some in (
+        ("one micro-batch", counts[:1]), ("equal counts", counts[:1] * 5), ("many micro-batches", [*range(1, 300)]),
+        ("counts up to 10**12", [10**12, counts[0], 10**12 - 1]), ("counts of 10**12", [*[10**12] * 100, 1]),
+        ("counts above 2**31", [2**31, 1, 2**32 + counts[0]]),
     ):  # fmt: skip
-        yield Refusal(words, call("accumulation_weights", wrong), "count", call("accumulation_weights", counts[:1]),
-                      promise="count")  # fmt: skip
+        case = once(words, call("accumulation_weights", some))
+        yield case
+        yield from corners(case, with_numpy_numbers)
+        yield once(f"{words}, of both kinds", call("accumulation_weights", [np.int64(some[0]), *some[1:]]))
+    for some in ([0, counts[0], counts[1], 0], [counts[0], 0, counts[1]], [counts[0], 0], [0, 1], [0, 0, 10**12]):
+        case = Case("micro-batches without targets", call("accumulation_weights", some), promise="nothing")
+        yield case
+        yield from corners(case, with_numpy_numbers)
+    one, two = counts[:2]
+    for words, wrong in (
+        ("no micro-batches", []), ("a single zero", [0]), ("nothing but zeros", [0, 0]), ("five zeros", [0] * 5),
+        ("a negative count", [one + 1, -1]), ("a negative count first", [-1, one + 1]), ("all negative", [-one, -two]),
+        ("a negative count among zeros", [0, -one]), ("a negative count in the middle", [one, -1, two]),
+        ("a total of 0", [one, -one]), ("a negative total", [one, -one - 1]), ("one negative count", [-1]),
+        ("a negative count of 10**12", [-(10**12), 10**12, 1]),
+    ):  # fmt: skip
+        for numbers in (wrong, [np.int64(number) for number in wrong]):
+            asked, twin = (call("accumulation_weights", some) for some in (numbers, counts[:1]))
+            yield Refusal(words, asked, "count", twin, KEYWORDS, "count")
 
 
 @problem.personal(title="the loss of your row", next_step="Take the logarithms of the answer's probabilities alone.")
