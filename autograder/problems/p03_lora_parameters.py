@@ -118,7 +118,7 @@ def refusals(promise: str, function: str, **valid: int) -> Iterator[Refusal]:
     twin: Call | None = call(function, *valid.values())
     for name in valid:
         others = tuple(other for other in valid if other != name)
-        for words, number in BAD_NUMBERS.items():
+        for words, number in (BAD_NUMBERS | {"a float that equals the valid number": float(valid[name])}).items():
             given = (valid | {name: number}).values()
             yield Refusal(f"{words} as {name}", call(function, *given), name, twin, others, promise)
             twin = None
@@ -199,6 +199,10 @@ def model(rng: Rng) -> Iterator[AnyCase]:
     some = ["k_proj", "q_proj", "down_proj"]
     yield Case("three rectangular targets", call("lora_model_params", shapes, some, layers, 3))
     yield Case("a fused projection alone", call("lora_model_params", shapes, ["qkv"], layers, 2))
+    same = {"q": shapes["up_proj"], "k": shapes["up_proj"], "v": shapes["up_proj"], "o": shapes["k_proj"]}
+    yield Case("targets of the same shape", call("lora_model_params", same, ["q", "k", "v"], layers, 3))
+    ranks = {"q": 4, "k": 4, "v": 2, "o": 4}
+    yield corner("targets of the same shape", "model_ranks", "lora_model_params", same, list(same), layers, ranks)
     named: dict[str, Any] = {"shapes": shapes, "targets": ("up_proj",), "n_layers": layers, "r": 4}
     yield Case("keywords", call("lora_model_params", **named))
     alike = {"q": (5, 7), "qk": (3, 7), "Q": (2, 9), "self.q": (9, 7), "self_q": (4, 3), "q.up": (6, 5), "up": (11, 7)}
@@ -207,7 +211,14 @@ def model(rng: Rng) -> Iterator[AnyCase]:
         "targets from a generator, and names that hold a target's name",
         call("lora_model_params", alike, targets, layers, 3), promise="model_targets",
     )  # fmt: skip
-    kinds: tuple[Any, ...] = (["self.q", "Q"], ("up", "q.up"), {"up": 1, "qk": 2}, Stream(["self.q"]), alike, ("q",))
+    kinds: tuple[Any, ...] = (
+        ["self.q", "Q"],
+        ("up", "q.up"),
+        {"up": 1, "qk": 0, "Q": None},
+        Stream(["self.q"]),
+        alike,
+        ("q",),
+    )
     for kind in kinds:
         yield corner("targets of each kind", "model_targets", "lora_model_params", alike, kind, layers, 3)
     ranks = {"up": 2, "q": int(rng.integers(6, 9)), "self.q": 5}
@@ -292,9 +303,15 @@ def err(rng: Rng) -> Iterator[AnyCase]:
         for name, sides in (("d_out", (number, d_in)), ("d_in", (d_out, number))):
             for target in shapes:
                 yield refusal(f"{words} as {name}", name, shapes=shapes | {target: sides})
-        for r in (number, ranks | {"q": number}, ranks | {"self.v": number}):
+        for r in (number, {"q": number, "self.v": number}, ranks | {"q": number}, ranks | {"self.v": number}):
             yield refusal(f"{words} as rank", "rank", r=r)
         yield refusal(f"{words} as n_layers", "n_layers", n_layers=number)
+    for words, name, changed in (
+        ("rank", "rank", {"r": 2.0}), ("n_layers", "n_layers", {"n_layers": 2.0}),
+        ("d_in", "d_in", {"shapes": shapes | {"q": (d_out, float(d_in))}}),
+        ("d_out", "d_out", {"shapes": shapes | {"q": (float(d_out), d_in)}}),
+    ):  # fmt: skip
+        yield refusal(f"a float that equals the valid {words}", name, **changed)
 
 
 problem.promise(
