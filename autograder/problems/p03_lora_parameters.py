@@ -89,19 +89,30 @@ def given_by_numpy(
     yield from (corner("NumPy integers of each width", promise, function, *one) for one in widths)
 
 
+def right_count(d_out: int, d_in: int, r: int) -> int:
+    return r * (d_out + d_in)
+
+
+def right_breakeven(d_out: int, d_in: int) -> int:
+    return (d_out * d_in - 1) // (d_out + d_in)
+
+
+def right_dof(d_out: int, d_in: int, r: int) -> int:
+    return (r := min(r, d_out, d_in)) * (d_out + d_in - r)
+
+
 def large(rng: Rng) -> tuple[int, int, int]:
     """Return two sizes and a rank, all odd, whose counts exceed 53 bits, and products of NumPy integers their width."""
     d_out, d_in, r = (2 * int(rng.integers(low, low + 1_000)) + 1 for low in (2**42, 2**41, 20_000))
     return d_out, d_in, r
 
 
-NUMBERS = ("rank", "d_out", "d_in")
 BAD_NUMBERS: dict[str, Any] = {
     "zero": 0,
     "a negative number": -1,
     "a large negative number": -(10**12),
     "a whole float": 4.0,
-    "1.0": 1.0,
+    "a float of 1": 1.0,
     "a float between two whole numbers": 2.5,
     "a float below 1": 0.5,
     "NaN": math.nan,
@@ -165,7 +176,7 @@ def count(rng: Rng) -> Iterator[AnyCase]:
         yield corner("sides and ranks of 1, and a square weight", "count", "lora_param_count", *ones)
     yield corner("keywords", "count", "lora_param_count", d_out=d_out, d_in=d_in, r=3)
     yield from refusals("count_errors", "lora_param_count", d_out=d_out, d_in=d_in, rank=2)
-    yield from given_by_numpy(rng, "count_numpy", "lora_param_count", lambda o, i, r: r * (o + i), *large(rng))
+    yield from given_by_numpy(rng, "count_numpy", "lora_param_count", right_count, *large(rng))
 
 
 problem.promise(
@@ -244,16 +255,16 @@ def numpy_models(rng: Rng, *numbers: int) -> Iterator[AnyCase]:
     widths = list(of_each_width(*numbers, 9))
     drawn = widths[int(rng.integers(len(WIDTHS)))]
 
-    def model(d_out: Any, d_in: Any, r: Any, layers: Any, ranks: bool) -> tuple[Any, ...]:
+    def model(ranks: bool, d_out: Any, d_in: Any, r: Any, layers: Any) -> tuple[Any, ...]:
         return {"q": (d_out, d_in)}, ["q"], layers, {"q": r} if ranks else r
 
     for ranks in (False, True):
         d_out, d_in, r, layers = map(int, drawn)
-        asked = call("lora_model_params", *model(*drawn, ranks))
+        asked = call("lora_model_params", *model(ranks, *drawn))
         yield Relation("NumPy integers", (asked,), python_int(layers * r * (d_out + d_in)), "model_numpy")
         for one in widths:
             words = "NumPy integers of each width"
-            yield corner(words, "model_numpy", "lora_model_params", *model(*one, ranks))
+            yield corner(words, "model_numpy", "lora_model_params", *model(ranks, *one))
 
 
 problem.promise(
@@ -306,12 +317,11 @@ def err(rng: Rng) -> Iterator[AnyCase]:
         for r in (number, {"q": number, "self.v": number}, ranks | {"q": number}, ranks | {"self.v": number}):
             yield refusal(f"{words} as rank", "rank", r=r)
         yield refusal(f"{words} as n_layers", "n_layers", n_layers=number)
-    for words, name, changed in (
-        ("rank", "rank", {"r": 2.0}), ("n_layers", "n_layers", {"n_layers": 2.0}),
-        ("d_in", "d_in", {"shapes": shapes | {"q": (d_out, float(d_in))}}),
-        ("d_out", "d_out", {"shapes": shapes | {"q": (float(d_out), d_in)}}),
-    ):  # fmt: skip
-        yield refusal(f"a float that equals the valid {words}", name, **changed)
+    words = "a float that equals the valid number"
+    yield refusal(f"{words} as rank", "rank", r=2.0)
+    yield refusal(f"{words} as n_layers", "n_layers", n_layers=2.0)
+    yield refusal(f"{words} as d_in", "d_in", shapes=shapes | {"q": (d_out, float(d_in))})
+    yield refusal(f"{words} as d_out", "d_out", shapes=shapes | {"q": (float(d_out), d_in)})
 
 
 problem.promise(
@@ -377,7 +387,7 @@ def be(rng: Rng) -> Iterator[AnyCase]:
     for sizes in (fitting(k, 1, 0), fitting(k, 1, -1)[::-1], badly_rounded(900_000 + d_in)[::-1]):
         yield corner("very large sizes where the division is nearly exact", "be_large", "breakeven_rank", *sizes)
     numbers = (10**9 + d_out, 1_001)
-    yield from given_by_numpy(rng, "be_numpy", "breakeven_rank", lambda o, i: (o * i - 1) // (o + i), *numbers)
+    yield from given_by_numpy(rng, "be_numpy", "breakeven_rank", right_breakeven, *numbers)
 
 
 def update(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
@@ -432,10 +442,6 @@ def dof(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a large number", call("low_rank_dof", d_out, d_in, r))
     yield from refusals("dof_errors", "low_rank_dof", d_out=d_out, d_in=d_in, rank=2)
     yield from given_by_numpy(rng, "dof_numpy", "low_rank_dof", right_dof, d_out, d_in, r)
-
-
-def right_dof(d_out: int, d_in: int, r: int) -> int:
-    return (r := min(r, d_out, d_in)) * (d_out + d_in - r)
 
 
 problem.promise(
