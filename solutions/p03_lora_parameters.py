@@ -41,12 +41,13 @@ def lora_model_params(
 ) -> int:
     """Return the number of LoRA parameters of a model in which every one of `n_layers` blocks has the same weights.
 
-    `shapes` maps a weight's name to its (d_out, d_in). `targets` holds the full names of the weights that get an
-    adapter, each name once; it may be any iterable, also a generator. `r` is one rank for all targets, or a mapping
-    from a target's name to its rank. Names in `shapes` or in a mapping `r` that aren't targets don't count.
+    `shapes` is a dict from a weight's name to its (d_out, d_in). `targets` holds the full names of the weights that get
+    an adapter, each name once; it is a list, a tuple, a dict or an iterator. `r` is one rank for all targets, or a dict
+    from a target's name to its rank. Names in `shapes` or in a dict `r` that aren't targets don't count; their numbers
+    are valid too.
 
-    Errors: ValueError naming `target` if there is none, or one that `shapes` (or a mapping `r`) doesn't hold;
-    `n_layers`, `rank`, `d_in` or `d_out` if that number is not a whole number of at least 1.
+    Errors: ValueError naming `target` if there is none, or one that `shapes` (or a dict `r`) doesn't hold; `n_layers`,
+    `rank`, `d_in` or `d_out` if that number is not a whole number of at least 1.
 
     >>> lora_model_params({"q": (4, 4), "v": (2, 4), "up": (8, 4)}, ["q", "v"], n_layers=3, r=2)
     84
@@ -133,7 +134,7 @@ def lora_training_bytes(n_base: int, n_lora: int, base_bytes_per_param: float, l
     The `n_base` frozen parameters take `base_bytes_per_param` each, which may be fractional for quantised weights;
     the `n_lora` trained ones take `lora_bytes_per_param` each (16: weight, gradient and two Adam moments in fp32).
     Either number of parameters may be 0. The total is rounded to the nearest byte once, at the end; it's never halfway
-    between two bytes.
+    between two bytes, and stays below 2**50.
 
     >>> lora_training_bytes(1000, 10, 2.0)
     2160

@@ -14,15 +14,17 @@
 #   Biases are not adapted and not counted.
 # - LoRA's factors are $A$ of shape $(r, d_\text{in})$ and $B$ of shape $(d_\text{out}, r)$; the update is
 #   $\Delta W = \frac{\alpha}{r} B A$. The scale $\alpha / r$ is a constant: it is not a parameter.
-# - *Parameters* are stored numbers. What a function returns is exact and a Python `int`. A whole number is a Python `int`
-#   or a NumPy integer of any width; where a product would overflow, convert first. A float isn't one, not even 4.0.
+# - *Parameters* are stored numbers. What a function returns is exact and a Python `int`; every count is below $2^{62}$. A
+#   whole number is a Python `int` or a NumPy integer of any width; where a product would overflow, convert first. A Python
+#   `float` isn't one, not even 4.0. Nothing else is passed in place of a number.
 # - With grouped-query attention the key and value projections are rectangular: for 32 query heads and 8 key-value heads
 #   of width 128, $W_q$ is $(4096, 4096)$ and $W_k$ is $(1024, 4096)$. A fused projection is one weight of shape
 #   $(3d, d)$ with one pair of factors.
 # - Sizes are bytes. Training in fp32 with Adam keeps 16 bytes for each trained parameter: weight, gradient, two moments.
 # - Invalid input raises a `ValueError` whose message names the argument at fault: `rank`, `d_in`, `d_out`, `target` or
-#   `n_layers`. Zero, negative numbers and floats are invalid, in each of the first four functions. A message that lists
-#   every argument names none. `lora_training_bytes` is called with valid numbers, in 64 bits where they are NumPy's.
+#   `n_layers`. Zero, negative numbers and floats are invalid, in each of the first four functions. There is one fault at a
+#   time, and a message that lists every argument of its function names none. `lora_training_bytes` is called with valid
+#   numbers, in 64 bits where they are NumPy's.
 # - A function leaves its arguments as they were.
 
 # %% hole="setup"

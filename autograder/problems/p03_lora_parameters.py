@@ -1,6 +1,8 @@
 """How counting LoRA parameters is judged."""
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,37 +58,86 @@ def python_int(number: int) -> Callable[[Value], Difference | None]:
     return holds
 
 
-def given_by_numpy(number: int, promise: str, function: str, *arguments: Any) -> Relation:
-    """Demand a Python int for arguments that hold NumPy integers."""
-    return Relation("NumPy integers", (call(function, *arguments),), python_int(number), promise)
+WIDTHS = (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64)
 
 
-def wide(rng: Rng) -> tuple[int, int, int]:
-    """Return two sizes and a rank whose products exceed 32 bits."""
-    d_out, d_in, r = (int(rng.integers(low, low + 5_000)) for low in (60_000, 50_000, 41_000))
+def of_each_width(*numbers: int) -> Iterator[tuple[Any, ...]]:
+    """Yield these numbers as NumPy integers of each width, and of mixed ones; what a width can't hold is made smaller.
+
+    The numbers stay different, and near a narrow width's end, where sums and products overflow.
+    """
+
+    def held(width: Any, place: int) -> Any:
+        return width(min(numbers[place], int(np.iinfo(width).max) - 2 * place))
+
+    places = range(len(numbers))
+    yield from (tuple(held(width, place) for place in places) for width in WIDTHS)
+    for first in (0, 3, 5):
+        yield tuple(held(WIDTHS[(first + 4 * place) % 8], place) for place in places)
+    yield from (
+        tuple(held(WIDTHS[4 + place], one) if place == one else numbers[one] for one in places) for place in places
+    )
+
+
+def given_by_numpy(
+    rng: Rng, promise: str, function: str, formula: Callable[..., int], *numbers: int
+) -> Iterator[AnyCase]:
+    """Yield demands of the formula's number for NumPy integers of each width, and once that of a Python int."""
+    widths = list(of_each_width(*numbers))
+    given = widths[int(rng.integers(len(WIDTHS)))]
+    yield Relation("NumPy integers", (call(function, *given),), python_int(formula(*map(int, given))), promise)
+    yield from (corner("NumPy integers of each width", promise, function, *one) for one in widths)
+
+
+def right_count(d_out: int, d_in: int, r: int) -> int:
+    return r * (d_out + d_in)
+
+
+def right_breakeven(d_out: int, d_in: int) -> int:
+    return (d_out * d_in - 1) // (d_out + d_in)
+
+
+def right_dof(d_out: int, d_in: int, r: int) -> int:
+    return (r := min(r, d_out, d_in)) * (d_out + d_in - r)
+
+
+def large(rng: Rng) -> tuple[int, int, int]:
+    """Return two sizes and a rank, all odd, whose counts exceed 53 bits, and products of NumPy integers their width."""
+    d_out, d_in, r = (2 * int(rng.integers(low, low + 1_000)) + 1 for low in (2**42, 2**41, 20_000))
     return d_out, d_in, r
 
 
-NUMBERS = ("rank", "d_out", "d_in")
+BAD_NUMBERS: dict[str, Any] = {
+    "zero": 0,
+    "a negative number": -1,
+    "a large negative number": -(10**12),
+    "a whole float": 4.0,
+    "a float of 1": 1.0,
+    "a float between two whole numbers": 2.5,
+    "a float below 1": 0.5,
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "minus infinity": -math.inf,
+    "NumPy's zero": np.int32(0),
+    "NumPy's negative number": np.int64(-3),
+    "a zero without a sign": np.uint8(0),
+}
 
 
-def no_sizes(rng: Rng) -> Iterator[tuple[str, str, float]]:
-    """Yield an argument, a number that it can't be, and words; which side is zero and which negative is drawn."""
-    zero, negative, whole_float = (0, "zero"), (-2, "a negative number"), (4.0, "a float, although it is whole,")
-    sides = [zero, negative] if rng.integers(2) else [negative, zero]
-    for name, numbers in zip(NUMBERS, ([zero, negative], *([side] for side in sides)), strict=True):
-        yield from ((name, words, number) for number, words in (*numbers, whole_float))
-
-
-def refusals(rng: Rng, promise: str, function: str, **valid: int) -> Iterator[Refusal]:
+def refusals(promise: str, function: str, **valid: int) -> Iterator[Refusal]:
     """Yield what a function of these arguments must refuse, the first beside the valid call."""
     twin: Call | None = call(function, *valid.values())
-    for name, words, number in no_sizes(rng):
-        if name in valid:
-            others = tuple(other for other in NUMBERS if other != name)
+    for name in valid:
+        others = tuple(other for other in valid if other != name)
+        for words, number in (BAD_NUMBERS | {"a float that equals the valid number": float(valid[name])}).items():
             given = (valid | {name: number}).values()
             yield Refusal(f"{words} as {name}", call(function, *given), name, twin, others, promise)
             twin = None
+
+
+def corner(words: str, promise: str, function: str, *arguments: Any, **keywords: Any) -> Case:
+    """Return a case that is asked once a student."""
+    return Case(words, call(function, *arguments, **keywords), promise=promise, once=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -95,7 +146,7 @@ SIZES = "ValueError naming `rank`, `d_in` or `d_out` if that number is not a who
 WHOLE = (
     "A whole number is a Python `int` or a NumPy integer of any width; where a product would overflow, convert first."
 )
-EXACT = "What a function returns is exact and a Python `int`."
+EXACT = "What a function returns is exact and a Python `int`"
 
 problem.promise(
     "count", "Return the number of stored LoRA parameters for one (d_out, d_in) weight.",
@@ -109,7 +160,10 @@ problem.promise("count_numpy", WHOLE, EXACT)
 
 @problem.check(
     "count", points=2, of="lora_param_count", title="one adapter", same=integer,
-    concerns=["rectangular weights", "a rank above both sides", "NumPy integers as input", "zero, negative, 4.0"],
+    concerns=[
+        "rectangular weights", "a rank above both sides", "counts beyond 53 bits", "NumPy integers of every width",
+        "zero, negative, 4.0",
+    ],
     next_step="Write both factors' shapes under each other and add up their entries.",
 )  # fmt: skip
 def count(rng: Rng) -> Iterator[AnyCase]:
@@ -117,25 +171,28 @@ def count(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a wide weight", call("lora_param_count", d_out, d_in, int(rng.integers(2, 4))))
     yield Case("a tall weight", call("lora_param_count", d_in, d_out, int(rng.integers(2, 4))))
     yield Case("a rank above both sides", call("lora_param_count", d_out, d_in, max(d_out, d_in) + 5))
-    yield from refusals(rng, "count_errors", "lora_param_count", d_out=d_out, d_in=d_in, rank=2)
-    d_out, d_in, r = wide(rng)
-    yield given_by_numpy(r * (d_out + d_in), "count_numpy", "lora_param_count", *map(np.int32, (d_out, d_in, r)))
+    yield Case("a large count", call("lora_param_count", *large(rng)))
+    for ones in ((1, 1, 1), (1, d_in, 2), (d_out, 1, 3), (d_out, d_out, 1)):
+        yield corner("sides and ranks of 1, and a square weight", "count", "lora_param_count", *ones)
+    yield corner("keywords", "count", "lora_param_count", d_out=d_out, d_in=d_in, r=3)
+    yield from refusals("count_errors", "lora_param_count", d_out=d_out, d_in=d_in, rank=2)
+    yield from given_by_numpy(rng, "count_numpy", "lora_param_count", right_count, *large(rng))
 
 
 problem.promise(
     "model",
     "Return the number of LoRA parameters of a model in which every one of `n_layers` blocks has the same weights.",
-    "`shapes` maps a weight's name to its (d_out, d_in).",
+    "`shapes` is a dict from a weight's name to its (d_out, d_in).",
     "Always: one block more adds one block's count, and an adapter on each target alone adds up to all of them.",
     "A function leaves its arguments as they were.",
 )  # fmt: skip
 problem.promise(
     "model_targets",
-    "`targets` holds the full names of the weights that get an adapter, each name once; it may be any iterable, also a",
+    "`targets` holds the full names of the weights that get an adapter, each name once; it is a list,",
 )  # fmt: skip
 problem.promise(
-    "model_ranks", "`r` is one rank for all targets, or a mapping from a target's name to its rank.",
-    "Names in `shapes` or in a mapping `r` that aren't targets don't count.",
+    "model_ranks", "`r` is one rank for all targets, or a dict from a target's name to its rank.",
+    "Names in `shapes` or in a dict `r` that aren't targets don't count; their numbers are valid too.",
 )  # fmt: skip
 problem.promise("model_numpy", WHOLE, EXACT)
 
@@ -153,29 +210,66 @@ def model(rng: Rng) -> Iterator[AnyCase]:
     some = ["k_proj", "q_proj", "down_proj"]
     yield Case("three rectangular targets", call("lora_model_params", shapes, some, layers, 3))
     yield Case("a fused projection alone", call("lora_model_params", shapes, ["qkv"], layers, 2))
+    same = {"q": shapes["up_proj"], "k": shapes["up_proj"], "v": shapes["up_proj"], "o": shapes["k_proj"]}
+    yield Case("targets of the same shape", call("lora_model_params", same, ["q", "k", "v"], layers, 3))
+    ranks = {"q": 4, "k": 4, "v": 2, "o": 4}
+    yield corner("targets of the same shape", "model_ranks", "lora_model_params", same, list(same), layers, ranks)
     named: dict[str, Any] = {"shapes": shapes, "targets": ("up_proj",), "n_layers": layers, "r": 4}
     yield Case("keywords", call("lora_model_params", **named))
-    alike = {"q": (5, 7), "qk": (3, 7), "self.q": (9, 7), "up": (11, 7)}
+    alike = {"q": (5, 7), "qk": (3, 7), "Q": (2, 9), "self.q": (9, 7), "self_q": (4, 3), "q.up": (6, 5), "up": (11, 7)}
     targets = Stream(["q", "up"])
     yield Case(
         "targets from a generator, and names that hold a target's name",
         call("lora_model_params", alike, targets, layers, 3), promise="model_targets",
     )  # fmt: skip
+    kinds: tuple[Any, ...] = (
+        ["self.q", "Q"],
+        ("up", "q.up"),
+        {"up": 1, "qk": 0, "Q": None},
+        Stream(["self.q"]),
+        alike,
+        ("q",),
+    )
+    for kind in kinds:
+        yield corner("targets of each kind", "model_targets", "lora_model_params", alike, kind, layers, 3)
     ranks = {"up": 2, "q": int(rng.integers(6, 9)), "self.q": 5}
     yield Case(
         "a rank for each target and one for another weight",
         call("lora_model_params", alike, ["q", "up"], layers, ranks), promise="model_ranks",
     )  # fmt: skip
-    d_out, d_in, r = map(np.int32, wide(rng))
-    for words in (r, {"q": r}):
-        number = int(r) * (int(d_out) + int(d_in)) * layers
-        arguments = ({"q": (d_out, d_in)}, ["q"], np.int32(layers), words)
-        yield given_by_numpy(number, "model_numpy", "lora_model_params", *arguments)
+    ranks |= {"Q": 7, "lm_head": 4}
+    for kind in (["up"], Stream(["up", "self.q"]), ("Q", "q"), {"self.q": 1}):
+        words = "ranks for names that the block lacks"
+        yield corner(words, "model_ranks", "lora_model_params", alike, kind, layers, ranks)
+    yield corner(
+        "a rank above all sides", "model_ranks", "lora_model_params", alike, ["q", "up"], 1, {"q": 50, "up": 60}
+    )
+    d_out, d_in, r = large(rng)
+    sides = {"q": (d_out, d_in), "up": (d_in, d_in)}
+    yield Case("a large count", call("lora_model_params", sides, ["q", "up"], layers, {"q": r, "up": 1}))
+    yield from numpy_models(rng, d_out, d_in, r)
+
+
+def numpy_models(rng: Rng, *numbers: int) -> Iterator[AnyCase]:
+    """Yield models whose numbers are NumPy's, with one rank and with a rank for each target."""
+    widths = list(of_each_width(*numbers, 9))
+    drawn = widths[int(rng.integers(len(WIDTHS)))]
+
+    def model(ranks: bool, d_out: Any, d_in: Any, r: Any, layers: Any) -> tuple[Any, ...]:
+        return {"q": (d_out, d_in)}, ["q"], layers, {"q": r} if ranks else r
+
+    for ranks in (False, True):
+        d_out, d_in, r, layers = map(int, drawn)
+        asked = call("lora_model_params", *model(ranks, *drawn))
+        yield Relation("NumPy integers", (asked,), python_int(layers * r * (d_out + d_in)), "model_numpy")
+        for one in widths:
+            words = "NumPy integers of each width"
+            yield corner(words, "model_numpy", "lora_model_params", *model(ranks, *one))
 
 
 problem.promise(
     "err_targets",
-    "ValueError naming `target` if there is none, or one that `shapes` (or a mapping `r`) doesn't hold;",
+    "ValueError naming `target` if there is none, or one that `shapes` (or a dict `r`) doesn't hold;",
 )  # fmt: skip
 problem.promise(
     "err_numbers", "`n_layers`, `rank`, `d_in` or `d_out` if that number is not a whole number of at least 1."
@@ -189,8 +283,8 @@ problem.promise(
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     d_out, d_in = two_sizes(rng)
-    shapes = {"q": (d_out, d_in)}
-    valid: dict[str, Any] = {"shapes": shapes, "targets": ["q"], "n_layers": 2, "r": 2}
+    shapes = {"q": (d_out, d_in), "self.v": (d_in, d_out)}
+    valid: dict[str, Any] = {"shapes": shapes, "targets": ["q", "self.v"], "n_layers": 2, "r": 2}
     keywords = ("target", "rank", "n_layers", "d_out", "d_in")
 
     def refusal(words: str, keyword: str, twin: dict[str, Any] | None = None, **changed: Any) -> Refusal:
@@ -200,16 +294,34 @@ def err(rng: Rng) -> Iterator[AnyCase]:
         return Refusal(words, call("lora_model_params", **valid | changed), keyword, beside, others, promise)
 
     yield refusal("an unknown target", "target", {}, targets=["q", "w"])
-    yield refusal("a target without a rank", "target", {"r": {"q": 2}}, r={"w": 2})
-    yield refusal("no target", "target", targets=[])
+    for unknown in ("Q", "q ", "qq", "self", "v", "self_v", "*", ""):
+        yield refusal("an unknown target like a known one", "target", targets=["q", unknown])
+    for targets in (["w", "q"], ("q", "w"), {"q": 1, "w": 2}, Stream(["q", "w"]), {"w": 1}):
+        yield refusal("an unknown target", "target", targets=targets)
+    ranks = {"q": 2, "self.v": 3}
+    yield refusal("an unknown target that has a rank", "target", {"r": ranks}, targets=["q", "w"], r=ranks | {"w": 2})
+    yield refusal("a target without a rank", "target", r={"w": 2})
+    for other in ("v", "self", "Self.v", "self.v ", "self_v", "default", "*", ""):
+        yield refusal("a target without a rank beside one like it", "target", r={"q": 2, other: 2})
+    for lacking in ({}, {"q": 2}, {"self.v": 2}):
+        yield refusal("a target without a rank", "target", r=lacking)
+    for none in ([], (), {}):
+        yield refusal("no target", "target", targets=none)
+    yield refusal("no target, with ranks", "target", targets=[], r=ranks)
     yield refusal("a generator without a target", "target", {"targets": Stream(["q"])}, targets=Stream([]))
-    yield refusal("a rank of zero for one target", "rank", {"r": {"q": 3}}, r={"q": 0})
-    for name, words, number in no_sizes(rng):
-        sides = (number, d_in) if name == "d_out" else (d_out, number)
-        changed: dict[str, Any] = {"r": number} if name == "rank" else {"shapes": {"q": sides}}
-        yield refusal(f"{words} as {name}", name, **changed)
-        if name == "rank":
-            yield refusal(f"{words} as n_layers", "n_layers", n_layers=number)
+    yield refusal("a rank of zero for one target", "rank", {"r": ranks}, r=ranks | {"q": 0})
+    for words, number in BAD_NUMBERS.items():
+        for name, sides in (("d_out", (number, d_in)), ("d_in", (d_out, number))):
+            for target in shapes:
+                yield refusal(f"{words} as {name}", name, shapes=shapes | {target: sides})
+        for r in (number, {"q": number, "self.v": number}, ranks | {"q": number}, ranks | {"self.v": number}):
+            yield refusal(f"{words} as rank", "rank", r=r)
+        yield refusal(f"{words} as n_layers", "n_layers", n_layers=number)
+    words = "a float that equals the valid number"
+    yield refusal(f"{words} as rank", "rank", r=2.0)
+    yield refusal(f"{words} as n_layers", "n_layers", n_layers=2.0)
+    yield refusal(f"{words} as d_in", "d_in", shapes=shapes | {"q": (d_out, float(d_in))})
+    yield refusal(f"{words} as d_out", "d_out", shapes=shapes | {"q": (float(d_out), d_in)})
 
 
 problem.promise(
@@ -222,6 +334,24 @@ problem.promise("be_errors", "ValueError naming `d_in` or `d_out` if that number
 problem.promise("be_numpy", WHOLE, EXACT)
 
 
+def fitting(k: int, factor: int, saved: int) -> tuple[int, int]:
+    """Return two sizes, k + factor and a larger one, whose product is k times their sum, and `saved` more.
+
+    (a - k) (b - k) = k^2 + saved, where the factor must divide the right side.
+    """
+    return k + factor, k + (k * k + saved) // factor
+
+
+def badly_rounded(least: int) -> tuple[int, int]:
+    """Return sizes of which NumPy's floats make the quotient less than a whole number, which it exceeds slightly."""
+    for k, factor, saved in itertools.product(range(least, least + 1_000), (9, 11, 12), (2, 3)):
+        if (k * k + saved) % factor == 0:
+            a, b = map(np.float64, fitting(k, factor, saved))
+            if a * b / (a + b) < k:
+                return fitting(k, factor, saved)
+    raise AssertionError(f"no sizes are rounded down from {least} on")
+
+
 @problem.check(
     "be", points=1.5, of="breakeven_rank", title="the break-even rank", same=integer,
     concerns=["sizes where the division is exact", "sizes where no rank saves anything", "a side near 10**11"],
@@ -230,19 +360,34 @@ problem.promise("be_numpy", WHOLE, EXACT)
 def be(rng: Rng) -> Iterator[AnyCase]:
     d_out, d_in = two_sizes(rng)
     yield Case("any two sizes", call("breakeven_rank", d_out, d_in))
-    # 1 / a + 1 / b = 1 / k has solutions a = k + f, b = k + k^2 / f: there the quotient is exactly k.
     k, factor = int(rng.integers(3, 9)), int(rng.choice([1, 2]))
     k *= factor
-    yield Case("sizes where the division is exact", call("breakeven_rank", k + factor, k + k * k // factor))
-    yield Case("sizes where one number is saved", call("breakeven_rank", k + 1, k * k + k + 1))
+    yield Case("sizes where the division is exact", call("breakeven_rank", *fitting(k, factor, 0)))
+    yield Case("sizes where one number is saved", call("breakeven_rank", *fitting(k, 1, 1)))
     yield Case("a single row", call("breakeven_rank", 1, d_in))
-    yield from refusals(rng, "be_errors", "breakeven_rank", d_out=d_out, d_in=d_in)
-    large = 270_000 + d_in  # the quotient is k + 1e-11, which a float rounds to k; a loop up to k is quick
-    sizes = (large + 1, large * large + large + 1)
+    for sizes in (
+        (1, 1),
+        (d_in, 1),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+        (3, 2),
+        (3, 3),
+        (6, 3),
+        (d_in, d_in),
+        fitting(k, 1, -1)[::-1],
+    ):
+        yield corner("small sizes", "be", "breakeven_rank", *sizes)
+    yield corner("keywords", "be", "breakeven_rank", d_out=d_out, d_in=d_in)
+    yield from refusals("be_errors", "breakeven_rank", d_out=d_out, d_in=d_in)
+    # The quotient is k + 1e-11, k or k - 1e-11, which are one float; a loop up to k is quick.
+    k = 270_000 + d_in
+    sizes = fitting(k, 1, 1)
     yield Case("very large sizes where one number is saved", call("breakeven_rank", *sizes), promise="be_large")
-    d_out, d_in, _ = wide(rng)
-    number = (d_out * d_in - 1) // (d_out + d_in)
-    yield given_by_numpy(number, "be_numpy", "breakeven_rank", np.int32(d_out), np.int32(d_in))
+    for sizes in (fitting(k, 1, 0), fitting(k, 1, -1)[::-1], badly_rounded(900_000 + d_in)[::-1]):
+        yield corner("very large sizes where the division is nearly exact", "be_large", "breakeven_rank", *sizes)
+    numbers = (10**9 + d_out, 1_001)
+    yield from given_by_numpy(rng, "be_numpy", "breakeven_rank", right_breakeven, *numbers)
 
 
 def update(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
@@ -270,7 +415,9 @@ problem.promise("dof_numpy", WHOLE, EXACT)
 
 @problem.check(
     "dof", points=1.5, of="low_rank_dof", title="degrees of freedom, against the Jacobian's rank", same=integer,
-    concerns=["numbers that move nothing", "a rank above one side", "zero, negative, 4.0"],
+    concerns=[
+        "numbers that move nothing", "a rank above one side", "large and square weights", "zero, negative, 4.0",
+    ],
     next_step="Count which changes of A and B leave B @ A as it is, and subtract them.",
 )  # fmt: skip
 def dof(rng: Rng) -> Iterator[AnyCase]:
@@ -278,13 +425,23 @@ def dof(rng: Rng) -> Iterator[AnyCase]:
     for words, r, promise in (("a low rank", 2, "dof"), ("above the smaller side", min(d_out, d_in) + 1, "dof_full")):
         found = equals(jacobian_rank(d_out, d_in, r))
         yield Relation(f"{words}, counted by the Jacobian", (call("low_rank_dof", d_out, d_in, r),), found, promise)
-    large, small = sorted(two_sizes(rng, 50, 500), reverse=True)
-    yield Case("a large weight", call("low_rank_dof", large, small, int(rng.integers(4, 17))))
-    yield Case("a rank above both sides", call("low_rank_dof", small, large, large + 1), promise="dof_full")
-    yield Case("a rank between the sides", call("low_rank_dof", large, small, small + 1), promise="dof_full")
-    yield from refusals(rng, "dof_errors", "low_rank_dof", d_out=d_out, d_in=d_in, rank=2)
-    d_out, d_in, r = wide(rng)
-    yield given_by_numpy(r * (d_out + d_in - r), "dof_numpy", "low_rank_dof", *map(np.int32, (d_out, d_in, r)))
+    large_side, small = sorted(two_sizes(rng, 50, 500), reverse=True)
+    yield Case("a large weight", call("low_rank_dof", large_side, small, int(rng.integers(4, 17))))
+    yield Case("a rank above both sides", call("low_rank_dof", small, large_side, large_side + 1), promise="dof_full")
+    yield Case("a rank between the sides", call("low_rank_dof", large_side, small, small + 1), promise="dof_full")
+    yield corner("a rank of the smaller side", "dof_full", "low_rank_dof", large_side, small, small)
+    for r in (1, small // 2, small - 1):
+        yield corner("other ranks below the smaller side", "dof", "low_rank_dof", small, large_side, r)
+        yield corner("square weights", "dof", "low_rank_dof", small, small, r)
+    for sizes in ((1, 1), (1, small), (small, 1), (small, small)):
+        for r in (1, 2, small, small + 1):
+            promise = "dof_full" if r >= min(sizes) else "dof"
+            yield corner("single rows and columns, and square weights", promise, "low_rank_dof", *sizes, r)
+    yield corner("keywords", "dof", "low_rank_dof", d_out=large_side, d_in=small, r=3)
+    d_out, d_in, r = large(rng)
+    yield Case("a large number", call("low_rank_dof", d_out, d_in, r))
+    yield from refusals("dof_errors", "low_rank_dof", d_out=d_out, d_in=d_in, rank=2)
+    yield from given_by_numpy(rng, "dof_numpy", "low_rank_dof", right_dof, d_out, d_in, r)
 
 
 problem.promise(
@@ -294,7 +451,8 @@ problem.promise(
     "Either number of parameters may be 0.", "Always: a frozen parameter needs no optimizer state.",
 )  # fmt: skip
 problem.promise(
-    "mem_rounding", "The total is rounded to the nearest byte once, at the end; it's never halfway between two bytes."
+    "mem_rounding",
+    "The total is rounded to the nearest byte once, at the end; it's never halfway between two bytes, and stays below",
 )
 problem.promise("mem_numpy", EXACT)
 
@@ -310,13 +468,34 @@ def mem(rng: Rng) -> Iterator[AnyCase]:
     yield Case("8 bytes for each trained parameter", call("lora_training_bytes", 10**6 + 3, n_lora, 4.0, 8))
     yield Case("nothing trained", call("lora_training_bytes", n_lora, 0, 2.0))
     yield Case("no frozen base", call("lora_training_bytes", 0, n_lora, 2.0, lora_bytes_per_param=12))
+    for words, numbers in (
+        ("nothing at all", (0, 0, 2.0)), ("one parameter of each kind", (1, 1, 4.0, 1)), ("keywords", ()),
+        ("a base of hundreds of billions", (4 * 10**11 + n_lora, n_lora, 2.0)),
+        ("trained parameters of billions", (n_base, 10**9 + n_lora, 1.0)),
+        ("bytes as a Python int", (n_base, n_lora, 2, 12)),
+    ):  # fmt: skip
+        named = {"lora_bytes_per_param": 8, "base_bytes_per_param": 0.5, "n_lora": n_lora, "n_base": 2 * n_lora}
+        yield corner(words, "mem", "lora_training_bytes", *numbers, **({} if numbers else named))
     for fraction in (0.15, 0.85):
         # Choose the count so that the total's fraction is known: what truncates fails on one, what rounds up on both.
-        first = int(rng.integers(10**6, 10**7))
-        n_base = next(n for n in range(first, 10**8) if abs(n * 0.51587 % 1 - fraction) < 0.02)
+        n_base = with_fraction(int(rng.integers(10**6, 10**7)), fraction)
         yield Case("a 4-bit base", call("lora_training_bytes", n_base, n_lora, 0.51587), promise="mem_rounding")
+    for first, fraction in itertools.product((0, 10**6, 6 * 10**9, 10**12), (0.03, 0.3, 0.46, 0.54, 0.7, 0.97)):
+        numbers = (with_fraction(first + n_lora, fraction), n_lora, 0.51587)
+        yield corner("a 4-bit base of each size", "mem_rounding", "lora_training_bytes", *numbers)
     numbers = (np.int64(2 * n_lora), np.int64(n_lora), 2.0, np.int64(8))
-    yield given_by_numpy(12 * n_lora, "mem_numpy", "lora_training_bytes", *numbers)
+    asked = (call("lora_training_bytes", *numbers),)
+    yield Relation("NumPy integers", asked, python_int(12 * n_lora), "mem_numpy")
+    for numbers in (
+        (np.int64(16 * n_lora), n_lora, np.float64(0.5625)), (n_base, np.int64(n_lora), np.float64(2.0), np.int64(16)),
+        (np.uint64(n_base), np.uint64(n_lora), 2, np.uint64(8)), (np.uint64(n_base), np.int64(n_lora), 2.0, 16),
+    ):  # fmt: skip
+        yield corner("NumPy's numbers of 64 bits", "mem_numpy", "lora_training_bytes", *numbers)
+
+
+def with_fraction(first: int, fraction: float) -> int:
+    """Return a number of parameters, from the first on, whose bytes at 0.51587 each have nearly this fraction."""
+    return next(n for n in range(first, first + 10**6) if abs(n * 0.51587 % 1 - fraction) < 0.01)
 
 
 @problem.personal(
@@ -394,7 +573,7 @@ SLIPS: list[tuple[str, str, dict[str, str], str, str]] = [
      "Your count uses one target's rank for all of them.", "Look up each target's own rank."),
     ("fused_counted_as_three", "lora_model_params", {"sum(": """sum(
         3 * lora_param_count(shapes[name][1], shapes[name][1], ranks[name])
-        if shapes[name][0] == 3 * shapes[name][1] else """},
+        if shapes[name][0] == 3 * int(shapes[name][1]) else """},
      "Your count gives a fused projection three adapters.", "It is one weight, with one pair of factors."),
     ("consumes_generator", "lora_model_params", {"list(targets)": "targets"},
      "Your function walks through `targets` twice; a generator is empty the second time.",
