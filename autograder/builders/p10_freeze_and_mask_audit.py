@@ -342,7 +342,11 @@ def count_at_the_top(at: SetUp, _: Any) -> None:
     """Give the model itself a frozen number, and a buffer that counts its calls."""
     at.model.scale = nn.Parameter(torch.ones(1))
     at.model.register_buffer("calls", torch.zeros((), dtype=torch.int64))
-    at.model.register_forward_pre_hook(lambda model, _: model.calls.add_(1) and None)
+
+    def count(model: Any, _: Any) -> None:
+        model.calls.add_(1)
+
+    at.model.register_forward_pre_hook(count)
 
 
 def held(name: str, value: Any) -> nn.Module:
@@ -384,6 +388,11 @@ def keep_old_gradients(at: SetUp, _: Any) -> None:
     for parameter in at.model.parameters():
         if parameter.is_floating_point():
             parameter.grad = torch.ones_like(parameter)
+
+
+def freeze_later(at: SetUp, block: Any) -> None:
+    """Freeze a factor that the optimizer holds, and hold it twice."""
+    at.members(1).append(block.up.A.requires_grad_(False))
 
 
 def hold_aliases(at: SetUp, _: Any) -> None:
@@ -480,6 +489,8 @@ IN_OPTIMIZER: dict[str, Plant] = {
     "twice in a group": lambda at, _: at.members(1).append(at.members(1)[-1]),
     "frozen and twice in a group": lambda at, block: at.members(1).extend([block.norm.weight] * 2),
     "embedding in the optimizer twice": lambda at, _: at.members(0).extend([at.model.embed.weight] * 2),
+    "frozen later": lambda _, block: block.up.A.requires_grad_(False),
+    "frozen later, and twice": freeze_later,
     "optimizer without a group": lambda at, _: at.optimizer.param_groups.clear(),
     "optimizer of aliases": hold_aliases,
     "a stranger in the optimizer": hold_a_stranger,

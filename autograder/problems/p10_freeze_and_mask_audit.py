@@ -248,6 +248,8 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "memory shared", "freeze", shared, promise=SHARED)
     parts = ["memory split", "memory read as integers"]
     yield corner(rng, "two parts of one memory, and another dtype", "freeze", parts, promise=SHARED)
+    frozen = ["memory split", "memory shared", "everything frozen"]
+    yield corner(rng, "memory shared, and everything frozen", "freeze", frozen, promise=SHARED)
     halves = [*FACTORS, "*.rest"]
     yield corner(rng, "two parts that both train", "freeze", ["memory split"], promise=SHARED, patterns=halves)
     yield corner(rng, "two parts that are both frozen", "freeze", ["memory split"], promise=SHARED, patterns=["*.B"])
@@ -276,14 +278,16 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
     flags = ["norm left on", "one factor frozen", "a frozen factor shared", "optimizer of a copy"]
     yield asked(rng, "flags that were set before", "optimizer", flags)
     held = "embedding in the optimizer twice"
-    for words, faults, more in (
-        ("a frozen tied head in the optimizer", [held], {"tied": True}),
-        ("an optimizer without a group", ["optimizer without a group"], {}),
-        ("other parameters over the same memory", ["optimizer of aliases"], {}),
-        ("a member that the model lacks", ["a stranger in the optimizer"], {}),
-        ("a module that came later", ["a late module", "old gradients"], {}),
+    yield corner(rng, "a frozen tied head in the optimizer", "optimizer", [held], tied=True)
+    for words, faults in (
+        ("an optimizer without a group", ["optimizer without a group"]),
+        ("other parameters over the same memory", ["optimizer of aliases"]),
+        ("a member that the model lacks", ["a stranger in the optimizer"]),
+        ("a module that came later", ["a late module", "old gradients"]),
     ):
-        yield corner(rng, words, "optimizer", faults, **more)
+        yield corner(rng, words, "optimizer", faults)
+    yield corner(rng, "a factor frozen later", "optimizer", ["frozen later", "left out of the optimizer"])
+    yield corner(rng, "a factor frozen later, and twice", "optimizer", ["frozen later, and twice"], promise=TWICE)
     yield corner(rng, "a tied head twice", "optimizer", [held], promise=TWICE, tied=True, patterns=trained)
     twice = ["twice in the optimizer", "twice in a group", "frozen and twice in a group"]
     yield asked(rng, "members repeated", "optimizer", twice, promise=TWICE)
@@ -316,6 +320,9 @@ def step(rng: Rng) -> Iterator[AnyCase]:
     names = ["a tied parameter unused", "a tied frozen weight drifts"]
     yield corner(rng, "tied parameters", "step", names)
     yield corner(rng, "a trained NaN that stays", "step", ["a trained NaN", "rate of zero"])
+    outside = ["frozen weight drifts", "optimizer without a group"]
+    norms = [*FACTORS, "*.norm.weight"]
+    yield corner(rng, "what moves isn't in the optimizer", "step", outside, patterns=norms)
     # With B = 0 the gradient of A is zero, which is what the cases above are about.
     lines: dict[str, Any] = {"promise": LINES_OF_A_STEP, "warm": True}
     old = ["unused module", "dropout that is off", "left out of the optimizer"]
@@ -334,7 +341,6 @@ def step(rng: Rng) -> Iterator[AnyCase]:
     yield corner(rng, "a bit in numbers of every dtype", "step", kinds, promise=BITS, warm=True)
     yield corner(rng, "the other half of a tensor", "step", ["memory split"], promise=BITS, warm=True)
     means = ["running mean of a trained norm", "running mean of a norm without parameters"]
-    norms = [*FACTORS, "*.norm.weight"]
     yield asked(rng, "nothing wrong, a trained norm", "step", means, promise=BUFFERS, warm=True, patterns=norms)
     silent = ["running mean moves", "memory shared", "frozen norm counts"]
     yield asked(rng, "a running mean and shared memory", "step", silent, promise=BUFFERS, warm=True)
@@ -469,7 +475,7 @@ def kinds_of_masks(rng: Rng) -> Iterator[Case]:
     eos = 128_009
     swap = [torch.where(one == EOS, eos, one) for one in (ids, labels)]
     yield Case("a large id of EOS", call("audit_masks", *swap, real, prompts, eos))
-    rows = ["p" * 280 + "tx" + "t" * 18 + mark + "--" for mark in "emxt"]
+    rows = ["p" * 280 + middle + "t" * 18 + mark + "--" for middle in ("tx", "tt") for mark in "emxt"]
     ids, labels, real, prompts = spelled(rng, rows, EOS)
     for dtype in (torch.bool, torch.uint8, torch.int64):
         yield Case("300 tokens", call("audit_masks", ids, labels, real.to(dtype), prompts, EOS))
