@@ -15,7 +15,8 @@ BATCH_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
     """Return how many numbers the model holds in parameters: ints by the keys `total`, `trainable`, `frozen`.
 
-    A parameter that has several names (a tied head) counts once. Buffers are not parameters.
+    A parameter that has several names (a tied head) counts once. Two parameters over one memory are two. Buffers are
+    not parameters.
 
     >>> model = torch.nn.Linear(3, 2)
     >>> model.bias.requires_grad_(False).shape
@@ -54,8 +55,9 @@ def audit_freeze(
     - `UNEXPECTED_TRAINABLE`: it requires a gradient and should not train;
     - `UNEXPECTED_FROZEN`: it should train and requires no gradient;
     - `FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a `Dropout` with p > 0 or a
-      `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`. It is, or stands at any depth in, a direct child of the model that
-      has parameters of which none should train (a reference model, a feature extractor).
+      `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, or of a subclass (`Dropout2d` is none). It is, or stands at any
+      depth in, a direct child of the model that has parameters of which none should train (a reference model, a
+      feature extractor).
 
     And with an optimizer, over all of its groups:
 
@@ -106,10 +108,11 @@ def audit_step(
 ) -> list[tuple[str, str]]:
     """Run exactly one training step and return the findings (code, name) about what moved; each once, in any order.
 
-    The step: clear old gradients (to None), call `loss_fn(model)` once, `backward()` if the loss requires a gradient
-    (with everything frozen it doesn't), `optimizer.step()` once. A parameter counts as trainable if it requires a
-    gradient. *Changed* means any bit, in a tensor of any dtype: a NaN that stays has not changed, and a 0.0 that
-    became -0.0 has. Names are those of `named_parameters()` and `named_buffers()`.
+    The step: clear old gradients of the model and of the optimizer's members (to None), call `loss_fn(model)` once,
+    `backward()` if the loss requires a gradient (with everything frozen it doesn't), `optimizer.step()` once. A
+    parameter counts as trainable if it requires a gradient. *Changed* means any bit, whatever the dtype: a NaN that
+    stays has not changed, and a 0.0 that became -0.0 has. Names are those of `named_parameters()` and
+    `named_buffers()`: a tied parameter has one.
 
     - `NO_GRAD`: trainable, and its gradient is None after the backward pass; a gradient of zeros is one;
     - `FROZEN_CHANGED`: a parameter that isn't trainable changed, or a buffer of a module that has parameters of its
@@ -123,6 +126,7 @@ def audit_step(
     [('NOTHING_MOVED', 'model')]
     """
     before = {name: bits(value) for name, value in watched(model).items()}
+    model.zero_grad()
     optimizer.zero_grad()
     loss = loss_fn(model)
     if loss.requires_grad:

@@ -19,9 +19,11 @@
 # - Two parameters may share memory: one can be a view of a part of the other, and training one moves both.
 # - A *buffer* is state that is no parameter, such as the running mean of a batch normalisation. It may move without an optimizer.
 # - `input_ids`, `labels` and `attention_mask` are (batch, time). `labels` are **not** shifted, and -100 means *not a target*.
-#   Only `attention_mask` tells what is padding: padding may stand on the left, and its id may be that of EOS.
-# - Models are small (a few hundred numbers), and their parameters and buffers may have any dtype, bfloat16 and integers among
-#   them. A model is audited as it comes: in whatever mode its modules are.
+#   Only `attention_mask` (integers or bools) tells what is padding: padding may stand on the left, and its id may be that of
+#   EOS.
+# - Models are small: a few hundred numbers, at least one in each parameter. Parameters and buffers are floats of 2, 4 or 8
+#   bytes, integers or bools. They change in place: a module's tensors stay the same objects. No module and no buffer stands
+#   in two places. A model is audited as it comes: in whatever mode its modules are.
 # - `audit_masks` raises a `ValueError` whose message contains `shape` if its arguments don't fit together. The other audits
 #   raise nothing of their own.
 # - `audit_step` trains the model by one step; the other audits leave everything as it was: numbers, flags, gradients, modes and

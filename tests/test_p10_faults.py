@@ -9,6 +9,7 @@ from ftgrade.judging.problem import call, calls_of, load_problem
 from ftgrade.judging.report import Limits
 from ftgrade.judging.session import Session
 from ftgrade.probing.doctor import cache_file, strongest
+from ftgrade.sandbox import worker
 from ftgrade.sandbox.channel import Raised, Value, outcome_of
 from ftgrade.sandbox.process import Sandbox
 
@@ -30,6 +31,9 @@ FREEZE = {
     "memory shared and trained": "SHARED_TENSOR_CONFLICT",
     "a frozen factor shared": "SHARED_TENSOR_CONFLICT",
     "a frozen norm beside the model": "FROZEN_IN_TRAIN_MODE",
+    "a frozen part whose name begins another's": "FROZEN_IN_TRAIN_MODE",
+    "memory split": "SHARED_TENSOR_CONFLICT",
+    "memory read as integers": "SHARED_TENSOR_CONFLICT",
 }
 REFERENCE = {
     "reference trainable": "UNEXPECTED_TRAINABLE",
@@ -44,11 +48,20 @@ OPTIMIZER = {
     "frozen in the optimizer": "FROZEN_IN_OPTIMIZER",
     "twice in the optimizer": "DUPLICATE_IN_OPTIMIZER",
     "twice in a group": "DUPLICATE_IN_OPTIMIZER",
+    "optimizer without a group": "NOT_IN_OPTIMIZER",
+    "optimizer of aliases": "NOT_IN_OPTIMIZER",
+    "a late module": "NOT_IN_OPTIMIZER",
 }
 STEP = {
     "unused module": "NO_GRAD",
     "frozen weight drifts": "FROZEN_CHANGED",
     "a zero's sign flips": "FROZEN_CHANGED",
+    "a late module": "NO_GRAD",
+    "a tied parameter unused": "NO_GRAD",
+    "a tied frozen weight drifts": "FROZEN_CHANGED",
+    "frozen numbers of every kind change": "FROZEN_CHANGED",
+    "frozen buffers of every kind change": "FROZEN_CHANGED",
+    "the model itself counts": "FROZEN_CHANGED",
     "running mean moves": "FROZEN_CHANGED",
     "memory shared": "FROZEN_CHANGED",
     "rate of zero": "NOTHING_MOVED",
@@ -101,6 +114,36 @@ def test_a_fault_in_a_step_is_caught_and_nothing_else(fault: str, seed: int):
     assert codes("audit_step", "step", [fault], seed) == {STEP[fault]}
 
 
+def test_a_tied_parameter_has_one_name_in_a_step_and_all_its_names_in_a_set_up():
+    spec = PLANTED.spec_of(np.random.default_rng(1), "step", ["a tied parameter unused"])
+    (outcome,) = ASK([call("audit_step", spec, build=PLANTED.BUILD)])
+    assert isinstance(outcome, Value)
+    assert len(outcome.value[0]) == 1
+    spec = PLANTED.spec_of(np.random.default_rng(1), "optimizer", ["embedding in the optimizer twice"], tied=True)
+    (outcome,) = ASK([call("audit_freeze", spec, build=PLANTED.BUILD)])
+    assert isinstance(outcome, Value)
+    assert {name for _, name in outcome.value[0]} == {"embed.weight", "head.weight"}
+    assert {code for code, _ in outcome.value[0]} == {"FROZEN_IN_OPTIMIZER", "DUPLICATE_IN_OPTIMIZER"}
+
+
+def test_a_change_of_what_an_audit_should_only_look_at_is_seen():
+    """A gradient, a buffer and the optimizer's rate count, as numbers and flags do."""
+
+    def spoilt(spoil: str) -> object:
+        source = f"def audit_freeze(model, patterns, optimizer):\n    {spoil}\n    return []"
+        module: dict[str, object] = {}
+        exec(source, module)
+        spec = PLANTED.spec_of(np.random.default_rng(1), "optimizer", ["old gradients"])
+        reply = worker.call(call("audit_freeze", spec, build=PLANTED.BUILD).request, module)
+        outcome = outcome_of(reply)
+        assert isinstance(outcome, Value), outcome
+        return outcome.value[1]
+
+    assert spoilt("pass") is True
+    for spoil in ("model.zero_grad()", "model.positions.add_(1)", "optimizer.param_groups[0]['lr'] = 0.0"):
+        assert spoilt(spoil) is False, spoil
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_missing_factors_are_caught_by_the_pattern_that_names_them(seed: int):
     patterns = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
@@ -128,14 +171,18 @@ def test_a_misspelt_fault_is_an_error_that_lists_the_faults():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("fault", ["", "dropout in a trained part", "parts without parameters"])
+@pytest.mark.parametrize("fault", ["", "dropout in a trained part", "parts without parameters", "old gradients"])
 @pytest.mark.parametrize("asks", ["freeze", "optimizer"])
 def test_a_clean_set_up_raises_no_alarm(asks: str, fault: str, tied: bool):
     assert codes("audit_freeze", asks, [fault] if fault else [], 1, tied=tied) == set()
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("fault", ["", "an unused NaN", "tiny rates", "dropout that is off"])
+@pytest.mark.parametrize(
+    "fault",
+    ["", "an unused NaN", "tiny rates", "dropout that is off", "memory split", "a stranger in the optimizer",
+     "frozen in the optimizer", "frozen numbers of every kind", "frozen buffers of every kind"],
+)  # fmt: skip
 def test_a_clean_step_raises_no_alarm(fault: str, tied: bool):
     """With B = 0 the gradient of A is zero, which is a gradient. A NaN that stays hasn't changed."""
     assert codes("audit_step", "step", [fault] if fault else [], 1, tied=tied) == set()
@@ -190,4 +237,4 @@ def test_student_code_finds_no_plan_of_what_was_planted():
     told = {finding for outcome in outcomes if isinstance(outcome, Value) for finding in outcome.value[0]}
     assert len(outcomes) == len(calls) > 5
     assert {number for kind, number in told if kind == "PLANS"} == {"0"}
-    assert {name for kind, name in told if kind == "NAME"}.isdisjoint({"Drifting", "Flipping", "Counted"})
+    assert {name for kind, name in told if kind == "NAME"}.isdisjoint({"Drifting", "Flipping", "Counted", "Halved"})

@@ -45,13 +45,17 @@ class Norm(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A linear layer with factors A and B beside its weight; B is zero."""
+    """A linear layer with factors A and B beside its weight; B is zero until `warm` is called."""
 
     def __init__(self, width: int, rank: int, generator: torch.Generator) -> None:
         super().__init__()
         self.weight = nn.Parameter(numbers(generator, width, width) / width)
         self.A = nn.Parameter(numbers(generator, rank, width))
         self.B = nn.Parameter(torch.zeros(width, rank).double())
+
+    def warm(self, generator: torch.Generator) -> None:
+        """Give B numbers, as after a few steps; with B = 0 the gradient of A is zero."""
+        self.B.data.copy_(numbers(generator, *self.B.shape))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x @ self.weight.T + x @ self.A.T @ self.B.T
@@ -141,7 +145,27 @@ class Counted(Norm):
         return super().forward(x) + self.inner(x)
 
 
-for planted in (Drifting, Flipping, Counted):  # a name would tell what is wrong with them
+class Halved(Norm):
+    """A norm with a second gain: one half of a tensor, whose other half is another parameter."""
+
+    def __init__(self, width: int, generator: torch.Generator) -> None:
+        super().__init__(width, generator)
+        both = 1 + 0.1 * numbers(generator, 2 * width)
+        self.A, self.rest = nn.Parameter(both[:width]), nn.Parameter(both[width:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.A
+
+
+class Noise(nn.Dropout):
+    """A dropout of the author's own."""
+
+
+class Means(nn.BatchNorm2d):
+    """A batch normalisation of the author's own."""
+
+
+for planted in (Drifting, Flipping, Counted, Halved):  # a name would tell what is wrong with them
     planted.__name__ = planted.__qualname__ = "Norm"
 
 
@@ -159,12 +183,16 @@ class SetUp:
             self.model = Pair(self.model, Model(spec, self.generator).eval())
         self.blocks: Any = (self.model.reference if spec["pair"] else self.model).blocks
         self.plant(IN_MODULES, spec)
+        for module in self.model.modules():
+            if spec["warm"] and isinstance(module, LowRank):
+                module.warm(self.generator)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in spec["patterns"]))
         self.plant(IN_FLAGS, spec)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         groups = [{"params": trained[::2], "lr": 0.01}, {"params": trained[1::2], "lr": 0.16}]
         self.optimizer = torch.optim.SGD(groups, weight_decay=0.1)
+        self.stranger = nn.Parameter(torch.ones(2).double())
         self.plant(IN_OPTIMIZER, spec)
 
     def plant(self, table: "dict[str, Plant]", spec: Spec) -> None:
@@ -216,8 +244,31 @@ def add_parts_without_parameters(at: SetUp, _: Any) -> None:
 
 def add_running_means(at: SetUp, block: Any) -> None:
     """Add a batch normalisation of each kind, and one that is off."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    block.norm = nn.Sequential(*(kind(at.width) for kind in kinds), batch_norm(at).eval())
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, Means)
+    bare = (batch_norm(at, affine=False), nn.BatchNorm2d(at.width, track_running_stats=False))
+    block.norm = nn.Sequential(*(kind(at.width) for kind in kinds), *bare, batch_norm(at).eval())
+
+
+def add_dropouts(at: SetUp, _: Any) -> None:
+    """Add dropouts that are on, deep inside, among them one that hardly drops and one that drops all."""
+    deep = nn.Sequential(nn.Sequential(nn.Dropout(1e-9), nn.Sequential(Noise(0.5))))
+    at.model.reference.add_module("drop", nn.Dropout(0.1))
+    at.model.reference.add_module("deep", deep.append(nn.Dropout(1.0)))
+
+
+def add_other_kinds(_: SetUp, block: Any) -> None:
+    """Add modules in training mode that no finding is about."""
+    block.others = nn.Sequential(nn.Dropout1d(0.5), nn.Dropout2d(0.5), nn.AlphaDropout(0.5), nn.LayerNorm(2), nn.ReLU())
+
+
+def add_a_prefix(at: SetUp, _: Any) -> None:
+    """Add a frozen part whose name begins the name of a part that trains."""
+    at.model.block = nn.Sequential(Linear(square(at)), nn.Dropout(0.5))
+
+
+def be_a_norm(at: SetUp, _: Any) -> None:
+    """Make the model a batch normalisation, without any part."""
+    at.model = batch_norm(at)
 
 
 def switch_dropout_off(at: SetUp, block: Any) -> None:
@@ -229,6 +280,131 @@ def switch_dropout_off(at: SetUp, block: Any) -> None:
 def add_a_nan(_: SetUp, block: Any) -> None:
     """Add a parameter of two-byte numbers that nothing uses, with a NaN among them."""
     block.unused = nn.Parameter(torch.tensor([1.0, float("nan")], dtype=torch.bfloat16))
+
+
+KINDS = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool,
+)  # fmt: skip
+
+
+def of_every_kind() -> list[torch.Tensor]:
+    """Return tensors of every dtype, with a NaN in those of floats, and one without axes."""
+    plain = [torch.tensor([1, 0, 1]).to(kind) for kind in KINDS]
+    for value in plain[:4]:
+        value[1] = torch.nan
+    return [*plain, torch.tensor(1.0)]
+
+
+def of_every_layout() -> list[torch.Tensor]:
+    """Return the same, and one that is transposed."""
+    return [*of_every_kind(), torch.arange(6.0).reshape(2, 3).T]
+
+
+def flip_a_bit(value: torch.Tensor) -> None:
+    """Change the last bit of a tensor's first number."""
+    first = value[(0,) * value.ndim]
+    if value.dtype == torch.bool:
+        first.logical_not_()
+    else:
+        whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
+        first.view(whole).bitwise_xor_(1)
+
+
+def add_numbers(block: Any, values: list[torch.Tensor], changing: bool) -> None:
+    """Add parameters to a frozen norm, which change at each call or stay."""
+    for place, value in enumerate(values):
+        block.norm.register_parameter(f"scale{place}", nn.Parameter(value, requires_grad=False))
+
+    def change(module: Any, _: Any) -> None:
+        for name, value in module.named_parameters(recurse=False):
+            if name != "weight":
+                flip_a_bit(value.data)
+
+    if changing:
+        block.norm.register_forward_pre_hook(change)
+
+
+def add_buffers(block: Any, changing: bool) -> None:
+    """Add buffers of every kind to a frozen norm, which change at each call or stay; some aren't in its state."""
+    for place, value in enumerate(of_every_layout()):
+        block.norm.register_buffer(f"state{place}", value, persistent=place % 2 == 0)
+
+    def change(module: Any, _: Any) -> None:
+        for value in module.buffers(recurse=False):
+            flip_a_bit(value)
+
+    if changing:
+        block.norm.register_forward_pre_hook(change)
+
+
+def count_at_the_top(at: SetUp, _: Any) -> None:
+    """Give the model itself a frozen number, and a buffer that counts its calls."""
+    at.model.scale = nn.Parameter(torch.ones(1))
+    at.model.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def count(model: Any, _: Any) -> None:
+        model.calls.add_(1)
+
+    at.model.register_forward_pre_hook(count)
+
+
+def held(name: str, value: Any) -> nn.Module:
+    """Return a module that holds a parameter (or None) and does nothing."""
+    module = nn.Module()
+    module.register_parameter(name, value)
+    return module
+
+
+def tie_unused(at: SetUp, block: Any) -> None:
+    """Add a trained parameter with two names that nothing uses."""
+    block.spare = held("A", nn.Parameter(numbers(at.generator, at.width)))
+    block.other = held("A", block.spare.A)
+
+
+def tie_drifting(at: SetUp, block: Any) -> None:
+    """Add a frozen parameter with two names that changes at each call."""
+    block.norm = Drifting(at.width, at.generator)
+    block.other = held("weight", block.norm.weight)
+
+
+def add_a_late_module(at: SetUp, block: Any) -> None:
+    """Add factors that the optimizer has never heard of and nothing uses."""
+    block.late = LowRank(at.width, at.rank, at.generator)
+    block.late.weight.requires_grad_(False)
+
+
+def train_a_nan(_: SetUp, block: Any) -> None:
+    """Add a trained parameter that nothing uses, of NaN and zeros."""
+    block.spare = held("A", nn.Parameter(torch.tensor([torch.nan, 0.0, -0.0])))
+
+
+def read_as_integers(_: SetUp, block: Any) -> None:
+    """Add a frozen parameter that reads a factor's memory as integers."""
+    block.ints = held("codes", nn.Parameter(block.up.A.data.view(torch.int64), requires_grad=False))
+
+
+def keep_old_gradients(at: SetUp, _: Any) -> None:
+    for parameter in at.model.parameters():
+        if parameter.is_floating_point():
+            parameter.grad = torch.ones_like(parameter)
+
+
+def freeze_later(at: SetUp, block: Any) -> None:
+    """Freeze a factor that the optimizer holds, and hold it twice."""
+    at.members(1).append(block.up.A.requires_grad_(False))
+
+
+def hold_aliases(at: SetUp, _: Any) -> None:
+    """Let the optimizer hold other parameters over the same memory."""
+    for group in at.optimizer.param_groups:
+        group["params"] = [nn.Parameter(parameter.data) for parameter in group["params"]]
+
+
+def hold_a_stranger(at: SetUp, _: Any) -> None:
+    """Let the optimizer hold a parameter of no model, with a gradient of a step before."""
+    at.stranger.grad = torch.ones_like(at.stranger)
+    at.members(0).append(at.stranger)
 
 
 def share_all(at: SetUp, _: Any) -> None:
@@ -266,7 +442,22 @@ IN_MODULES: dict[str, Plant] = {
     "an unused NaN": add_a_nan,
     "a zero's sign flips": lambda at, block: block.add_module("norm", Flipping(at.width, at.generator)),
     "memory shared": lambda _, block: block.register_parameter("shadow", share_rows(block)),
-    "reference in train mode": lambda at, _: at.model.reference.add_module("drop", nn.Dropout(0.1)),
+    "memory split": lambda at, block: block.add_module("norm", Halved(at.width, at.generator)),
+    "memory read as integers": read_as_integers,
+    "frozen numbers of every dtype": lambda _, block: add_numbers(block, of_every_kind(), changing=False),
+    "frozen numbers of every kind": lambda _, block: add_numbers(block, of_every_layout(), changing=False),
+    "frozen numbers of every kind change": lambda _, block: add_numbers(block, of_every_layout(), changing=True),
+    "frozen buffers of every kind": lambda _, block: add_buffers(block, changing=False),
+    "frozen buffers of every kind change": lambda _, block: add_buffers(block, changing=True),
+    "the model itself counts": count_at_the_top,
+    "the model itself is a norm": be_a_norm,
+    "a parameter that is None": lambda _, block: block.add_module("spare", held("A", None)),
+    "a tied parameter unused": tie_unused,
+    "a tied frozen weight drifts": tie_drifting,
+    "a trained NaN": train_a_nan,
+    "a frozen part whose name begins another's": add_a_prefix,
+    "reference in train mode": add_dropouts,
+    "reference with other kinds": add_other_kinds,
     "reference with its dropout off": switch_dropout_off,
     "reference with a dropout of zero": lambda _, block: block.add_module("drop", nn.Dropout(0.0)),
     "reference with running means": add_running_means,
@@ -297,6 +488,14 @@ IN_OPTIMIZER: dict[str, Plant] = {
     "twice in the optimizer": lambda at, _: at.members(0).append(at.members(1)[0]),
     "twice in a group": lambda at, _: at.members(1).append(at.members(1)[-1]),
     "frozen and twice in a group": lambda at, block: at.members(1).extend([block.norm.weight] * 2),
+    "embedding in the optimizer twice": lambda at, _: at.members(0).extend([at.model.embed.weight] * 2),
+    "frozen later": lambda _, block: block.up.A.requires_grad_(False),
+    "frozen later, and twice": freeze_later,
+    "optimizer without a group": lambda at, _: at.optimizer.param_groups.clear(),
+    "optimizer of aliases": hold_aliases,
+    "a stranger in the optimizer": hold_a_stranger,
+    "a late module": add_a_late_module,
+    "old gradients": keep_old_gradients,
     "rate of zero": set_rates(0.0),
     "tiny rates": set_rates(1e-13),
 }
@@ -328,20 +527,26 @@ def build(spec: Spec) -> Built:
 
 
 def untouched(made: SetUp) -> Callable[[], bool]:
-    """Return a function that says whether model and optimizer are what they are now: numbers, flags, modes, members."""
-    numbers, flags = [p.detach().clone() for p in made.model.parameters()], flags_of(made)
+    """Return a function that says whether model and optimizer are what they are now."""
+    before, flags = numbers_of(made), flags_of(made)
 
     def observe() -> bool:
-        pairs = zip(made.model.parameters(), numbers, strict=True)
-        return all(torch.equal(p, old) and p.grad is None for p, old in pairs) and flags == flags_of(made)
+        return flags == flags_of(made) and before == numbers_of(made)
 
     return observe
+
+
+def numbers_of(made: SetUp) -> list[Any]:
+    """Return the bytes of all parameters, gradients and buffers."""
+    parameters = list(made.model.parameters())
+    tensors = [*parameters, *(p.grad for p in parameters), *made.model.buffers()]
+    return [None if t is None else t.detach().clone().reshape(-1).view(torch.uint8).tolist() for t in tensors]
 
 
 def flags_of(made: SetUp) -> list[Any]:
     """Return what trains, which modules are in training mode, and what the optimizer holds."""
     parameters = [(id(p), p.requires_grad) for p in made.model.parameters()]
-    groups = [[id(p) for p in group["params"]] for group in made.optimizer.param_groups]
+    groups = [{**group, "params": [id(p) for p in group["params"]]} for group in made.optimizer.param_groups]
     return [parameters, [module.training for module in made.model.modules()], groups]
 
 
@@ -358,10 +563,9 @@ def step(made: SetUp, ids: torch.Tensor) -> Built:
         return model(ids).square().mean()
 
     def observe() -> dict[str, Any]:
-        return seen | {"same": before == flags_of(made), "parameters": [p.detach().clone() for p in model.parameters()]}
+        after = [p.detach().clone() for p in [*model.parameters(), made.stranger]]
+        return seen | {"same": before == flags_of(made), "parameters": after}
 
     made.optimizer.register_step_post_hook(stepped)
-    for p in model.parameters():
-        if p.requires_grad:
-            p.grad = torch.ones_like(p)  # of a step before: zero_grad has something to do
+    keep_old_gradients(made, None)  # zero_grad has something to do
     return (model, made.optimizer, loss_fn), observe

@@ -1,5 +1,7 @@
 """How audits are judged: by planting faults in models, optimizers and batches that are built at the other end."""
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -41,7 +43,13 @@ def spec_of(rng: Rng, asks: str, faults: Sequence[str] = (), **more: Any) -> Spe
     places = [int(place) for place in rng.permutation(blocks)[: len(faults)]]
     sizes = {"vocab": vocab, "width": width, "rank": rank}
     spec = {"asks": asks, "blocks": blocks, "seed": int(rng.integers(2**31)), "patterns": FACTORS}
-    return spec | {"tied": False, "pair": False} | sizes | {"faults": list(zip(faults, places, strict=True))} | more
+    return (
+        spec
+        | {"tied": False, "pair": False, "warm": False}
+        | sizes
+        | {"faults": list(zip(faults, places, strict=True))}
+        | more
+    )
 
 
 def pairs(value: Any) -> list[tuple[str, Any]] | None:
@@ -102,8 +110,15 @@ def asked(rng: Rng, words: str, asks: str, faults: Sequence[str] = (), promise: 
     return Case(words, call(ASKED[asks], spec_of(rng, asks, faults, **more), build=BUILD), promise=promise)
 
 
+def corner(rng: Rng, words: str, asks: str, faults: Sequence[str] = (), promise: str = "", **more: Any) -> Case:
+    """Return a case that is asked once a student."""
+    return dataclasses.replace(asked(rng, words, asks, faults, promise, **more), once=True)
+
+
 problem.promise(
-    "count", "how many numbers the model holds in parameters: ints by the keys `total`, `trainable`, `frozen`"
+    "count",
+    "how many numbers the model holds in parameters: ints by the keys `total`, `trainable`, `frozen`",
+    "Two parameters over one memory are two.",
 )
 TIED_ONCE = problem.promise("tied_once", "A parameter that has several names (a tied head) counts once.",
     "a tied head adds nothing")  # fmt: skip
@@ -118,9 +133,20 @@ NO_BUFFERS = problem.promise("no_buffers", "Buffers are not parameters.")
 def count(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "a part frozen", "count", patterns=["head.*", "*.A", "*.norm.*"])
     yield asked(rng, "nothing frozen", "count", blocks=1, patterns=["*"])
+    for words, faults in (
+        ("two parameters over one memory", ["memory shared", "memory split", "memory read as integers"]),
+        ("parameters of every dtype, one without axes, and one that is None",
+         ["frozen numbers of every dtype", "a parameter that is None", "the model itself counts"]),
+        ("a model without parts", ["the model itself is a norm"]),
+        ("a model with old gradients", ["old gradients"]),
+    ):  # fmt: skip
+        yield corner(rng, words, "count", faults)
     yield asked(rng, "a tied head", "count", promise=TIED_ONCE, tied=True, patterns=["embed.*", "*.B"])
     buffers = ["running mean moves"]
     yield asked(rng, "buffers, and everything frozen", "count", buffers, promise=NO_BUFFERS, patterns=[])
+    buffers = ["frozen buffers of every kind"]
+    yield corner(rng, "buffers of every dtype", "count", buffers, promise=NO_BUFFERS)
+    yield corner(rng, "parameters tied twice", "count", ["a tied parameter unused"], promise=TIED_ONCE, tied=True)
 
 
 problem.promise("freeze", "Return the findings (code, name) about what trains, against what should train; each once",
@@ -132,9 +158,22 @@ GLOBS = problem.promise("globs", "A parameter should train if its name matches o
     "`blocks.1.*` matches `blocks.1.up.A` and not `blocks.10.up.A`.",
     "`PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it")  # fmt: skip
 MODES = problem.promise("modes", "`FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a "
-    "`Dropout` with p > 0 or a `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`.",
+    "`Dropout` with p > 0 or a `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, or of a subclass (`Dropout2d` is none).",
     "It is, or stands at any depth in, a direct child of the model that has parameters of which none should "
     "train")  # fmt: skip
+
+
+MATCHING = (
+    "*", "**", "*.up.*", "blocks.?.up.A", "blocks.[!1].*", "blocks.[0-9].norm.weight", "*A", "?mbed.weight", "*.weight",
+    "blocks*B", "head*", "scale",
+)  # fmt: skip
+"""Globs that match a name, each for a case of its own."""
+IDLE = (
+    "", "?", "embed", "blocks.1", "blocks.*.", "*.a", "Embed.*", "embed.weight ", "embed.weight$", "^embed.weight",
+    "embed.weight|head.weight", "embed.+", "blocks.\\d.up.A", "blocks.(0|1).up.A", "blocks.[01.up.A", "mbed.weight",
+    "embed.weigh", "positions", "calls", "*.[C-Z]", "blocks.{0,1}.up.A", "model.embed.weight",
+)  # fmt: skip
+"""Globs that match no name."""
 
 
 @problem.check(
@@ -155,12 +194,30 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     idle = ["head.bias", "positions", "blocks.2", "blocks.3.up.a", "head.bias"]
     whole = ("blocks.1.*", "blocks.?.norm.*", "head.*", "head.weight", *idle)
     yield asked(rng, "one block of eleven", "freeze", promise=GLOBS, blocks=11, patterns=whole)
+    for glob in MATCHING:
+        patterns = (glob, *FACTORS, glob)
+        yield corner(rng, "a glob", "freeze", ["the model itself counts"], promise=GLOBS, patterns=patterns)
+    idle = [str(glob) for glob in rng.permutation(IDLE)]
+    patterns = [*idle, *FACTORS]
+    yield corner(rng, "globs that match nothing", "freeze", ["the model itself counts"], GLOBS, patterns=patterns)
+    yield corner(rng, "a glob within another", "freeze", promise=GLOBS, patterns=["*", "embed.*", "*.A"])
+    for words, faults in (
+        ("old gradients", ["old gradients", "extra trainable"]),
+        ("numbers of every dtype, and one of the model itself",
+         ["frozen numbers of every kind", "frozen buffers of every kind", "the model itself counts"]),
+        ("a model in which nothing trains", ["everything frozen"]),
+    ):  # fmt: skip
+        yield corner(rng, words, "freeze", faults)
+    yield corner(rng, "nothing wrong, and no pattern", "freeze", ["everything frozen"], patterns=[])
+    yield corner(rng, "a model without parts", "freeze", ["the model itself is a norm"], MODES, patterns=["weight"])
+    yield corner(rng, "a frozen part with half the name of one that trains", "freeze",
+                 ["a frozen part whose name begins another's"], MODES)  # fmt: skip
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     yield asked(rng, "factors missing", "freeze", ["factors missing"], promise=GLOBS, patterns=missing)
     policy: dict[str, Any] = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     clean = ["dropout in a trained part", "parts without parameters"]
     yield asked(rng, "dropout in a trained part", "freeze", clean, promise=MODES)
-    calm = ["reference with its dropout off", "reference with a dropout of zero"]
+    calm = ["reference with its dropout off", "reference with a dropout of zero", "reference with other kinds"]
     noisy = ["reference in train mode", "reference with running means"]
     wrong = [*noisy, "reference trainable", "a frozen norm beside the model"]
     yield asked(rng, "a reference that trains, and one in training mode", "freeze", wrong, **policy)
@@ -189,6 +246,14 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "a tied head, nothing wrong", "freeze", tied=True, patterns=both)
     shared = ["memory shared and trained", "a frozen factor shared"]
     yield asked(rng, "memory shared", "freeze", shared, promise=SHARED)
+    parts = ["memory split", "memory read as integers"]
+    yield corner(rng, "two parts of one memory, and another dtype", "freeze", parts, promise=SHARED)
+    frozen = ["memory split", "memory shared", "everything frozen"]
+    yield corner(rng, "memory shared, and everything frozen", "freeze", frozen, promise=SHARED)
+    halves = [*FACTORS, "*.rest"]
+    yield corner(rng, "two parts that both train", "freeze", ["memory split"], promise=SHARED, patterns=halves)
+    yield corner(rng, "two parts that are both frozen", "freeze", ["memory split"], promise=SHARED, patterns=["*.B"])
+    yield corner(rng, "tied parameters that nothing uses", "freeze", ["a tied parameter unused"], patterns=["*.B"])
     policy: Spec = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     yield asked(rng, "a reference that shares the policy's memory", "freeze", ["reference shares memory"], **policy)
 
@@ -212,6 +277,18 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "an optimizer of another model", "optimizer", ["optimizer of a copy"], tied=True, patterns=trained)
     flags = ["norm left on", "one factor frozen", "a frozen factor shared", "optimizer of a copy"]
     yield asked(rng, "flags that were set before", "optimizer", flags)
+    held = "embedding in the optimizer twice"
+    yield corner(rng, "a frozen tied head in the optimizer", "optimizer", [held], tied=True)
+    for words, faults in (
+        ("an optimizer without a group", ["optimizer without a group"]),
+        ("other parameters over the same memory", ["optimizer of aliases"]),
+        ("a member that the model lacks", ["a stranger in the optimizer"]),
+        ("a module that came later", ["a late module", "old gradients"]),
+    ):
+        yield corner(rng, words, "optimizer", faults)
+    yield corner(rng, "a factor frozen later", "optimizer", ["frozen later", "left out of the optimizer"])
+    yield corner(rng, "a factor frozen later, and twice", "optimizer", ["frozen later, and twice"], promise=TWICE)
+    yield corner(rng, "a tied head twice", "optimizer", [held], promise=TWICE, tied=True, patterns=trained)
     twice = ["twice in the optimizer", "twice in a group", "frozen and twice in a group"]
     yield asked(rng, "members repeated", "optimizer", twice, promise=TWICE)
 
@@ -220,11 +297,12 @@ problem.promise("step", "Run exactly one training step and return the findings (
     "`NO_GRAD`: trainable, and its gradient is None after the backward pass; a gradient of zeros is one",
     "A parameter counts as trainable if it requires a gradient.",
     "`NOTHING_MOVED`, with the name `model`: no trainable parameter changed.",
-    "Names are those of `named_parameters()` and `named_buffers()`.")  # fmt: skip
-LINES_OF_A_STEP = problem.promise("lines", "The step: clear old gradients (to None), call `loss_fn(model)` once, "
-    "`backward()` if the loss requires a gradient (with everything frozen it doesn't), `optimizer.step()` once.",
+    "Names are those of `named_parameters()` and `named_buffers()`: a tied parameter has one.")  # fmt: skip
+LINES_OF_A_STEP = problem.promise("lines", "The step: clear old gradients of the model and of the optimizer's members "
+    "(to None), call `loss_fn(model)` once, `backward()` if the loss requires a gradient (with everything frozen it "
+    "doesn't), `optimizer.step()` once.",
     "A model is audited as it comes: in whatever mode its modules are.")  # fmt: skip
-BITS = problem.promise("bits", "*Changed* means any bit, in a tensor of any dtype: a NaN that stays has not changed, "
+BITS = problem.promise("bits", "*Changed* means any bit, whatever the dtype: a NaN that stays has not changed, "
     "and a 0.0 that became -0.0 has.")  # fmt: skip
 BUFFERS = problem.promise("buffers", "`FROZEN_CHANGED`: a parameter that isn't trainable changed, or a buffer of a "
     "module that has parameters of its own, all of them frozen, did")  # fmt: skip
@@ -239,16 +317,35 @@ def step(rng: Rng) -> Iterator[AnyCase]:
     still = ["rate of zero", "frozen weight drifts", "unused module"]
     yield asked(rng, "a rate of zero, a drift and an unused module", "step", still)
     yield asked(rng, "an optimizer of another model", "step", ["optimizer of a copy"], blocks=1)
-    old = ["unused module", "dropout that is off", "left out of the optimizer"]
-    yield asked(rng, "old gradients, and a dropout that is off", "step", old, promise=LINES_OF_A_STEP)
-    yield asked(rng, "everything frozen", "step", ["everything frozen"], promise=LINES_OF_A_STEP, blocks=1)
-    tiny = ["an unused NaN", "a zero's sign flips", "tiny rates"]
-    yield asked(rng, "tiny rates, a NaN, and the sign of a zero", "step", tiny, promise=BITS)
-    means = ["running mean of a trained norm", "running mean of a norm without parameters"]
+    names = ["a tied parameter unused", "a tied frozen weight drifts"]
+    yield corner(rng, "tied parameters", "step", names)
+    yield corner(rng, "a trained NaN that stays", "step", ["a trained NaN", "rate of zero"])
+    outside = ["frozen weight drifts", "optimizer without a group"]
     norms = [*FACTORS, "*.norm.weight"]
-    yield asked(rng, "nothing wrong, a trained norm", "step", means, promise=BUFFERS, patterns=norms)
+    yield corner(rng, "what moves isn't in the optimizer", "step", outside, patterns=norms)
+    # With B = 0 the gradient of A is zero, which is what the cases above are about.
+    lines: dict[str, Any] = {"promise": LINES_OF_A_STEP, "warm": True}
+    old = ["unused module", "dropout that is off", "left out of the optimizer"]
+    yield asked(rng, "old gradients, and a dropout that is off", "step", old, **lines)
+    yield asked(rng, "everything frozen", "step", ["everything frozen"], blocks=1, **lines)
+    for words, faults in (
+        ("old gradients of a module that came later", ["a late module"]),
+        ("an old gradient of a member that the model lacks", ["a stranger in the optimizer"]),
+        ("old gradients of frozen members", ["frozen in the optimizer", "frozen and twice in a group"]),
+        ("a loss without a gradient, and a parameter that trains", ["everything frozen", "a late module"]),
+    ):
+        yield corner(rng, words, "step", faults, **lines)
+    tiny = ["an unused NaN", "a zero's sign flips", "tiny rates"]
+    yield asked(rng, "tiny rates, a NaN, and the sign of a zero", "step", tiny, promise=BITS, warm=True)
+    kinds = ["frozen numbers of every kind change", "frozen numbers of every kind"]
+    yield corner(rng, "a bit in numbers of every dtype", "step", kinds, promise=BITS, warm=True)
+    yield corner(rng, "the other half of a tensor", "step", ["memory split"], promise=BITS, warm=True)
+    means = ["running mean of a trained norm", "running mean of a norm without parameters"]
+    yield asked(rng, "nothing wrong, a trained norm", "step", means, promise=BUFFERS, warm=True, patterns=norms)
     silent = ["running mean moves", "memory shared", "frozen norm counts"]
-    yield asked(rng, "a running mean and shared memory", "step", silent, promise=BUFFERS)
+    yield asked(rng, "a running mean and shared memory", "step", silent, promise=BUFFERS, warm=True)
+    kinds = ["frozen buffers of every kind change", "frozen buffers of every kind", "the model itself counts"]
+    yield corner(rng, "a bit in buffers of every dtype", "step", kinds, promise=BUFFERS, warm=True)
 
 
 PAD, EOS, MASKED = 0, 2, -100
@@ -316,18 +413,102 @@ MASK_FAULTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 EDGES = ("------", "+!----", "tte---", "ppp---", "pppe--", "pppm--", "ppxx--", "ppmte-", "ppxte-", "pppt--")
 """Rows without an answer, without a prompt, or with an answer of a token. A row is spelled out in `SPELLING`."""
-SPELLING = {"p": "prompt", "t": "answer", "x": "masked answer", "e": "EOS", "m": "masked EOS", "-": "padding",
-            "+": "padding with its id as a label", "!": "padding with another label"}  # fmt: skip
+SPELLING = {
+    "p": "prompt", "P": "prompt with its id as a label", "q": "prompt with another label", "E": "prompt of EOS",
+    "t": "answer", "x": "masked answer", "e": "EOS", "m": "masked EOS", "w": "answer with another label",
+    "-": "padding", "+": "padding with its id as a label", "!": "padding with another label",
+}  # fmt: skip
 
 
 def spelled(rng: Rng, rows: Sequence[str], eos: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Return a batch of spelled rows; padding has the id of EOS, and prompts without an answer are too long."""
-    ids = torch.tensor([[eos if mark in "em-+!" else int(rng.integers(3, 20)) for mark in row] for row in rows])
-    kept = torch.tensor([[mark in "te+!" for mark in row] for row in rows])
+    ids = torch.tensor([[eos if mark in "Eem-+!" else int(rng.integers(3, 20)) for mark in row] for row in rows])
+    kept = torch.tensor([[mark in "Pqtew+!" for mark in row] for row in rows])
     real = torch.tensor([[int(mark not in "-+!") for mark in row] for row in rows])
-    prompts = [row.count("p") + 2 * (not set(row) & set("txem")) for row in rows]
-    other = torch.tensor([[int(mark == "!") for mark in row] for row in rows])
-    return ids, torch.where(kept, ids + other, MASKED), real, prompts
+    prompts = [sum(mark in "pPqE" for mark in row) + 2 * (not set(row) & set("txemw")) for row in rows]
+    other = torch.tensor([[int(mark in "!qw") for mark in row] for row in rows])
+    wrong = torch.from_numpy(rng.choice([1, -101, -99, -1], size=tuple(ids.shape)))
+    values = torch.where(other == 1, torch.where(wrong > 0, ids + 1, wrong), ids)
+    return ids, torch.where(kept, values, MASKED), real, prompts
+
+
+ANSWERS = ["".join(marks) for length in range(3) for marks in itertools.product("txemw", repeat=length)]
+ENDINGS = (
+    "tet",
+    "txt",
+    "eet",
+    "eme",
+    "emt",
+    "tee",
+    "tem",
+    "tme",
+    "xxe",
+    "xxm",
+    "mmm",
+    "mmt",
+    "wmw",
+    "tex",
+    "eex",
+    "xet",
+)
+
+
+def rows_of_every_kind(rng: Rng) -> list[str]:
+    """Return rows with every answer of up to two tokens, and some of three; prompts and padding have faults too."""
+    rows: list[str] = []
+    for answer in [*ANSWERS, *ENDINGS]:
+        prompt = "".join(rng.choice(list("pppPqE"), size=int(rng.integers(0, 4))))
+        padding = "".join(rng.choice(list("----+!"), size=7 - len(prompt) - len(answer)))
+        left = int(rng.integers(0, len(padding) + 1))
+        rows.append(padding[:left] + prompt + answer + padding[left:])
+    return rows
+
+
+def kinds_of_masks(rng: Rng) -> Iterator[Case]:
+    """Yield batches with attention masks of other dtypes, one token more than a byte counts, and large ids."""
+    ids, labels, real, prompts = one_fault_a_row(rng, left=True, pad=EOS)
+    for dtype in (torch.bool, torch.uint8, torch.int8, torch.int32):
+        given = (ids, labels, real.to(dtype), tuple(prompts))
+        yield Case(f"an attention mask of {dtype}".replace("torch.", ""), call("audit_masks", *given, EOS))
+    large = torch.where(ids > EOS, ids + 150_000, ids), torch.where(labels > EOS, labels + 150_000, labels)
+    yield Case("ids of a large vocabulary", call("audit_masks", *large, real, prompts, EOS))
+    eos = 128_009
+    swap = [torch.where(one == EOS, eos, one) for one in (ids, labels)]
+    yield Case("a large id of EOS", call("audit_masks", *swap, real, prompts, eos))
+    rows = ["p" * 280 + middle + "t" * 18 + mark + "--" for middle in ("tx", "tt") for mark in "emxt"]
+    ids, labels, real, prompts = spelled(rng, rows, EOS)
+    for dtype in (torch.bool, torch.uint8, torch.int64):
+        yield Case("300 tokens", call("audit_masks", ids, labels, real.to(dtype), prompts, EOS))
+
+
+def torn_shapes(clean: tuple[Tensor, Tensor, Tensor, list[int]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield batches of which one part has another shape."""
+    names = ("ids", "labels", "an attention mask")
+    for place, name in enumerate(names):
+        tensor = clean[place]
+        assert isinstance(tensor, Tensor)
+        for words, other in (
+            ("of one row", tensor[:1]),
+            ("of one column", tensor[:, :1]),
+            ("of a column less", tensor[:, 1:]),
+            ("of a row less", tensor[1:]),
+            ("of a column more", torch.cat([tensor, tensor[:, :1]], 1)),
+            ("of a row more", torch.cat([tensor, tensor[:1]])),
+            ("of (time, batch)", tensor.T.clone()),
+            ("of one axis", tensor[0]),
+            ("of one axis, all in a row", tensor.reshape(-1)),
+            ("of three axes", tensor[..., None]),
+            ("of three axes, the first of 1", tensor[None]),
+        ):
+            yield f"{name} {words}", (*clean[:place], other, *clean[place + 1 :])
+    prompts = clean[3]
+    for words, other in (
+        ("missing", prompts[1:]),
+        ("too many", [*prompts, 1]),
+        ("for no row", []),
+        ("for one row", [2]),
+    ):
+        yield f"prompt lengths {words}", (*clean[:3], other)
 
 
 problem.promise("mask", "Return the findings (code, row) about a batch of prompts with answers; each once",
@@ -356,6 +537,10 @@ def mask(rng: Rng) -> Iterator[AnyCase]:
     yield Case("right padding, nothing wrong", call("audit_masks", *batch(rng, 3, left=False, pad=PAD), EOS))
     faulty = Case("right padding, a fault a row", call("audit_masks", *one_fault_a_row(rng, False, PAD), EOS))
     yield as_views(with_numpy_numbers(faulty))
+    for rows in (rows_of_every_kind(rng), rows_of_every_kind(rng)):
+        eos = int(rng.integers(0, 3))
+        yield Case("rows of every kind", call("audit_masks", *spelled(rng, rows, eos), eos), once=True)
+    yield from (dataclasses.replace(case, once=True) for case in kinds_of_masks(rng))
     for words, spoil in MASK_FAULTS.items():
         ids, labels, real, prompts = batch(rng, 2, left=False, pad=PAD)
         yield Case(words, call("audit_masks", ids, spoil(ids, labels, real), real, prompts, EOS))
@@ -365,22 +550,17 @@ def mask(rng: Rng) -> Iterator[AnyCase]:
         given = one_fault_a_row(rng, left, pad)
         words = f"{'left' if left else 'right'} padding, a fault a row"
         yield Case(words, call("audit_masks", *given, EOS), promise=PADDING)
+    both = ["--Eptte--", "-ppttxte-", "ppte-----", "-----ppte"]
+    words = "padding on both sides"
+    yield Case(words, call("audit_masks", *spelled(rng, both, EOS), EOS), promise=PADDING, once=True)
     edges = [EDGES[place] for place in rng.permutation(len(EDGES))]
     words = "rows without an answer, without a prompt, with an answer of one token"
     yield Case(words, call("audit_masks", *spelled(rng, edges, 0), 0), promise=NO_ANSWER)
     left = [row[::-1] if len(set(row)) < 3 else row for row in EDGES]
     yield Case("such rows, padded on the left", call("audit_masks", *spelled(rng, left, EOS), EOS), promise=NO_ANSWER)
-    ids, labels, real, prompts = clean
-    for words, changed in (
-        ("labels of another length", (ids, labels[:, 1:], real, prompts)),
-        ("labels of one row", (ids, labels[:1], real, prompts)),
-        ("labels of (time, batch)", (ids, labels.T.clone(), real, prompts)),
-        ("an attention mask of one column", (ids, labels, real[:, :1], prompts)),
-        ("a prompt length missing", (ids, labels, real, prompts[1:])),
-        ("a prompt length too many", (ids, labels, real, [*prompts, 1])),
-    ):
-        twin = call("audit_masks", *clean, EOS) if "prompt" in words else None
-        yield Refusal(words, call("audit_masks", *changed, EOS), "shape", twin=twin, promise=SHAPE)
+    for place, (words, given) in enumerate(torn_shapes(clean)):
+        twin = None if place else call("audit_masks", *clean, EOS)
+        yield Refusal(words, call("audit_masks", *given, EOS), "shape", twin=twin, promise=SHAPE)
 
 
 def trainable(counted: Any) -> int:
@@ -411,6 +591,7 @@ MATCH, TRAINS, MEMBER = "fnmatchcase(name, pattern)", "parameter.requires_grad",
 TOO_FEW, TOO_MANY = "wanted - trains - conflict", "trains - wanted - conflict"
 FROZEN = "own and not any(parameter.requires_grad for parameter in own)"
 GRAD, ALIVE, STEP = "parameters[name].grad is None", "changed & trainable", "optimizer.step()"
+CLEAR, CLEAR_MEMBERS = "model.zero_grad()", "optimizer.zero_grad()"
 OLD, SAME, SAME_NUMBERS = (
     "bits(value)",
     "torch.equal(bits(value), before[name])",
@@ -573,7 +754,7 @@ for name, of, edits, says, next_step in (
      "Your audit compares sums, in which small changes are lost.", COMPARE_BITS),
     ("loss_called_twice", "audit_step", {"loss = ": "loss_fn(model)\n    loss = "},
      "Your audit calls `loss_fn` twice.", LINES),
-    ("gradients_zeroed", "audit_step", {"zero_grad()": "zero_grad(set_to_none=False)"},
+    ("gradients_zeroed", "audit_step", {one: f"{one[:-1]}set_to_none=False)" for one in (CLEAR, CLEAR_MEMBERS)},
      "Your audit sets old gradients to zeros, which hides a gradient of None.", "Set them to None."),
     ("switched_to_train", "audit_step", {"optimizer.zero": "model.train()\n    optimizer.zero"},
      "Your audit puts the model into training mode.", "Step with the model as it comes."),
@@ -581,8 +762,12 @@ for name, of, edits, says, next_step in (
      "Your snapshot is the parameter itself, so nothing ever changed.", "Clone before the step."),
     ("no_step_taken", "audit_step", {STEP: ""}, "Your audit takes no step.", LINES),
     ("two_steps_taken", "audit_step", {STEP: f"{STEP}\n    {STEP}"}, "Your audit takes two steps.", LINES),
-    ("old_gradients_kept", "audit_step", {"optimizer.zero_grad()": ""},
-     "Your step adds to gradients of a step before.", "Call `optimizer.zero_grad()` first."),
+    ("old_gradients_kept", "audit_step", {CLEAR: "", CLEAR_MEMBERS: ""},
+     "Your step adds to gradients of a step before.", "Call `model.zero_grad()` and `optimizer.zero_grad()` first."),
+    ("old_gradients_outside_kept", "audit_step", {CLEAR: ""},
+     "Your step keeps old gradients of parameters that the optimizer doesn't hold.", "Call `model.zero_grad()` too."),
+    ("old_gradients_of_members_kept", "audit_step", {CLEAR_MEMBERS: ""},
+     "Your step keeps old gradients of members that the model lacks.", "Call `optimizer.zero_grad()` too."),
     ("frozen_unwatched", "audit_step", {"*frozen, ": ""},
      "Your audit doesn't see that something frozen changed.", "Snapshot every parameter."),
     ("buffers_unwatched", "watched", {FROZEN: "False"},
