@@ -33,7 +33,7 @@ class Course:
         """Return the folder of the secret and the reports; make it on first use, ignored by git."""
         folder = self.root / ".ftgrade"
         if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)  # another thread or grader may make it at the same time
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # another thread or grader may make it at the same time
             (folder / ".gitignore").write_text("*\n")
         return folder
 

@@ -111,3 +111,26 @@ def test_a_new_course_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "empty").mkdir()
     assert cli.main(["new-course", str(tmp_path / "empty"), *words]) == cli.COULD_NOT
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_what_grading_writes_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path):
+    (tmp_path / "students.csv").write_text("id\nada\n")
+    course = tmp_path / "course"
+    before = os.umask(0)
+    try:
+        assert cli.main(["new-course", str(course), "--roster", str(tmp_path / "students.csv")]) == cli.FINE
+        notebook = course / "submitted" / "ada" / STEM / f"{STEM}.ipynb"
+        notebook.parent.mkdir(parents=True)
+        shutil.copy(CATALOG.submissions(STEM, "accepted")[0], notebook)
+        assert cli.main(["release", STEM, "--students", str(tmp_path / "students.csv"), "--course", str(course)]) == 0
+        assert cli.main(["grade", STEM, "--course", str(course)]) == cli.SOME_NEED_A_PERSON  # a number of nobody's
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    public = (course / "submitted", course / "release", course / "source", course)
+    written = [path for path in course.rglob("*") if not {path, *path.parents[:-1]} & {*public[:3]}]
+    kinds = {path.relative_to(course).parts[0] for path in written}
+    assert kinds >= {".ftgrade", "gradebook.db", "autograded", "feedback"}
+    assert {path.relative_to(course).as_posix() for path in written if path.stat().st_mode & 0o077} <= {
+        "nbgrader_config.py"
+    }

@@ -4,6 +4,7 @@ What a command needs is imported when it runs: `--help` and completion answer at
 """
 
 import argparse
+import contextlib
 import difflib
 import gc
 import io
@@ -11,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ftgrade.catalog import home
@@ -82,10 +83,21 @@ def run(chosen: Command, read: dict[str, Any], as_json: bool) -> int:
 
     if "course" in read and not read.get("demo"):
         demand_course(read["course"], may_be_empty=chosen is teach.release)
-    done = chosen.run(Out(stderr=as_json), **read)
+    with for_our_eyes() if "course" in read or chosen is teach.new_course else contextlib.nullcontext():
+        done = chosen.run(Out(stderr=as_json), **read)
     if as_json:
         print(json_text(done.document))
     return COULD_NOT if done.failed else SOME_NEED_A_PERSON if done.needs_a_person else FINE
+
+
+@contextlib.contextmanager
+def for_our_eyes() -> Generator[None]:
+    """Give the files of a course to nobody but its owner, whatever the umask: they hold work, scores and a secret."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def fail(words: str, as_json: bool) -> int:

@@ -273,7 +273,7 @@ class Ledger:
             # nbformat's own writer would take a third of a booking's time, for lines that nobody compares by eye.
             (partial / f"{self.stem}.ipynb").write_text(json.dumps(document, ensure_ascii=False), "utf-8")
             for path in partial.rglob("*"):
-                path.chmod(0o755 if path.is_dir() else 0o444)
+                path.chmod(0o700 if path.is_dir() else 0o400)
             if goal.exists():
                 utils.rmtree(str(goal))
             goal.parent.mkdir(parents=True, exist_ok=True)
