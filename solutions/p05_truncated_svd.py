@@ -52,7 +52,7 @@ def truncation_error(M: torch.Tensor, r: int, norm: str = "fro") -> float:
     >>> round(truncation_error(M, 0) ** 2, 6), truncation_error(M, 3, norm="spectral")
     (50.0, 0.0)
     """
-    S = torch.linalg.svdvals(matrix(M))
+    S = torch.linalg.svdvals(matrix(M)).double()
     if norm not in ("fro", "spectral"):
         raise ValueError(f"norm must be 'fro' or 'spectral', got {norm!r}")
     if not 0 <= r <= len(S):

@@ -19,10 +19,12 @@
 # - Norms: Frobenius $\lVert M \rVert_F = \sqrt{\sum_{ij} M_{ij}^2}$, spectral $\lVert M \rVert_2 = \sigma_1$.
 # - *Energy* is the squared Frobenius norm. A rank holds a share of it: $\sum_{i \le r} \sigma_i^2 / \sum_i \sigma_i^2$.
 # - The *effective* (stable) rank is $\lVert M \rVert_F^2 / \lVert M \rVert_2^2$.
-# - $M$ is a float32 or float64 tensor with at least one row and one column; the graded matrices have at most ten of each. It
-#   may be a view, such as a transposed matrix. A rank is a Python or NumPy integer. No gradients are asked for.
-# - Float32 results are graded like all others, within 0.00001 of the largest entry. For `rank_for_energy`, squares of
-#   float32 singular values are best added in float64.
+# - $M$ is a float32 or float64 tensor with one to ten rows and columns. It may be a view, such as a transposed matrix. A
+#   rank is an `int` or NumPy's `int64`, a share a number or NumPy's `float64`. No gradients are asked for.
+# - In the graded calls $M$ is zero, or its largest entry is between 0.001 and 1,000 in size. For `rank_for_energy` and
+#   `effective_rank` it is between 1e-25 and 1e25: square float32 singular values in float64. Valid shares are at least 0.001.
+# - Float32 results are graded like all others, also where singular values differ by a factor of 10,000: then
+#   $M^\top M$ in float32 is too coarse.
 # - Invalid input raises a `ValueError` whose message names what is wrong: it contains `2-D`, `finite`, `rank`, `norm` or
 #   `energy`. A message that always contains all of these names nothing. A function leaves its arguments as they were.
 

@@ -9,6 +9,7 @@ import torch
 from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, with_numpy_numbers
 from ftgrade.judging.problem import (
     AnyCase,
+    Call,
     Case,
     Close,
     Difference,
@@ -22,6 +23,7 @@ from ftgrade.judging.problem import (
     call,
     integer,
 )  # fmt: skip
+from ftgrade.sandbox.worker import View
 
 problem = Problem(part="05_lora_algebra", difficulty=3, importance=4, minutes=50)
 
@@ -40,6 +42,11 @@ def spread(rng: Rng, count: int) -> list[float]:
     return [5.0 - 0.9 * position + float(rng.uniform(0, 0.5)) for position in range(count)]
 
 
+def falling(count: int) -> list[float]:
+    """Return singular values that fall by a third each, so that ten of them are all well apart."""
+    return [3.0 * 0.67**position for position in range(count)]
+
+
 def tall_wide_square(rng: Rng) -> list[tuple[str, Tensor]]:
     return [
         ("a tall matrix", with_values(rng, 7, 4, spread(rng, 4))),
@@ -48,8 +55,52 @@ def tall_wide_square(rng: Rng) -> list[tuple[str, Tensor]]:
     ]
 
 
+def every_shape(rng: Rng) -> list[tuple[str, Tensor]]:
+    """Return matrices of the smallest, the narrowest and the largest shapes, in both dtypes."""
+    shapes = ((1, 1), (1, 4), (4, 1), (2, 3), (3, 2), (10, 10))
+    doubles = [with_values(rng, p, q, falling(min(p, q))) for p, q in shapes]
+    words = "a single entry", "one row", "one column", "two rows", "two columns", "ten rows and columns"
+    return [
+        (f"{one}, {kind}", M.to(dtype))
+        for one, M in zip(words, doubles, strict=True)
+        for kind, dtype in (("float64", torch.float64), ("float32", torch.float32))
+    ]
+
+
+def symmetric(rng: Rng) -> list[tuple[str, Tensor]]:
+    """Return a symmetric matrix with negative eigenvalues, which aren't its singular values."""
+    Q, _ = torch.linalg.qr(torch.from_numpy(rng.normal(size=(3, 3))))
+    M = Q @ torch.diag(torch.tensor([-0.6, 0.4, -0.2], dtype=torch.float64)) @ Q.T
+    return [("a symmetric matrix", (M + M.T) / 2)]
+
+
+def far_apart(rng: Rng) -> list[tuple[str, Tensor]]:
+    """Return matrices whose singular values are far apart: a product M.T @ M in float32 loses the smaller ones."""
+    words, three, two = "singular values far apart", [0.25, 3e-4, 2e-4], [0.5, 5e-5]
+    doubles = [with_values(rng, p, q, values) for p, q, values in ((5, 3, three), (3, 6, three), (3, 2, two))]
+    return [*((words, M) for M in doubles), *((f"{words}, float32", M.float()) for M in doubles)]
+
+
+def of_size(M: Tensor, size: float) -> Tensor:
+    """Return M times the factor that brings its largest entry to this size."""
+    return M * (size / M.abs().max())
+
+
+def zeros() -> list[tuple[str, Tensor]]:
+    """Return zero matrices, tall and wide, in both dtypes."""
+    return [
+        (f"the zero matrix, {p} by {q}", torch.zeros(p, q, dtype=dtype))
+        for p, q, dtype in ((3, 2, torch.float32), (2, 4, torch.float64), (1, 1, torch.float32), (3, 3, torch.float64))
+    ]
+
+
 def float32_view(case: Case) -> Case:
     return as_views(in_dtype(torch.float32)(case))
+
+
+def once(words: str, asked: Call, promise: str = "") -> Case:
+    """Return a case that is asked once a student."""
+    return Case(words, asked, promise=promise, once=True)
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -81,15 +132,29 @@ same_product = factors_that(lambda B, A: B @ A)
 same_norms = factors_that(lambda B, A: torch.stack([B.square().sum(), A.square().sum()]))
 
 
-def keeps_dtype(M: Tensor) -> Callable[[Value], Difference | None]:
-    """Demand factors of M, which has rank two, in its dtype."""
+def keep_dtypes(matrices: list[Tensor]) -> Callable[..., Difference | None]:
+    """Demand factors of each matrix, all of whose singular values are kept, in its dtype."""
+
+    def holds(*outcomes: Value) -> Difference | None:
+        for M, outcome in zip(matrices, outcomes, strict=True):
+            pair = factors_of(outcome.value)
+            if pair is None or Close()(M, pair[0] @ pair[1]):
+                return Difference("the product isn't M, all of whose singular values are kept")
+            if any(part.dtype != M.dtype for part in outcome.value):
+                return Difference("the factors have another dtype than M")
+        return None
+
+    return holds
+
+
+def misses(matrix: Tensor, r: int, error: float) -> Callable[[Value], Difference | None]:
+    """Demand two factors of rank r whose product misses the matrix by this error, the smallest that is possible."""
 
     def holds(outcome: Value) -> Difference | None:
         pair = factors_of(outcome.value)
-        if pair is None or Close()(M, pair[0] @ pair[1]):
-            return Difference("the product isn't M, which has rank two")
-        same = all(part.dtype == M.dtype for part in outcome.value)
-        return None if same else Difference("the factors have another dtype than M")
+        if pair is None or pair[0].shape[1] != r or pair[0].shape[0] != len(matrix):
+            return Difference("the factors' shapes differ: (p, r) and (r, q) were expected")
+        return Close()(error, float((matrix - pair[0] @ pair[1]).norm()))
 
     return holds
 
@@ -110,25 +175,45 @@ DTYPE = problem.promise("dtype", "M is float32 or float64, and the factors have 
     "fac", points=3, of="low_rank_factors", title="the best approximation", same=same_product,
     concerns=[
         "tall, wide and square matrices", "views", "repeated singular values", "a matrix of lower rank, zero",
-        "float32 and float64",
+        "float32 and float64", "singular values far apart", "large and small entries",
     ],
     next_step="Rebuild M from all of its singular values first; then keep fewer.",
 )  # fmt: skip
 def fac(rng: Rng) -> Iterator[AnyCase]:
+    low = "low_rank_factors"
     for words, M in tall_wide_square(rng):
-        case = Case(words, call("low_rank_factors", M, int(rng.integers(2, 4))))
-        yield from corners(case, with_numpy_numbers) if "square" in words else [case]
+        case = Case(words, call(low, M, int(rng.integers(2, 4))))
+        yield case
+        yield from corners(case, with_numpy_numbers, as_views, float32_view)
         if "wide" in words:
-            yield from corners(case, as_views)
             yield from corners(case, expanded, promise=LOW)  # all rows are equal: it has rank one
     repeated = with_values(rng, 5, 4, [3.0, 3.0, 1.0, 1.0])
-    yield Case("repeated singular values, between two groups", call("low_rank_factors", repeated, 2))
-    yield Case("every singular value", call("low_rank_factors", with_values(rng, 5, 4, spread(rng, 4)), 4), promise=LOW)
+    yield Case("repeated singular values, between two groups", call(low, repeated, 2))
+    for r, error in ((1, math.sqrt(11)), (3, 1.0)):
+        words = "repeated singular values, in the middle of a group"
+        yield Relation(words, (call(low, repeated, r),), misses(repeated, r, error))
+    yield Case("every singular value", call(low, with_values(rng, 5, 4, spread(rng, 4)), 4), promise=LOW)
     two = with_values(rng, 8, 7, [4.0, 1.5])
-    yield Case("a matrix of lower rank", call("low_rank_factors", two, 7), promise=LOW)
-    yield Case("the zero matrix", call("low_rank_factors", torch.zeros(3, 2), 2), promise=LOW)
-    for M in (two, two.float()):
-        yield Relation(f"{M.dtype}", (call("low_rank_factors", M, 2),), keeps_dtype(M), promise=DTYPE)
+    yield Case("a matrix of lower rank", call(low, two, 7), promise=LOW)
+    several = [*every_shape(rng), *symmetric(rng), *far_apart(rng)]
+    for words, M in several:
+        for r in sorted({1, 2, 3, min(M.shape) - 1, min(M.shape)} & set(range(1, min(M.shape) + 1))):
+            yield once(words, call(low, M, r), LOW if r == min(M.shape) else "")
+    for size in (1e-3, 1e3):
+        for dtype in (torch.float32, torch.float64):
+            yield once("small or large entries", call(low, of_size(two, size).to(dtype), 1))
+    for words, M in zeros():
+        for r in range(1, min(M.shape) + 1):
+            yield once(words, call(low, M, r), LOW)
+    for r in (2, 3, 7):
+        yield once("a matrix of lower rank, float32", call(low, two.float(), r), LOW)
+        yield once("a matrix of rank one", call(low, two[:, :1] @ two[:1], r), LOW)
+    for dtype in (torch.float32, torch.float64):
+        matrices = [M for _, M in (*zeros(), *every_shape(rng)) if M.dtype == dtype]
+        calls = [call(low, M, min(M.shape)) for M in matrices]
+        calls += [call(low, two.to(dtype), 2), call(low, View(two.T.to(dtype)), np.int64(2))]
+        matrices += [two.to(dtype), two.T.to(dtype)]
+        yield Relation(f"{dtype}, of all kinds", tuple(calls), keep_dtypes(matrices), promise=DTYPE)
 
 
 problem.promise("bal", "both have the same squared Frobenius norm, the sum of the kept singular values.")
@@ -136,12 +221,21 @@ problem.promise("bal", "both have the same squared Frobenius norm, the sum of th
 
 @problem.check(
     "bal", points=1, of="low_rank_factors", title="balanced factors", same=same_norms,
-    concerns=["the norm of each factor"],
+    concerns=["the norm of each factor", "all kinds of matrices, as for the product"],
     next_step="Share each singular value out between the two factors.",
 )  # fmt: skip
 def bal(rng: Rng) -> Iterator[AnyCase]:
-    for words, M in tall_wide_square(rng)[:2]:
-        yield Case(words, call("low_rank_factors", M, 3))
+    low = "low_rank_factors"
+    for words, M in tall_wide_square(rng):
+        case = Case(words, call(low, M, 3))
+        yield case
+        yield from corners(case, float32_view)
+    one = with_values(rng, 4, 5, [2.5])
+    others = [("repeated singular values", with_values(rng, 5, 4, [3.0, 3.0, 1.0, 1.0])), ("a matrix of rank one", one)]
+    others += [("large entries", of_size(one, 1e3).float()), ("small entries", of_size(one, 1e-3).float())]
+    for words, M in (*others, *every_shape(rng), *symmetric(rng), *far_apart(rng), *zeros()):
+        for r in {1, min(2, *M.shape), min(M.shape)}:
+            yield once(words, call(low, M, r))
 
 
 problem.promise(
@@ -153,19 +247,34 @@ ENDS = problem.promise("ends", "With r = 0 it's the norm of M, with r = min(p, q
 
 @problem.check(
     "err", points=2, of="truncation_error", title="the error, in closed form",
-    concerns=["both norms", "rank 0 and full rank", "wide matrices", "float32"],
+    concerns=[
+        "both norms", "rank 0 and full rank", "tall, wide and square matrices", "float32", "singular values far apart",
+        "zero",
+    ],
     next_step="Subtract the approximation from M in the singular basis: what stands on the diagonal?",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
+    error = "truncation_error"
     for words, M in tall_wide_square(rng):
-        yield Case(f"{words}, Frobenius", call("truncation_error", M, 2))
-        yield Case(f"{words}, full rank", call("truncation_error", M, min(M.shape)), promise=ENDS)
-        spectral = Case(f"{words}, spectral", call("truncation_error", M, 2, norm="spectral"), promise=NORM)
-        yield from corners(spectral, float32_view) if "wide" in words else [spectral]
+        yield Case(f"{words}, Frobenius", call(error, M, 2))
+        yield Case(f"{words}, full rank", call(error, M, min(M.shape)), promise=ENDS)
+        spectral = Case(f"{words}, spectral", call(error, M, 2, norm="spectral"), promise=NORM)
+        yield spectral
+        yield from corners(spectral, float32_view, as_views, with_numpy_numbers)
+        yield from corners(Case(words, call(error, M, 1, "fro")), float32_view, as_views, with_numpy_numbers)
     M = tall_wide_square(rng)[0][1]
-    yield Case("rank 0", call("truncation_error", M, 0), promise=ENDS)
-    yield Case("rank 0, spectral", call("truncation_error", M, 0, "spectral"), promise=ENDS)
-    yield Case("full rank, spectral", call("truncation_error", M, 4, "spectral"), promise=ENDS)
+    yield Case("rank 0", call(error, M, 0), promise=ENDS)
+    yield Case("rank 0, spectral", call(error, M, 0, "spectral"), promise=ENDS)
+    yield Case("full rank, spectral", call(error, M, 4, "spectral"), promise=ENDS)
+    rank_one = with_values(rng, 4, 6, [0.2])
+    several = [("a matrix of rank one", rank_one), ("a matrix of rank one, float32", rank_one.float())]
+    several += [(words, of_size(M, 0.1)) for words, M in every_shape(rng)]
+    several += [("small entries", of_size(M, 1e-3).float()), ("large entries", of_size(M, 1e3))]
+    for words, M in (*several, *symmetric(rng), *far_apart(rng), *zeros()):
+        for r in sorted({0, 1, 2, min(M.shape) - 1, min(M.shape)} & set(range(min(M.shape) + 1))):
+            at_end = ENDS if r in (0, min(M.shape)) else ""
+            yield once(f"{words}, Frobenius", call(error, M, r), at_end)
+            yield once(f"{words}, spectral", call(error, M, np.int64(r), norm="spectral"), at_end or NORM)
 
 
 problem.promise(
@@ -176,22 +285,54 @@ ROUNDING = problem.promise(
     "rounding", "A share that is missed by no more than rounding counts as reached: by 1e-12 of the whole for float64,"
 )  # fmt: skip
 ZERO = problem.promise("zero", "The zero matrix needs rank 0.")
+SIZES = problem.promise("sizes", "square float32 singular values in float64")
+TINY_AND_HUGE = (1e-25, 1e25)
+
+
+def at_boundaries() -> Iterator[Case]:
+    """Yield shares that are missed by half of the tolerance, and by twice as much, in matrices without rounding."""
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
+        for factor in (1e-3, 1.0, 1e3):
+            for count in (2, 10):
+                M = factor * torch.eye(count, dtype=dtype)
+                for r in (1, count - 1):
+                    for missed in (-0.5, 0.5, 2.0):
+                        words = "a share close to a boundary"
+                        yield once(words, call("rank_for_energy", M, r / count + missed * tolerance), ROUNDING)
+            # The last direction holds half of the tolerance, or twice as much.
+            for part in (0.5, 2.0):
+                M = factor * torch.diag(torch.tensor([1.0, math.sqrt(part * tolerance)], dtype=dtype))
+                yield once("all but a tiny share in one direction", call("rank_for_energy", M, 1.0), ROUNDING)
 
 
 @problem.check(
     "energy", points=2, of="rank_for_energy", title="rank for a share of the energy", same=integer,
-    concerns=["a share exactly on a boundary", "the whole energy of a matrix of low rank", "zero", "float32"],
+    concerns=[
+        "a share exactly on a boundary, and close to one", "the whole energy of a matrix of low rank", "zero",
+        "float32 and float64", "large and small entries",
+    ],
     next_step="Write down the cumulative share for three singular values, and the first that reaches the target.",
 )  # fmt: skip
 def energy(rng: Rng) -> Iterator[AnyCase]:
     M = with_values(rng, 6, 5, [3.0, 2.0, 2.0, 1.0])  # squares 9, 4, 4, 1 of 18
     for words, share, *kinds in (
-        ("between two ranks", float(rng.uniform(0.55, 0.7)), float32_view),
+        ("between two ranks", float(rng.uniform(0.55, 0.7)), float32_view, as_views),
         ("below the first rank's", float(rng.uniform(0.01, 0.4)), with_numpy_numbers),
         ("just above a boundary", 0.501),
     ):
         case = Case(f"a share {words}", call("rank_for_energy", M, share))
-        yield from corners(case, *kinds) if kinds else [case]
+        yield case
+        yield from corners(case, *kinds)
+    for matrix in (M, M.T):
+        for dtype in (torch.float64, torch.float32):
+            for share in (0.001, 0.3, 0.49, 0.6, 0.72, 0.73, 0.9, 0.95):
+                for factor in (1e-25, 1.0, 1e25):
+                    asked = call("rank_for_energy", (factor * matrix).to(dtype), share)
+                    words = "shares of all sizes, small and large entries"
+                    yield once(words, asked, SIZES if factor in TINY_AND_HUGE else "")
+    for words, matrix in (*every_shape(rng), *symmetric(rng), *far_apart(rng)):
+        for share in (0.4, 0.97):
+            yield once(words, call("rank_for_energy", matrix, share))
     full = with_values(rng, 4, 4, spread(rng, 4))
     low = with_values(rng, 7, 6, spread(rng, 3))
     for words, matrix, shares in (
@@ -203,9 +344,15 @@ def energy(rng: Rng) -> Iterator[AnyCase]:
         for share in shares:
             case = call("rank_for_energy", matrix, share)
             yield Case(f"a share at a boundary, or close to one{words}", case, promise=ROUNDING)
-    zero = call("rank_for_energy", torch.zeros(3, 4), float(rng.uniform(0.1, 0.9)))
-    yield Case("the zero matrix", zero, promise=ZERO)
+    yield from at_boundaries()
+    for words, matrix in zeros():
+        for share in (0.001, float(rng.uniform(0.1, 0.9)), 1):
+            yield once(words, call("rank_for_energy", matrix, share), ZERO)
     yield Case("small entries, which aren't zero", call("rank_for_energy", full / 1e4, 1), promise=ZERO)
+    for dtype in (torch.float32, torch.float64):
+        for matrix in (torch.tensor([[1e-25]]), torch.tensor([[0.0, 0.0], [-1e-25, 0.0]])):
+            asked = call("rank_for_energy", matrix.to(dtype), 1.0)
+            yield once("a single tiny entry, which isn't zero", asked, SIZES)
 
 
 problem.promise(
@@ -218,18 +365,25 @@ FACTOR = problem.promise("factor", "a factor changes nothing, not even 1e-25 or 
 
 @problem.check(
     "eff", points=1, of="effective_rank", title="the effective rank",
-    concerns=["any matrix", "zero", "tiny and huge entries in float32"],
+    concerns=["any matrix, in float32 and float64", "zero", "tiny and huge entries in both"],
     next_step="Put the identity into your formula: what must come out?",
 )  # fmt: skip
 def eff(rng: Rng) -> Iterator[AnyCase]:
     M = with_values(rng, 3, 5, spread(rng, 3))
     yield Case("any matrix", call("effective_rank", with_values(rng, 6, 4, spread(rng, 4))))
-    yield from corners(Case("a wide matrix", call("effective_rank", M)), as_views)
+    yield from corners(Case("a wide matrix", call("effective_rank", M)), as_views, float32_view, expanded)
     one = torch.diag(torch.tensor([float(rng.uniform(1, 5)), 0.0, 0.0], dtype=torch.float64))
     yield Case("a matrix of rank one", call("effective_rank", one))
     yield Case("the zero matrix", call("effective_rank", torch.zeros(4, 2, dtype=torch.float64)))
-    for factor in (1e-25, 1e25):
+    for words, matrix in (*every_shape(rng), *symmetric(rng), *far_apart(rng), *zeros()):
+        yield once(words, call("effective_rank", matrix))
+    tiny = torch.tensor([[0.0, -1.0], [0.0, 0.0]], dtype=torch.float64)
+    for factor in (1e-25, 1e-10, 1e10, 1e25):
         yield Case(f"float32, times {factor:g}", call("effective_rank", (factor * M).float()), promise=FACTOR)
+        for matrix in (M, M.T, torch.eye(2, dtype=torch.float64), tiny):
+            for dtype in (torch.float32, torch.float64):
+                asked = call("effective_rank", (factor * matrix).to(dtype))
+                yield once(f"all kinds of matrices, times {factor:g}", asked, FACTOR)
 
 
 problem.promise(
@@ -239,6 +393,58 @@ problem.promise("bad_truncation_error", "ValueError naming `2-D`, `finite`, `nor
 problem.promise("bad_rank_for_energy", "ValueError naming `2-D`, `finite` or `energy` (NaN, or not within (0, 1]).")
 problem.promise("bad_effective_rank", "ValueError naming `2-D` or `finite`.")
 
+KEYWORDS = ("2-D", "finite", "rank", "norm", "energy")
+NORMS = (
+    "nuclear", "nuc", "frobenius", "Frobenius", "Fro", "FRO", "fro ", "f", "F", "ro", "l2", "L2", "2", "inf", "max",
+    "Spectral", "SPECTRAL", " spectral", "spec", "spectra", "operator", "sigma", "euclidean", "none", "mean", "",
+)  # fmt: skip
+SHARES = (
+    0, 0.0, -0.0, -1e-300, -1e-12, -1e-6, -0.5, -1, -1.0, -math.inf, math.inf, math.nan, math.nextafter(1, 2),
+    1 + 5e-13, 1 + 1e-9, 1 + 5e-7, 1.01, 1.5, 2, 50.0, 100, np.float64(0), np.float64(1.25),
+)  # fmt: skip
+
+
+def unfit(rng: Rng, dtype: torch.dtype) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield what is no finite matrix: the keyword, words, and the tensor."""
+    M = with_values(rng, 3, 2, spread(rng, 2)).to(dtype)
+    for words, axes in (
+        ("a vector", M[0]), ("a vector of one entry", M[0, :1]), ("a number without axes", M[0, 0]),
+        ("three axes", M[None]), ("three axes", M[:, :, None]), ("three axes", torch.stack([M, M])),
+        ("four axes", M[None, None]), ("a zero vector", torch.zeros(3, dtype=dtype)),
+        ("three axes of zeros", torch.zeros(1, 3, 3, dtype=dtype)),
+    ):  # fmt: skip
+        yield "2-D", words, axes
+    for value in (math.nan, math.inf, -math.inf):
+        words = "NaN" if math.isnan(value) else "infinity"
+        for place in range(6) if math.isnan(value) else (0, 1, 5):
+            broken = M.flatten().clone()
+            broken[place] = value
+            yield "finite", words, broken.reshape(3, 2)
+        yield "finite", f"nothing but {words}", torch.full((2, 3), value, dtype=dtype)
+        yield "finite", words, torch.tensor([[0.0, value, 0.0]], dtype=dtype)
+    yield "finite", "infinities of both signs", torch.tensor([[math.inf, 1.0], [-math.inf, 1.0]], dtype=dtype)
+
+
+def invalid_arguments(rng: Rng) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Yield a keyword, a function, and arguments of which the keyword's alone is invalid."""
+    M = with_values(rng, 3, 2, spread(rng, 2))
+    for matrix in (M, M.T, M.float(), M[:1], M[:, :1], torch.zeros(3, 2), torch.zeros(2, 3)):
+        most = min(matrix.shape)
+        for r in (most + 1, most + 2, -1, -most, -100, np.int64(-1), np.int64(most + 1)):
+            yield "rank", "low_rank_factors", (matrix, r)
+            yield "rank", "truncation_error", (matrix, r)
+            yield "rank", "truncation_error", (matrix, r, "spectral")
+        yield "rank", "low_rank_factors", (matrix, 0)
+        yield "rank", "low_rank_factors", (matrix, np.int64(0))
+        for r in range(most + 1):
+            yield "norm", "truncation_error", (matrix, r, "nuclear")
+            yield "norm", "truncation_error", (matrix, r, "Frobenius")
+    for norm in NORMS:
+        yield "norm", "truncation_error", (M, 1, norm)
+    for share in SHARES:
+        for matrix in (M, M.float(), torch.zeros(2, 3)):
+            yield "energy", "rank_for_energy", (matrix, share)
+
 
 @problem.check(
     "bad", points=1, of="low_rank_factors", title="invalid input, in all four functions",
@@ -247,27 +453,30 @@ problem.promise("bad_effective_rank", "ValueError naming `2-D` or `finite`.")
 )  # fmt: skip
 def bad(rng: Rng) -> Iterator[AnyCase]:
     M = with_values(rng, 3, 2, spread(rng, 2))
-    place = int(rng.integers(0, 3)), int(rng.integers(0, 2))
-    nan, infinite, minus = (
-        M.index_put([torch.tensor(axis) for axis in place], torch.tensor(value, dtype=M.dtype))
-        for value in (math.nan, math.inf, -math.inf)
-    )
-    for function, usual, axes, broken, wrong in (
-        ("low_rank_factors", (1,), {"a vector": M[0]}, infinite, {"rank": [(0,), (-1,), (3,)]}),
-        ("truncation_error", (1,), {"three axes": M[None]}, minus, {"rank": [(-1,), (3,)], "norm": [(1, "nuclear")]}),
-        ("rank_for_energy", (0.5,), {"three axes": M[None]}, infinite, {"energy": [(0.0,), (1.01,), (math.nan,)]}),
-        ("effective_rank", (), {"a vector": M[0], "three axes": M[None]}, minus, {}),
-    ):
-        ways = [("2-D", words, call(function, part, *usual)) for words, part in axes.items()]
-        ways += [(key, f"an invalid {key}", call(function, M, *more)) for key, found in wrong.items() for more in found]
-        ways += [
-            ("finite", words, call(function, part, *usual)) for words, part in (("NaN", nan), ("infinity", broken))
-        ]
-        twin = call(function, M, *usual)
-        for number, (keyword, words, invalid) in enumerate(ways):
-            others = tuple(other for other in ("2-D", "finite", *(wrong or ("rank", "norm"))) if other != keyword)
-            words, beside = f"{function}: {words}", None if number else twin
-            yield Refusal(words, invalid, keyword, beside, others, promise=f"bad_{function}")
+    usual: dict[str, list[tuple[Any, ...]]] = {
+        "low_rank_factors": [(1,), (2,)],
+        "truncation_error": [(1,), (0,), (2,), (1, "spectral"), (0, "spectral"), (2, "spectral")],
+        "rank_for_energy": [(0.5,), (1,)],
+        "effective_rank": [()],
+    }
+    invalid = [
+        (keyword, function, words, (part, *more))
+        for function, ways in usual.items()
+        for number, more in enumerate(ways)
+        for position, (keyword, words, part) in enumerate(
+            one for dtype in (torch.float64, torch.float32) for one in unfit(rng, dtype)
+        )
+        if number == 0 or position % len(ways) == number  # a part of them for each of the less usual arguments
+    ]
+    invalid += [
+        (keyword, function, f"an invalid {keyword}", more) for keyword, function, more in invalid_arguments(rng)
+    ]
+    twins = {function: call(function, M, *ways[0]) for function, ways in usual.items()}
+    for keyword, function, words, arguments in invalid:
+        others = tuple(other for other in KEYWORDS if other != keyword)
+        twin = twins.pop(function, None)
+        asked = call(function, *arguments)
+        yield Refusal(f"{function}: {words}", asked, keyword, twin, others, promise=f"bad_{function}")
 
 
 @problem.personal(title="your matrix", next_step="The squares of the singular values are the eigenvalues of M.T @ M.")
@@ -372,7 +581,7 @@ problem.slip(
 )  # fmt: skip
 problem.slip(
     "factors_in_float64", "low_rank_factors", {"matrix(M)": "matrix(M).double()"},
-    says="Your factors are float64, whatever M is.", next_step="Convert them to M's dtype at the end.",
+    says="At least one of your factors is float64, whatever M is.", next_step="Convert them to M's dtype at the end.",
 )  # fmt: skip
 problem.slip(
     "factors_in_float32", "low_rank_factors", {"matrix(M)": "matrix(M).float()"},
@@ -453,6 +662,15 @@ problem.slip(
     next_step="Allow for rounding: 1e-12 of the whole in float64.",
 )  # fmt: skip
 problem.slip(
+    "energy_tolerance_absolute", "rank_for_energy", {"+ tolerance": "+ tolerance / total"},
+    says="Your tolerance is an absolute number; it should be a share of the whole.",
+    next_step="Divide the squares by their sum first, then allow for rounding.",
+)  # fmt: skip
+problem.slip(
+    "energy_squares_in_float32", "rank_for_energy", {".double().square()": ".square().double()"},
+    says="Your squares underflow or overflow in float32.", next_step="Convert the values to float64, then square them.",
+)  # fmt: skip
+problem.slip(
     "energy_of_values", "rank_for_energy", {".square()": ""},
     says="Your shares are of the singular values, not of their squares.",
     next_step="Energy is the squared Frobenius norm.",
@@ -519,8 +737,6 @@ problem.equivalent.update({
     "low_rank_factors: torch.linalg.svd(matrix(M), full_matrices=False) -> *":
         "only the first r vectors are used, and both forms agree on them",
     "low_rank_factors: False -> True": "only the first r vectors are used, and both forms agree on them",
-    "rank_for_energy: 1e-?? -> 2e-??":
-        "rounding moves the share by far less than either tolerance, and no contract divides them",
     "rank_for_energy: 0 (#?) -> -1": "singular values have one axis: -1 is 0",
     "rank_for_energy: * <= 1 - energy + tolerance -> * < 1 - energy + tolerance":
         "rounded shares never meet the bound exactly",
