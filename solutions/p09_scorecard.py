@@ -15,7 +15,8 @@ def improvement(before: Sequence[float], after: Sequence[float], higher_is_bette
     `before` and `after` hold one score for each item, the same items in the same order. Where a lower score is better
     (a loss, a perplexity) the change counts the other way round.
 
-    Errors: ValueError naming `length` (they differ), `empty` (no items) or `NaN` (a score that is none).
+    Errors: ValueError naming `length` (they differ, even if one holds nothing), `empty` (no items in both) or `NaN` (a
+    score that is none).
 
     >>> improvement([0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0])
     0.5
@@ -76,8 +77,8 @@ def paired_ci(
 
     The interval holds the middle `level` of the means of `n_boot` resamples. A resample draws as many items as there
     are, with replacement, and keeps each item's two scores together. The mean is that of the items themselves, not of
-    the resamples. The same `seed` gives the same interval. (An interval by the normal approximation,
-    mean ± z · standard error, agrees within the tolerance and is accepted too.) Where all items changed alike, as a
+    the resamples. The same `seed` gives the same interval. (Any interval that agrees within the tolerance on about 60
+    items without outliers, such as mean ± z · standard error, is accepted too.) Where all items changed alike, as a
     single item does, no resample differs, and the interval has no width.
 
     Errors: those of `improvement`, and ValueError naming `level` (not strictly between 0 and 1, or NaN) or `n_boot`
@@ -161,6 +162,8 @@ def verdict(
     - `"reject"` where the interval says that it didn't improve (high <= 0) or forgot too much (low > max_forgetting);
     - `"accept"` where it says that it improved (low > 0) and didn't forget too much (high <= max_forgetting);
     - `"inconclusive"` otherwise: more items are needed.
+
+    An infinite `max_forgetting` sets no limit.
 
     Errors: ValueError naming `NaN` if one of the seven numbers is none.
 
