@@ -41,16 +41,20 @@ def _probe():
 _probe()
 """
 FRESH = """
-import os, sys
-get_ipython().compile.reset_compiler_flags()
-if "autoreload" in str(get_ipython().extension_manager.loaded):
-    get_ipython().run_line_magic("autoreload", "0")
-get_ipython().run_line_magic("reset", "-f")
-get_ipython().execution_count = 1
-history = get_ipython().history_manager
-history._i00 = history._i = history._ii = ""
-history.input_hist_parsed[:] = history.input_hist_raw[:] = [""]
-import os; os.makedirs({folder!r}); os.chdir({folder!r}); del os, history
+def _fresh():
+    import os
+    from IPython import get_ipython
+    shell = get_ipython()
+    shell.compile.reset_compiler_flags()
+    if "autoreload" in str(shell.extension_manager.loaded):
+        shell.run_line_magic("autoreload", "0")
+    os.makedirs({folder!r})
+    os.chdir({folder!r})
+    shell.run_line_magic("reset", "-f")
+    history, shell.execution_count = shell.history_manager, 1
+    history._i00 = history._i = history._ii = ""
+    history.input_hist_parsed[:] = history.input_hist_raw[:] = [""]
+_fresh()
 """
 
 
