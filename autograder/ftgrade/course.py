@@ -107,7 +107,10 @@ class Course:
             )
         if not path.exists():
             self.write_secret(secrets.token_bytes(32))
-        return bytes.fromhex(path.read_text().strip())
+        with contextlib.suppress(ValueError):
+            if secret := bytes.fromhex(path.read_text("ascii").strip()):
+                return secret
+        raise CourseFault(f"{path} holds no secret, which is hexadecimal digits: put it back from a backup")
 
     @property
     def enrolled_path(self) -> Path:

@@ -109,6 +109,13 @@ def test_canvas_gets_its_five_columns_the_points_and_nothing_for_what_is_missing
     ]
 
 
+def test_a_number_that_canvas_would_misread_is_told(course: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        exported(course, Canvas)
+    assert "bob: lms_user_id '12bob' is no whole number, so the column ID stays empty" in caplog.text
+    assert "ada: lms_user_id" not in caplog.text
+
+
 def test_canvas_takes_one_row_for_the_row_of_points(course: Path):
     """Its importer searches the words in every row's first cell, and a student could be called so."""
     assert [row[0] for row in table(exported(course, Canvas)) if "Points Possible" in row[0]] == ["    Points Possible"]

@@ -51,6 +51,8 @@ def everyday_words(error: Exception) -> str:
         return gradebook_words(str(getattr(error, "orig", None) or error))
     if isinstance(error, UnicodeDecodeError):
         return f"a file isn't text in UTF-8, save it so: {line(error)}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "ftgrade").startswith("ftgrade"):
+        return f"the package {error.name} isn't installed: `python3 start.py` installs what grading needs"
     return system_words(error) if isinstance(error, OSError) else ""
 
 

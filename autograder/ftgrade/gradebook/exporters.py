@@ -247,6 +247,10 @@ class Canvas(GradeTable):
         yield ["    Points Possible", "", "", "", "", *(problem.points for problem in problems)]
         for one in people:
             number_in_canvas = one.lms_id if re.fullmatch(r"\d+", one.lms_id, re.ASCII) else ""
+            if one.lms_id and not number_in_canvas:
+                self.log.warning(
+                    "%s: lms_user_id %r is no whole number, so the column ID stays empty", one.id, one.lms_id
+                )
             ids = [one.id if self.ids_are == name else "" for name in ("SIS User ID", "SIS Login ID")]
             # Canvas takes any row with these words in its name for the row of points: a student could set them.
             name = one.sortable_name.replace("Points Possible", "Points_Possible")
