@@ -95,8 +95,8 @@ def build_stale(out: "Out", catalog: Catalog) -> None:
     argument("--demo", action="store_true", help="grade a made-up class in a scratch folder"),
     argument("--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"),
     COURSE,
-    more="A notebook or a folder under another name (P03/, -Copy1, .ipynb.txt) is renamed first if only one can be meant, "
-    "and the page tells its former name. nbgrader's own commands find only what has the right name.",
+    more="A notebook or a folder under another name (P03/, -Copy1, .ipynb.txt) is renamed first if only one can be "
+    "meant, and the page tells its former name. nbgrader's own commands find only what has the right name.",
 )
 def grade(
     out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, allow_unsandboxed: bool,

@@ -287,7 +287,8 @@ def may_hold_code(cell: Cell, names: Sequence[str]) -> bool:
 def not_code_words(cell: Cell, names: Sequence[str]) -> str:
     if cell.kind == "raw":
         return f"Cell {cell.number} is a raw cell and holds {listed(names)}. It ran as code."
-    return f"Cell {cell.number} is a text cell, so {listed(names)} in it did not run. Turn it into code, and hand in again."
+    seen = f"Cell {cell.number} is a text cell, so {listed(names)} in it did not run."
+    return f"{seen} Turn it into a code cell, and hand in again."
 
 
 def definitions_of(cells: Sequence[Cell], names: Sequence[str]) -> dict[int, list[Definition]]:
