@@ -218,12 +218,18 @@ def test_an_answer_in_an_unmarked_cell_is_shown_as_that_answer():
     assert shown(parts)["double"] == DOUBLE
 
 
-@pytest.mark.parametrize("kind", ["raw", "markdown"])
+@pytest.mark.parametrize("name", ["double", None])
 @pytest.mark.parametrize("text", [DOUBLE, f"```python\n{DOUBLE}\n```"])
-def test_an_answer_whose_cell_is_no_code_cell_runs_and_is_told(kind: str, text: str):
-    parts = handed_in({"double": ("double", kind, text)})
+def test_an_answer_in_a_raw_cell_runs_and_is_told(name: str | None, text: str):
+    parts = handed_in({"double": (name, "raw", text)})
     assert works(run(parts))
-    assert kind in placed(parts)[1]["answer-not-code"]
+    assert "ran as code" in placed(parts)[1]["answer-not-code"]
+
+
+def test_an_answer_in_a_text_cell_does_not_run_and_is_told_with_a_next_step():
+    parts = handed_in({"double": ("double", "markdown", DOUBLE)})
+    assert "double" not in run(parts)
+    assert "Cell 4 is a text cell, so double in it did not run." in placed(parts)[1]["answer-not-code"]
 
 
 def test_text_that_sketches_an_answer_is_not_run():

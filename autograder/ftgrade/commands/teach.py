@@ -123,6 +123,8 @@ def build_stale(out: "Out", catalog: Catalog) -> None:
     argument("--anyone", action="store_true", help="grade folders of nobody on the roster too, as new students"),
     argument("--allow-unsandboxed", action="store_true", help="grade even where no sandbox holds; every page says so"),
     COURSE,
+    more="A notebook or a folder under another name (P03/, -Copy1, .ipynb.txt) is renamed first if only one can be "
+    "meant, and the page tells its former name. nbgrader's own commands find only what has the right name.",
 )
 def grade(
     out: "Out", stems: list[str], workers: int, scheduler: str, fresh: bool, demo: bool, anyone: bool,

@@ -262,7 +262,7 @@ def place_answers(cells: list[Cell], released: Sequence[ReleasedCell]) -> tuple[
 
 
 def turn_into_code(cells: list[Cell], names: Sequence[str]) -> tuple[list[Cell], list[Finding]]:
-    """Turn raw cells, and text cells with an answer's mark, into code if no code cell holds their answer."""
+    """Turn raw cells into code if no code cell holds their answer; of a text cell with an answer's mark only tell."""
     if not any(may_hold_code(cell, names) for cell in cells):
         return cells, []
     written = {one.name for ones in definitions_of(cells, names).values() for one in ones if not one.is_stub}
@@ -272,16 +272,23 @@ def turn_into_code(cells: list[Cell], names: Sequence[str]) -> tuple[list[Cell],
             source = FENCE.sub("", cell.source)
             held = {one.name for one in find_definitions(source, names) if not one.is_stub} - written
             if held and parse(source) is not None:
-                words = f"Cell {cell.number} is a {cell.kind} cell and holds {listed(sorted(held))}. It ran as code."
-                told.append(make_finding("answer-not-code", words))
-                cell = replace(cell, kind="code", source=source)
-                written |= held
+                told.append(make_finding("answer-not-code", not_code_words(cell, sorted(held))))
+                if cell.kind == "raw":
+                    cell = replace(cell, kind="code", source=source)
+                    written |= held
         turned.append(cell)
     return turned, told
 
 
 def may_hold_code(cell: Cell, names: Sequence[str]) -> bool:
     return cell.kind == "raw" or (cell.kind == "markdown" and cell.grade_id in names)
+
+
+def not_code_words(cell: Cell, names: Sequence[str]) -> str:
+    if cell.kind == "raw":
+        return f"Cell {cell.number} is a raw cell and holds {listed(names)}. It ran as code."
+    seen = f"Cell {cell.number} is a text cell, so {listed(names)} in it did not run."
+    return f"{seen} Turn it into a code cell, and hand in again."
 
 
 def definitions_of(cells: Sequence[Cell], names: Sequence[str]) -> dict[int, list[Definition]]:
