@@ -132,7 +132,7 @@ def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(
     command = [sys.executable, "-m", "nbgrader", "autograde", STEM]
     finished = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1500, check=False)
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
-        booked = {one.student.id: one.score for one in gradebook.assignment_submissions(STEM)}
+        booked = {one.student.id: round(one.score, 6) for one in gradebook.assignment_submissions(STEM)}
     wanted = {name: report.score for name, report in reports.items()}
     wanted.pop("file_nothing")  # nbgrader's own command looks for notebooks, not folders
     missing = {name for name in wanted if name not in booked}
