@@ -74,7 +74,7 @@ ON_PURPOSE: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "shell lines": (
         "A shell line would start a program.",
         {"x": ["SList", "[]"], "y": ["str", "''"], "a": ["tuple", "(0, '')"]},
-        ["!echo hi > made.txt", "!ls -l", "!pwd"],
+        ["!echo hi > made.txt", "!ls -l", "!pwd", "!ls a", "!ls b", "!ls c"],
     ),
     "installing": (
         "There is no network, and the environment is the course's.",
@@ -99,7 +99,14 @@ ON_PURPOSE: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "magics of other machines": (
         "The student's machine has them, so the rest of the cell counts.",
         {"a": ["int", "1"]},
-        ["%tensorflow_version 2.x", "%load_ext tensorboard", "%%bigquery df", "%lprun -f f f()", "%autosave 60"],
+        [
+            "%tensorflow_version 2.x",
+            "%load_ext tensorboard",
+            "%%bigquery df",
+            "%lprun -f f f()",
+            "%autosave 60",
+            "%matplotlib widget",
+        ],
     ),
     "asyncio.run": (
         "It works in a plain Python program, where many students write their code.",
