@@ -44,7 +44,7 @@ def per_token_kl(base_logits: torch.Tensor, tuned_logits: torch.Tensor) -> torch
 def kl_shift(base_logits: torch.Tensor, tuned_logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.
 
-    `mask` has the logits' shape without the vocabulary axis, which isn't their only one, and is bool, int or float with
+    The logits have at least one axis before the vocabulary's. `mask` has these axes and is bool, int or float with
     values 0 and 1; None selects every position. Logits at other positions have no influence, not even as NaN or
     infinities; a NaN at a selected position makes the result NaN.
 

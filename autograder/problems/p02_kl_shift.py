@@ -82,8 +82,8 @@ problem.promise(
 problem.promise(
     "mean",
     "Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.",
-    "`mask` has the logits' shape without the vocabulary axis, which isn't their only one, and is bool, int or float "
-    "with values 0 and 1; None selects every position.",
+    "The logits have at least one axis before the vocabulary's.",
+    "`mask` has these axes and is bool, int or float with values 0 and 1; None selects every position.",
 )
 problem.promise(
     "elsewhere",
@@ -156,12 +156,15 @@ class means_of_own:  # noqa: N801
     """Hold shifts to be the means of the student's own divergences of the selected positions, or NaN for None.
 
     These divergences must be the known ones up to a common factor: what measures nothing has no mean to speak of.
-    Infinite ones aren't held against the known ones, since `inf` tests them.
+    Positions that are infinite in either direction aren't held against the known ones, since `inf` tests them.
     """
 
     def __init__(self, base: Tensor, tuned: Tensor, wanted: list[tuple[str, Tensor | None]]) -> None:
         log_p, log_q = tuned.double().log_softmax(-1), base.double().log_softmax(-1)
-        self.known = (log_p.exp() * (log_p - log_q)).sum(-1)
+        terms = torch.where(log_p == log_q, 0.0, log_p.exp() * (log_p - log_q))
+        self.known = terms.sum(-1)
+        one_sided = (log_p.isinf() != log_q.isinf()).any(-1)
+        self.usual = self.known.isfinite() & ~one_sided
         self.near = Close(rtol=5e-2 if base.dtype in HALVES else 1e-4)
         self.wanted = wanted
 
@@ -169,7 +172,7 @@ class means_of_own:  # noqa: N801
         if own.changed or any(shift.changed for shift in shifts):
             return Difference("it changed one of its inputs; work on a copy")
         each = torch.as_tensor(as_array(own.value))
-        if each.shape != self.known.shape or not self.compares(each[self.known.isfinite()]):
+        if each.shape != self.known.shape or not self.compares(each[self.usual]):
             return Difference("your own divergences of two positions don't compare as they should")
         for (words, chosen), shift in zip(self.wanted, shifts, strict=True):
             got = as_array(shift.value)
@@ -182,8 +185,9 @@ class means_of_own:  # noqa: N801
         return None
 
     def compares(self, each: Tensor) -> bool:
-        known = self.known[self.known.isfinite()]
-        return bool(each[0] != 0) and self.near(known * (each[0] / known[0]), each) is None
+        known = self.known[self.usual]
+        one = int(known.argmax())
+        return bool(each[one] != 0) and self.near(known * (each[one] / known[one]), each) is None
 
 
 def shifts(
@@ -239,6 +243,20 @@ def mean(rng: Rng) -> Iterator[AnyCase]:
         wanted = tuple((words, mask, call(SHIFT, elsewhere, second, kind)) for words, kind in kinds)
         words = f"an infinite divergence outside the mask, {dtype_name(dtype)}"
         yield shifts(words, elsewhere, second, *wanted, promise="elsewhere")
+        more, none = first[..., :1], torch.full_like(first[..., :1], -math.inf)
+        late = torch.tensor([[True, True, True], [True, True, False]])[..., None]
+        ruled_out = (torch.cat([first, none], -1), torch.cat([second, none], -1))
+        partly = (
+            torch.cat([first, more.where(~late, none)], -1),
+            ruled_out[1],
+        )  # the last one by the tuned model alone
+        for words, odd in (("both", ruled_out), ("both, and by the tuned model alone", partly)):
+            wanted = (("a mask", mask, call(SHIFT, *odd, mask)), ("no mask", every, call(SHIFT, *odd)))
+            yield shifts(f"ruled out by {words}, {dtype_name(dtype)}", *odd, *wanted)
+        large = 20_000 / torch.stack([base, tuned]).abs().max()
+        first, second = ((part * large).to(dtype) for part in (base, tuned))
+        wanted = (("a mask", mask, call(SHIFT, first, second, mask)), ("no mask", every, call(SHIFT, first, second)))
+        yield shifts(f"logits of size 20,000, {dtype_name(dtype)}", first, second, *wanted)
     outside: list[tuple[str, Tensor | None, Call]] = []
     for words, bad in (("NaN", math.nan), ("inf", math.inf), ("-inf", -math.inf)):
         odd_base, odd_tuned = (part.masked_fill(~mask[..., None], bad) for part in (base, tuned))
