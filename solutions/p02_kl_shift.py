@@ -44,9 +44,9 @@ def per_token_kl(base_logits: torch.Tensor, tuned_logits: torch.Tensor) -> torch
 def kl_shift(base_logits: torch.Tensor, tuned_logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.
 
-    `mask` has the logits' shape without the vocabulary axis and is bool, int or float with values 0 and 1; None selects
-    every position. Logits at other positions have no influence, not even as NaN; a NaN at a selected position makes the
-    result NaN.
+    The logits have at least one axis before the vocabulary's. `mask` has these axes and is bool, int or float with
+    values 0 and 1; None selects every position. Logits at other positions have no influence, not even as NaN or
+    infinities; a NaN at a selected position makes the result NaN.
 
     Errors: ValueError naming `shape` (of the logits or of the mask), or `mask` if it selects nothing.
 
@@ -72,7 +72,7 @@ def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor
     """Return the second-order approximation of KL(tuned || base) for tuned logits `base_logits + delta`.
 
     (..., vocab) twice becomes (...). For small changes it's half of some variance: derive which, and under which
-    distribution. Large logits and half precision are as in `per_token_kl`.
+    distribution. Logits that are large or -inf, and half precision, are as in `per_token_kl`.
 
     Errors: ValueError naming `shape` if the two differ in shape.
 
@@ -81,7 +81,7 @@ def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor
 
     Always: a change that is the same for all tokens is no change.
 
-    >>> bool(kl_quadratic(torch.tensor([1.0, 2.0, 0.5]), torch.full((3,), 4.0)).abs() < 1e-6)
+    >>> bool(kl_quadratic(torch.tensor([1.0, 2.0, 0.5]), torch.full((3,), 0.7)).abs() < 1e-6)
     True
     """
     demand_same_shape(base_logits, delta)
@@ -93,7 +93,7 @@ def kl_quadratic(base_logits: torch.Tensor, delta: torch.Tensor) -> torch.Tensor
 def pinsker_bound(kl: float) -> float:
     """Return Pinsker's bound on the total variation distance for a KL divergence in nats, never above 1.
 
-    `kl` is a number of Python or NumPy, and may be infinite.
+    `kl` is a number of Python, or NumPy's float64, float32 or int64, and may be infinite.
 
     Errors: ValueError whose message contains `non-negative` if `kl` is negative or NaN.
 

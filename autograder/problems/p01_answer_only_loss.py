@@ -6,7 +6,7 @@ positions are all alike: there a shift in the wrong place gives the right number
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -335,7 +335,7 @@ class adds_up_to:  # noqa: N801
         if gradient is None:
             return Difference("the loss can't be differentiated: the graph was cut")
         if not bool(gradient.isfinite().all()):
-            return Difference("a NaN that no target reads got into the gradient")
+            return Difference("the gradient is NaN or infinite, where every target has a finite one")
         near = Close(rtol=1e-2) if gradient.dtype in HALVES else Close()
         bad = near(self.known, gradient.double().sum(1))
         return Difference("the gradient, added up over time, isn't that of the loss") if bad else None
@@ -373,68 +373,68 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     logits, ids = torch.from_numpy(rng.normal(size=(2, 3, 5))), torch.from_numpy(rng.integers(0, 5, size=(2, 3)))
     mask = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])
     valid = (logits, ids, mask)
-
-    def refusals(keyword: str, asked: Iterable[tuple[str, Batch]], *ways: tuple[str, ...]) -> Iterator[Refusal]:
-        """Refuse these arguments in each way of asking, a function and its reduction, and accept the valid ones."""
-        others = tuple(word for word in KEYWORDS if word != keyword)
-        twins = {way: call(way[0], *valid, *way[1:]) for way in ways}
-        for words, arguments in asked:
-            for way in ways:
-                made = call(way[0], *arguments, *way[1:])
-                said = f"{words}, for the gradient" if way == (GRAD,) else f"{words}, {way[1]}" if way[1:] else words
-                yield Refusal(said, made, keyword, twins.pop(way, None), others, keyword)
-
     both, all_ways = ((LOSS,), (GRAD,)), ((LOSS,), (LOSS, "sequence_mean"), (LOSS, "sum"), (GRAD,))
-    bad: list[tuple[str, Batch]] = []
-    bad += ((f"a mask {words}", (logits, ids, odd)) for words, odd in misshapen(mask))
-    bad += ((f"ids {words}", (logits, odd, mask)) for words, odd in misshapen(ids))
-    pairs = zip(misshapen(ids), misshapen(mask), strict=True)
-    bad += ((f"ids and a mask {words}", (logits, odd, other)) for (words, odd), (_, other) in pairs)
-    bad += (
-        (f"logits {words}", (odd, ids, mask))
-        for words, odd in (
-            ("of one row", logits[:1]), ("with a row more", torch.cat([logits, logits[:1]])),
-            ("of one position", logits[:, :1]), ("of another length", logits[:, 1:]),
-            ("with a position more", torch.cat([logits, logits[:, :1]], 1)), ("transposed", logits.transpose(0, 1)),
-            ("flattened", logits.flatten(0, 1)[None]),
-        )
-    )  # fmt: skip
-    yield from refusals("shape", bad[:2], *all_ways)
-    yield from refusals("shape", bad[2:], *both)
+    for keyword, bad in (
+        ("shape", misshapen_batches(*valid)),
+        ("mask", ((words, (logits, ids, odd)) for words, odd in odd_masks(rng, mask))),
+        ("answer", batches_without_targets(logits, ids)),
+    ):
+        for place, (words, arguments) in enumerate(bad):  # the first ones with every reduction
+            for function, *how in all_ways if place < 4 else both:
+                yield Refusal(
+                    ", ".join([words, *how]) if function == LOSS else f"{words}, for the gradient",
+                    call(function, *arguments, *how), keyword,
+                    call(function, *valid, *how) if place < 1 else None,
+                    tuple(word for word in KEYWORDS if word != keyword), keyword,
+                )  # fmt: skip
+    for word in OTHER_WORDS:
+        asked, twin = call(LOSS, *valid, word), call(LOSS, *valid, "sum")
+        yield Refusal("another word", asked, "reduction", twin, KEYWORDS[:3], "reduction")
 
+
+def misshapen_batches(logits: Tensor, ids: Tensor, mask: Tensor) -> Iterator[tuple[str, Batch]]:
+    """Yield batches in which the mask, the ids, both of them or the logits have another shape than the others."""
+    for (words, odd_ids), (_, odd_mask) in zip(misshapen(ids), misshapen(mask), strict=True):
+        yield f"a mask {words}", (logits, ids, odd_mask)
+        yield f"ids {words}", (logits, odd_ids, mask)
+        yield f"ids and a mask {words}", (logits, odd_ids, odd_mask)
+    yield "logits of one row", (logits[:1], ids, mask)
+    yield "logits with a row more", (torch.cat([logits, logits[:1]]), ids, mask)
+    yield "logits of one position", (logits[:, :1], ids, mask)
+    yield "logits of another length", (logits[:, 1:], ids, mask)
+    yield "logits with a position more", (torch.cat([logits, logits[:, :1]], 1), ids, mask)
+    yield "logits transposed", (logits.transpose(0, 1), ids, mask)
+    yield "logits flattened", (logits.flatten(0, 1)[None], ids, mask)
+
+
+def odd_masks(rng: Rng, mask: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield masks of every dtype with one value, or several, other than 0 and 1."""
     near = 1e-6  # of 0 and of 1
     numbers = (2.0, -1.0, 0.5, math.nan, math.inf, -math.inf, near, -near, 1 - near, 1 + near, 100.0, -0.5)
-    bad = []
     for place, number in enumerate([*numbers, *numbers[:2], *numbers[:3]]):  # the first ones in every column
         odd = mask.clone()
         odd[int(rng.integers(0, 2)), place % 3] = number
-        bad.append((f"a mask with {number:g} in column {place % 3}", (logits, ids, odd)))
-    bad.append(("a mask of twos instead of ones", (logits, ids, 2 * mask)))
-    bad.append(("a mask of minus ones instead of zeros", (logits, ids, 2 * mask - 1)))
+        yield f"a mask with {number:g} in column {place % 3}", odd
+    yield "a mask of twos instead of ones", 2 * mask
+    yield "a mask of minus ones instead of zeros", 2 * mask - 1
     for dtype in (*INTEGERS, *HALVES, torch.float64):
         for number in (2, 3, 127, 255 if dtype is torch.uint8 else -1, *(() if dtype in INTEGERS else (0.5, math.nan))):
             odd = mask.to(dtype)
             odd[int(rng.integers(0, 2)), int(rng.integers(0, 3))] = number
-            bad.append((f"a mask of {str(dtype).removeprefix('torch.')} with {number}", (logits, ids, odd)))
-    yield from refusals("mask", bad[:2], *all_ways)
-    yield from refusals("mask", bad[2:], *both)
+            yield f"a mask of {str(dtype).removeprefix('torch.')} with {number}", odd
 
+
+def batches_without_targets(logits: Tensor, ids: Tensor) -> Iterator[tuple[str, Batch]]:
+    """Yield batches whose mask has no 1 beyond column 0, in every dtype."""
     first = torch.tensor([[1, 0, 0], [1, 0, 0]])
-    alone, zeros = ("ones in column 0 alone", first), ("a mask of zeros", 0 * first)
-    bad = [
-        (f"{words}, {str(dtype).removeprefix('torch.')}", (logits, ids, odd.to(dtype)))
-        for words, odd in (alone, zeros)
-        for dtype in MASKS
-    ]
-    bad += [("a one in column 0 of one row", (logits, ids, first * torch.tensor([[0], [1]])))]
-    bad += [("rows of one token", (logits[:, :1], ids[:, :1], first[:, :1]))]
-    bad += [(words, (logits, ids, odd)) for words, odd in (alone, zeros)]
-    yield from refusals("answer", bad[-4:], *all_ways)
-    yield from refusals("answer", bad[:-4], *both)
-
-    for word in OTHER_WORDS:
-        bad_call = call(LOSS, *valid, word)
-        yield Refusal("another word", bad_call, "reduction", call(LOSS, *valid, "sum"), KEYWORDS[:3], "reduction")
+    yield "ones in column 0 alone", (logits, ids, first)
+    yield "a mask of zeros", (logits, ids, 0 * first)
+    yield "a one in column 0 of one row", (logits, ids, first * torch.tensor([[0], [1]]))
+    yield "rows of one token", (logits[:, :1], ids[:, :1], first[:, :1])
+    for dtype in MASKS:
+        name = str(dtype).removeprefix("torch.")
+        yield f"ones in column 0 alone, {name}", (logits, ids, first.to(dtype))
+        yield f"a mask of zeros, {name}", (logits, ids, 0 * first.to(dtype))
 
 
 @problem.check(

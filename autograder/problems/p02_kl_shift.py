@@ -5,7 +5,7 @@ directions give the same number, so that a wrong direction or unit is paid for i
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, with_numpy_numbers
 from ftgrade.judging.problem import (
     AnyCase,
+    Call,
     Case,
     Close,
     Difference,
@@ -31,6 +32,12 @@ from ftgrade.judging.problem import (
 problem = Problem(part="03_full_fine_tuning", difficulty=2, importance=4, minutes=45)
 
 Tensor = torch.Tensor
+KL, SHIFT, QUADRATIC, PINSKER = "per_token_kl", "kl_shift", "kl_quadratic", "pinsker_bound"
+KEYWORDS = "shape", "mask", "non-negative"
+HALVES = torch.bfloat16, torch.float16
+DTYPES = *HALVES, torch.float32, torch.float64
+MASKS = torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, *DTYPES
+SHAPES = (), (3,), (2, 3), (1, 2, 3), (2, 1, 2, 1)  # of the leading axes
 
 
 def pair(rng: Rng, *shape: int) -> tuple[Tensor, Tensor]:
@@ -39,8 +46,28 @@ def pair(rng: Rng, *shape: int) -> tuple[Tensor, Tensor]:
     return base, base + torch.from_numpy(rng.normal(size=shape))
 
 
+def swapped(rng: Rng, *shape: int) -> tuple[Tensor, Tensor]:
+    """Return base and tuned logits that differ by an exchange of two: both directions give the same divergences."""
+    base, _ = pair(rng, *shape)
+    tuned, vocab = base.clone(), shape[-1]
+    for row, other in zip(base.view(-1, vocab), tuned.view(-1, vocab), strict=True):
+        i, j = (int(place) for place in rng.choice(vocab, size=2, replace=False))
+        row[j] = row[i] + float(rng.uniform(0.5, 2.5))
+        other.copy_(row)[[i, j]] = row[[j, i]]
+    return base, tuned
+
+
 def vocab(rng: Rng) -> int:
     return int(rng.integers(7, 13))
+
+
+def once(words: str, made: Call, promise: str = "") -> Case:
+    """Return a case that is asked for the first seed alone."""
+    return Case(words, made, promise=promise, once=True)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 # ---------------------------------------------------------------------------------------------------------- promises
@@ -55,14 +82,15 @@ problem.promise(
 problem.promise(
     "mean",
     "Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.",
-    "`mask` has the logits' shape without the vocabulary axis and is bool, int or float with values 0 and 1; None "
-    "selects every position.",
+    "The logits have at least one axis before the vocabulary's.",
+    "`mask` has these axes and is bool, int or float with values 0 and 1; None selects every position.",
 )
 problem.promise(
     "elsewhere",
-    "Logits at other positions have no influence, not even as NaN; a NaN at a selected position makes the result NaN.",
+    "Logits at other positions have no influence, not even as NaN or infinities; a NaN at a selected position makes "
+    "the result NaN.",
 )
-problem.promise("stab", "Logits of size 2,000 occur in float32.", "The result is never negative.")
+problem.promise("stab", "finite logits within ±20,000", "The result is never negative.")
 problem.promise("precision", "float64 stays float64; bfloat16 and float16 logits are computed in float32.")
 problem.promise(
     "inf",
@@ -76,11 +104,11 @@ problem.promise(
     "For small changes it's half of some variance: derive which, and under which distribution.",
     "a change that is the same for all tokens is no change.",
 )
-problem.promise("quad_precision", "Large logits and half precision are as in `per_token_kl`.")
+problem.promise("quad_precision", "Logits that are large or -inf, and half precision, are as in `per_token_kl`.")
 problem.promise(
     "bound",
     "Return Pinsker's bound on the total variation distance for a KL divergence in nats, never above 1.",
-    "`kl` is a number of Python or NumPy, and may be infinite.",
+    "`kl` is a number of Python, or NumPy's float64, float32 or int64, and may be infinite.",
 )
 problem.promise("negative", "ValueError whose message contains `non-negative` if `kl` is negative or NaN.")
 problem.promise(
@@ -107,21 +135,46 @@ def tok(rng: Rng) -> Iterator[AnyCase]:
     base, tuned = pair(rng, V)
     moved = (base + 7.0, tuned - float(rng.uniform(1, 5)))
     yield Case("one position, logits moved by constants", call("per_token_kl", *moved))
+    for shape in SHAPES:
+        case = Case(f"{len(shape)} axes before the vocabulary", call(KL, *pair(rng, *shape, V)))
+        yield from corners(case, as_views, in_dtype(torch.float32))
+    yield expanded(Case("rows that are alike", call(KL, *pair(rng, 3, 4, V))))
+    yield once("arguments by name", call(KL, tuned_logits=tuned, base_logits=base))
+    for size in (1, 2, 900):
+        yield once(f"a vocabulary of {size}", call(KL, *pair(rng, 2, size)))
+    for size in (0.1, 0.02, 0.008, 0.003):
+        still = pair(rng, 3, V)[0]
+        moved = still + torch.from_numpy(rng.uniform(-size, size, size=(3, V)))
+        small = Case(f"changes of size {size}", call(KL, still, moved))
+        yield from corners(small, in_dtype(torch.float64), in_dtype(torch.float32))
+    sharp = base.where(base == base.max(), base - 20)
+    yield once("a base that is nearly sure", call(KL, sharp, tuned))
+    yield once("a tuned model that is nearly sure", call(KL, tuned, sharp))
 
 
-def mean_of_own(known: Tensor, *wanted: tuple[str, Tensor | None]) -> Callable[..., Difference | None]:
+class means_of_own:  # noqa: N801
     """Hold shifts to be the means of the student's own divergences of the selected positions, or NaN for None.
 
     These divergences must be the known ones up to a common factor: what measures nothing has no mean to speak of.
+    Positions that are infinite in either direction aren't held against the known ones, since `inf` tests them.
     """
 
-    def holds(own: Value, *shifts: Value) -> Difference | None:
+    def __init__(self, base: Tensor, tuned: Tensor, wanted: list[tuple[str, Tensor | None]]) -> None:
+        log_p, log_q = tuned.double().log_softmax(-1), base.double().log_softmax(-1)
+        terms = torch.where(log_p == log_q, 0.0, log_p.exp() * (log_p - log_q))
+        self.known = terms.sum(-1)
+        one_sided = (log_p.isinf() != log_q.isinf()).any(-1)
+        self.usual = self.known.isfinite() & ~one_sided
+        self.near = Close(rtol=5e-2 if base.dtype in HALVES else 1e-4)
+        self.wanted = wanted
+
+    def __call__(self, own: Value, *shifts: Value) -> Difference | None:
         if own.changed or any(shift.changed for shift in shifts):
             return Difference("it changed one of its inputs; work on a copy")
         each = torch.as_tensor(as_array(own.value))
-        if each.shape != known.shape or Close(rtol=1e-4)(known * (each[0, 0] / known[0, 0]), each) or each[0, 0] == 0:
+        if each.shape != self.known.shape or not self.compares(each[self.usual]):
             return Difference("your own divergences of two positions don't compare as they should")
-        for (words, chosen), shift in zip(wanted, shifts, strict=True):
+        for (words, chosen), shift in zip(self.wanted, shifts, strict=True):
             got = as_array(shift.value)
             if got is None or got.ndim != 0:
                 return Difference("the shift isn't a single number")
@@ -131,7 +184,18 @@ def mean_of_own(known: Tensor, *wanted: tuple[str, Tensor | None]) -> Callable[.
                 return Difference(f"{words}: the shift isn't the mean of your own divergences of these positions")
         return None
 
-    return holds
+    def compares(self, each: Tensor) -> bool:
+        known = self.known[self.usual]
+        one = int(known.argmax())
+        return bool(each[one] != 0) and self.near(known * (each[one] / known[one]), each) is None
+
+
+def shifts(
+    words: str, base: Tensor, tuned: Tensor, *asked: tuple[str, Tensor | None, Call], promise: str = ""
+) -> Relation:
+    """Hold shifts against the student's own divergences of these logits; None is for a shift of NaN."""
+    holds = means_of_own(base, tuned, [(how, chosen) for how, chosen, _ in asked])
+    return Relation(words, (call(KL, base, tuned), *(made for *_, made in asked)), holds, promise=promise)
 
 
 @problem.check(
@@ -141,31 +205,72 @@ def mean_of_own(known: Tensor, *wanted: tuple[str, Tensor | None]) -> Callable[.
 )  # fmt: skip
 def mean(rng: Rng) -> Iterator[AnyCase]:
     V = vocab(rng)
-    base, _ = pair(rng, 2, 3, V)
-    swapped = base.clone()
-    for index in range(6):
-        i, j = (int(place) for place in rng.choice(V, size=2, replace=False))
-        row, other = base.view(6, V)[index], swapped.view(6, V)[index]
-        row[j] = row[i] + float(rng.uniform(0.5, 2.5))
-        other.copy_(row)[[i, j]] = row[[j, i]]
-    log_p, log_q = swapped.log_softmax(-1), base.log_softmax(-1)
-    known = (log_p.exp() * (log_p - log_q)).sum(-1)
+    base, tuned = swapped(rng, 2, 3, V)
     mask = torch.tensor([[True, False, False], [True, True, True]])
-    own = call("per_token_kl", base, swapped)
-    asked = ("kl_shift", base, swapped)
-    wanted = [
-        ("a bool mask", mask, call(*asked, mask)),
+    every = mask | True
+    asked = (SHIFT, base, tuned)
+    yield shifts(
+        "rows of unequal length, each kind of mask, no mask", base, tuned,
         ("an int mask, as views", mask, as_views(Case("", call(*asked, mask.long()))).call),
-        ("a float mask", mask, call(*asked, mask=mask.float())),
-        ("no mask", mask | True, call(*asked)),
-    ]
-    holds = mean_of_own(known, *((words, chosen) for words, chosen, _ in wanted))
-    yield Relation("rows of unequal length, each kind of mask, no mask", (own, *(made for *_, made in wanted)), holds)
-    broken = swapped.clone()
-    broken[~mask] = math.nan
-    calls = (own, *(call("kl_shift", base, broken, chosen) for chosen in (mask, None, mask | True)))
-    holds = mean_of_own(known, ("NaN outside the mask", mask), ("NaN, no mask", None), ("NaN inside the mask", None))
-    yield Relation("NaN outside the mask, and inside", calls, holds, promise="elsewhere")
+        ("no mask", every, call(*asked)),
+        ("None", every, call(*asked, None)),
+        ("arguments by name", mask, call(SHIFT, mask=mask, tuned_logits=tuned, base_logits=base)),
+        ("a mask of ones", every, call(*asked, mask=every.float())),
+        *((f"a mask of {dtype_name(dtype)}", mask, call(*asked, mask=mask.to(dtype))) for dtype in MASKS),
+    )  # fmt: skip
+    for shape in SHAPES[1:]:
+        some = swapped(rng, *shape, V)
+        chosen = torch.from_numpy(rng.integers(0, 2, size=shape)) == 1
+        chosen.view(-1)[0] = True
+        yield shifts(
+            f"{len(shape)} axes before the vocabulary", *some,
+            ("a mask", chosen, call(SHIFT, *some, chosen)), ("no mask", chosen | True, call(SHIFT, *some)),
+        )  # fmt: skip
+    many, ones = swapped(rng, 1, 303, 2), torch.ones(1, 303, dtype=torch.bool)
+    yield shifts("303 positions, a mask of bfloat16", *many, ("a mask", ones, call(SHIFT, *many, ones.bfloat16())))
+    for dtype in DTYPES:
+        far = 19_980 if dtype is torch.float64 else 0  # where float32 has three digits left
+        first, second = ((part + far).to(dtype) for part in (base, tuned))
+        with_mask, without = call(SHIFT, first, second, mask), call(SHIFT, first, second)
+        wanted = (("a mask", mask, with_mask), ("no mask", every, without))
+        yield shifts(f"logits of {dtype_name(dtype)}", first, second, *wanted)
+        infinite, elsewhere = first.clone(), first.clone()
+        infinite[1, 1, 2] = elsewhere[0, 1, 2] = -math.inf
+        with_mask, without = call(SHIFT, infinite, second, mask), call(SHIFT, infinite, second)
+        wanted = (("it is selected", mask, with_mask), ("no mask", every, without))
+        yield shifts(f"an infinite divergence, {dtype_name(dtype)}", infinite, second, *wanted)
+        kinds = (("it isn't selected", mask), ("nor by a mask of floats", mask.float()))
+        wanted = tuple((words, mask, call(SHIFT, elsewhere, second, kind)) for words, kind in kinds)
+        words = f"an infinite divergence outside the mask, {dtype_name(dtype)}"
+        yield shifts(words, elsewhere, second, *wanted, promise="elsewhere")
+        more, none = first[..., :1], torch.full_like(first[..., :1], -math.inf)
+        late = torch.tensor([[True, True, True], [True, True, False]])[..., None]
+        ruled_out = (torch.cat([first, none], -1), torch.cat([second, none], -1))
+        partly = (
+            torch.cat([first, more.where(~late, none)], -1),
+            ruled_out[1],
+        )  # the last one by the tuned model alone
+        for words, odd in (("both", ruled_out), ("both, and by the tuned model alone", partly)):
+            wanted = (("a mask", mask, call(SHIFT, *odd, mask)), ("no mask", every, call(SHIFT, *odd)))
+            yield shifts(f"ruled out by {words}, {dtype_name(dtype)}", *odd, *wanted)
+        large = 20_000 / torch.stack([base, tuned]).abs().max()
+        first, second = ((part * large).to(dtype) for part in (base, tuned))
+        wanted = (("a mask", mask, call(SHIFT, first, second, mask)), ("no mask", every, call(SHIFT, first, second)))
+        yield shifts(f"logits of size 20,000, {dtype_name(dtype)}", first, second, *wanted)
+    outside: list[tuple[str, Tensor | None, Call]] = []
+    for words, bad in (("NaN", math.nan), ("inf", math.inf), ("-inf", -math.inf)):
+        odd_base, odd_tuned = (part.masked_fill(~mask[..., None], bad) for part in (base, tuned))
+        for odd in ((odd_base, tuned), (base, odd_tuned), (odd_base, odd_tuned)):
+            outside += [(f"{words} outside", mask, call(SHIFT, *odd, mask))]
+            outside += [(f"{words} outside, a mask of floats", mask, call(SHIFT, *odd, mask.double()))]
+        if math.isnan(bad):
+            for odd in ((odd_base, tuned), (base, odd_tuned)):
+                outside += [("NaN, no mask", None, call(SHIFT, *odd)), ("NaN inside", None, call(SHIFT, *odd, every))]
+    one_base, one_tuned = base.clone(), tuned.clone()
+    one_base[1, 0, 0] = one_tuned[1, 0, 0] = math.nan
+    for odd in ((one_base, tuned), (base, one_tuned)):
+        outside += [("one NaN inside", None, call(SHIFT, *odd, mask)), ("one NaN, no mask", None, call(SHIFT, *odd))]
+    yield shifts("NaN outside the mask, and inside", base, tuned, *outside, promise="elsewhere")
 
 
 def in_its_precision(expected: Any, got: Any) -> Difference | None:
@@ -175,11 +280,13 @@ def in_its_precision(expected: Any, got: Any) -> Difference | None:
     return Close()(expected, got)
 
 
-def not_negative(outcome: Value) -> Difference | None:
-    bad = finite(outcome)
-    values = as_array(outcome.value)
-    negative = values is None or bool((values < 0).any())
-    return bad or (Difference("a divergence is never negative") if negative else None)
+def not_negative(*outcomes: Value) -> Difference | None:
+    for outcome in outcomes:
+        bad = finite(outcome)
+        values = as_array(outcome.value)
+        if bad or values is None or bool((values < 0).any()):
+            return bad or Difference("a divergence is never negative")
+    return None
 
 
 @problem.check(
@@ -195,11 +302,23 @@ def stab(rng: Rng) -> Iterator[AnyCase]:
     yield expanded(Case("logits of size 2,000", call("per_token_kl", (base * 500).float(), (tuned * 500).float())))
     plain = base[:1].float().repeat(60, 1)
     close = plain + torch.from_numpy(rng.normal(size=(60, V))).float() * 1e-4
-    yield Relation("differences of a rounding's size", (call("per_token_kl", plain, close),), not_negative)
-    case = Case("plain logits", call("per_token_kl", base, tuned))
-    yield from corners(case, in_dtype(torch.bfloat16), in_dtype(torch.float16), promise="precision")
-    far = call("per_token_kl", base + 1e6, tuned + 1e6)
-    yield Case("float64 logits near a million", far, promise="precision")
+    tiny = plain.double() + (close.double() - plain.double()) * 1e-6
+    calls = (call(KL, plain, close), call(KL, close, plain), call(KL, plain.double(), tiny), call(KL, plain, plain))
+    yield Relation("differences of a rounding's size", calls, not_negative)
+    far = 20_000 / torch.stack([base, tuned]).abs().max()
+    for size, words in ((500, "2,000"), (float(far), "20,000")):
+        case = Case(f"logits of size {words}", call(KL, base * size, tuned * size))
+        yield from corners(case, *map(in_dtype, DTYPES))
+    ends = torch.tensor([[0.0, -20_000.0, -9_000.0], [20_000.0, 0.0, 1.0], [-20_000.0, 20_000.0, 0.0]])
+    for one in range(3):
+        yield once("single logits of size 20,000", call(KL, ends[[one]], ends[[one]].roll(1, -1)))
+        yield once("single logits of size 20,000", call(KL, ends[[one]], ends[[one]].roll(2, -1)))
+    for dtype in DTYPES:
+        same = base.to(dtype)
+        yield once(f"twice the same logits, {dtype_name(dtype)}", call(KL, same, same.clone()))
+    case = Case("plain logits", call(KL, base, tuned))
+    yield from corners(case, *map(in_dtype, DTYPES), promise="precision")
+    yield Case("float64 logits near 20,000", call(KL, base + 19_980, tuned + 19_980), promise="precision")
 
 
 @problem.check(
@@ -214,10 +333,32 @@ def inf(rng: Rng) -> Iterator[AnyCase]:
     without = (base.masked_fill(out, -math.inf), tuned.masked_fill(out, -math.inf))
     some = without[0].clone()
     some[1] = base[1]
+    mixed = base.clone()
+    mixed[1] = without[0][1]
     yield Case("ruled out by both, or by the tuned model alone", call("per_token_kl", some, without[1]))
     yield Case("ruled out by the base alone", call("per_token_kl", without[0], tuned))
-    base[1, 2] = tuned[2, 3] = math.nan
-    yield Case("a NaN of the base, and one of the tuned model", call("per_token_kl", base, tuned), promise="nan")
+    alone = torch.eye(3, V, dtype=torch.bool) | torch.eye(3, V).roll(2, 1).bool()  # two tokens of each position
+    only = torch.eye(3, V, dtype=torch.bool)
+    for words, (first, second) in (
+        ("all but two ruled out by both", [part.masked_fill(~alone, -math.inf) for part in (base, tuned)]),
+        ("all but one ruled out by both", [part.masked_fill(~only, -math.inf) for part in (base, tuned)]),
+        ("all but one ruled out by the tuned model", (base, tuned.masked_fill(~only, -math.inf))),
+        ("ruled out by both, by the tuned model alone", (some, without[1])), ("by the base alone", (without[0], tuned)),
+        ("by the base alone, in one position of three", (mixed, tuned)),
+        ("each rules out another", (without[0], tuned.masked_fill(out.roll(1), -math.inf))),
+        ("by the base alone, and far from likely", (without[0], tuned.where(~out, tuned.amin(-1, keepdim=True) - 50))),
+        ("by the tuned model alone, far from likely", (base.where(~out, base.amin(-1, keepdim=True) - 50), without[1])),
+    ):  # fmt: skip
+        case = Case(words, call(KL, first, second))
+        yield from corners(case, as_views, *map(in_dtype, DTYPES))
+    for place in range(4):
+        odd_base, odd_tuned = base.clone(), tuned.clone()
+        odd_base[1, place] = odd_tuned[2, 3 - place] = math.nan
+        case = Case("a NaN of the base, and one of the tuned model", call(KL, odd_base, odd_tuned), promise="nan")
+        yield from [case] if place == 2 else corners(case, *map(in_dtype, DTYPES))
+    every = torch.full((3, V), math.nan, dtype=torch.float64)
+    for first, second in ((every, tuned), (base, every), (every, every), (every[0], tuned[0])):
+        yield once("logits that are all NaN", call(KL, first, second), "nan")
 
 
 @problem.check(
@@ -228,15 +369,45 @@ def inf(rng: Rng) -> Iterator[AnyCase]:
 def quad(rng: Rng) -> Iterator[AnyCase]:
     V = vocab(rng)
     base, other = pair(rng, 3, V)
-    delta = other - base
+    delta = (other - base) / (other - base).abs().max()
     yield as_views(Case("several positions", call("kl_quadratic", base.float(), delta.float())))
-    yield Case("a change with a constant in it", call("kl_quadratic", base[0].float() + 2.0, delta[0].float() + 1.0))
+    constant = delta[0].float() / 4 + 0.7
+    yield Case("a change with a constant in it", call("kl_quadratic", base[0].float() + 2.0, constant))
+    for shape in SHAPES:
+        logits, _ = pair(rng, *shape, V)
+        change = torch.from_numpy(rng.uniform(-1, 1, size=(*shape, V)))
+        case = Case(f"{len(shape)} axes before the vocabulary", call(QUADRATIC, logits, change))
+        yield from corners(case, as_views, in_dtype(torch.float32))
+    yield expanded(Case("rows that are alike", call(QUADRATIC, base, delta)))
+    yield once("arguments by name", call(QUADRATIC, delta=delta, base_logits=base))
+    for size in (1, 2, 900):
+        logits, _ = pair(rng, 2, size)
+        change = torch.from_numpy(rng.uniform(-1, 1, size=(2, size)))
+        yield once(f"a vocabulary of {size}", call(QUADRATIC, logits, change))
+    for constant in (1.0, -1.0, 0.3, 0.0):
+        yield once("the same change for all tokens", call(QUADRATIC, base.float(), torch.full((3, V), constant)))
+    ends = torch.where(torch.arange(V) % 2 == 0, 1.0, -1.0).double().expand(3, V).clone()
+    case = Case("changes of 1 and -1", call(QUADRATIC, base, ends))
+    yield from corners(case, in_dtype(torch.float64), in_dtype(torch.float32))
+    yield from corners(case, *map(in_dtype, HALVES), promise="quad_precision")
     large = base.float() * 500
     large[:, 1] = large[:, 4] = 2_000.0
     yield Case("logits of size 2,000", call("kl_quadratic", large, delta.float()), promise="quad_precision")
+    for size in (2_000, 20_000):
+        far = base / base.abs().max() * size
+        far[:, 1] = far[:, 4] = size
+        far[1] = -far[1]
+        far[1, 0] = far[1, 5] = size
+        case = Case(f"logits of size {size:,}", call(QUADRATIC, far, delta), promise="quad_precision")
+        yield from corners(case, *map(in_dtype, DTYPES))
+    out = torch.zeros(3, V, dtype=torch.bool)
+    out[0, :3] = out[1, V - 1] = out[2, 1:] = True
+    case = Case("tokens that the base rules out", call(QUADRATIC, base.masked_fill(out, -math.inf), delta))
+    yield from corners(case, as_views, *map(in_dtype, DTYPES), promise="quad_precision")
     case = Case("plain logits", call("kl_quadratic", base, delta))
-    yield from corners(case, in_dtype(torch.bfloat16), in_dtype(torch.float16), promise="quad_precision")
-    yield Case("float64 logits near a million", call("kl_quadratic", base + 1e6, delta), promise="quad_precision")
+    yield from corners(case, *map(in_dtype, DTYPES), promise="quad_precision")
+    near = call("kl_quadratic", base + 19_980, delta)
+    yield Case("float64 logits near 20,000", near, promise="quad_precision")
 
 
 @problem.check(
@@ -245,37 +416,81 @@ def quad(rng: Rng) -> Iterator[AnyCase]:
     next_step="Check each argument before using it, and name it in the message of a ValueError.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
+    yield from bounds(rng)
+    base, tuned = pair(rng, 2, 3, 4)
+    yield from refused_logits(base, tuned, torch.ones(2, 3))
+    for logits in ((base, tuned), (base[0], tuned[0]), (base[:, :1], tuned[:, :1]), (base[0, :1], tuned[0, :1])):
+        yield from refused_masks(*logits, torch.ones(logits[0].shape[:-1]))
+
+
+def bounds(rng: Rng) -> Iterator[AnyCase]:
+    """Ask for bounds on both sides of every threshold, and refuse what is negative or NaN."""
     for kl in (float(rng.uniform(0.01, 0.5)), float(rng.uniform(1.1, 1.9)), float(rng.uniform(3, 30)), 0, math.inf):
         size = "no divergence" if kl == 0 else "an infinite divergence" if math.isinf(kl) else "a divergence"
         yield Case(size, call("pinsker_bound", kl), promise="bound")
-    small = Case("a divergence", call("pinsker_bound", float(rng.uniform(0.01, 0.5))))
-    yield from corners(small, with_numpy_numbers, promise="bound")
-    for words, kl in (("negative", -float(rng.uniform(0.1, 1))), ("tiny negative", -1e-9), ("NaN", math.nan)):
-        yield Refusal(f"a {words} divergence", call("pinsker_bound", kl), "non-negative", small.call,
-                      ("shape", "mask"), "negative")  # fmt: skip
+    kl = float(rng.uniform(0.01, 0.5))
+    small = call(PINSKER, kl)
+    yield once("a divergence by name", call(PINSKER, kl=kl), "bound")
+    for some in (kl, 1e-30, 1e-5, 0.0, -0.0, 0.5, 1, 1.5, 2 - 1e-3, 2, 2 + 1e-3, 3, 1e10, 1e300, 10**18, math.inf):
+        case = once("a divergence, at a threshold, small or large", call(PINSKER, some), "bound")
+        yield case
+        yield from corners(case, with_numpy_numbers)
+        if some < 1e30 or math.isinf(some):
+            yield once("a divergence in float32", call(PINSKER, np.float32(some)), "bound")
+    tiny = [-(10.0**-power) for power in (3, 5, 6, 7, 8, 9, 10, 12, 14, 15, 16, 20, 30, 100, 300)]
+    yield Refusal("NaN", call(PINSKER, math.nan), "non-negative", small, KEYWORDS[:2], "negative")
+    for bad in (-kl, -1, -2.0, -3.0, *tiny, -(10**18), -1e300, -math.inf):
+        words = "a negative divergence" if bad == -kl else f"a divergence of {bad:g}"
+        numpy = np.int64(bad) if isinstance(bad, int) else np.float64(bad)
+        narrow = [np.float32(bad)] if bad == -math.inf or 1e-31 < -bad < 1e31 else []
+        for one in (bad, numpy, *narrow):
+            yield Refusal(words, call(PINSKER, one), "non-negative", small, KEYWORDS[:2], "negative")
 
-    base, tuned = pair(rng, 2, 3, 4)
-    mask = torch.ones(2, 3)
-    good = {"per_token_kl": (base, tuned), "kl_shift": (base, tuned, mask), "kl_quadratic": (base, tuned)}
-    twins = {name: call(name, *arguments) for name, arguments in good.items()}
-    for words, name, arguments in (
-        ("a vocabulary of another size", "per_token_kl", (base[..., 1:], tuned)),
-        ("base logits of one row", "per_token_kl", (base[:1], tuned)),
-        ("another number of axes", "per_token_kl", (base[:1], tuned[0])),
-        ("logits without an axis", "per_token_kl", (base[0, 0, 0], tuned[0, 0, 0])),
-        ("tuned logits of another time", "kl_shift", (base, tuned.repeat(1, 2, 1), mask)),
-        ("tuned logits of one row, no mask", "kl_shift", (base, tuned[:1])),
-        ("a mask of another length", "kl_shift", (base, tuned, mask[:, 1:])),
-        ("a mask of one row", "kl_shift", (base, tuned, mask[:1])),
-        ("a mask with too few axes", "kl_shift", (base, tuned, mask[:, 0])),
-        ("a change of another size", "kl_quadratic", (base, tuned[..., 1:])),
-        ("a change of one row", "kl_quadratic", (base, tuned[:1])),
-    ):
-        yield Refusal(words, call(name, *arguments), "shape", twins.pop(name, None), ("mask", "non-negative"), "shape")
-    twin, others = call("kl_shift", base, tuned, mask), ("shape", "non-negative")
-    yield Refusal("a mask that selects nothing", call("kl_shift", base, tuned, mask * 0), "mask", twin, others, "mask")
-    none = call("kl_shift", base, tuned, mask < 0)
-    yield Refusal("a bool mask that selects nothing", none, "mask", None, others, "mask")
+
+def refused_logits(base: Tensor, tuned: Tensor, mask: Tensor) -> Iterator[AnyCase]:
+    """Refuse logits of different shapes, in either place."""
+    others = KEYWORDS[1:]
+    for name in (KL, QUADRATIC, SHIFT):
+        twin = call(name, base, tuned, *([mask] if name == SHIFT else []))
+        for words, odd in misshapen(tuned):
+            yield Refusal(f"tuned logits {words}", call(name, base, odd), "shape", twin, others, "shape")
+            yield Refusal(f"base logits {words}", call(name, odd, base), "shape", None, others, "shape")
+    for words, odd in misshapen(tuned):
+        fitting = torch.ones(odd.shape[:-1])
+        yield Refusal(f"tuned logits {words}, a mask", call(SHIFT, base, odd, mask), "shape", None, others, "shape")
+        yield Refusal(f"base logits {words}, a mask", call(SHIFT, odd, base, fitting), "shape", None, others, "shape")
+    without = call(KL, base[0, 0, 0], tuned[0, 0, 0])
+    yield Refusal("logits without an axis", without, "shape", None, others, "shape")
+
+
+def refused_masks(base: Tensor, tuned: Tensor, mask: Tensor) -> Iterator[AnyCase]:
+    """Refuse masks of another shape, and masks of every dtype that select nothing."""
+    twin = call(SHIFT, base, tuned, mask)
+    for words, odd in misshapen(mask):
+        if odd.shape != mask.shape:
+            asked = call(SHIFT, base, tuned, odd)
+            yield Refusal(f"a mask {words}", asked, "shape", None, ("mask", "non-negative"), "shape")
+    for dtype in MASKS:
+        asked = call(SHIFT, base, tuned, torch.zeros(mask.shape, dtype=dtype))
+        words = f"a mask of {dtype_name(dtype)} that selects nothing"
+        yield Refusal(words, asked, "mask", twin, ("shape", "non-negative"), "mask")
+
+
+def misshapen(part: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield a tensor in shapes that some code would take: off by one in each axis, broadcast, reshaped."""
+    second = min(1, part.ndim - 1)
+    for axis in range(part.ndim):
+        yield f"with axis {axis} of length 1", part.narrow(axis, 0, 1)
+        yield f"with axis {axis} longer", torch.cat([part, part.narrow(axis, 0, 1)], axis)
+        yield f"with axis {axis} shorter", part.narrow(axis, 0, max(1, part.shape[axis] - 1))
+        yield f"without axis {axis}", part.select(axis, 0)
+    yield "transposed", part.transpose(0, -1)
+    yield "with the first two axes exchanged", part.transpose(0, second)
+    yield "flattened", part.flatten()
+    yield "with the first two axes flattened", part.flatten(0, second)
+    yield "with the lengths of the transpose", part.reshape(part.shape[::-1])
+    yield "with an axis more at the end", part[..., None]
+    yield "with an axis more at the beginning", part[None]
 
 
 @problem.personal(title="your shift", next_step="Write three terms: which distribution weights them?")
