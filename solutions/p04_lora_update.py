@@ -9,6 +9,8 @@ import torch.nn.functional as F
 def check_lora_shapes(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> int:
     """Return the rank of the factors A (r, d_in) and B (d_out, r) of a weight W (d_out, d_in).
 
+    The rank may be larger than both sides of W.
+
     Errors: ValueError whose message contains `2-D` if one of them isn't a matrix, `A must` if A doesn't take W's
     inputs, `B must` if B doesn't give W's outputs, `rank` if the two factors have different ranks.
 
@@ -32,8 +34,8 @@ def check_lora_shapes(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor) -> int:
 def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float, rslora: bool = False) -> torch.Tensor:
     """Return the update of shape (d_out, d_in) that the factors A (r, d_in) and B (d_out, r) stand for.
 
-    The scale is alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732). `alpha` may be any float,
-    also 0 or negative. The update has the factors' dtype.
+    The scale is alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732). `alpha` may be any finite
+    float, also 0 or negative. The update has the factors' dtype.
 
     >>> A, B = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [0.0], [1.0]])
     >>> lora_delta(A, B, alpha=2.0).tolist()
@@ -56,10 +58,10 @@ def lora_forward(
 ) -> torch.Tensor:
     """Return the adapted layer's output without forming the update: (..., d_in) becomes (..., d_out).
 
-    `x` may have any number of leading axes, also none, of any length, also 0. The scale is alpha / r; the bias is added
-    once, unscaled. The output has the arguments' dtype, and gradients reach each of them. With B = 0 the output is the
-    base layer's, bit for bit. Since the update isn't formed, the output is finite where B @ A overflows and B (A x)
-    doesn't.
+    `x` may have up to five leading axes, also none, of any length, also 0. The scale is alpha / r; the bias is added
+    once, unscaled. The output has the arguments' dtype, and gradients reach each of them, also where alpha or one of
+    them is 0. With B = 0 the output is the base layer's, of which A and alpha change no bit. Since the update isn't
+    formed, the output is finite where B @ A overflows and B (A x) doesn't.
 
     >>> x, W = torch.tensor([1.0, 1.0]), torch.eye(2)
     >>> lora_forward(x, W, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [1.0]]), alpha=3.0).tolist()
@@ -77,13 +79,14 @@ def lora_forward(
 def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
     """Return a weight of W's dtype with the update of scale alpha / r added; nothing that was passed in changes.
 
-    Product and sum are made in float32, or in W's dtype if that is wider, whatever the factors' dtype is; the result is
-    rounded to W's dtype once. Each of the three may be a parameter that wants gradients.
+    Product and sum are made in float32 or wider, never in less than W's dtype, whatever the factors' dtype is; the
+    result is rounded to W's dtype once. Each of the three may be a parameter that wants gradients.
 
     >>> merge(torch.eye(2), torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0], [0.0]]), alpha=1.0).tolist()
     [[2.0, 2.0], [0.0, 1.0]]
 
-    Always: a merge with B = 0 gives the weight's own bits, and a power of two may move from one factor to the other.
+    Always: a merge with B = 0 gives the weight's own numbers, and multiplying one factor by a power of two and dividing
+    the other by it changes nothing.
 
     >>> W, A = torch.randn(4, 3).bfloat16(), torch.randn(2, 3)
     >>> bool(torch.equal(merge(W, A, torch.zeros(4, 2), alpha=16.0), W))
@@ -92,7 +95,7 @@ def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> to
     >>> bool(torch.equal(merge(W, 2.0**30 * A, 2.0**-30 * B, alpha=16.0), merge(W, A, B, alpha=16.0)))
     True
     """
-    wide = torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)
+    wide = torch.promote_types(W.dtype, torch.float32)
     merged = W.to(wide) + lora_delta(A.to(wide), B.to(wide), alpha)
     return merged.to(W.dtype)
 

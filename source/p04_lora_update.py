@@ -16,11 +16,15 @@
 #   $\Delta W = s\, B A$ with $s = \alpha / r$. The rank $r$ is read off the factors; $\alpha$ is a float such as 6.5.
 # - rsLoRA ([arXiv:2312.03732](https://arxiv.org/abs/2312.03732)) uses $s = \alpha / \sqrt{r}$, only where it's asked for.
 # - The bias belongs to the base layer: it's neither adapted nor scaled.
-# - A merged weight has $W$'s dtype, which may differ from the factors'. Product and sum are made in float32, or in $W$'s
-#   dtype if that is wider, and rounded once; a 16-bit result is compared bit by bit. In the other functions all tensors
-#   share one dtype, float16 and bfloat16 among them.
-# - A tensor may be a view that isn't contiguous, or an expanded one. The rank is at least 1.
-# - Training differentiates `lora_forward` alone; the other functions needn't keep a graph.
+# - A merged weight has $W$'s dtype, which may differ from the factors'. Product and sum are made in float32 or wider, never
+#   in less than $W$'s dtype, and rounded once; a 16-bit result is compared bit by bit. The two factors share a dtype, which
+#   is float64 only if $W$'s is.
+# - In `lora_delta`, `lora_forward` and `first_step_grads` all tensors share one dtype, and nothing is computed in a narrower
+#   one: float16, float32 or float64, and in `lora_forward` bfloat16 too.
+# - A tensor may be a view that isn't contiguous, or an expanded one. The rank and both sides are at least 1. Inputs and right
+#   results are finite.
+# - Training differentiates `lora_forward` alone; the other functions needn't keep a graph. Parameters, which want gradients,
+#   are passed to `lora_forward` and `merge` only.
 # - $G = \partial L / \partial W'$ is the gradient by the adapted weight $W' = W + \Delta W$, of shape
 #   $(d_\text{out}, d_\text{in})$.
 # - Invalid shapes raise a `ValueError` in `check_lora_shapes` whose message contains `2-D`, `A must`, `B must` or `rank`; the

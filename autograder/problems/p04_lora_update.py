@@ -1,10 +1,13 @@
 """How the LoRA update is judged: rectangular, where shapes help, and square, where they hide every transposition."""
 
+import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
-from ftgrade.judging.corners import as_views, corners, expanded, in_dtype
+from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, wanting_gradients
 from ftgrade.judging.problem import (
     AnyCase,
     Call,
@@ -41,6 +44,23 @@ def sizes(rng: Rng) -> tuple[int, int, int]:
 SQUARE = (6, 6, 6)
 
 
+ALPHAS = (0.0, -8.5, 0.3, 1.0, 1e4)
+SHAPES = ((5, 7, 3), (7, 5, 1), (1, 6, 2), (6, 1, 2), (1, 1, 1), (4, 5, 9))
+
+
+def cancelling(rng: Rng, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Return two matrices of whole numbers with a small product, which float32 gets wrong in any order of its terms."""
+    n = 2.0**20 + 2 * float(rng.integers(1, 1_000))
+    left = torch.tensor([[n + 1, n + 3, n]], dtype=torch.float64).expand(rows, 3)
+    right = torch.tensor([[n - 1], [n - 3], [-2 * n]], dtype=torch.float64).expand(3, columns)
+    return torch.cat([left, whole(rng, rows, 1)], dim=1), torch.cat([right, whole(rng, 1, columns)])
+
+
+def corner(words: str, promise: str, function: str, *arguments: Any, **keywords: Any) -> Case:
+    """Return a case that is asked once a student."""
+    return Case(words, call(function, *arguments, **keywords), promise=promise, once=True)
+
+
 def some_alpha(rng: Rng) -> float:
     return float(rng.choice([2.5, 6.5, 8.5]))
 
@@ -49,11 +69,11 @@ def some_alpha(rng: Rng) -> float:
 
 
 def rounded(expected: Any, got: Any) -> Difference | None:
-    """Demand the usual closeness, and in 16 bits the same dtype and bits."""
+    """Demand the usual closeness and the same dtype, and in 16 bits the same bits."""
     parts = expected if isinstance(expected, tuple) else (expected,)
     if all(part.dtype in (torch.float16, torch.bfloat16) for part in parts):
         return Close(rtol=0.0, atol=0.0, dtype=True)(expected, got)
-    return Close()(expected, got)
+    return Close(dtype=True)(expected, got)
 
 
 def whole(rng: Rng, *shape: int) -> Tensor:
@@ -61,7 +81,11 @@ def whole(rng: Rng, *shape: int) -> Tensor:
     return torch.from_numpy(rng.choice([-1.0, 1.0, 2.0], size=shape))
 
 
-problem.promise("shapes", "Return the rank of the factors A (r, d_in) and B (d_out, r) of a weight W (d_out, d_in).")
+problem.promise(
+    "shapes", "Return the rank of the factors A (r, d_in) and B (d_out, r) of a weight W (d_out, d_in).",
+    "The rank may be larger than both sides of W.",
+)  # fmt: skip
+NARROWER = "all tensors share one dtype, and nothing is computed in a narrower one"
 problem.promise("shapes_axes", "ValueError whose message contains `2-D` if one of them isn't a matrix,")
 problem.promise(
     "shapes_fit",
@@ -81,24 +105,71 @@ def shapes(rng: Rng) -> Iterator[AnyCase]:
     W, A, B = factors(rng, d_out, d_in, rank)
     yield Case("factors that fit", call("check_lora_shapes", W, A, B))
     yield Case("a rank of 1", call("check_lora_shapes", W, A[:1], B[:, :1]))
+    for sides in SHAPES:
+        yield corner("factors that fit", "shapes", "check_lora_shapes", *factors(rng, *sides))
     twin: Call | None = call("check_lora_shapes", W, A, B)
-    tall, wide, _ = factors(rng, d_out, d_in + 1, d_in)
-    for words, given, keyword in (
-        ("an A of fewer inputs", (W, A[:, 1:], B), "A must"),
-        ("an A of more inputs, with a row for each of W's", (W, wide, tall[:, 1:]), "A must"),
-        ("a B of fewer outputs", (W, A, B[1:]), "B must"),
-        ("a B of more outputs", (W[1:], A, B), "B must"),
-        ("a B of more ranks", (W, A[1:], B), "rank"),
-        ("an A of more ranks", (W, A, B[:, 1:]), "rank"),
-        ("a vector in place of A", (W, A[0], B), "2-D"),
-        ("a vector in place of B", (W, A[:1], B[:, 0]), "2-D"),
-        ("a batch of weights", (W[None], A, B), "2-D"),
-        ("three batches of matrices", (W[None], A[None], B[None]), "2-D"),
-    ):
+    for words, given, keyword in (*misfits(rng, W, A, B), *no_matrices(W, A, B)):
         others = tuple(fault for fault in FAULTS if fault != keyword)
         promise = "shapes_axes" if keyword == "2-D" else "shapes_fit"
         yield Refusal(words, call("check_lora_shapes", *given), keyword, twin, others, promise)
         twin = None
+
+
+Fault = tuple[str, tuple[Tensor, Tensor, Tensor], str]
+"""Words for a fault, the arguments that have it, and the keyword that its error must name."""
+
+
+def misfits(rng: Rng, W: Tensor, A: Tensor, B: Tensor) -> Iterator[Fault]:
+    """Yield matrices of which one doesn't fit the others in one axis."""
+    d_out, d_in = W.shape
+    tall, wide, _ = factors(rng, d_out, d_in + 1, d_in)
+    yield "an A of fewer inputs", (W, A[:, 1:], B), "A must"
+    yield "an A of more inputs, with a row for each of W's", (W, wide, tall[:, 1:]), "A must"
+    yield "an A of a single input", (W, A[:, :1], B), "A must"
+    yield "an A of d_out inputs", (W, factors(rng, 1, d_out, 3)[1], B), "A must"
+    yield "a weight of a single input", (W[:, :1], A, B), "A must"
+    yield "a weight of fewer inputs", (W[:, 1:], A, B), "A must"
+    yield "a B of fewer outputs", (W, A, B[1:]), "B must"
+    yield "a B of more outputs", (W[1:], A, B), "B must"
+    yield "a B of a single output", (W, A, B[:1]), "B must"
+    yield "a B of d_in outputs", (W, A, factors(rng, d_in, 1, 3)[2]), "B must"
+    yield "a weight of a single output", (W[:1], A, B), "B must"
+    yield "a B of more ranks", (W, A[1:], B), "rank"
+    yield "an A of more ranks", (W, A, B[:, 1:]), "rank"
+    yield "an A of rank 1", (W, A[:1], B), "rank"
+    yield "a B of rank 1", (W, A, B[:, :1]), "rank"
+    square, low, _ = factors(rng, 5, 5, 2)
+    yield "a square A for a square weight", (square, square, factors(rng, 5, 5, 2)[2]), "rank"
+    yield "a square B for a square weight", (square, low, square), "rank"
+    yield "a transposed A of a square weight", (square, low.T, square), "A must"
+    yield "a transposed B of a square weight", (square, square, low), "B must"
+
+
+def no_matrices(W: Tensor, A: Tensor, B: Tensor) -> Iterator[Fault]:
+    """Yield arguments of which one or more have fewer or more than two axes, wherever the others stand."""
+    yield "a vector in place of A", (W, A[0], B), "2-D"
+    yield "a vector in place of B", (W, A[:1], B[:, 0]), "2-D"
+    yield "three batches of matrices", (W[None], A[None], B[None]), "2-D"
+    yield "three vectors", (W[0], A[0], B[0]), "2-D"
+    yield "three numbers", (W[0, 0], A[0, 0], B[0, 0]), "2-D"
+    vectors, batches = [part[0] for part in (W, A, B)], [part[None] for part in (W, A, B)]
+    fours = [part[None] for part in batches]
+    for low, high in itertools.permutations(range(3), 2):
+        for others in (batches, fours):
+            parts = [W, A, B]
+            parts[low], parts[high] = vectors[low], others[high]
+            yield "a vector, and a batch", (parts[0], parts[1], parts[2]), "2-D"
+    for place in range(3):
+        matrix = (W, A, B)[place]
+        for words, other in (
+            ("a number", matrix[0, 0]), ("a row", matrix[0]), ("a column", matrix[:, 0]),
+            ("a batch of one", matrix[None]),
+            ("a batch of two", torch.stack([matrix, matrix])), ("a third axis of length 1", matrix[..., None]),
+            ("a third axis", torch.stack([matrix, matrix], dim=-1)), ("an axis in between", matrix[:, None]),
+            ("four axes", matrix[None, None]),
+        ):  # fmt: skip
+            W2, A2, B2 = (other if place == one else (W, A, B)[one] for one in range(3))
+            yield f"{words} in place of {'WAB'[place]}", (W2, A2, B2), "2-D"
 
 
 problem.promise(
@@ -106,10 +177,10 @@ problem.promise(
 )
 problem.promise("delta_rslora", "The scale is alpha / r, or alpha / sqrt(r) with `rslora` (arXiv:2312.03732).")
 problem.promise(
-    "delta_alpha", "`alpha` may be any float, also 0 or negative.", "Always: twice alpha is twice the update."
+    "delta_alpha", "`alpha` may be any finite float, also 0 or negative.", "Always: twice alpha is twice the update."
 )
 problem.promise(
-    "delta_kinds", "The update has the factors' dtype.",
+    "delta_kinds", "The update has the factors' dtype.", NARROWER,
     "A tensor may be a view that isn't contiguous, or an expanded one.",
 )  # fmt: skip
 
@@ -128,9 +199,24 @@ def delta(rng: Rng) -> Iterator[AnyCase]:
     yield Case("rsLoRA", call("lora_delta", A, B, some_alpha(rng), rslora=True), promise="delta_rslora")
     yield Case("an alpha of 0", call("lora_delta", A, B, 0.0), promise="delta_alpha")
     yield Case("a negative alpha", call("lora_delta", A, B, -some_alpha(rng)), promise="delta_alpha")
-    plain = Case("whole numbers", call("lora_delta", whole(rng, 4, 5), whole(rng, 3, 4), 2.0))
-    in_half = in_dtype(torch.float16)(plain)
-    yield from corners(in_half, as_views, expanded, promise="delta_kinds")
+    for d_out, d_in, rank in SHAPES:
+        _, A, B = factors(rng, d_out, d_in, rank)
+        yield corner("factors of each shape", "delta", "lora_delta", A, B, some_alpha(rng))
+        yield corner("factors of each shape, rsLoRA", "delta_rslora", "lora_delta", A, B, some_alpha(rng), True)
+    _, A, B = factors(rng, 6, 5, 3)
+    for alpha in ALPHAS:
+        yield corner("each kind of alpha", "delta_alpha", "lora_delta", A, B, alpha)
+        yield corner("each kind of alpha, rsLoRA", "delta_alpha", "lora_delta", A, B, alpha, rslora=True)
+    yield corner("keywords", "delta", "lora_delta", A=A, B=B, alpha=2.5, rslora=False)
+    B, A = cancelling(rng, 6, 5)
+    for rslora in (False, True):
+        words = "float64 numbers that cancel" + ", rsLoRA" * rslora
+        yield corner(words, "delta_kinds", "lora_delta", A, B, 8.0, rslora)
+        plain = Case("whole numbers", call("lora_delta", whole(rng, 4, 5), whole(rng, 3, 4), 2.0, rslora))
+        kinds = [in_dtype(dtype) for dtype in (torch.float16, torch.float32, torch.float64)]
+        yield from corners(plain, *kinds, promise="delta_kinds")
+        for kind in kinds:
+            yield from corners(kind(plain), as_views, expanded, promise="delta_kinds")
 
 
 def equals(expected: Tensor) -> Callable[[Value], Difference | None]:
@@ -142,23 +228,27 @@ def equals(expected: Tensor) -> Callable[[Value], Difference | None]:
     return holds
 
 
-problem.promise("fwd", "The scale is alpha / r; the bias is added once, unscaled.", "and gradients reach each of them.")
+problem.promise(
+    "fwd", "The scale is alpha / r; the bias is added once, unscaled.",
+    "and gradients reach each of them, also where alpha or one of them is 0.",
+)  # fmt: skip
 problem.promise(
     "fwd_thin", "Return the adapted layer's output without forming the update:",
     "Since the update isn't formed, the output is finite where B @ A overflows and B (A x) doesn't.",
 )  # fmt: skip
 problem.promise(
     "fwd_x", "(..., d_in) becomes (..., d_out).",
-    "`x` may have any number of leading axes, also none, of any length, also 0.",
-    "The output has the arguments' dtype,", "A tensor may be a view that isn't contiguous, or an expanded one.",
+    "`x` may have up to five leading axes, also none, of any length, also 0.",
+    "The output has the arguments' dtype,", NARROWER,
+    "A tensor may be a view that isn't contiguous, or an expanded one.",
 )  # fmt: skip
-problem.promise("fwd_zero", "With B = 0 the output is the base layer's, bit for bit.")
+problem.promise("fwd_zero", "With B = 0 the output is the base layer's, of which A and alpha change no bit.")
 
 
 @problem.check(
     "fwd", points=2, of="lora_forward", title="the adapted layer", same=rounded,
     concerns=[
-        "no, one and two leading axes", "with and without a bias", "square layers", "gradients", "B = 0",
+        "from none to five leading axes", "with and without a bias", "square layers", "gradients", "B = 0",
         "factors whose product overflows", "16 bits and views",
     ],
     next_step="Follow one vector: first through A, then through B, then add what the base layer gives.",
@@ -170,31 +260,110 @@ def fwd(rng: Rng) -> Iterator[AnyCase]:
     yield Case("two leading axes and a bias", call("lora_forward", x, W, A, B, some_alpha(rng), bias))
     yield Case("a single vector", call("lora_forward", x[0, 0], W, A, B, some_alpha(rng)), promise="fwd_x")
     yield Case("no vector", call("lora_forward", x[0, :0], W, A, B, some_alpha(rng), bias=bias), promise="fwd_x")
-    huge = call("lora_forward", x * 1e-200, W, A * 1e200, B * 1e200, some_alpha(rng))
-    yield Case("factors whose product overflows", huge, promise="fwd_thin")
-    square = [torch.from_numpy(rng.normal(size=(4, 6))), *factors(rng, *SQUARE)]
-    trained = [part.requires_grad_() for part in square]
-    bias_too = torch.from_numpy(rng.normal(size=6)).requires_grad_()
-    words = "a square layer, with gradients"
-    yield Case(words, call("lora_forward", *trained, some_alpha(rng), bias_too, backward=True))
+    for lead in LEADS:
+        many = torch.from_numpy(rng.normal(size=(*lead, d_in)))
+        yield corner("leading axes of each number and length", "fwd_x", "lora_forward", many, W, A, B, 6.5, bias)
+    for sides in SHAPES:
+        parts = factors(rng, *sides)
+        some = torch.from_numpy(rng.normal(size=(2, sides[1])))
+        yield corner("layers of each shape", "fwd", "lora_forward", some, *parts, some_alpha(rng))
+    for alpha in ALPHAS:
+        yield corner("each kind of alpha", "fwd", "lora_forward", x, W, A, B, alpha, bias)
+    yield corner("keywords", "fwd", "lora_forward", x=x, W=W, A=A, B=B, alpha=2.5, bias=bias)
+    left, right = cancelling(rng, 3, d_out + 2)
+    exact = (left, right[:, :d_out].T, right[:, d_out:].T, whole(rng, d_out, 2), 4.0)
+    yield corner("float64 numbers that cancel", "fwd_x", "lora_forward", *exact)
+    yield Case("factors whose product overflows", huge(rng, (2, 3), d_out, d_in, rank), promise="fwd_thin")
+    dtypes = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    for lead, dtype in itertools.product(((), (3,), (100,), (2, 40)), dtypes):
+        for sides in ((5, 7, 3), (4, 4, 4)) if lead == (100,) else ((4, 5, 3),):
+            yield corner_of("factors whose product overflows", "fwd_thin", huge(rng, lead, *sides, dtype))
+    yield from differentiated(rng)
     numbers = [whole(rng, *shape) for shape in ((3, 2, 5), (3, 5), (2, 5), (3, 2))]
-    plain = Case("whole numbers", call("lora_forward", *numbers, 4.0, whole(rng, 3)))
-    yield from corners(in_dtype(torch.bfloat16)(plain), as_views, promise="fwd_x")
-    yield from corners(in_dtype(torch.float16)(plain), expanded, promise="fwd_x")
-    # A row of x with a single 1 picks a column of W: any way of adding the zeros gives the same bits.
-    W, A, bias = W.float(), A.float(), bias.float()
-    base = call("lora_forward", torch.eye(d_in), W, A, torch.zeros(d_out, rank), 6.5, bias)
-    yield Relation("B = 0", (base,), equals(W.T + bias), "fwd_zero")
+    for given in (call("lora_forward", *numbers, 4.0, whole(rng, 3)), call("lora_forward", *numbers, 4.0)):
+        plain = Case("whole numbers", given)
+        for dtype in dtypes:
+            case = dataclasses.replace(in_dtype(dtype)(plain), promise="fwd_x")
+            yield case
+            yield from corners(case, as_views, expanded, wanting_gradients)
+    yield from zero_updates(rng)
+
+
+LEADS = ((), (1,), (4,), (0,), (2, 0), (0, 2), (2, 3, 4), (1, 0, 3), (2, 1, 2, 3), (1, 2, 1, 2, 2), (2, 1, 0, 1, 2))
+
+
+def corner_of(words: str, promise: str, given: Call) -> Case:
+    return Case(words, given, promise=promise, once=True)
+
+
+def huge(
+    rng: Rng, lead: tuple[int, ...], d_out: int, d_in: int, rank: int, dtype: torch.dtype = torch.float64
+) -> Call:  # fmt: skip
+    """Return the call of a layer whose product of factors overflows, although its output doesn't."""
+    power = {torch.float16: 9, torch.float64: 600}.get(dtype, 70)
+    x, A, B = (whole(rng, *shape) for shape in ((*lead, d_in), (rank, d_in), (d_out, rank)))
+    # The largest entry of the product is above 2^(2 * power); that of the output is below 2^(power + 6).
+    A[0], B[0] = 2.0, 2.0
+    x, A, B = 2.0 ** (-power - 3) * x, 2.0**power * A, 2.0**power * B
+    W = torch.zeros(d_out, d_in, dtype=torch.float64)
+    return call("lora_forward", *(part.to(dtype) for part in (x, W, A, B)), float(rank))
+
+
+def differentiated(rng: Rng) -> Iterator[Case]:
+    """Yield layers whose gradients are compared: of all arguments or of some, also where they are 0."""
+    square = [torch.from_numpy(rng.normal(size=(4, 6))), *factors(rng, *SQUARE), torch.from_numpy(rng.normal(size=6))]
+    plain = layer("a square layer", *square, alpha=some_alpha(rng))
+    yield dataclasses.replace(wanting_gradients(plain), once=False)
+    x, W, A, B, bias = (torch.from_numpy(rng.normal(size=shape)) for shape in ((2, 3, 5), (4, 5), (3, 5), (4, 3), (4,)))
+    cases = [
+        layer("B = 0", x, W, A, 0 * B, bias),
+        layer("A = 0", x, W, 0 * A, B, bias),
+        layer("A = 0 and B = 0", x, W, 0 * A, 0 * B, bias),
+        layer("x = 0", 0 * x, W, A, B, bias),
+        layer("a bias of 0", x, W, A, B, 0 * bias),
+        layer("W = 0", x, 0 * W, A, B, bias),
+        layer("an alpha of 0", x, W, A, B, bias, alpha=0.0),
+        layer("a negative alpha", x, W, A, B, bias, alpha=-2.5),
+        layer("without a bias", x, W, A, B),
+        layer("a vector", x[0, 0], W, A, B, bias),
+        layer("no vector", x[:, :0], W, A, B, bias),
+        layer("four axes", x[:, None], W, A, B, bias),
+        layer("B = 0, a vector without a bias", x[0, 0], W, A, 0 * B),
+    ]
+    for case in cases:
+        yield from corners(case, wanting_gradients)
+        yield from corners(in_dtype(torch.float32)(case), wanting_gradients)
+    for wanted in ((0,), (1,), (2, 3), (2,), (3,), (4,), (0, 2, 3)):
+        parts = [part.clone().requires_grad_(place in wanted) for place, part in enumerate((x, W, A, B, bias))]
+        for start in (parts[3], torch.zeros_like(B).requires_grad_(3 in wanted)):
+            made = layer("some arguments want gradients", *parts[:3], start, parts[4])
+            yield dataclasses.replace(made, call=dataclasses.replace(made.call, backward=True))
+
+
+def layer(words: str, x: Tensor, W: Tensor, A: Tensor, B: Tensor, *bias: Tensor, alpha: float = 6.5) -> Case:
+    return corner(words, "fwd", "lora_forward", x, W, A, B, alpha, *bias)
+
+
+def zero_updates(rng: Rng) -> Iterator[Relation]:
+    """Yield layers with B = 0, on rows of x with a single 1: any way of adding the zeros gives the same bits."""
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        W, A, _ = factors(rng, 5, 7, 3)
+        W, A = W.to(dtype), A.to(dtype)
+        bias, eye, B = whole(rng, 5).to(dtype), torch.eye(7, dtype=dtype), torch.zeros(5, 3, dtype=dtype)
+        yield Relation("B = 0", (call("lora_forward", eye, W, A, B, -0.3),), equals(W.T), "fwd_zero")
+        given = call("lora_forward", eye, W, 8 * A, B, 6.5, bias)
+        yield Relation("B = 0, with a bias", (given,), equals(W.T + bias), "fwd_zero")
 
 
 def far_from_ties(rng: Rng, weight: torch.dtype, given: torch.dtype) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Return a 16-bit weight and factors whose exact sum no accurate way of adding rounds differently."""
+    """Return a weight and factors, in 16 bits such that no accurate way of adding rounds their sum differently."""
     while True:
         W, A, B = factors(rng, 6, 5, 3)
         W, A, B, alpha = W.to(weight), A.to(given), B.to(given), some_alpha(rng)
         exact = W.double() + alpha / 3 * B.double() @ A.double()
         slack = 1e-6 * (B.double().abs() @ A.double().abs() * alpha + 1)  # what sums in float32 may be off
-        if torch.equal((exact + slack).to(weight), (exact - slack).to(weight)):
+        wide = weight in (torch.float32, torch.float64)  # whose last bits aren't compared
+        if wide or torch.equal((exact + slack).to(weight), (exact - slack).to(weight)):
             return W, A, B, alpha
 
 
@@ -204,12 +373,13 @@ problem.promise(
 )
 problem.promise(
     "merged_once",
-    "Product and sum are made in float32, or in W's dtype if that is wider, whatever the factors' dtype is; the "
-    "result is rounded to W's dtype once.",
+    "Product and sum are made in float32 or wider, never in less than W's dtype, whatever the factors' dtype is; the "
+    "result is rounded to W's dtype once.", "A tensor may be a view that isn't contiguous, or an expanded one.",
 )  # fmt: skip
 problem.promise(
     "merged_bits",
-    "Always: a merge with B = 0 gives the weight's own bits, and a power of two may move from one factor to the other.",
+    "Always: a merge with B = 0 gives the weight's own numbers, and multiplying one factor by a power of two and "
+    "dividing the other by it changes nothing.",
 )  # fmt: skip
 problem.promise("merged_parameters", "Each of the three may be a parameter that wants gradients.")
 
@@ -226,8 +396,18 @@ def merged(rng: Rng) -> Iterator[AnyCase]:
     yield Relation("B = 0, a float64 weight", (kept,), equals(W), "merged_bits")
     W, A, B = (part.float() for part in factors(rng, *SQUARE))
     yield Case("a square float32 weight", call("merge", W, A, B, some_alpha(rng)))
-    parameters = [part.clone().requires_grad_() for part in (W, A, B)]
-    yield Case("parameters", call("merge", *parameters, some_alpha(rng)), promise="merged_parameters")
+    for sides in SHAPES:
+        yield corner("weights of each shape", "merged", "merge", *factors(rng, *sides), some_alpha(rng))
+    for alpha in ALPHAS:
+        yield corner("each kind of alpha", "merged", "merge", W, A, B, alpha)
+    yield corner("keywords", "merged", "merge", W=W, A=A, B=B, alpha=2.5)
+    for wanted in ((0, 1, 2), (0,), (1,), (2,), (1, 2)):
+        parts = [part.clone().requires_grad_(place in wanted) for place, part in enumerate((W, A, B))]
+        yield Case("parameters", call("merge", *parts, some_alpha(rng)), promise="merged_parameters")
+        for dtype in (torch.bfloat16, torch.float16, torch.float64):
+            numbers = [whole(rng, *shape) for shape in ((3, 5), (2, 5), (3, 2))]
+            parts = [part.to(dtype).requires_grad_(place in wanted) for place, part in enumerate(numbers)]
+            yield corner("parameters of each dtype", "merged_parameters", "merge", *parts, 4.0)
     big = call("merge", (1e30 * W).bfloat16(), A.bfloat16(), torch.zeros(6, 6).bfloat16(), 6.5)
     yield Case("B = 0, a bf16 weight of large numbers", big, promise="merged_bits")
     for words, weight, given in (
@@ -236,9 +416,58 @@ def merged(rng: Rng) -> Iterator[AnyCase]:
         ("a float16 weight with float16 factors", torch.float16, torch.float16),
     ):
         yield Case(words, call("merge", *far_from_ties(rng, weight, given)), promise="merged_once")
+    yield from merged_dtypes(rng)
     W, A, B, alpha = far_from_ties(rng, torch.float16, torch.float32)
     moved = call("merge", W, 2.0**60 * A, 2.0**-60 * B, alpha)
     yield Case("a large A and a small B", moved, promise="merged_bits")
+    for weight, given in itertools.product((torch.float16, torch.float32), (torch.float32, torch.bfloat16)):
+        W, A, B, alpha = far_from_ties(rng, weight, given)
+        for power in (30, -30, -60):
+            moved = call("merge", W, 2.0**power * A, 2.0**-power * B, alpha)
+            yield corner_of("a power of two in one factor", "merged_bits", moved)
+
+
+NARROW = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def merged_dtypes(rng: Rng) -> Iterator[AnyCase]:
+    """Yield merges of weights of each dtype with factors of each dtype."""
+    pairs = [(weight, given) for weight in (*NARROW, torch.float64) for given in NARROW]
+    for weight, given in (*pairs, (torch.float64, torch.float64)):
+        W, A, B, alpha = far_from_ties(rng, weight, given)
+        plain = corner("a weight and factors of each dtype", "merged_once", "merge", W, A, B, alpha)
+        yield plain
+        yield from corners(plain, as_views)
+        if weight in (torch.float16, torch.bfloat16):
+            numbers = [whole(rng, *shape) for shape in ((3, 5), (2, 5), (3, 2))]
+            W, A, B = numbers[0].to(weight), numbers[1].to(given), numbers[2].to(given)
+            plain = corner("whole numbers", "merged_once", "merge", W, A, B, 4.0)
+        yield from corners(plain, expanded)
+        yield from merges_of_zero(W, A, alpha)
+    for given in (torch.float32, torch.float64):
+        B, A = cancelling(rng, 6, 5)
+        numbers = (whole(rng, 6, 5), A.to(given), B.to(given), 8.0)
+        yield corner("a float64 weight, and numbers that cancel", "merged_once", "merge", *numbers)
+    A, B = 2.0**9 * whole(rng, 2, 5), 2.0**9 * whole(rng, 3, 2)
+    for weight, given in itertools.product(NARROW, (torch.float16, torch.float32)):
+        numbers = (whole(rng, 3, 5).to(weight), A.to(given), B.to(given), 2.0**-15)
+        yield corner("factors whose product overflows in float16", "merged_once", "merge", *numbers)
+    for given, power in ((torch.float32, 70), (torch.bfloat16, 70), (torch.float64, 300)):
+        A, B = (2.0**power * whole(rng, *shape) for shape in ((2, 5), (3, 2)))
+        numbers = (whole(rng, 3, 5), A.to(given), B.to(given), 2.0)
+        yield corner(
+            "a float64 weight, and factors whose product overflows in float32", "merged_once", "merge", *numbers
+        )
+
+
+def merges_of_zero(W: Tensor, A: Tensor, alpha: float) -> Iterator[AnyCase]:
+    """Yield merges with B = 0, which give the weight's own numbers."""
+    B = torch.zeros(W.shape[0], A.shape[0], dtype=A.dtype)
+    if W.dtype in (torch.float32, torch.float64):
+        yield Relation("B = 0", (call("merge", W, A, B, alpha),), equals(W), "merged_bits")
+        return
+    for factor in (1.0, 2.0**-12, 2.0**12):
+        yield corner("B = 0, 16 bits", "merged_bits", "merge", (factor * W).to(W.dtype), A, B, alpha)
 
 
 problem.promise(
@@ -247,7 +476,7 @@ problem.promise(
 )  # fmt: skip
 problem.promise("grad_zero", "Always: with B = 0 the first step moves B alone.")
 problem.promise(
-    "grad_kinds", "Each gradient has its factor's shape and dtype.",
+    "grad_kinds", "Each gradient has its factor's shape and dtype.", NARROWER,
     "A tensor may be a view that isn't contiguous, or an expanded one.",
 )  # fmt: skip
 
@@ -264,16 +493,51 @@ def grad(rng: Rng) -> Iterator[AnyCase]:
     yield Case("B = 0", at_start, promise="grad_zero")
     G, A, B = factors(rng, *SQUARE)
     yield Case("square factors", call("first_step_grads", G, A, B, some_alpha(rng)))
+    for sides in SHAPES:
+        G, A, B = factors(rng, *sides)
+        yield corner("factors of each shape", "grad", "first_step_grads", G, A, B, some_alpha(rng))
+        yield corner("B = 0", "grad_zero", "first_step_grads", G, A, 0 * B, some_alpha(rng))
+    G, A, B = factors(rng, 6, 5, 3)
+    for alpha in ALPHAS:
+        yield corner("each kind of alpha", "grad", "first_step_grads", G, A, B, alpha)
+    yield corner("A = 0", "grad", "first_step_grads", G, 0 * A, B, 6.5)
+    yield corner("B = 0 in one column", "grad", "first_step_grads", G, A, B * torch.tensor([1.0, 0.0, 1.0]), 6.5)
+    yield corner("keywords", "grad", "first_step_grads", G=G, A=A, B=B, alpha=2.5)
+    left, right = cancelling(rng, 4, 5)
+    words = "float64 numbers that cancel"
+    yield corner(words, "grad_kinds", "first_step_grads", right, whole(rng, 4, 5), left.T, 8.0)
+    yield corner(words, "grad_kinds", "first_step_grads", left, right[:, :4].T, whole(rng, 4, 4), 8.0)
     numbers = [whole(rng, *shape) for shape in ((3, 5), (2, 5), (3, 2))]
-    in_half = in_dtype(torch.float16)(Case("whole numbers", call("first_step_grads", *numbers, 6.0)))
-    yield from corners(in_half, as_views, expanded, promise="grad_kinds")
+    for dtype in (torch.float16, torch.float32, torch.float64):
+        case = in_dtype(dtype)(Case("whole numbers", call("first_step_grads", *numbers, 6.0), promise="grad_kinds"))
+        yield case
+        yield from corners(case, as_views, expanded)
+
+
+class OfAnyLayout(Close):
+    """Take the numbers of a list, a tuple, an array or a tensor, in one axis or in several."""
+
+    def __call__(self, expected: Any, got: Any) -> Difference | None:
+        return Close.__call__(self, expected, flat(got))
+
+
+def flat(value: Any) -> Any:
+    """Return an array's or a list's numbers as a list without nesting."""
+    if torch.is_tensor(value) or isinstance(value, np.ndarray):
+        return value.reshape(-1)[:10].tolist()
+    if isinstance(value, list | tuple):
+        return [number for item in value[:10] for number in (flat(item) if isinstance(item, list | tuple) else [item])]
+    return value
 
 
 def gradient_of_b(grads: Any) -> list[float]:
     return grads[1].flatten().tolist()
 
 
-@problem.personal(title="your first gradient", next_step="Write the chain rule for B, then put your numbers in.")
+@problem.personal(
+    title="your first gradient", same=OfAnyLayout(rtol=1e-3, atol=6e-5),
+    next_step="Write the chain rule for B, then put your numbers in.",
+)  # fmt: skip
 def mine(rng: Rng) -> Question:
     G, A = rng.integers(-3, 4, size=(3, 2)), rng.choice([-1.0, -0.5, 0.5, 1.5], size=(1, 2))
     G[0, 0], alpha = 4, int(rng.integers(2, 5))
@@ -420,14 +684,18 @@ problem.slip(
     next_step="Multiply and add in float32.",
 )  # fmt: skip
 problem.slip(
+    "merge_multiplies_float32", "merge", {"A.to(wide), B.to(wide)": "A.float(), B.float()"},
+    says="Your factors are multiplied in float32 for a float64 weight.", next_step="Multiply in W's dtype if it is wider.",
+)  # fmt: skip
+problem.slip(
     "merge_widens_bf16_only", "merge",
-    {"torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)":
+    {"torch.promote_types(W.dtype, torch.float32)":
      "torch.float32 if W.dtype == torch.bfloat16 else W.dtype"},
     says="A float16 weight is added in float16.", next_step="Widen every 16-bit dtype to float32.",
 )  # fmt: skip
 problem.slip(
     "merge_narrows_float64", "merge",
-    {"torch.promote_types(torch.promote_types(W.dtype, A.dtype), torch.float32)": "torch.float32"},
+    {"torch.promote_types(W.dtype, torch.float32)": "torch.float32"},
     says="A float64 weight is added in float32.", next_step="Keep W's dtype if it is wider than float32.",
 )  # fmt: skip
 problem.slip(
