@@ -78,7 +78,7 @@ def adapter_forward(
     """Return the adapter's output for hidden states h of shape (..., d): the input plus what the bottleneck adds.
 
     W_down is (m, d), b_down (m,), W_up (d, m), b_up (d,). `activation` is "relu" or "gelu", the exact one with the
-    error function. With W_up = 0 and b_up = 0 the output is h itself, bit for bit.
+    error function. With W_up = 0 and b_up = 0 the output equals h exactly.
 
     Errors: ValueError whose message contains `activation` (neither word) or `shape` (the five don't fit together).
 
@@ -106,8 +106,8 @@ def adapter_forward(
 def adapter_jacobian(h: torch.Tensor, W_down: torch.Tensor, b_down: torch.Tensor, W_up: torch.Tensor) -> torch.Tensor:
     """Return the Jacobian of the relu adapter's output by its input at one hidden state h (d,): a (d, d) matrix.
 
-    Entry (i, j) is the derivative of output i by input j. No pre-activation is exactly 0, but some are closer to it
-    than 0.001. The inputs may be inference tensors, on which autograd refuses to work.
+    Entry (i, j) is the derivative of output i by input j. No pre-activation is closer to 0 than 0.0001,
+    but some are closer than 0.001. The inputs may be inference tensors, on which autograd refuses to work.
 
     >>> eye = torch.eye(2)
     >>> adapter_jacobian(torch.tensor([1.0, -1.0]), eye, torch.zeros(2), eye).tolist()
@@ -120,6 +120,6 @@ def adapter_jacobian(h: torch.Tensor, W_down: torch.Tensor, b_down: torch.Tensor
 
 def whole(value: int, name: str) -> int:
     """Return a whole number of at least 1 as a Python int, or raise ValueError with its name."""
-    if int(value) != value or value < 1:
+    if not value >= 1 or value % 1 != 0:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)

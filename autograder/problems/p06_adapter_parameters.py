@@ -1,12 +1,14 @@
 """How adapters are judged."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, wanting_gradients
 from ftgrade.judging.problem import (
     AnyCase,
+    Call,
     Case,
     Close,
     Difference,
@@ -30,6 +32,11 @@ def width(rng: Rng) -> tuple[int, int]:
     return int(rng.integers(20, 60)) * 2 + 1, int(rng.integers(3, 9)) * 2
 
 
+def once(words: str, asked: Call, promise: str = "") -> Case:
+    """Return a case that is asked once a student."""
+    return Case(words, asked, promise=promise, once=True)
+
+
 Holds = Callable[..., Difference | None]
 
 
@@ -44,11 +51,21 @@ def exact_ints(*expected: int) -> Holds:
     return holds
 
 
-def size(d: int, m: int) -> int:
-    return 2 * d * m + m + d
+def size(d: int, m: int, bias: bool = True) -> int:
+    return 2 * d * m + (m + d if bias else 0)
 
 
-INTS = problem.promise("ints", "Counts are Python `int`s, and sizes may be NumPy integers.")
+def with_each_of_numpy(function: str, right: int, **whole: int) -> Relation:
+    """Return calls with Python's integers, with each argument alone as NumPy's, and with all of them."""
+    ways: list[dict[str, Any]] = [whole]
+    for kind in (np.int32, np.int64):
+        ways += [{**whole, name: kind(value)} for name, value in whole.items()]
+        ways.append({name: kind(value) for name, value in whole.items()})
+    calls = tuple(call(function, **way) for way in ways)
+    return Relation("Python's and NumPy's integers", calls, exact_ints(*[right] * len(ways)), promise=INTS)
+
+
+INTS = problem.promise("ints", "Counts are Python `int`s. `d`, `m`, `n_layers` and `budget` may be NumPy's")
 problem.promise(
     "count", "Return the number of parameters of one adapter of width d and bottleneck m.",
     "An adapter goes down, W_down of shape (m, d), and up again, W_up of shape (d, m).",
@@ -68,8 +85,13 @@ def count(rng: Rng) -> Iterator[AnyCase]:
     yield Case("without biases", call("adapter_params", d, m, bias=False))
     yield Case("a bottleneck as wide as the model", call("adapter_params", m, m), promise=BIAS)
     yield Case("a bottleneck of one", call("adapter_params", d, 1), promise=BIAS)
-    both = call("adapter_params", d, m), call("adapter_params", np.int64(d), np.int32(m), False)
-    yield Relation("Python's and NumPy's integers", both, exact_ints(size(d, m), 2 * d * m), promise=INTS)
+    yield with_each_of_numpy("adapter_params", size(d, m), d=d, m=m)
+    yield with_each_of_numpy("adapter_params", size(200, 200), d=200, m=200)
+    for wide in (1, 2, 7, d, 200):
+        for narrow in (1, 2, 5, m, 128, 200):
+            for bias in (True, False):
+                asked = call("adapter_params", wide, narrow, bias=bias)
+                yield once("sizes from 1 to 200", asked, BIAS if narrow in (1, wide) else "")
 
 
 problem.promise(
@@ -95,8 +117,13 @@ def model(rng: Rng) -> Iterator[AnyCase]:
     yield Case("trained layer normalisations", norms, promise=NORMS)
     one = call("adapter_model_params", d, 1, 1, n_trained_layernorms=1)
     yield Case("one layer and one layer normalisation", one, promise=NORMS)
-    both = call("adapter_model_params", d, m, layers), call("adapter_model_params", d, np.int64(m), np.int64(layers))
-    yield Relation("Python's and NumPy's integers", both, exact_ints(*[2 * layers * size(d, m)] * 2), promise=INTS)
+    yield with_each_of_numpy("adapter_model_params", 2 * layers * size(d, m), d=d, m=m, n_layers=layers)
+    for n_layers in (1, 2, layers):
+        for per_layer in (1, 2, 3, 5):
+            for bias in (True, False):
+                for norms in (0, 1, 2 * n_layers + 1):
+                    asked = call("adapter_model_params", d, m, n_layers, per_layer, bias, norms)
+                    yield once("all of the options together", asked, NORMS if norms else "")
 
 
 problem.promise(
@@ -127,9 +154,17 @@ def fits(rng: Rng) -> Iterator[AnyCase]:
     yield Case(
         "used up by bottlenecks of one", call("largest_bottleneck", d, layers, 2 * layers * size(d, 1)), promise=EXACT
     )
-    sizes = [np.int64(number) for number in (d, layers, exact + 1)]
-    both = call("largest_bottleneck", d, layers, exact + 1), call("largest_bottleneck", *sizes)
-    yield Relation("Python's and NumPy's integers", both, exact_ints(m, m), promise=INTS)
+    yield with_each_of_numpy("largest_bottleneck", m, d=d, n_layers=layers, budget=exact + 1)
+    for wide, n_layers, per_layer in ((1, 1, 1), (1, 5, 3), (2, 3, 1), (d, 1, 2), (d, 2, 3), (200, 1, 1), (200, 2, 1)):
+        for bias in (True, False):
+            for bought in (1, 2, m, 200):
+                budget = n_layers * per_layer * size(wide, bought, bias)
+                for more in (0, 1, -1) if bought > 1 else (0, 1):
+                    if budget + more <= 200_000:
+                        asked = call("largest_bottleneck", wide, n_layers, budget + more, per_layer, bias)
+                        yield once("budgets at a boundary", asked, "" if more else EXACT)
+    most = call("largest_bottleneck", d, 2, 200_000 if d > 2 else 1000)
+    yield once("a large budget", most)
 
 
 def weights(rng: Rng, d: int, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -151,20 +186,32 @@ def itself(h: Tensor, b_up: Tensor) -> Holds:
     return holds
 
 
+def all_equal(h: Tensor) -> Holds:
+    """Demand h itself, in its dtype, of all calls."""
+
+    def holds(*outcomes: Value) -> Difference | None:
+        same = all(
+            torch.is_tensor(one.value) and one.value.dtype == h.dtype and torch.equal(one.value, h) for one in outcomes
+        )
+        return None if same else Difference("an adapter that adds nothing changes the hidden state")
+
+    return holds
+
+
 problem.promise(
     "fwd",
     "Return the adapter's output for hidden states h of shape (..., d): the input plus what the bottleneck adds.",
     "W_down is (m, d), b_down (m,), W_up (d, m), b_up (d,).", "A function leaves its arguments as they were.",
 )  # fmt: skip
 GELU = problem.promise("gelu", '`activation` is "relu" or "gelu", the exact one with the error function.')
-ITSELF = problem.promise("itself", "With W_up = 0 and b_up = 0 the output is h itself, bit for bit.")
+ITSELF = problem.promise("itself", "With W_up = 0 and b_up = 0 the output equals h exactly.")
 TRAINED = problem.promise("trained", "gradients reach all of its five tensors")
 
 
 @problem.check(
     "fwd", points=2, of="adapter_forward", title="the adapter at work",
     concerns=[
-        "leading axes", "square weights", "both activations", "float32 and float64", "views",
+        "leading axes", "sizes of all kinds", "both activations", "float32 and float64", "views",
         "an adapter that adds nothing", "gradients",
     ],
     next_step="Follow one hidden state by hand: down, activation, up, and what is added at the end.",
@@ -179,9 +226,37 @@ def fwd(rng: Rng) -> Iterator[AnyCase]:
     # Where relu would be 0, and the tanh approximation is off by a tenth of the value.
     low = call("adapter_forward", h / 100, W_down, -3 + b_down / 2, W_up, b_up / 100, activation="gelu")
     yield Case("gelu of negative numbers", low, promise=GELU)
+    grid = torch.linspace(-4, 4, 161, dtype=torch.float64)[:, None]
+    line = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    yield once("gelu of small and large numbers", call("adapter_forward", grid, *line, *line, "gelu"), GELU)
+    leads = ((), (1,), (3,), (0,), (2, 1), (2, 3, 2), (1, 2, 2, 3))
+    sizes = ((1, 1), (1, 3), (3, 1), (2, 5), (5, 2), (4, 4), (8, 3))
+    for lead, (wide, narrow) in zip(leads, sizes, strict=True):
+        for dtype in (torch.float64, torch.float32):
+            states = torch.from_numpy(rng.normal(size=(*lead, wide)))
+            all_five = [part.to(dtype) for part in (states, *weights(rng, wide, narrow))]
+            yield once("all kinds of sizes and leading axes", call("adapter_forward", *all_five))
+            yield once("gelu, all kinds of sizes", call("adapter_forward", *all_five, activation="gelu"), GELU)
+            both = once("as views, gelu", call("adapter_forward", *all_five, "gelu"), GELU)
+            yield as_views(both)
     for activation in ("relu", "gelu"):
         case = Case(activation, call("adapter_forward", h, *five, activation))
         yield from corners(case, wanting_gradients, promise=TRAINED)
+        for words, states, parts in (
+            ("one hidden state", h[0, 0], five),
+            ("no hidden state", h[0, :0], five),
+            ("a bottleneck of one", h[0], weights(rng, 7, 1)),
+            ("W_up and b_up of zero", h, (W_down, b_down, torch.zeros_like(W_up), torch.zeros_like(b_up))),
+        ):
+            part = Case(f"{activation}, {words}", call("adapter_forward", states, *parts, activation))
+            yield from corners(part, wanting_gradients, promise=TRAINED)
+            yield from corners(part, lambda case: wanting_gradients(in_dtype(torch.float32)(case)), promise=TRAINED)
+    for dtype in (torch.float64, torch.float32):
+        states = torch.from_numpy(rng.normal(size=(3, 7))).to(dtype)
+        states[0, :3] = torch.tensor([0.0, 1e30, -1e-30])
+        adds = [part.to(dtype) for part in (W_down / 1e3, b_down, torch.zeros_like(W_up), torch.zeros_like(b_up))]
+        calls = tuple(call("adapter_forward", states, *adds, activation) for activation in ("relu", "gelu"))
+        yield Relation(f"adapters that add nothing, {dtype}", calls, all_equal(states), promise=ITSELF)
     nothing = (h[0], W_down, b_down, torch.zeros_like(W_up), torch.zeros_like(b_up))
     bias = call("adapter_forward", *(part.float() for part in nothing[:-1]), b_up.float())
     both = call("adapter_forward", *nothing), bias
@@ -191,33 +266,50 @@ def fwd(rng: Rng) -> Iterator[AnyCase]:
 problem.promise(
     "jac", "Return the Jacobian of the relu adapter's output by its input at one hidden state h (d,): a (d, d) matrix.",
     "Entry (i, j) is the derivative of output i by input j.",
-    "No pre-activation is exactly 0, but some are closer to it than 0.001.",
+    "No pre-activation is closer to 0 than 0.0001, but some are closer than 0.001.",
 )  # fmt: skip
 INFERENCE = problem.promise("inference", "The inputs may be inference tensors, on which autograd refuses to work.")
 
 
+def with_gates(rng: Rng, d: int, m: int, gates: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return h, W_down, b_down and W_up with open, closed or mixed gates; of the mixed ones, two are near 0."""
+    W_down, b_down, W_up, _ = weights(rng, d, m)
+    h = torch.from_numpy(rng.normal(size=d))
+    # Biases that turn half of the gates against what the weights alone would say, and that keep them from 0.
+    sign = torch.where(torch.arange(m) % 2 == 0, -1.0, 1.0)
+    pre = W_down @ h
+    wanted = {"open": torch.ones(m), "closed": -torch.ones(m), "mixed": sign * pre.sign()}[gates]
+    b_down = wanted * (0.5 + b_down.abs()) - pre
+    near = float(rng.choice([2e-4, 9e-4]))
+    for gate, value in ((0, -near), (1, near)) if gates == "mixed" and min(m, d) > 1 else ():  # one closed, one open
+        W_down[gate] = torch.eye(d, dtype=torch.float64)[gate]
+        b_down[gate] = value - h[gate]
+    return h, W_down, b_down, W_up
+
+
 @problem.check(
     "jac", points=1.5, of="adapter_jacobian", title="the Jacobian by hand",
-    concerns=["closed and open gates, some near 0", "square weights", "the bias in the gate", "inference tensors"],
+    concerns=[
+        "closed and open gates, some near 0", "all gates open, all closed", "tall, wide and square weights",
+        "the bias in the gate", "views", "inference tensors",
+    ],
     next_step="Differentiate output i by input j: which terms contain input j, and through which gates?",
 )  # fmt: skip
 def jac(rng: Rng) -> Iterator[AnyCase]:
-    for words, d, m in (("a narrow bottleneck", 6, 4), ("square weights", 5, 5), ("a bottleneck of one", 4, 1)):
-        W_down, b_down, W_up, _ = weights(rng, d, m)
-        h = torch.from_numpy(rng.normal(size=d))
-        # Biases that turn half of the gates against what the weights alone would say, and that keep them from 0.
-        sign = torch.where(torch.arange(m) % 2 == 0, -1.0, 1.0)
-        pre = W_down @ h
-        b_down = sign * pre.sign() * (0.5 + b_down.abs()) - pre
-        for gate, near in ((0, -9e-4), (1, 9e-4)) if m > 1 else ():  # one closed, one open
-            W_down[gate] = torch.eye(d, dtype=torch.float64)[gate]
-            b_down[gate] = near - h[gate]
-        if m > 1:
-            yield Case(words, call("adapter_jacobian", h, W_down, b_down, W_up))
-            continue
-        with torch.inference_mode():
-            inputs = [part.clone() for part in (h, W_down, b_down, W_up)]
-        yield Case(f"{words}, inference tensors", call("adapter_jacobian", *inputs), promise=INFERENCE)
+    for words, d, m in (("a narrow bottleneck", 6, 4), ("square weights", 5, 5)):
+        yield Case(words, call("adapter_jacobian", *with_gates(rng, d, m, "mixed")))
+    for d, m in ((1, 1), (1, 3), (4, 1), (2, 7), (3, 3), (7, 2)):
+        for gates in ("open", "closed", "mixed", "mixed"):
+            tensors = with_gates(rng, d, m, gates)
+            case = once(f"all kinds of sizes, {gates} gates", call("adapter_jacobian", *tensors))
+            yield case
+            yield as_views(case)
+            with torch.inference_mode():
+                inputs = [part.clone() for part in tensors]
+            yield once("inference tensors", call("adapter_jacobian", *inputs), INFERENCE)
+    with torch.inference_mode():
+        inputs = [part.clone() for part in with_gates(rng, 4, 1, "mixed")]
+    yield Case("a bottleneck of one, inference tensors", call("adapter_jacobian", *inputs), promise=INFERENCE)
 
 
 problem.promise(
@@ -232,6 +324,36 @@ problem.promise(
 )
 
 
+KEYWORDS = ("bottleneck", "d must", "n_layers", "budget", "shape", "activation")
+ACTIVATIONS = (
+    "tanh", "silu", "swish", "sigmoid", "softplus", "elu", "relu6", "leaky_relu", "prelu", "identity", "linear", "none",
+    "ReLU", "RELU", "Relu", "GELU", "GeLU", "Gelu", " relu", "relu ", "gelu ", "gelu_tanh", "gelu_new", "quick_gelu",
+    "r", "re", "lu", "elu,", "g", "",
+)  # fmt: skip
+
+
+def wrong_shapes(five: tuple[Tensor, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield arguments of which one tensor has another length of an axis, or two tensors are turned or exchanged."""
+    for position, part in enumerate(five):
+        wrong = [part.new_zeros([1] * part.ndim)]
+        for axis in range(part.ndim) if position else (-1,):  # h may have any number of states
+            wrong += [part.narrow(axis, 0, 1), part.narrow(axis, 0, part.shape[axis] - 1)]
+            wrong.append(torch.cat([part, part.narrow(axis, 0, 1)], dim=axis))
+        if part.ndim == 2:
+            wrong.append(part.T.contiguous())
+        for other in wrong:
+            for activation in ("relu", "gelu"):
+                yield (*five[:position], other, *five[position + 1 :], activation)
+    h, W_down, b_down, W_up, b_up = five
+    yield h, W_up, b_down, W_down, b_up
+    yield h, W_down, b_up, W_up, b_down
+    yield h[0, :1], W_down, b_down, W_up, b_up
+    yield h[:0, :5], W_down, b_down, W_up, b_up
+    yield h[..., None], W_down, b_down, W_up, b_up
+    yield h[..., :5], W_down[:, :5], b_down, W_up, b_up
+    yield h, W_down[:2], b_down[:2], W_up, b_up
+
+
 @problem.check(
     "err", points=1, of="adapter_params", title="invalid input, in all four functions",
     concerns=["zero, negative and fractional numbers", "a budget that is too small", "shapes", "activations"],
@@ -239,31 +361,40 @@ problem.promise(
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     d, m = width(rng)
-    ample, least = 10 * size(d, m), 4 * size(d, 1)
-    five = h, W_down, b_down, W_up, b_up = torch.from_numpy(rng.normal(size=(2, 6))), *weights(rng, 6, 3)
-    refused = {
+    ample = 10 * size(d, m)
+    sizes_below = (0, -1, -d, np.int64(0), np.int64(-3), 0.5, -0.5, 1.5, d + 0.5)
+    five = torch.from_numpy(rng.normal(size=(2, 6))), *weights(rng, 6, 3)
+    refused: dict[tuple[str, str, tuple[Any, ...]], dict[str, list[tuple[Any, ...]]]] = {
         ("bad_adapter_params", "adapter_params", (d, m)): {
-            "bottleneck": [(d, 0), (d, -m), (d, m + 0.5)], "d must": [(0, m), (-d, m), (d + 0.5, m)],
+            "bottleneck": [(d, bad, *more) for bad in sizes_below for more in ((), (False,))],
+            "d must": [(bad, m, *more) for bad in sizes_below for more in ((), (False,))],
         },
         ("bad_model", "adapter_model_params", (d, m, 3)): {
-            "n_layers": [(d, m, 0), (d, m, -2)], "d must": [(0, m, 3), (d + 0.5, m, 3)], "bottleneck": [(d, 0, 3)],
+            "n_layers": [
+                (d, m, bad, *more) for bad in (0, -1, -2, np.int64(0), np.int64(-5))
+                for more in ((), (1, False), (2, True, 3))
+            ],
+            "d must": [(bad, m, 3, *more) for bad in sizes_below for more in ((), (1, False, 0), (2, True, 3))],
+            "bottleneck": [(d, bad, 3, *more) for bad in sizes_below for more in ((), (1, False, 0), (2, True, 3))],
         },
-        ("bad_budget", "largest_bottleneck", (d, 2, least)): {
-            "budget": [(d, 2, least - 1), (d, 2, 0), (d, 2, -m)], "n_layers": [(d, 0, ample), (d, -2, ample)],
-            "d must": [(0, 2, ample), (-d, 2, ample), (d + 0.5, 2, ample)],
+        ("bad_budget", "largest_bottleneck", (d, 2, 4 * size(d, 1))): {
+            "budget": [
+                (d, layers, budget, per_layer, bias)
+                for layers in (1, 2) for per_layer in (1, 2, 3) for bias in (True, False)
+                for budget in (layers * per_layer * size(d, 1, bias) - 1, size(d, 1, bias) // 2, 1, 0, -1, -m, -10_000)
+            ],
+            "n_layers": [(d, bad, ample, *more) for bad in (0, -1, -2, np.int64(0)) for more in ((), (1, False))],
+            "d must": [(bad, 2, ample, *more) for bad in sizes_below for more in ((), (1, False))],
         },
         ("bad_forward", "adapter_forward", five): {
-            "activation": [(*five, "tanh")],
-            "shape": [
-                (h[:, :1], *five[1:]), (h, W_down, b_down, W_down, b_up), (h, W_down[:1], b_down, W_up, b_up),
-                (h, W_down, b_down[:1], W_up, b_up), (h, W_down, b_down, W_up, b_up[:1]),
-            ],
+            "activation": [(*five, word) for word in ACTIVATIONS],
+            "shape": list(wrong_shapes(five)),
         },
     }  # fmt: skip
     for (promise, function, valid), faults in refused.items():
         twin = call(function, *valid)
         for keyword, found in faults.items():
-            others = tuple(other for other in ("bottleneck", "n_layers", *faults) if other != keyword)
+            others = tuple(other for other in KEYWORDS if other != keyword)
             words = f"{function}: an invalid {keyword.removesuffix(' must')}"
             for arguments in found:
                 yield Refusal(words, call(function, *arguments), keyword, twin, others, promise=promise)
@@ -325,8 +456,8 @@ problem.slip(
     says="Your count is a NumPy integer.", next_step="Return int(...) of it.",
 )  # fmt: skip
 for name, was, now, says in (
-    ("fractions_cut", "int(value) != value or value < 1", "value < 1", "A fractional size is counted."),
-    ("negative_counted", "value < 1", "value == 0", "A negative size is counted."),
+    ("fractions_cut", " or value % 1 != 0", "", "A fractional size is counted."),
+    ("negative_counted", "not value >= 1", "value == 0", "A negative size is counted."),
 ):
     problem.slip(name, "whole", {was: now}, says=says, next_step="Refuse it by name, in each function.")
 problem.slip(
