@@ -32,6 +32,7 @@ FREEZE = {
     "a frozen factor shared": "SHARED_TENSOR_CONFLICT",
     "a frozen norm beside the model": "FROZEN_IN_TRAIN_MODE",
     "a frozen part whose name begins another's": "FROZEN_IN_TRAIN_MODE",
+    "a head with dropout": "FROZEN_IN_TRAIN_MODE",
     "memory split": "SHARED_TENSOR_CONFLICT",
     "memory read as integers": "SHARED_TENSOR_CONFLICT",
 }
@@ -180,8 +181,8 @@ def test_a_clean_set_up_raises_no_alarm(asks: str, fault: str, tied: bool):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
     "fault",
-    ["", "an unused NaN", "tiny rates", "dropout that is off", "memory split", "a stranger in the optimizer",
-     "frozen in the optimizer", "frozen numbers of every kind", "frozen buffers of every kind"],
+    ["", "no old gradients", "an unused NaN", "tiny rates", "dropout that is off", "memory split",
+     "a stranger in the optimizer", "frozen in the optimizer", "frozen numbers of every kind", "frozen buffers of every kind"],
 )  # fmt: skip
 def test_a_clean_step_raises_no_alarm(fault: str, tied: bool):
     """With B = 0 the gradient of A is zero, which is a gradient. A NaN that stays hasn't changed."""

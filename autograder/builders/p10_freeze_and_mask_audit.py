@@ -192,6 +192,7 @@ class SetUp:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         groups = [{"params": trained[::2], "lr": 0.01}, {"params": trained[1::2], "lr": 0.16}]
         self.optimizer = torch.optim.SGD(groups, weight_decay=0.1)
+        self.old_gradients = True
         self.stranger = nn.Parameter(torch.ones(2).double())
         self.plant(IN_OPTIMIZER, spec)
 
@@ -293,7 +294,7 @@ def of_every_kind() -> list[torch.Tensor]:
     plain = [torch.tensor([1, 0, 1]).to(kind) for kind in KINDS]
     for value in plain[:4]:
         value[1] = torch.nan
-    return [*plain, torch.tensor(1.0)]
+    return [*plain, torch.tensor(1.0), torch.tensor([torch.nan]), torch.tensor([2**60])]
 
 
 def of_every_layout() -> list[torch.Tensor]:
@@ -456,6 +457,7 @@ IN_MODULES: dict[str, Plant] = {
     "a tied frozen weight drifts": tie_drifting,
     "a trained NaN": train_a_nan,
     "a frozen part whose name begins another's": add_a_prefix,
+    "a head with dropout": lambda at, _: at.model.head.add_module("drop", nn.Dropout(0.5)),
     "reference in train mode": add_dropouts,
     "reference with other kinds": add_other_kinds,
     "reference with its dropout off": switch_dropout_off,
@@ -496,6 +498,7 @@ IN_OPTIMIZER: dict[str, Plant] = {
     "a stranger in the optimizer": hold_a_stranger,
     "a late module": add_a_late_module,
     "old gradients": keep_old_gradients,
+    "no old gradients": lambda at, _: setattr(at, "old_gradients", False),
     "rate of zero": set_rates(0.0),
     "tiny rates": set_rates(1e-13),
 }
@@ -567,5 +570,6 @@ def step(made: SetUp, ids: torch.Tensor) -> Built:
         return seen | {"same": before == flags_of(made), "parameters": after}
 
     made.optimizer.register_step_post_hook(stepped)
-    keep_old_gradients(made, None)  # zero_grad has something to do
+    if made.old_gradients:
+        keep_old_gradients(made, None)  # zero_grad has something to do
     return (model, made.optimizer, loss_fn), observe

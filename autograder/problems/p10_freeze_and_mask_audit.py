@@ -210,6 +210,7 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
         yield corner(rng, words, "freeze", faults)
     yield corner(rng, "nothing wrong, and no pattern", "freeze", ["everything frozen"], patterns=[])
     yield corner(rng, "a model without parts", "freeze", ["the model itself is a norm"], MODES, patterns=["weight"])
+    yield corner(rng, "a part whose parameter is tied", "freeze", ["a head with dropout"], MODES, tied=True)
     yield corner(rng, "a frozen part with half the name of one that trains", "freeze",
                  ["a frozen part whose name begins another's"], MODES)  # fmt: skip
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
@@ -221,6 +222,7 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     noisy = ["reference in train mode", "reference with running means"]
     wrong = [*noisy, "reference trainable", "a frozen norm beside the model"]
     yield asked(rng, "a reference that trains, and one in training mode", "freeze", wrong, **policy)
+    yield corner(rng, "a reference in training mode", "freeze", noisy, **policy)
     yield asked(rng, "a reference as it should be", "freeze", calm, **policy)
     policy["patterns"] = [*FACTORS, "reference.head.*"]
     yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **policy)
@@ -283,7 +285,8 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
         ("an optimizer without a group", ["optimizer without a group"]),
         ("other parameters over the same memory", ["optimizer of aliases"]),
         ("a member that the model lacks", ["a stranger in the optimizer"]),
-        ("a module that came later", ["a late module", "old gradients"]),
+        ("a module that came later", ["a late module", "frozen in the optimizer", "old gradients"]),
+        ("a rate of zero", ["rate of zero", "twice in a group"]),
     ):
         yield corner(rng, words, "optimizer", faults)
     yield corner(rng, "a factor frozen later", "optimizer", ["frozen later", "left out of the optimizer"])
@@ -319,6 +322,8 @@ def step(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "an optimizer of another model", "step", ["optimizer of a copy"], blocks=1)
     names = ["a tied parameter unused", "a tied frozen weight drifts"]
     yield corner(rng, "tied parameters", "step", names)
+    late = ["a late module", "no old gradients"]
+    yield corner(rng, "a module that came later, and no old gradients", "step", late, warm=True)
     yield corner(rng, "a trained NaN that stays", "step", ["a trained NaN", "rate of zero"])
     outside = ["frozen weight drifts", "optimizer without a group"]
     norms = [*FACTORS, "*.norm.weight"]
@@ -427,8 +432,8 @@ def spelled(rng: Rng, rows: Sequence[str], eos: int) -> tuple[Tensor, Tensor, Te
     real = torch.tensor([[int(mark not in "-+!") for mark in row] for row in rows])
     prompts = [sum(mark in "pPqE" for mark in row) + 2 * (not set(row) & set("txemw")) for row in rows]
     other = torch.tensor([[int(mark in "!qw") for mark in row] for row in rows])
-    wrong = torch.from_numpy(rng.choice([1, -101, -99, -1], size=tuple(ids.shape)))
-    values = torch.where(other == 1, torch.where(wrong > 0, ids + 1, wrong), ids)
+    wrong = torch.from_numpy(rng.choice([1000, eos, -101, -99, -1], size=tuple(ids.shape)))
+    values = torch.where(other == 1, torch.where(wrong == 1000, ids + 1, wrong), ids)
     return ids, torch.where(kept, values, MASKED), real, prompts
 
 
