@@ -406,7 +406,9 @@ def read_submitters(found: Sequence[File]) -> dict[str, list[dict[str, str]]]:
         told = yaml.safe_load(path.read_text("utf-8"))
         return {
             str(name).removeprefix("submission_"): [
-                {key: str(one.get(f":{key}") or "") for key in ("sid", "email", "name")} for one in about[":submitters"]
+                {key: str(one.get(f":{key}") or "") for key in ("sid", "email", "name")}
+                | {"time": str(about.get(":created_at") or "")}
+                for one in about[":submitters"]
             ]
             for name, about in told.items()
         }
