@@ -120,8 +120,8 @@ def merge_conflict() -> bytes:
         (PLAIN.replace(b'"nbformat": 4', b'"nbformat" 4'), "broken in line", "mend that line"),
     ],
     ids=[
-        "empty", "spaces", "zeros", "conflict", "page", "page with a comment", "XHTML", "Python", "zip", "PDF", "picture",
-        "RTF", "LFS", "text", "bytes", "cut", "cut and padded", "hole", "broken",
+        "empty", "spaces", "zeros", "conflict", "page", "page with a comment", "XHTML", "Python", "zip", "PDF",
+        "picture", "RTF", "LFS", "text", "bytes", "cut", "cut and padded", "hole", "broken",
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_is_named_with_a_next_step(data: bytes, seen: str, step: str):
