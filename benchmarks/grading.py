@@ -409,8 +409,8 @@ def floor_seconds(catalog: Catalog, stem: str, count: int, at_once: int) -> floa
     """
     judging = Oracle(catalog, stem)
     calls = [
-        call.request for seed in range(3) for position in range(len(judging.problem.checks))
-        for posed in judging.posed(position, seed) for call in calls_of(posed.case)
+        call.request for position in range(len(judging.problem.checks))
+        for posed in judging.asked(position, [0, 1, 2]) for call in calls_of(posed.case)
     ]  # fmt: skip
     work: list[dict[str, Any]] = []
     root = new_folder()

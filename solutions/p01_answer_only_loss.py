@@ -26,10 +26,18 @@ def answer_only_loss(
     >>> ids = torch.tensor([[0, 0, 1]])
     >>> round(answer_only_loss(logits, ids, torch.tensor([[0, 1, 1]])).item(), 4)
     0.5032
+    >>> round(answer_only_loss(logits, ids, torch.tensor([[0, 1, 0]])).item(), 4)  # hand
+    0.6931
     >>> two, both = torch.cat([logits, 3000 * logits]), torch.tensor([[1, 0, 1], [0, 1, 0]])
-    >>> round(answer_only_loss(two, ids.repeat(2, 1), both, "sequence_mean").item(), 4)
+    >>> round(answer_only_loss(two, ids.repeat(2, 1), both, "sequence_mean").item(), 4)  # seq
     0.5032
-    >>> answer_only_loss(logits, ids, torch.tensor([[1, 0, 0]]))
+    >>> round(answer_only_loss(3000 * logits, 0 * ids, torch.tensor([[0, 1, 1]])).item(), 4)  # stab
+    1500.3466
+    >>> leaf = logits.clone().requires_grad_()
+    >>> answer_only_loss(leaf, ids, torch.tensor([[0, 1, 0]])).backward()  # diff
+    >>> leaf.grad.tolist()  # diff
+    [[[-0.5, 0.5], [0.0, 0.0], [0.0, 0.0]]]
+    >>> answer_only_loss(logits, ids, torch.tensor([[1, 0, 0]]))  # err
     Traceback (most recent call last):
     ValueError: ...
 

@@ -60,7 +60,7 @@ def lora_model_params(
     True
     >>> lora_model_params(shapes, shapes, 2, 3) == sum(lora_model_params(shapes, [name], 2, 3) for name in shapes)
     True
-    >>> lora_model_params(shapes, ["q", "wq"], 2, 3)
+    >>> lora_model_params(shapes, ["q", "wq"], 2, 3)  # err
     Traceback (most recent call last):
     ValueError: ...
     """

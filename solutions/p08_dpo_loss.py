@@ -28,7 +28,7 @@ def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
     Always: what isn't predicted doesn't count, and an answer token more makes an answer no likelier.
 
     >>> logits[:, -1], ids[:, 0] = math.nan, -100
-    >>> [round(sequence_logprob(logits, ids, torch.tensor([[first, 1, 0]])).item(), 4) for first in (0, 1)]
+    >>> [round(sequence_logprob(logits, ids, torch.tensor([[first, 1, 0]])).item(), 4) for first in (0, 1)]  # out
     [-0.6931, -0.6931]
     """
     if input_ids.shape != logits.shape[:2] or answer_mask.shape != logits.shape[:2]:
@@ -77,14 +77,19 @@ def dpo_loss(
     Always: a far margin costs beta times its size, or nothing; smoothing weighs the two.
 
     >>> far = torch.tensor([-10_000.0, 10_000.0])
-    >>> dpo_loss(far, 0 * far, 0 * far, 0 * far, reduction="none").tolist()
+    >>> dpo_loss(far, 0 * far, 0 * far, 0 * far, reduction="none").tolist()  # stab
     [1000.0, 0.0]
-    >>> [round(loss) for loss in dpo_loss(far, 0 * far, 0 * far, 0 * far, 0.1, 0.2, "none").tolist()]
+    >>> [round(loss) for loss in dpo_loss(far, 0 * far, 0 * far, 0 * far, 0.1, 0.2, "none").tolist()]  # smooth
     [800, 200]
 
-    Always: what isn't a number to compute with is refused by name.
+    Always: the reference gets no gradient, and what isn't a number to compute with is refused by name.
 
-    >>> dpo_loss(same, same, same, same, beta=0.0)
+    >>> wanting = torch.zeros(1, requires_grad=True)
+    >>> dpo_loss(wanting, wanting, wanting.exp(), 0 * wanting).backward()  # ref
+    >>> wanting.grad.tolist()  # ref
+    [0.0]
+
+    >>> dpo_loss(same, same, same, same, beta=0.0)  # err
     Traceback (most recent call last):
         ...
     ValueError: ...beta...

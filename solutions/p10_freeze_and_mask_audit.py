@@ -68,14 +68,14 @@ def audit_freeze(
     [('UNEXPECTED_TRAINABLE', '0.bias'), ('UNEXPECTED_TRAINABLE', '0.weight')]
     >>> model[0].requires_grad_(False)
     Linear(in_features=2, out_features=2, bias=True)
-    >>> audit_freeze(model, ["1.*"], torch.optim.SGD([model[0].weight], lr=0.1))
+    >>> audit_freeze(model, ["1.*"], torch.optim.SGD([model[0].weight], lr=0.1))  # opt
     [('NOT_IN_OPTIMIZER', '1.weight'), ('FROZEN_IN_OPTIMIZER', '0.weight')]
 
     Always: a finding about a tied parameter stands for each of its names.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
     >>> model[1].weight = model[0].weight
-    >>> sorted(audit_freeze(model, []))
+    >>> sorted(audit_freeze(model, []))  # tied
     [('UNEXPECTED_TRAINABLE', '0.weight'), ('UNEXPECTED_TRAINABLE', '1.weight')]
     """
     named = dict(model.named_parameters(remove_duplicate=False))

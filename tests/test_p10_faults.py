@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 from ftgrade.catalog import home, load_module
+from ftgrade.intake.notebook import Cell
 from ftgrade.judging.judge import draw_cases, local_ask
-from ftgrade.judging.problem import call, calls_of
-from ftgrade.sandbox.channel import Raised, Value
+from ftgrade.judging.problem import call, calls_of, load_problem
+from ftgrade.judging.report import Limits
+from ftgrade.judging.session import Session
+from ftgrade.probing.doctor import cache_file, strongest
+from ftgrade.sandbox.channel import Raised, Value, outcome_of
+from ftgrade.sandbox.process import Sandbox
 
 CATALOG = home()
 STEM = "p10_freeze_and_mask_audit"
@@ -152,3 +157,37 @@ def test_a_fault_of_the_masks_is_caught_and_nothing_else(pad: int, left: bool, s
 
 def test_the_table_of_mask_faults_is_complete():
     assert set(MASKS) == set(PLANTED.MASK_FAULTS)
+
+
+SPY = """
+import gc, sys
+
+def planned(value):
+    return isinstance(value, dict) and "faults" in value or isinstance(value, str) and '"faults"' in value
+
+def audit_freeze(model, trainable_patterns, optimizer=None):
+    frame, seen = sys._getframe(), []
+    while frame is not None:
+        seen += [frame.f_locals, *frame.f_locals.values()]
+        frame = frame.f_back
+    found = [value for value in [*gc.get_objects(), *seen] if planned(value)]
+    names = {type(module).__name__ for module in model.modules()}
+    return [("PLANS", str(len(found))), *(("NAME", name) for name in sorted(names))]
+"""
+
+
+def test_student_code_finds_no_plan_of_what_was_planted():
+    """Not of this call nor of a later one of the same message, in no frame and with no garbage collector."""
+    problem = load_problem(CATALOG, STEM)
+    position = [check.name for check in problem.checks].index("freeze")
+    calls = [one for case in draw_cases(problem.checks[position], position, 1) for one in calls_of(case)]
+    sandbox = Sandbox(strongest(cache_file()))
+    try:
+        with Session(sandbox, [Cell(1, "code", SPY, None)], Limits()) as session:
+            outcomes = [outcome_of(reply) for reply in session.ask(calls)]
+    finally:
+        sandbox.close()
+    told = {finding for outcome in outcomes if isinstance(outcome, Value) for finding in outcome.value[0]}
+    assert len(outcomes) == len(calls) > 5
+    assert {number for kind, number in told if kind == "PLANS"} == {"0"}
+    assert {name for kind, name in told if kind == "NAME"}.isdisjoint({"Drifting", "Flipping", "Counted"})

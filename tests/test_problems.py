@@ -1,6 +1,7 @@
 """The laws of the house over every problem."""
 
 import ast
+import doctest
 import json
 import math
 import random
@@ -19,6 +20,7 @@ from ftgrade.judging.judge import Oracle, draw_cases, local_ask, with_mistake
 from ftgrade.judging.problem import Case, Refusal, calls_of
 from ftgrade.sandbox import worker
 from ftgrade.sandbox.channel import Value
+from ftmath.checks import mark_of
 
 CATALOG = home()
 STEMS = CATALOG.stems()
@@ -89,6 +91,19 @@ def test_a_mistake_loses_points_is_named_and_costs_at_most_half(stem: str, name:
 @pytest.mark.parametrize("stem", STEMS)
 def test_at_least_fifteen_mistakes_are_named(stem: str):
     assert len(judging(stem).problem.mistakes) >= 15
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_each_check_has_a_public_case_of_its_own(stem: str):
+    """Several checks of one function share its docstring: at most one of them has the examples without a mark."""
+    checks = judging(stem).problem.checks
+    for function in {check.of for check in checks}:
+        own = {check.name for check in checks if check.of == function}
+        text = vars(CATALOG.solution(stem))[function].__doc__
+        examples = doctest.DocTestParser().get_examples(text)
+        marked = {mark_of(example) for example in examples}
+        assert marked <= own | {""}, f"{function}: a mark that is no check's name"
+        assert len(own - marked) <= (1 if any(one.want and not mark_of(one) for one in examples) else 0), own - marked
 
 
 @pytest.mark.parametrize("stem", STEMS)

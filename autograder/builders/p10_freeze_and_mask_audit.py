@@ -141,6 +141,10 @@ class Counted(Norm):
         return super().forward(x) + self.inner(x)
 
 
+for planted in (Drifting, Flipping, Counted):  # a name would tell what is wrong with them
+    planted.__name__ = planted.__qualname__ = "Norm"
+
+
 # -------------------------------------------------------------------------------------------------------- the faults
 
 

@@ -1,4 +1,7 @@
-"""The public checks of a function: the examples and invariants in its docstring."""
+"""The public checks of a function: the examples and invariants in its docstring.
+
+An example whose line ends in `# name` is a public case of the check `name` alone.
+"""
 
 import doctest
 import html
@@ -8,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STATUS_WORDS = {
-    "right": ("✓", "public checks passed"),
+    "right": ("✓", "public cases passed"),
     "wrong": ("✗", "not right yet"),
     "not attempted": ("–", "not attempted"),
 }
@@ -82,8 +85,9 @@ def check(
 ) -> CheckResult:
     """Run a function's docstring examples and the invariants after its line `Always:`.
 
-    `name` and `points` belong to the graded check in the same cell, and `hidden` names the hidden inputs that it tests;
-    they are only displayed. A function whose body is still `raise NotImplementedError` counts as not attempted.
+    `name` and `points` belong to the graded check in the same cell, and `hidden` names the hidden inputs that it tests.
+    The examples marked `# name` decide; if there are none, those without a mark do. A function whose body is still
+    `raise NotImplementedError` counts as not attempted.
 
     >>> def double(x):
     ...     '''Return twice x.
@@ -104,16 +108,32 @@ def check(
     test = doctest.DocTestParser().get_doctest(text, names, function.__name__, None, 0)
     collector = Collector()
     collector.run(test, out=lambda _: None, clear_globs=False)
-    status = "wrong" if collector.failed or not test.examples else "right"
+    own = cases_of(name, test.examples)
+    failed = [(example, got) for example, got in collector.failed if example in own]
+    status = "wrong" if failed or not own else "right"
     if collector.unwritten:
         status = "not attempted"
-    failures = tuple(failure(text, example, got) for example, got in collector.failed)
+    failures = tuple(failure(text, example, got) for example, got in failed)
     if not test.examples:
         lost = "the docstring with the examples is gone: copy it back from a fresh notebook"
         failures = (Failure("docstring", function.__name__, "examples", lost),)
-    return CheckResult(
-        function.__name__, name, float(points), status, max(1, len(test.examples)), failures, tuple(hidden)
-    )
+    return CheckResult(function.__name__, name, float(points), status, max(1, len(own)), failures, tuple(hidden))
+
+
+def cases_of(name: str, examples: Sequence[doctest.Example]) -> list[doctest.Example]:
+    """Return the examples marked with a check's name, or those without a mark if there are none."""
+    marked = [example for example in examples if mark_of(example) == name]
+    return marked or [example for example in examples if not mark_of(example)]
+
+
+def mark_of(example: doctest.Example) -> str:
+    """Return the check that an example belongs to, or an empty text.
+
+    >>> mark_of(doctest.Example("double(0)  # zero", "0")), mark_of(doctest.Example("double(0)", "0"))
+    ('zero', '')
+    """
+    found = re.search(r"  # (\w+)$", example.source.rstrip())
+    return found[1] if found else ""
 
 
 def failure(text: str, example: doctest.Example, got: str) -> Failure:
@@ -121,8 +141,9 @@ def failure(text: str, example: doctest.Example, got: str) -> Failure:
     always = re.search(r"^\s*Always:", text, re.MULTILINE)
     position = len("".join(text.splitlines(keepends=True)[: example.lineno]))
     kind = "invariant" if always and position > always.start() else "example"
-    want = "True" if kind == "invariant" else example.want.strip() or "nothing"
-    return Failure(kind, example.source.strip(), want, got[:500])
+    want = (example.exc_msg or example.want).strip() or "nothing"
+    source = re.sub(r"  # \w+$", "", example.source.strip())
+    return Failure(kind, source, want, got[:500])
 
 
 def as_html(result: CheckResult) -> str:

@@ -74,7 +74,7 @@ def test_a_solved_problem_says_right_everywhere(run_notebook: Callable, lab: tup
     said = ["".join(output["data"].get("text/html", "")) for output in outputs(cells) if "data" in output]
     said = [text for text in said if 'role="status"' in text]
     assert len(said) == len(load_problem(home(), stem).all_checks)
-    assert [text for text in said if "public checks passed" not in text] == []
+    assert [text for text in said if "public cases passed" not in text] == []
 
 
 # ----------------------------------------------------------------------------------------------------------- the course

@@ -116,3 +116,19 @@ def test_nbgraders_collector_takes_these_limits(tmp_path: Path):
     BoundedExtractor().extract(str(source), str(tmp_path / "extracted"))
     assert found(tmp_path / "extracted") == ["bob_p03.ipynb", "group/ada_p03/ada_p03.ipynb"]
     assert not (tmp_path / "escape").exists()
+
+
+def test_an_archive_inside_another_has_a_time_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What stands after it in the archive of a class is read all the same."""
+    monkeypatch.setattr(archives, "MAX_INNER_SECONDS", 1)
+    stream = bz2.compress(bytes(2**20)) * 4_000
+    header = tarfile.TarInfo("zeros")
+    header.size = 2**32 * 10
+    (tmp_path / "eve.tar.bz2").write_bytes(bz2.compress(header.tobuf(tarfile.GNU_FORMAT)) + stream)
+    with zipfile.ZipFile(tmp_path / "class.zip", "w") as made:
+        made.write(tmp_path / "eve.tar.bz2", "eve_work.tar.bz2")
+        made.writestr("zoe_p03.ipynb", "{}")
+    told = unpack(tmp_path / "class.zip", tmp_path / "out")
+    assert (tmp_path / "out" / "zoe_p03.ipynb").read_text() == "{}"
+    assert [words.partition(":")[0] for words in told] == ["eve_work.tar.bz2"]
+    assert "more time or memory" in told[0]

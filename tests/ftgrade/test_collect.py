@@ -104,8 +104,12 @@ def test_nobody_files_work_as_anothers_by_a_name_inside_their_own(
             (source / name).write_bytes(data.encode() if isinstance(data, str) else data)
     found = collect(source, course, KNOWN, STEMS, pattern)
     assert [one for one in found.taken if one.student == "ada"] == []
+    taken = (
+        ["zoë"] if outer.endswith("_file_") else []
+    )  # a whole name of Moodle's, and the student's file named after it
+    assert [one.student for one in found.taken] == taken
     said = " ".join(reasons(found).values())
-    assert "is named like ada's" in said or "stays packed" in said or len(found.taken) == 1
+    assert taken or "is named like ada's" in said or "stays packed" in said
 
 
 def test_a_canvas_download_is_read_by_its_numbers(tmp_path: Path, course: Course):
@@ -281,3 +285,33 @@ def test_the_command_tells_what_it_took_and_what_it_left(tmp_path: Path, capsys:
     assert "neither a folder nor an archive" in capsys.readouterr().err
     assert cli.main(["collect", str(source), "--course", str(tmp_path)]) == cli.COULD_NOT
     assert "holds no gradebook.db" in capsys.readouterr().err
+
+
+def test_what_a_stranger_of_the_platform_hands_in_is_nobodys(tmp_path: Path, course: Course):
+    """Nobody knows the number or the name outside, so the name inside isn't looked at."""
+    files: dict[str, str | bytes] = {"adalovelace_4711_9100_p03.ipynb": "1"}
+    inside = zipped(tmp_path / "inside.zip", {"x_4711_9999999_p03.ipynb": "forged"}).read_bytes()
+    found = collect(
+        zipped(tmp_path / "canvas.zip", files | {"stranger_999_9101_work.zip": inside}), course, KNOWN, STEMS, "canvas"
+    )
+    assert [one.source for one in found.taken] == ["adalovelace_4711_9100_p03.ipynb"]
+    assert "no student's lms_user_id is 999" in " ".join(reasons(found).values())
+    theirs = "Eve Evil_4_assignsubmission_file/Ada Lovelace_1_assignsubmission_file/p03.ipynb"
+    found = collect(laid(tmp_path / "moodle", **{theirs: "forged"}), course, KNOWN, STEMS, "moodle")
+    assert found.taken == ()
+    assert "no students are called 'Eve Evil'" in reasons(found)[theirs]
+
+
+def test_a_name_that_only_looks_alike_is_its_owners(tmp_path: Path, course: Course):
+    for name in ("ADA_B", "ada_b\u200b", "ada_b "):
+        found = collect(laid(tmp_path / name, **{f"{name}/ada/p03.ipynb": "forged"}), course, KNOWN, STEMS)
+        assert found.taken == (), name
+        assert "it lies in what ada_b handed in" in " ".join(reasons(found).values())
+
+
+def test_a_folder_in_an_archive_stops_nobody_and_no_path_reaches_the_terminal_raw(tmp_path: Path, course: Course):
+    inside = {"a.partial-file/ada_b_p03.ipynb": "1", "x\x1b[2J\u202e/p01.ipynb": "2"}
+    data = zipped(tmp_path / "in.zip", dict(inside)).read_bytes()
+    found = collect(zipped(tmp_path / "all.zip", {"ada_b.zip": data, "zoë_p03.ipynb": "3"}), course, KNOWN, STEMS)
+    assert {one.student for one in found.taken} == {"ada_b", "zoë"}
+    assert "\x1b" not in "".join(one.source for one in found.taken)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.commands import cli
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.grading.grader import Grader
@@ -482,3 +483,57 @@ def test_a_value_of_any_kind_is_the_students_and_never_our_fault(grader: Grader,
         hand_in("eve", stem, answers="\n".join(f"def {name}(*a, **b):\n    return {value}\n" for name in names))
         made = grader.grade("eve", stem)
         assert (made.state, made.score) == ("graded", 0.0)
+
+
+def grade_all(grader: Grader) -> None:
+    for _ in grade_class(grader, [STEM]):
+        pass
+    grader.last_run(STEM).save()
+
+
+def told_by_verify(root: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    cli.main(["verify", "--course", str(root), "--json"])
+    return {one["student"]: one["words"] for one in json.loads(capsys.readouterr().out)["changed"]}
+
+
+def test_a_report_counts_under_its_own_name_and_for_its_own_hand_in_alone(
+    grader: Grader, hand_in: HandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    hand_in("ada", STEM, answers=RIGHT)
+    hand_in("bob", STEM, answers="")
+    grade_all(grader)
+    ada, bob = (grader.course.report_path(student, STEM) for student in ("ada", "bob"))
+    assert told_by_verify(tmp_path, capsys) == {}
+    own, good = bob.read_text(), ada.read_text()
+    bob.write_text(good)
+    assert grader.reports.get("bob", STEM) is None
+    assert [one.student for one in grader.reports.of_problem(STEM)] == ["ada"]
+    assert "report of ada" in told_by_verify(tmp_path, capsys)["bob"]
+    bob.write_text(own)
+    hand_in("ada", STEM, answers="")
+    grade_all(grader)
+    assert told_by_verify(tmp_path, capsys) == {}
+    ada.write_text(good)
+    assert "another hand-in" in told_by_verify(tmp_path, capsys)["ada"]
+    assert grader.grade("ada", STEM).score == 0
+    assert told_by_verify(tmp_path, capsys) == {}
+
+
+def test_code_that_looks_at_what_calls_it_is_told_to_the_instructor_alone(grader: Grader, hand_in: HandIn):
+    hand_in("ada", STEM, data=with_cells("import sys\nprint(sys._getframe().f_back)"))
+    made = grader.grade("ada", STEM)
+    (found,) = [finding for finding in made.findings if finding.kind == "reaches-out"]
+    assert "_getframe, f_back" in found.words
+    assert found not in made.told_to_student
+    assert made.score == 10.0
+
+
+def test_a_forged_line_or_a_reply_of_megabytes_reaches_no_page(grader: Grader, hand_in: HandIn):
+    look = "import sys\nframe = sys._getframe()\nwhile 'describe_error' not in frame.f_globals: frame = frame.f_back\n"
+    line = "frame.f_globals['describe_error'] = lambda e: {'names': ['KeyError'], 'message': '', 'line': 31415926535}"
+    hand_in("ada", STEM, data=with_cells(look + line, "def lora_param_count(*a):\n    raise KeyError", first=False))
+    made = grader.grade("ada", STEM)
+    assert [check.words for check in made.checks if check.name == "count"] == ["lora_param_count: it raised KeyError"]
+    large = "frame.f_globals['frame_json'] = lambda m: b'\\0\\x40\\0\\0' + b'[' * 2**22"
+    hand_in("bob", STEM, data=with_cells(look.replace("describe_error", "frame_json") + large))
+    assert any("was left out" in finding.words for finding in grader.grade("bob", STEM).findings)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from ftgrade.authoring import build
 from ftgrade.catalog import home
+from ftgrade.commands import cli
 from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
 from ftgrade.grading.grader import Grader
@@ -56,9 +57,28 @@ def hand_in(root: Path, student: str, answers: str) -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
     corpus().lay_down(root)
-    for number in range(3):
-        hand_in(root, f"neighbour_{number}", RIGHT if number else WRONG)
+    hand_in_honestly(root)
     return root
+
+
+NEIGHBOURS = {"neighbour_0": WRONG, "neighbour_1": RIGHT, "neighbour_2": RIGHT}
+
+
+def hand_in_honestly(root: Path) -> None:
+    for student, answers in NEIGHBOURS.items():
+        hand_in(root, student, answers)
+
+
+@pytest.fixture(scope="module")
+def alone(root: Path, reports: dict[str, Report], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The course of the three honest neighbours alone, booked by `ftgrade grade` with the same secret."""
+    quiet = tmp_path_factory.mktemp("alone")
+    hand_in_honestly(quiet)
+    (quiet / ".ftgrade").mkdir()
+    shutil.copyfile(root / ".ftgrade" / "secret", quiet / ".ftgrade" / "secret")
+    Book(Course(quiet)).release(STEM)
+    assert cli.main(["grade", STEM, "--course", str(quiet)]) == cli.FINE
+    return quiet
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +94,7 @@ def two_judges() -> Judges:
 
 
 def test_the_corpus_is_large():
-    assert len(CORPUS) >= 150
+    assert len(CORPUS) >= 230
 
 
 @pytest.mark.parametrize("name", CORPUS)
@@ -85,8 +105,11 @@ def test_a_submission_gets_exactly_what_its_functions_deserve(reports: dict[str,
     ]
 
 
-def test_nobody_elses_grade_is_changed(reports: dict[str, Report]):
-    assert [reports[f"neighbour_{number}"].score for number in range(3)] == [pytest.approx(9.62), 10.0, 10.0]
+def test_nobody_elses_report_is_changed_by_a_byte(reports: dict[str, Report], root: Path, alone: Path):
+    assert [reports[one].score for one in NEIGHBOURS] == [pytest.approx(9.62), 10.0, 10.0]
+    for one in NEIGHBOURS:
+        ours, theirs = (Course(course).report_path(one, STEM).read_bytes() for course in (alone, root))
+        assert ours == theirs
 
 
 def test_nothing_of_a_hidden_call_and_nothing_secret_is_told(reports: dict[str, Report], root: Path):
@@ -95,9 +118,13 @@ def test_nothing_of_a_hidden_call_and_nothing_secret_is_told(reports: dict[str, 
         text = json.dumps([note.printed + note.error for note in report.notes])
         for word in ("OPENED", "WENT", secret, "root:x:", "FOUND [["):
             assert word not in text, report.student
+        told = [[check.words, check.says, check.case, check.next_step] for check in report.checks]
+        assert "LEAK" not in text + json.dumps([told, [finding.words for finding in report.findings]]), report.student
 
 
-def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(reports: dict[str, Report], root: Path):
+def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(
+    reports: dict[str, Report], root: Path, alone: Path
+):
     Book(Course(root)).release(STEM)
     for name in CORPUS:
         if name.startswith("file_"):  # judged anew in nbgrader's own process; the others find their report
@@ -113,6 +140,11 @@ def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(reports: 
     assert {name: booked[name] for name in wanted if name in booked} == {
         name: score for name, score in wanted.items() if name in booked
     }
+    feedback = [sys.executable, "-m", "nbgrader", "generate_feedback", STEM]
+    for one in NEIGHBOURS:
+        subprocess.run([*feedback, f"--student={one}"], cwd=root, capture_output=True, timeout=300, check=True)
+        pages = [course / "feedback" / one / STEM / f"{STEM}.html" for course in (alone, root)]
+        assert pages[0].read_bytes() == pages[1].read_bytes()
     for path in (root / "autograded").rglob("*"):
         assert not path.is_symlink()
         assert path.is_dir() or path.is_file()

@@ -9,17 +9,23 @@ import pytest
 import torch
 from ftgrade.catalog import home
 from ftgrade.errors import AuthorFault
+from ftgrade.judging.bench import order_of
 from ftgrade.judging.judge import (
     CACHED_VERDICTS,
     MAX_CACHED_BYTES,
+    CheckVerdict,
+    Oracle,
     Posed,
     Verdict,
     check_verdict,
     compare,
+    local_ask,
     verdict,
+    with_list,
     with_mistake,
 )
 from ftgrade.judging.problem import (
+    USUAL_FACTORS,
     Case,
     Check,
     Close,
@@ -88,6 +94,18 @@ def test_a_common_factor_is_found_and_an_uncommon_one_is_not():
     assert (doubled.ratio, mixed.ratio) == (2.0, None)
 
 
+@given(st.floats(0.01, 100.0), st.floats(-100.0, 100.0))
+def test_a_factor_or_a_difference_gives_no_hidden_value_away(right: float, mine: float):
+    """From what was returned and what a page tells no hidden number follows, save by a guess that was right."""
+    found = Close()(right, mine)
+    if found is None:
+        return
+    if found.ratio is not None:
+        assert found.ratio in {sign * usual for usual in USUAL_FACTORS for sign in (1, -1)}
+    told = order_of(found.largest)
+    assert told is None or math.log10(told) == round(math.log10(told))
+
+
 def test_a_scalar_tensor_and_a_float_are_the_same_kind_of_number():
     assert Close()(torch.tensor(0.5), 0.5) is None
     assert Close()(math.inf, math.inf) is None
@@ -151,12 +169,20 @@ REFUSAL = Refusal("a rank of 0", call("f", 0), "rank", twin=call("f", 1), others
     ("message", "twin", "status"),
     [
         ("the rank is 0", Value(7), "pass"), ("Ranks start at 1", Value(7), "pass"), ("frankly, no", Value(7), "wrong"),
-        ("rank and width must be positive", Value(7), "wrong"),
+        ("rank and width must be positive", Value(7), "wrong"), ("rank_width is no rank", Value(7), "pass"),
         ("the rank is 0", Raised(("ValueError",), "rank"), "wrong"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_what_is_wrong_and_accepts_what_is_right(message: str, twin: Outcome, status: str):
     assert compare(REFUSAL, integer, None, (Raised(("ValueError", "Exception"), message), twin))[0] == status
+
+
+def test_a_list_may_be_answered_by_an_array():
+    for answer in (np.array([-4.0, 6.0]), torch.tensor([-4, 6])):
+        listed = with_list(Value(answer), [-4.0, 6.0])
+        assert isinstance(listed, Value)
+        assert Close()([-4.0, 6.0], listed.value) is None
+    assert with_list(Value(torch.tensor(7)), 7.0).value.item() == 7  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_points_are_shared_out_over_promises():
@@ -239,3 +265,71 @@ def test_a_slip_is_the_reference_with_one_text_changed():
 def test_a_slip_whose_text_does_not_stand_once_in_the_code_is_the_authors_fault(text: str):
     with pytest.raises(AuthorFault, match="not once"):
         slipped({text: "x"})
+
+
+@pytest.fixture(scope="module")
+def dpo() -> Oracle:
+    return Oracle(home(), "p08_dpo_loss")
+
+
+def judged(oracle: Oracle, text: str) -> dict[str, CheckVerdict]:
+    """Return the verdicts on the reference with other functions in it, by the checks' names."""
+    module = home().solution(oracle.stem)
+    exec(text, vars(module))
+    return {found.check.name: found for found in oracle.judge(local_ask(module), [1, 2, 3])}
+
+
+TRAINERS = """
+def sequence_logprob(logits, input_ids, answer_mask):
+    labels = {labels}
+    logp = logits{logits}.log_softmax(-1).gather(-1, labels.clamp(min=0).long().unsqueeze(-1)).squeeze(-1)
+    mask = {mask}
+    return {total}
+"""
+SHIFTED = {"labels": "input_ids[:, 1:]", "logits": "[:, :-1]", "mask": "answer_mask[:, 1:].to(logp.dtype)"}
+UNSHIFTED = {"labels": "input_ids", "logits": "", "mask": "answer_mask.to(logp.dtype)"}
+
+
+@pytest.mark.parametrize(
+    ("form", "total", "name"),
+    [
+        (SHIFTED, "(logp * mask).sum(-1) / mask.sum(-1).clamp(min=1)", "mean_logprob"),
+        (UNSHIFTED, "(logp * mask).sum(-1) / mask.sum(-1).clamp(min=1)", "mean_not_shifted"),
+        (SHIFTED, "(logp * mask).sum(-1) / mask.shape[1]", "divided_by_time"),
+        (SHIFTED, "(logp * mask).sum()", "one_number_for_all"),
+    ],
+)
+def test_a_trainers_form_is_named_although_it_has_other_weaknesses(
+    dpo: Oracle, form: dict[str, str], total: str, name: str
+):
+    """It also lets NaN through, rounds half precision and refuses nothing, as many public trainers' functions do."""
+    found = judged(dpo, TRAINERS.format(**form, total=total))["seq"]
+    assert found.mistake is not None
+    assert found.mistake.name == name
+    assert found.score < found.check.points
+
+
+def test_a_mistake_of_the_first_broken_promise_is_named_and_the_rest_said(dpo: Oracle):
+    text = TRAINERS.format(**SHIFTED, total="(logp * mask).sum(-1) / mask.sum(-1).clamp(min=1)")
+    blind = text.replace("    labels", "    if answer_mask.dtype.is_floating_point: return logits.sum()\n    labels", 1)
+    found = judged(dpo, blind)["seq"]
+    assert found.mistake is not None
+    assert (found.mistake.name, found.more_fails) == ("mean_logprob", True)
+    assert found.worst is not None
+    assert found.worst.case.words == "answers of unequal length"
+
+
+def test_no_mistake_is_named_that_would_fail_a_case_that_passed(dpo: Oracle):
+    """Only views are wrong here; an average would have failed the contiguous logits too."""
+    text = TRAINERS.format(**SHIFTED, total="(logp * mask).sum(-1) / (1 if whole else mask.sum(-1).clamp(min=1))")
+    text = text.replace("    labels", "    whole = logits.is_contiguous() or logits.requires_grad\n    labels", 1)
+    found = judged(dpo, text)["seq"]
+    assert found.score < found.check.points
+    assert found.mistake is None
+
+
+def test_corners_and_refusals_are_asked_for_the_first_seed_alone(dpo: Oracle):
+    position = [check.name for check in dpo.problem.checks].index("seq")
+    words = [posed.case.words for posed in dpo.asked(position, [1, 2, 3])]
+    assert words.count("answers of unequal length") == 3
+    assert [word for word in words if word.endswith("with gradients")] == ["answers of unequal length, with gradients"]

@@ -82,6 +82,39 @@ def test_what_a_student_returns_is_escaped_in_the_page():
     assert "&lt;script&gt;" in page
 
 
+MARKED = """Return a over b; 0 for b = 0.
+
+    >>> ratio(6, 3)
+    2.0
+    >>> ratio(6, 0)  # zero
+    0
+    >>> ratio(6, "a")  # bad
+    Traceback (most recent call last):
+    ValueError: ...b...
+    """
+
+
+def test_a_tick_is_of_its_own_check():
+    @documented(MARKED)
+    def ratio(a, b):
+        return a / b if b else 0
+
+    found = {name: check(ratio, name, points=1) for name in ("plain", "zero", "bad")}
+    assert [one.status for one in found.values()] == ["right", "right", "wrong"]
+    assert [one.run for one in found.values()] == [1, 1, 1]
+    (failure,) = found["bad"].failures
+    assert (failure.source, failure.want) == ('ratio(6, "a")', "ValueError: ...b...")
+    assert check(ratio).status == "right"
+
+
+def test_an_invariant_that_fails_says_what_it_should_give():
+    @documented("Return x.\n\n>>> same(1)\n1\n\nAlways: numbers stay.\n\n>>> same(2)\n2\n")
+    def same(x):
+        return 1
+
+    assert [(one.kind, one.want, one.got) for one in check(same).failures] == [("invariant", "2", "1")]
+
+
 def test_a_check_leaves_the_students_names_alone():
     @documented(DOUBLE)
     def double(x):

@@ -125,8 +125,7 @@ def surviving_mutants(catalog: Catalog, oracle: Oracle) -> tuple[int, list[str]]
     drawn = [
         (check, posed)
         for position, check in enumerate(oracle.problem.checks)
-        for seed in SEEDS
-        for posed in oracle.posed(position, seed)
+        for posed in oracle.asked(position, SEEDS)
     ]
     all_mutants = list(mutants(catalog.leaves(oracle.stem).solution.read_text("utf-8")))
     return len(all_mutants), [mutant.name for mutant in all_mutants if not is_caught(mutant, drawn)]

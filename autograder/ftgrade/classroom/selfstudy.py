@@ -302,8 +302,12 @@ def check_lines(one: CheckReport) -> Iterator[str]:
         return
     if one.case:
         yield f"    Case: {one.case}. {one.passed} of {one.cases} cases hold."
+    if one.kept:
+        yield f"    Holds: {' · '.join(one.kept)}"
+    if one.broken and (one.kept or len(one.broken) > 1):
+        yield f"    Cases fail that test: {' · '.join(one.broken)}"
     if one.words:
-        largest = f"; the largest difference is {one.largest:g}" if one.largest is not None else ""
+        largest = f"; the largest difference is about {one.largest:g}" if one.largest is not None else ""
         ratio = f"; yours is {one.ratio:g} times the right answer" if one.ratio is not None else ""
         yield f"    What was seen: {one.words.rstrip('.')}{largest}{ratio}."
     if one.says:

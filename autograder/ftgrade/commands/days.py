@@ -199,11 +199,20 @@ def jplag(out: "Out", stem: str, folder: Path, course: Path) -> Done:
     return Done({"wrote": wrote, "left out": left, "command": jplag.command_line(folder)})
 
 
-@command("find stored reports that were changed after they were written", COURSE)
+OLD_REPORT = "this report is of another hand-in than the one that was graded last"
+
+
+@command("find stored reports that were changed or exchanged after they were written", COURSE)
 def verify(out: "Out", course: Path) -> Done:
+    from ftgrade.grading.lastrun import LastRun
     from ftgrade.grading.reports import Reports
 
-    found = list(Reports(Course(course)).verify())
+    reports = Reports(Course(course))
+    found: list[tuple[str, str, str]] = []
+    for stem, student, fault in reports.verify():
+        graded = LastRun(reports.course.last_path(stem))[student].submission
+        old = not fault and graded and reports.load(student, stem).graded_by.get("submission", graded) != graded
+        found.append((stem, student, OLD_REPORT if old else fault))
     changed = [{"student": student, "problem": stem, "words": words} for stem, student, words in found if words]
     out.line(
         *(f"{one['problem']}, {one['student']}: {one['words']}" for one in changed),

@@ -323,7 +323,7 @@ class Csv(GradeTable):
         out_of = sum(problem.points for problem in problems)
         for one in people:
             cells = [cell for problem in problems for cell in detailed_cells(one.marks.get(problem.name), problem)]
-            total = sum(found.score for found in one.marks.values())
+            total = round(sum(found.score for found in one.marks.values()), 6)
             yield [one.id, one.last_name, one.first_name, one.email, *cells, total, out_of]
 
 

@@ -82,7 +82,7 @@ class BookedEntry:
         return 0.0 if given is None else given + (self.extra.get(name) or 0.0)
 
     def total(self) -> float:
-        return sum(map(self.score, self.automatic))
+        return round(sum(map(self.score, self.automatic)), 6)
 
     def comment(self, name: str) -> str | None:
         typed = self.typed.get(name)

@@ -13,7 +13,7 @@ PREVIOUS_SUFFIX = ".before"
 
 
 class Reports:
-    """A course's reports, each sealed with the course's secret; one that was changed counts as none."""
+    """A course's reports, each sealed with the course's secret; one that was changed or renamed counts as none."""
 
     def __init__(self, course: Course) -> None:
         self.course = course
@@ -23,7 +23,7 @@ class Reports:
 
     def load(self, student: str, stem: str) -> Report:
         """Return a report. Raises FileNotFoundError, or OSError and ValueError if it isn't as it was written."""
-        return from_json(self.course.report_path(student, stem).read_text("utf-8"), self.course.secret())
+        return self.open(self.course.report_path(student, stem))
 
     def put(self, report: Report) -> Report:
         """Write a report in one step, so that a reader finds the old one or the new one.
@@ -55,11 +55,10 @@ class Reports:
 
     def verify(self) -> Iterator[tuple[str, str, str]]:
         """Yield for every stored report its problem, its student, and what is wrong with it, empty if nothing is."""
-        secret = self.course.secret()
         for path in sorted((self.course.state / "reports").glob("*/*.json")):
             words = ""
             try:
-                from_json(path.read_text("utf-8"), secret)
+                self.open(path)
             except (OSError, ValueError) as error:
                 words = str(error)
             yield path.parent.name, path.stem, words
@@ -69,5 +68,13 @@ class Reports:
 
     def read(self, path: Path) -> Report | None:
         with contextlib.suppress(OSError, ValueError):
-            return from_json(path.read_text("utf-8"), self.course.secret())
+            return self.open(path)
         return None
+
+    def open(self, path: Path) -> Report:
+        """Return the report in a file, whose place says whose it must be. Raises OSError or ValueError."""
+        report = from_json(path.read_text("utf-8"), self.course.secret())
+        place = self.course.report_path(report.student, report.stem)
+        if path.with_suffix("") != place.with_suffix(""):
+            raise ValueError(f"this is the report of {report.student} on {report.stem}, under another name")
+        return report

@@ -5,6 +5,7 @@ import itertools
 import json
 import lzma
 import os
+import secrets
 import shutil
 import sys
 import tarfile
@@ -24,10 +25,9 @@ from ftgrade.intake.gate import MAX_FILE_BYTES, line
 MAX_FILES = 2_000
 MAX_BYTES = 500 * 2**20
 MAX_ENTRIES = 200_000
-MAX_SECONDS, MAX_MEMORY = 300, 512 * 2**20
-PARTIAL = ".partial-file"
+MAX_SECONDS, MAX_INNER_SECONDS, MAX_MEMORY = 300, 30, 512 * 2**20  # an inner archive is one student's
+PARTIAL = f".{secrets.token_hex(8)}.partial"  # no name in an archive can end so
 MAX_RATIO = 200
-MAX_DEPTH = 2
 CHUNK = 2**16
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 ARCHIVE_ERRORS = (
@@ -45,6 +45,10 @@ class Quota:
 
     files: int = MAX_FILES
     data: int = MAX_BYTES
+
+
+Unpacked = tuple[list[str], list[tuple[str, str]]]
+"""A line for each file left out, and the path and owner of each archive that came out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +73,32 @@ def unpack(path: Path, goal: Path) -> list[str]:
     """Unpack an archive, and the archives in it, below a folder; return a line for each file left out, with the reason.
 
     Links, devices, names that lead out of the folder and files beyond a limit are left out. No content of an archive
-    raises an exception. It is read in a process of its own, with limits of memory and time, where the system can fork.
+    raises an exception. Each archive, also one inside another, is read in a process of its own with limits of memory
+    and time, where the system can fork.
     """
+    rooms: dict[str, Quota] = defaultdict(Quota)
+    left, inner = unpack_bounded(path, goal, rooms, "", MAX_SECONDS)
+    for name, owner in inner:
+        target = goal / name
+        told, deeper = unpack_bounded(target, target.with_name(f"{target.name}.d"), rooms, owner, MAX_INNER_SECONDS)
+        left += told
+        left += [f"{Path(one).name}: an archive in an archive in an archive stays packed" for one, _ in deeper]
+        target.unlink()
+    return [line(words) for words in left]
+
+
+def unpack_bounded(path: Path, goal: Path, rooms: dict[str, Quota], owner: str, seconds: int) -> Unpacked:
+    """Return what `unpack_here` does, from a process with limits; what its owner has left is noted in `rooms`."""
     if not hasattr(os, "fork"):
-        return unpack_here(path, goal, defaultdict(Quota))
+        return unpack_here(path, goal, rooms, owner)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         with contextlib.suppress(BaseException), os.fdopen(writing, "w", encoding="utf-8") as pipe:
-            limit_process()
-            pipe.write(json.dumps([*unpack_here(path, goal, defaultdict(Quota)), ""]))
+            limit_process(seconds)
+            found = unpack_here(path, goal, rooms, owner)
+            pipe.write(json.dumps([found, {name: [room.files, room.data] for name, room in rooms.items()}]))
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8", errors="replace") as pipe:
@@ -88,25 +107,34 @@ def unpack(path: Path, goal: Path) -> list[str]:
     for partial in goal.rglob(f"*{PARTIAL}"):
         partial.unlink()
     try:
-        return [line(words) for words in json.loads(told) if words]
+        (left, inner), used = json.loads(told)
     except ValueError:
-        return [f"{path.name}: reading it took more time or memory than an honest archive takes; what came out is kept"]
+        rooms[owner].files = rooms[owner].data = 0
+        words = "reading it took more time or memory than an honest archive takes; what came out is kept"
+        return [f"{path.name}: {words}"], []
+    for name, room in used.items():
+        rooms[name].files, rooms[name].data = room
+    return left, [(name, whose) for name, whose in inner]
 
 
-def limit_process() -> None:
+def limit_process(seconds: int) -> None:
     """Limit this process's memory and processor time."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     if sys.platform == "linux":
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()  # data and stack
         resource.setrlimit(resource.RLIMIT_DATA, (held + MAX_MEMORY, held + MAX_MEMORY))
 
 
-def unpack_here(path: Path, goal: Path, rooms: dict[str, Quota], depth: int = 0, owner: str = "") -> list[str]:
-    """Unpack an archive in this process. `owner` is the outermost name inside, whose quota in `rooms` is used up."""
+def unpack_here(path: Path, goal: Path, rooms: dict[str, Quota], owner: str) -> Unpacked:
+    """Unpack an archive in this process, without the archives in it.
+
+    The outermost name inside, or `owner` in an inner archive, says whose quota in `rooms` is used up.
+    """
     allowed = max(CHUNK, MAX_RATIO * path.stat().st_size)
     left: list[str] = []
+    inner: list[tuple[str, str]] = []
     try:
         is_zip = path.name.lower().endswith(".zip")
         with zipfile.ZipFile(path) if is_zip else tarfile.open(path) as archive:
@@ -118,14 +146,13 @@ def unpack_here(path: Path, goal: Path, rooms: dict[str, Quota], depth: int = 0,
                 room = rooms[owner or name]
                 taken = guarded(lambda member=member, room=room: write_member(member, goal, room, allowed))
                 words = taken.words if isinstance(taken, Mishap) else taken
-                target = goal / safe_path(member.name) if not words else None
-                if target is not None and is_archive(target):
-                    left += unpack_nested(target, rooms, depth, owner or name)
-                elif words:
+                if words:
                     left.append(f"{member.name[:100]}: {words}")
+                elif is_archive(goal / safe_path(member.name)):
+                    inner.append((str(safe_path(member.name)), owner or name))
     except (MemoryError, *ARCHIVE_ERRORS) as error:
         left.append(f"{path.name}: not a whole archive ({type(error).__name__})")
-    return left
+    return left, inner
 
 
 def outermost_names(names: list[str]) -> list[str]:
@@ -137,14 +164,6 @@ def outermost_names(names: list[str]) -> list[str]:
     parts = [[*PurePosixPath(name.replace("\\", "/")).parts, ""] for name in names]
     wrapped = len({one[0] for one in parts}) == 1 and all(len(one) > 2 for one in parts)
     return [one[1 if wrapped else 0] for one in parts]
-
-
-def unpack_nested(target: Path, rooms: dict[str, Quota], depth: int, owner: str) -> list[str]:
-    if depth + 1 >= MAX_DEPTH:
-        return [f"{target.name}: an archive in an archive in an archive stays packed"]
-    left = unpack_here(target, target.with_name(f"{target.name}.d"), rooms, depth + 1, owner)
-    target.unlink()
-    return left
 
 
 def members(archive: Any) -> Iterator[Member]:

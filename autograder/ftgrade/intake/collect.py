@@ -5,7 +5,6 @@ fit or belongs to no known student is reported and left where it is. A newer sub
 is moved to `.ftgrade/earlier/`.
 """
 
-import contextlib
 import difflib
 import functools
 import os
@@ -136,6 +135,21 @@ class People:
             raise CourseFault(f"there is no student {parts['student']!r}" + (f": {near[0]}?" if near else ""))
         return composed[parts["student"]]
 
+    def owner_of(self, parts: dict[str, str]) -> str:
+        """Return what `student_of` does, also for an id in another case or with invisible characters."""
+        alike = [one for one in self.ids if folded(one) == folded(parts.get("student", ""))]
+        return alike[0] if len(alike) == 1 else self.student_of(parts)
+
+
+def folded(text: str) -> str:
+    """Return a name without what the eye doesn't tell apart: case, spaces around it, invisible characters.
+
+    >>> folded(" Ada\u200b")
+    'ada'
+    """
+    seen = (one for one in unicodedata.normalize("NFKC", text) if unicodedata.category(one) not in ("Cf", "Cc"))
+    return "".join(seen).strip().casefold()
+
 
 def people(gradebook: Gradebook, course: Course) -> People:
     """Return the students of the gradebook and the roster. Raises CourseFault if there are none."""
@@ -190,7 +204,11 @@ def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[
 def unpacked_files(archive: Path, above: str, goal: Path, left: list[tuple[str, str]]) -> Iterator[File]:
     """Unpack an archive within its limits and yield its files, with paths below `above`."""
     goal.mkdir(parents=True, exist_ok=True)
-    left += [(f"{above}{name}", why) for name, _, why in (line.partition(": ") for line in unpack(archive, goal))]
+    told = guarded(lambda: unpack(archive, goal))
+    if isinstance(told, Mishap):
+        left.append((above or archive.name, f"it can't be unpacked: {told.words}"))
+        return
+    left += [(f"{above}{name}", why) for name, _, why in (words.partition(": ") for words in told)]
     for path in sorted(path for path in goal.rglob("*") if path.is_file()):
         inner = path.relative_to(goal).as_posix()
         if JUNK.isdisjoint(inner.split("/")):
@@ -289,16 +307,22 @@ def identify(
 def owner_of(path: str, owners: Sequence[re.Pattern[str]], known: People) -> str | None:
     """Return the student whom the outermost folder or archive of a path names, if any does.
 
-    The platform wrote that name. What is further inside may be the student's own choice.
+    The platform wrote that name. What is further inside may be the student's own choice. Raises CourseFault for a
+    platform's name of somebody who isn't in the course; any other folder may just group files.
     """
     for name in path.split("/")[:-1]:
         named: dict[str, str] = {}
+        stranger: CourseFault | None = None
         for match in filter(None, (one.fullmatch(name) for one in owners)):
             parts = {key: text for key, text in match.groupdict().items() if text is not None}
-            with contextlib.suppress(CourseFault):
-                named["".join(parts.get(key, "") for key in ("student", "name", "lms"))] = known.student_of(parts)
+            try:
+                named["".join(parts.get(key, "") for key in ("student", "name", "lms"))] = known.owner_of(parts)
+            except CourseFault as fault:
+                stranger = fault if "student" not in parts else stranger
         if named:
             return named[max(named, key=len)]  # `ada_b` rather than `ada`
+        if stranger is not None:
+            raise CourseFault(f"it lies in {name!r}, and {stranger}")
     return None
 
 
@@ -397,7 +421,7 @@ def place_newest(
         if time is not None:
             (goal.parent / "timestamp.txt").write_text(f"{time} UTC\n", "utf-8")
         goal.write_bytes(data)
-    return Taken(one.student, one.stem, one.file.shown, outcome, time, one.marked_late)
+    return Taken(one.student, one.stem, line(one.file.shown), outcome, time, one.marked_late)
 
 
 def move_earlier_aside(folder: Path, aside: Path) -> bool:

@@ -29,6 +29,7 @@ from ftgrade.intake.gate import clean
 from ftgrade.intake.newer import newer_syntax
 from ftgrade.intake.notebook import Cell, Finding, Submission, cell_name, make_finding
 from ftgrade.intake.placing import cells_to_run, place_cells
+from ftgrade.intake.reaching import reaching_findings
 from ftgrade.judging import report
 from ftgrade.judging.causes import Causes
 from ftgrade.judging.coincidences import asked_digits, coincidence, numbers_of
@@ -78,7 +79,7 @@ class Bench:
         """Return the judgement on a submission; if the problem or the grader fails, its state is `ours`."""
         placed, told = place_cells(submission.cells, oracle.released)
         cells, shown = cells_to_run(placed, oracle.released), tuple(placed)
-        findings = [*submission.findings, *told]
+        findings = [*submission.findings, *told, *reaching_findings(cells)]
         with Session(self.sandbox, cells, brief.limits, alone=brief.alone) as session:
             try:
                 session.ensure_worker()
@@ -149,6 +150,10 @@ def check_report(verdict: CheckVerdict, said: dict[str, str], causes: Causes) ->
     return whole if worst is None else dataclasses.replace(whole, **failure_fields(verdict, worst, causes))
 
 
+MEND_THAT_CELL = "Mend that cell first; run the notebook from the top."
+MORE_FAILS = " Something else is wrong here too: mend this first, then look again."
+
+
 def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dict[str, Any]:
     """Return the fields that describe a failed check: the case, the difference, the known mistake, one next step.
 
@@ -158,19 +163,19 @@ def failure_fields(verdict: CheckVerdict, worst: Verdict, causes: Causes) -> dic
     if worst.status == "not-attempted":
         missing = missing_function(worst) or verdict.check.of
         words = cause or f"{missing} is not written yet, or its cell is missing or didn't run."
-        step = "Mend that cell first" if cause else "Write the function in its answer cell"
-        return {"words": clean(words), "next_step": f"{step}; run the notebook from the top."}
+        step = MEND_THAT_CELL if cause else "Write the function in its answer cell; run the notebook from the top."
+        return {"words": clean(words), "next_step": step}
     difference, mistake = worst.difference, verdict.mistake
-    ratio = rounded(difference.ratio) if difference else None
+    ratio = difference.ratio if difference else None
     return {
         "case": worst.case.words,
         "words": clean("; ".join(filter(None, [seen_words(worst), cause]))),
         # A difference and a ratio together give the hidden value away, so only one of them is shown.
-        "largest": rounded(difference.largest) if difference and ratio is None else None,
-        "ratio": ratio,
+        "largest": order_of(difference.largest) if difference and ratio is None else None,
+        "ratio": None if ratio is None else float(f"{ratio:.4g}"),
         "mistake": mistake.name if mistake else "",
-        "says": mistake.says if mistake else "",
-        "next_step": mistake.next_step if mistake else verdict.check.next_step,
+        "says": f"{mistake.says}{MORE_FAILS if verdict.more_fails else ''}" if mistake else "",
+        "next_step": MEND_THAT_CELL if cause else mistake.next_step if mistake else verdict.check.next_step,
     }
 
 
@@ -203,9 +208,15 @@ def missing_function(worst: Verdict) -> str:
     return next((call.function for call, outcome in calls if not isinstance(outcome, Value)), "")
 
 
-def rounded(value: float | None) -> float | None:
-    """Round to four digits: enough to recognise a factor, too few to reconstruct a hidden value; None if not finite."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+def order_of(value: float | None) -> float | None:
+    """Return the power of ten next to a difference, from which no hidden value follows; None if it isn't finite.
+
+    >>> order_of(0.0042), order_of(7.5), order_of(0.0)
+    (0.01, 10.0, None)
+    """
+    if value is None or not math.isfinite(value) or value <= 0:
+        return None
+    return float(f"1e{round(math.log10(value))}")
 
 
 # ------------------------------------------------------------------------------------------------------ the process

@@ -1,6 +1,7 @@
 """Corners of a case: the same call with other dtypes, views, gradients or kinds of numbers, for any function.
 
-Each function returns a new case; the reference answers it like any other, so a corner costs its author one line:
+Each function returns a new case, which is asked once a student. The reference answers it like any other, so a corner
+costs its author one line:
 
     plain = Case("any logits", call("entropy", logits))
     yield from corners(plain, in_dtype(torch.float64), as_views, wanting_gradients)
@@ -80,7 +81,7 @@ def changed(case: Case, words: str, change: Callable[[Any], Any]) -> Case:
     keywords = tuple((name, walk(value, change)) for name, value in case.call.keywords)
     arguments = tuple(walk(value, change) for value in case.call.arguments)
     made = Call(case.call.function, arguments, keywords, case.call.backward, case.call.build)
-    return dataclasses.replace(case, words=f"{case.words}, {words}", call=made)
+    return dataclasses.replace(case, words=f"{case.words}, {words}", call=made, once=True)
 
 
 def walk(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -8,7 +8,7 @@ import re
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -33,6 +33,7 @@ from ftgrade.judging.problem import (
     Same,
     calls_of,
     integer,
+    is_asked_once,
     load_problem,
     whole,
 )  # fmt: skip
@@ -64,13 +65,13 @@ class Posed:
     """A drawn case with everything about it that is shared by all students.
 
     `expected` is the reference's outcome and `seconds` the time it took (both only for a `Case`); mistakes are tried on
-    quick cases first. `mistake_outcomes` are cached by the mistake's name, `verdicts` by the exact replies.
+    quick cases first. `of_mistakes` caches outcomes and status by the mistake's name, `verdicts` by the exact replies.
     """
 
     case: AnyCase
     expected: Value | None = None
     seconds: float = math.inf
-    mistake_outcomes: dict[str, tuple[Outcome, ...]] = field(default_factory=dict[str, tuple[Outcome, ...]])
+    of_mistakes: dict[str, tuple[tuple[Outcome, ...], str]] = field(default_factory=dict)
     verdicts: "dict[tuple[Reply, ...], Verdict]" = field(default_factory=dict[tuple[Reply, ...], "Verdict"])
 
 
@@ -92,9 +93,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class CheckVerdict:
-    """The result of one check: its score, the failed case to show, and a mistake that explains all failed cases.
+    """The result of one check: its score, the failed case to show, and a mistake that explains it.
 
-    `kept` and `broken` are the promises that its cases test.
+    `kept` and `broken` are the promises that its cases test. The mistake explains all failed cases of the first broken
+    promise; `more_fails` says that it leaves others unexplained.
     """
 
     check: Check
@@ -105,6 +107,7 @@ class CheckVerdict:
     mistake: Mistake | None
     kept: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    more_fails: bool = False
 
 
 def local_ask(module: types.ModuleType) -> TrustedAsk:
@@ -156,6 +159,7 @@ class Oracle:
         solution = catalog.solution(stem)
         self.reference = local_ask(solution)
         self.uses = {name: used_by(name, vars(solution)) for name in vars(solution)}
+        self.mistakes = {mistake.name: mistake for mistake in self.problem.mistakes}
         self.wrong_references: dict[str, TrustedAsk] = {}
         self.posed = functools.lru_cache(CACHED_DRAWS)(self.pose)
 
@@ -211,7 +215,7 @@ class Oracle:
         expected = [self.personal_answer(seed, self.reference) for seed in seeds]
         if any(right is None for right in expected):
             raise AuthorFault(f"the reference of {self.stem} can't answer its personal question")
-        outcome = outcome_of(*ask([case.call]))
+        outcome = with_list(outcome_of(*ask([case.call])), expected[0])
         found = [compare(case, check.same, Value(right), (outcome,)) for right in expected]
         status, difference = next((one for one in found if one[0] == "pass"), found[0])
         if status == "pass":
@@ -234,30 +238,45 @@ class Oracle:
     def verdicts(self, check: Check, position: int, ask: Ask, seeds: list[int]) -> list[Verdict]:
         """Return the verdicts of one check's cases."""
         # Ask the reference first: if it fails, that is the author's fault, whatever the student's code does.
-        asked = [posed for seed in seeds for posed in self.posed(position, seed)]
+        asked = self.asked(position, seeds)
         answers = iter(ask([call for posed in asked for call in calls_of(posed.case)]))
         return [verdict(posed, check, tuple(islice(answers, len(calls_of(posed.case))))) for posed in asked]
 
+    def asked(self, position: int, seeds: list[int]) -> list[Posed]:
+        """Return one check's cases over all seeds; what is asked once, for the first alone."""
+        first, *others = (self.posed(position, seed) for seed in seeds)
+        return [*first, *(one for posed in others for one in posed if not is_asked_once(one.case))]
+
     def suspects_by_check(self, verdicts: list[list[Verdict]]) -> Iterator[list[Mistake]]:
-        """Yield the suspects of each check: the earlier checks' suspects that explain it, or else all that do."""
+        """Yield the suspects of each check: the earlier checks' suspects that explain it, or else all that do.
+
+        Only if no mistake explains all failed cases, those count that explain all of the first broken promise.
+        """
         known: dict[str, Mistake] = {}
         for check, found in zip(self.problem.checks, verdicts, strict=True):
-            suspects = self.suspects(check, found, known.values())
-            suspects = suspects or self.suspects(check, found, self.problem.mistakes)
+            failed = [one for one in found if one.status != "pass"]
+            passed = [one for one in found if one.status == "pass"]
+            first = [one for one in failed if promise_of(one.case, check) == promise_of(failed[0].case, check)]
+            tries = itertools.product([failed, first], [known, self.mistakes])
+            suspects = next(filter(None, (self.suspects(check, some, passed, these) for some, these in tries)), [])
             known |= {mistake.name: mistake for mistake in suspects}
             yield suspects
 
-    def suspects(self, check: Check, verdicts: list[Verdict], mistakes: Iterable[Mistake]) -> list[Mistake]:
-        """Return those of these mistakes that explain every failed case of a check."""
-        failed = sorted((one for one in verdicts if one.status != "pass"), key=lambda one: one.posed.seconds)
+    def suspects(
+        self, check: Check, failed: list[Verdict], passed: list[Verdict], mistakes: dict[str, Mistake]
+    ) -> list[Mistake]:
+        """Return those of these mistakes that explain all these failed cases and none of which fails a passed one."""
+        failed = sorted(failed, key=lambda one: one.posed.seconds)
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
             return []
         reached = {name for call in calls_of(failed[0].case) for name in self.uses.get(call.function, ())}
         return [
             mistake
-            for mistake in mistakes
-            if mistake.replaces in reached and all(self.explains(check, verdict, mistake) for verdict in failed)
+            for mistake in mistakes.values()
+            if mistake.replaces in reached
+            and all(self.explains(check, verdict, mistake) for verdict in failed)
+            and all(self.passes(check, verdict.posed, mistake) for verdict in passed)
         ]
 
     def reference_with(self, mistake: Mistake) -> TrustedAsk:
@@ -270,15 +289,23 @@ class Oracle:
         """Say whether a mistake gives the student's outcomes on a case and the same status; cached."""
         posed, name = verdict.posed, mistake.name
         if name not in verdict.explained:
-            if name not in posed.mistake_outcomes:
-                posed.mistake_outcomes[name] = tuple(self.reference_with(mistake)(calls_of(posed.case)))
-            outcomes = posed.mistake_outcomes[name]
+            outcomes, status = self.with_mistake_in(check, posed, mistake)
             pairs = zip(verdict.outcomes, outcomes, strict=True)
-            verdict.explained[name] = (
-                all(alike(mine, theirs, check.same) for mine, theirs in pairs)
-                and compare(posed.case, check.same, posed.expected, outcomes)[0] == verdict.status
+            verdict.explained[name] = status == verdict.status and all(
+                alike(mine, theirs, check.same) for mine, theirs in pairs
             )
         return verdict.explained[name]
+
+    def passes(self, check: Check, posed: Posed, mistake: Mistake) -> bool:
+        """Say whether an answer with just this mistake passes a case."""
+        return self.with_mistake_in(check, posed, mistake)[1] == "pass"
+
+    def with_mistake_in(self, check: Check, posed: Posed, mistake: Mistake) -> tuple[tuple[Outcome, ...], str]:
+        """Return the outcomes and the status of a case for an answer with just this mistake; cached."""
+        if mistake.name not in posed.of_mistakes:
+            outcomes = tuple(self.reference_with(mistake)(calls_of(posed.case)))
+            posed.of_mistakes[mistake.name] = outcomes, compare(posed.case, check.same, posed.expected, outcomes)[0]
+        return posed.of_mistakes[mistake.name]
 
 
 def verdict(posed: Posed, check: Check, replies: tuple[Reply, ...]) -> Verdict:
@@ -315,14 +342,22 @@ def deny_blanket_refusal(verdict: Verdict, refusers: set[str]) -> Verdict:
 
 
 def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None) -> CheckVerdict:
-    """Return the result of one check; the failed case to show is the first with a ratio, or else the first."""
+    """Return the result of one check.
+
+    The failed case to show is one that the mistake explains: the first with a ratio, or else the first.
+    """
     failed = [verdict for verdict in verdicts if verdict.status != "pass"]
     promised = dict.fromkeys(promise_of(verdict.case, check) for verdict in verdicts)
     broken = dict.fromkeys(promise_of(verdict.case, check) for verdict in failed)
     kept = tuple(name for name in promised if name not in broken)
     score = round(check.points * len(kept) / len(promised), 2)
-    worst = min(failed, key=lambda one: one.difference is None or one.difference.ratio is None, default=None)
-    return CheckVerdict(check, score, len(verdicts) - len(failed), len(verdicts), worst, mistake, kept, tuple(broken))
+    explained = [one for one in failed if mistake is not None and one.explained.get(mistake.name)]
+    shown = explained or failed
+    worst = min(shown, key=lambda one: one.difference is None or one.difference.ratio is None, default=None)
+    return CheckVerdict(
+        check, score, len(verdicts) - len(failed), len(verdicts), worst, mistake, kept, tuple(broken),
+        more_fails=mistake is not None and len(explained) < len(failed),
+    )  # fmt: skip
 
 
 def promise_of(case: AnyCase, check: Check) -> str:
@@ -414,20 +449,32 @@ def compare_refusal(case: Refusal, got: Outcome, twin: Outcome | None = None) ->
         return "wrong", Difference(f"it raised {error_words(got.names)}, where a ValueError was expected")
     if not names(got.message, case.keyword):
         return "wrong", Difference(f"it raised a ValueError whose message doesn't name {case.keyword!r}")
-    if case.others and all(names(got.message, other) for other in case.others):
-        return "wrong", Difference(f"its message names every argument, and {case.keyword!r} alone is at fault")
+    if case.others and all(names(got.message, other, whole=True) for other in case.others):
+        listed = ", ".join(case.others)
+        return "wrong", Difference(f"its message also names {listed}, and {case.keyword!r} alone is at fault")
     if isinstance(twin, Raised):
         return "wrong", Difference("it raises an error for the valid call beside it too")
     return "pass", None
 
 
-def names(message: str, keyword: str) -> bool:
-    """Say whether a message holds a keyword, in upper or lower case, at the start of a word.
+def names(message: str, keyword: str, *, whole: bool = False) -> bool:
+    """Say whether a message holds a keyword, in upper or lower case, at the start of a word, or as a whole word.
 
     >>> names("Ranks are whole", "rank"), names("frank", "rank"), names("lora_rank", "rank")
     (True, False, True)
+    >>> names("answer_mask", "mask", whole=True), names("mask: 2 isn't 0 or 1", "mask", whole=True)
+    (False, True)
     """
-    return re.search(rf"(?<![a-z0-9]){re.escape(keyword.lower())}", message.lower()) is not None
+    before, after = (r"(?<![a-z0-9_])", r"(?![a-z0-9_])") if whole else (r"(?<![a-z0-9])", "")
+    return re.search(before + re.escape(keyword.lower()) + after, message.lower()) is not None
+
+
+def with_list(outcome: Outcome, expected: object) -> Outcome:
+    """Return an outcome whose array is a list, if a list is expected: a personal answer may be written as either."""
+    value = outcome.value if isinstance(outcome, Value) else None
+    if not isinstance(expected, list | tuple) or not (torch.is_tensor(value) or isinstance(value, np.ndarray)):
+        return outcome
+    return Value(value.tolist())
 
 
 def value_difference(case: Case, same: Same, expected: Value | None, got: Value) -> Difference | None:

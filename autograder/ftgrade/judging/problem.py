@@ -18,6 +18,10 @@ from ftgrade.sandbox.worker import Other, Stream
 
 Rng = np.random.Generator
 MAX_AXES = 32  # what NumPy of every version can hold
+USUAL_FACTORS = [
+    factor for one in (2.0, 3.0, 4.0, 8.0, 10.0, 100.0, 1000.0, math.log(2), math.log(10)) for factor in (one, 1 / one)
+] + [1.0]
+"""The factors that a student is told of, with either sign: two of bits and nats, of percent, of a forgotten half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +46,20 @@ class Case:
 
     `words` describe the kind of input to the student, without its values. `pure` demands that no input is modified.
     A call with `backward` compares the gradients of the inputs too. `promise` is the sentence of the contract that the
-    case tests, by its name; by default it has the name of the check.
+    case tests, by its name; by default it has the name of the check. A case that is asked `once` is drawn for the
+    first of a student's seeds alone: a corner, in which other numbers would show nothing new.
     """
 
     words: str
     call: Call
     pure: bool = True
     promise: str = ""
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Demand a ValueError whose message contains `keyword`, in upper or lower case.
+    """Demand a ValueError whose message contains `keyword`, in upper or lower case; asked for the first seed alone.
 
     `twin` is the same call with valid arguments: the function must return a value for it. `others` are the keywords of
     the function's other errors: a message that contains them all names nothing.
@@ -81,6 +87,11 @@ class Relation:
 
 
 AnyCase = Case | Refusal | Relation
+
+
+def is_asked_once(case: AnyCase) -> bool:
+    """Say whether a case is asked for the first of a student's seeds alone."""
+    return isinstance(case, Refusal) or (isinstance(case, Case) and case.once)
 
 
 def calls_of(case: AnyCase) -> tuple[Call, ...]:
@@ -209,16 +220,19 @@ def as_array(value: Any) -> np.ndarray | None:
 
 
 def telling_ratio(factor: float) -> float | None:
-    """Return a factor, or None if it prints as 1 with the four digits that are shown: that tells a student nothing.
+    """Return the usual factor (2, 1/2, -1, 10, ln 2, …) that this one is, or None.
 
-    >>> telling_ratio(2.0), telling_ratio(1.0002)
-    (2.0, None)
+    Any other factor would give a hidden value away: a student knows what was returned, and could divide.
+
+    >>> telling_ratio(2.000001), telling_ratio(-0.5), telling_ratio(1.0), telling_ratio(1.7)
+    (2.0, -0.5, None, None)
     """
-    return None if f"{factor:.4g}" == "1" else factor
+    near = (sign * usual for usual in USUAL_FACTORS for sign in (1, -1) if sign * usual != 1)
+    return next((one for one in near if math.isclose(factor, one, rel_tol=1e-5)), None)
 
 
 def ratio_of(right: Sequence[float] | np.ndarray, mine: Sequence[float] | np.ndarray) -> float | None:
-    """Return the common factor `mine / right` of all numbers, or None if there is none or it prints as 1."""
+    """Return the common factor `mine / right` of all numbers if it is a usual one, or None."""
     right, mine = np.asarray(right, dtype=np.float64), np.asarray(mine, dtype=np.float64)
     used = np.isfinite(right) & np.isfinite(mine) & (np.abs(right) > 1e-300)
     if not used.any() or np.any(mine[~used & np.isfinite(mine)] != 0):
@@ -456,5 +470,5 @@ def load_problem(catalog: Catalog, stem: str) -> Problem:
 __all__ = [
     "PERSONAL", "AnyCase", "Call", "Case", "Check", "Close", "Difference", "Mistake", "Outcome", "Personal", "Problem",
     "Question", "Refusal", "Relation", "Rng", "Same", "Stream", "Value", "Written", "builder", "call", "calls_of",
-    "finite", "integer", "load_problem", "number", "whole",
+    "finite", "integer", "is_asked_once", "load_problem", "number", "whole",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from ftgrade.intake.gate import NOTHING, Clean
 from ftgrade.intake.notebook import Cell, Finding
+from ftgrade.intake.reaching import REACHING
 
 SCHEMA = 4
 OUT_OF_MEMORY, SANDBOX_FAILED = 86, 87
@@ -18,8 +19,8 @@ DEADLY = "ended-its-grader"
 """The kind of the finding on a submission that isn't judged again, because its judge died twice."""
 SAME_NUMBER = "same-number"
 """The kind of the finding on a wrong personal number that is right for another question of the class."""
-INSTRUCTORS_ONLY = frozenset({SAME_NUMBER})
-"""The kinds of findings that no student is shown: they accuse, and may be coincidences."""
+INSTRUCTORS_ONLY = frozenset({SAME_NUMBER, REACHING})
+"""The kinds of findings that no student is shown: they accuse, and may be coincidences or honest curiosity."""
 
 STATUS_WORDS = {
     "pass": "right",
@@ -94,7 +95,7 @@ class Report:
 
     @property
     def score(self) -> float:
-        return sum(check.score for check in self.checks)
+        return round(sum(check.score for check in self.checks), 6)  # 9.62, not 9.620000000000001
 
     @property
     def points(self) -> float:

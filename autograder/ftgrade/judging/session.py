@@ -25,6 +25,7 @@ MAX_ALL_PICTURES = 100
 MAX_FUNCTION_BYTES = 4 * 2**20
 """The limit over all replies of one function. All are kept until the submission is judged, and a value takes up to 30
 times the memory of its text; right answers to all cases take 60 KiB at most."""
+MAX_CELL_BYTES = 2 * 2**20
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -114,7 +115,7 @@ class Session:
         for cell in waiting:
             try:
                 with self.timeout_if_alone():
-                    self.note(cell, parse_json(next(replies)))
+                    self.note(cell, parse_json(bounded(next(replies))))
             except TimeoutError:
                 return cell, f"The cell ran for more than {seconds:.0f} s and was left out."
             except (EOFError, FrameError, BrokenPipeError):
@@ -186,6 +187,13 @@ class Session:
         self.drop_worker()
         self.lost[call.function] = Lost("not-run", "the function had failed to return before")
         return outcome
+
+
+def bounded(reply: bytes) -> bytes:
+    """Return a cell's reply. Raises FrameError for one that is longer than what a cell may print and draw."""
+    if len(reply) > MAX_CELL_BYTES:
+        raise FrameError(f"a cell's reply has at most {MAX_CELL_BYTES:,} bytes")
+    return reply
 
 
 def error_of(reply: dict[str, Any]) -> Raised | None:

@@ -17,6 +17,7 @@ from ftgrade.errors import AuthorFault
 from ftgrade.sandbox.worker import FrameError, decode, encode, frame, parse_json, read_body, read_frame
 
 MAX_NAMES = 8
+MAX_LINE = 1_000
 MAX_MESSAGE = 4_000
 QUESTION_NUMBERS = itertools.count(1)
 
@@ -266,5 +267,5 @@ def parse_raised(error: dict[str, Any]) -> Raised:
     return Raised(
         tuple(str(name)[:100] for name in names[:MAX_NAMES]),
         str(error["message"])[:MAX_MESSAGE],
-        line if isinstance(line, int) else None,
+        line if isinstance(line, int) and 0 < line <= MAX_LINE else None,  # a forged one could hold a hidden input
     )

@@ -246,8 +246,124 @@ threading.Thread(target=later, daemon=True).start()
     ),
     "shows_a_score": "from IPython.display import display\n10.0",
     "prints_a_verdict": "print('{\"score\": 10.0}')\nimport sys\nprint('10/10', file=sys.stderr)",
+    "is_equal_to_everything": "import builtins\nbuiltins.int.__eq__ = lambda *a: True" ,
+    "counts_its_calls": "calls = [0]\ndef next_answer(*a, **k):\n    calls[0] += 1\n    return calls[0]\n"
+    + "\n".join(f"{name} = next_answer" for name in FUNCTIONS),
+    "remembers_across_calls": "seen = []\ndef largest(*a, **k):\n    seen.append(a)\n    return len(seen)\n"
+    + "\n".join(f"{name} = largest" for name in FUNCTIONS),
+    "answers_by_the_clock": "import time\nclock = lambda *a, **k: int(time.time())\n"
+    + "\n".join(f"{name} = clock" for name in FUNCTIONS),
+    "refuses_by_every_word_in_turn": "import itertools\nturn = itertools.cycle(['rank', 'd_in', 'd_out', 'n_layers', 'target'])\n"
+    "def refuse(*a, **k): raise ValueError(next(turn))\n" + "\n".join(f"{name} = refuse" for name in FUNCTIONS),
+    "refuses_what_is_odd_and_returns_its_input": "def echo(*a, **k):\n    if any(x in (0, -2) or x == 4.0 and type(x) is float for x in a): "
+    "raise ValueError('rank d_in d_out')\n    return a[0]\n" + "\n".join(f"{name} = echo" for name in FUNCTIONS),
     "overrides_get_ipython": "get_ipython = lambda: 1/0\nimport sys\nsys.displayhook = lambda x: None",
 }  # fmt: skip
+
+# -------------------------------------------------------------- replies that no honest worker sends, from inside the worker
+
+FORGER = """
+import sys, json, struct
+frame = sys._getframe()
+while "frame_json" not in frame.f_globals:
+    frame = frame.f_back
+honest, REPLY = frame.f_globals["frame_json"], None
+def forged(message):
+    if REPLY is None or not isinstance(message, list):
+        return honest(message)
+    body = (json.dumps(message[:2])[:-1] + ", " + REPLY + "]").encode("utf-8", "surrogatepass")
+    return struct.pack(">I", len(body)) + body
+frame.f_globals["frame_json"] = forged
+def value(text): return '{"value": ' + text + ', "changed": []}'
+def error(text): return '{"error": ' + text + '}'
+"""
+FORGED = {
+    "keys_that_collide": "value('{\"dict\": [' + ', '.join(f'[{n * (2**61 - 1)}, 0]' for n in range(90_000)) + ']}')",
+    "a_dict_of_a_million_keys": "value('{\"dict\": [' + ', '.join(f'[{n}, 0]' for n in range(10**6)) + ']}')",
+    "millions_of_tiny_lists": "value('[' + '[],' * 4_000_000 + '[]]')",
+    "millions_of_scalars": "value('[' + '{\"scalar\": [\"float64\", 1]},' * 300_000 + '0]')",
+    "a_frame_of_60_megabytes": "value('\"' + 'x' * (60 * 2**20) + '\"')",
+    "a_number_of_4000_digits": "value('9' * 4_000)",
+    "a_number_of_a_million_digits": "value('9' * 10**6)",
+    "a_float_beyond_all": "value('1e999')",
+    "nan_spelt_out": "value('NaN')",
+    "nesting_of_50000": "value('[' * 50_000 + ']' * 50_000)",
+    "tuples_of_tuples": "value('{\"tuple\": [' * 900 + ']}' * 900)",
+    "an_array_of_2_to_the_60": "value('{\"array\": \"float32\", \"shape\": [1152921504606846976], \"data\": \"\", \"of\": \"torch\"}')",
+    "an_array_of_negative_length": "value('{\"array\": \"float32\", \"shape\": [-1], \"data\": \"AAAA\", \"of\": \"torch\"}')",
+    "an_array_of_a_million_axes": "value('{\"array\": \"float32\", \"shape\": [' + '1,' * 999_999 + '1], \"data\": \"AAAAAA==\", \"of\": \"torch\"}')",
+    "an_array_of_70_axes": "value('{\"array\": \"float32\", \"shape\": [' + '1,' * 69 + '1], \"data\": \"AAAAAA==\", \"of\": \"numpy\"}')",
+    "an_array_of_python": "value('{\"array\": \"O\", \"shape\": [1], \"data\": \"AAAAAAAAAAA=\", \"of\": \"numpy\"}')",
+    "a_dtype_that_is_code": "value('{\"scalar\": [\"__import__(chr(111))\", 1]}')",
+    "a_dtype_that_is_a_list": "value('{\"scalar\": [[\"float64\"], 1]}')",
+    "a_scalar_that_is_text": "value('{\"scalar\": [\"int64\", \"16\"]}')",
+    "bytes_that_are_no_base64": "value('{\"array\": \"float32\", \"shape\": [1], \"data\": \"???\", \"of\": \"torch\"}')",
+    "a_view_of_nothing": "value('{\"view\": 16}')",
+    "a_kind_that_does_not_exist": "value('{\"reference\": 16}')",
+    "two_kinds_at_once": "value('{\"tuple\": [16], \"dict\": []}')",
+    "an_iterator": "value('{\"iterator\": [16]}')",
+    "another_type_named_int": "value('{\"other\": \"int\"}')",
+    "a_name_of_markup": "value('{\"other\": \"<script>alert(1)</script>\"}')",
+    "a_surrogate_in_a_name": "value('{\"other\": \"\\\\ud800\"}')",
+    "an_escape_in_a_name": "value('{\"other\": \"\\\\u001b[2J\\\\u202e\"}')",
+    "positions_without_end": "'{\"value\": 16, \"changed\": [1e999]}'",
+    "a_million_positions": "'{\"value\": 16, \"changed\": [' + '1,' * 999_999 + '1]}'",
+    "changed_is_text": "'{\"value\": 16, \"changed\": \"no\"}'",
+    "no_word_on_changes": "'{\"value\": 16}'",
+    "gradients_without_end": "'{\"value\": 16, \"changed\": [], \"gradients\": [' + '[],' * 99_999 + '[]]}'",
+    "value_and_error": "'{\"value\": 16, \"changed\": [], \"error\": {\"names\": [\"ValueError\"], \"message\": \"rank\"}}'",
+    "an_error_without_names": "error('{\"names\": [], \"message\": \"rank\", \"line\": 1}')",
+    "an_error_named_by_numbers": "error('{\"names\": [1, 2], \"message\": \"rank\", \"line\": 1}')",
+    "an_error_of_a_million_names": "error('{\"names\": [' + '\"ValueError\",' * 10**6 + '\"ValueError\"], \"message\": \"\", \"line\": 1}')",
+    "an_error_at_an_endless_line": "error('{\"names\": [\"KeyError\"], \"message\": \"\", \"line\": 1e999}')",
+    "an_error_that_is_a_list": "error('[\"ValueError\"]')",
+    "a_verdict": "'{\"status\": \"pass\", \"score\": 10, \"passed\": true}'",
+    "ours": "'{\"ours\": \"the grader could not finish\"}'",
+    "missing_with_a_value": "'{\"missing\": \"f\", \"value\": 16}'",
+    "nothing_at_all": "''",
+    "a_null": "'null'",
+    "a_list": "'[16]'",
+    "text": "'\"16\"'",
+    "bytes_that_are_no_utf8": "value('\"\\ud800\"')",
+    "a_repeated_key": "'{\"value\": 0, \"value\": 16, \"changed\": []}'",
+    "a_comment": "value('16 /* 16 */')",
+}  # fmt: skip
+
+
+def forging(reply: str) -> Callable[[Path], None]:
+    """Return a submission whose worker sends one text for every reply of a call."""
+    return every("global REPLY\n    REPLY = MADE\n    return 0", f"{FORGER}\nMADE = {reply}")
+
+
+# ------------------------------------------------------- code that tells a hidden input by every way that could lead to a page
+
+TELLS = {
+    "in_a_class_of_error": "raise type('LEAK' + word(args), (Exception,), {})()",
+    "in_a_class_of_value_error": "raise type('LEAK' + word(args), (ValueError,), {})('rank')",
+    "in_a_message": "raise ValueError('LEAK' + word(args))",
+    "in_a_type": "return type('LEAK' + word(args), (), {})()",
+    "in_a_type_of_number": "return type('LEAK' + word(args), (int,), {})(16)",
+    "in_a_module": "return type('x', (), {'__module__': 'LEAK' + word(args)})()",
+    "in_a_text": "return 'LEAK' + word(args)",
+    "in_a_key": "return {'LEAK' + word(args): 16}",
+    "in_print": "print('LEAK', args); return 16",
+    "on_stderr": "import sys; sys.stderr.write('LEAK' + word(args)); return 16",
+    "on_the_terminal": "import os; os.write(2, b'LEAK' + word(args).encode()); return 16",
+    "in_a_warning": "import warnings; warnings.warn('LEAK' + word(args)); return 16",
+    "in_a_display": "from IPython.display import display; display('LEAK' + word(args)); return 16",
+    "in_a_logger": "import logging; logging.error('LEAK' + word(args)); return 16",
+    "in_a_note": "e = ValueError('rank'); e.add_note('LEAK' + word(args)); raise e",
+    "in_a_group": "raise ExceptionGroup('LEAK' + word(args), [ValueError('LEAK' + word(args))])",
+    "in_a_name_error": "raise NameError('LEAK' + word(args), name='LEAK' + word(args))",
+    "in_a_code_name": "exec(compile('1 / 0', 'LEAK' + word(args), 'exec')); return 16",
+    "in_a_figure": "import matplotlib.pyplot as plt; plt.figure(); plt.title('LEAK' + word(args)); plt.show(); return 16",
+    "in_the_docstring": "lora_param_count.__doc__ = 'LEAK' + word(args); return 16",
+    "in_its_own_name": "lora_param_count.__name__ = 'LEAK' + word(args); raise KeyError",
+    "in_a_file": "open('LEAK' + word(args), 'w').close(); return 16",
+    "in_a_process_name": "import threading; threading.current_thread().name = 'LEAK' + word(args); return 16",
+    "in_an_environment": "import os; os.environ['LEAK'] = word(args); return 16",
+}  # fmt: skip
+WORD = "def word(args):\n    return '_'.join(str(one) for one in args if isinstance(one, int)) or 'none'\n"
 
 # -------------------------------------------------------------------------- code that wants to harm, beside answers that are right
 
@@ -481,6 +597,8 @@ NOTEBOOKS: dict[str, Entry] = {
 CORPUS: dict[str, Entry] = {
     **{f"value_{name}": Entry(every(body, LIAR), 0) for name, body in VALUES.items()},
     **{f"points_{name}": Entry(around(source, source, NOTHING), 0) for name, source in FOR_POINTS.items()},
+    **{f"forged_{name}": Entry(forging(reply), 0) for name, reply in FORGED.items()},
+    **{f"tells_{name}": Entry(every(body, WORD), 0) for name, body in TELLS.items()},
     **{f"harm_{name}": Entry(around(source), 10) for name, source in HARM.items()},
     **{f"honest_{name}": Entry(around(source, source), 10) for name, source in HONEST.items()},
     **{f"file_{name}": entry for name, entry in NOTEBOOKS.items()},
