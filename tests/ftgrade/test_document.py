@@ -105,6 +105,7 @@ def merge_conflict() -> bytes:
         (merge_conflict(), "conflict marks (`<<<<<<<` in line", "Choose one version"),
         (b"\n<!DOCTYPE HTML>\n<title>Log in</title>", "web page", "Sign in and download"),
         (b"<!-- x -->\n<html lang='en'>", "web page", "Sign in and download"),
+        (b"<?xml version='1.0'?>\n<html lang='en'>", "web page", "Sign in and download"),
         (b"# %%\nimport torch\n\ndef f(x):\n    return x\n", "Python file", "answer cells"),
         (b"PK\x03\x04" + b"\0" * 50, "zip archive", "Unpack it"),
         (b"%PDF-1.7\n\xe2\xe3", "a PDF", "Take the .ipynb file"),
@@ -119,8 +120,8 @@ def merge_conflict() -> bytes:
         (PLAIN.replace(b'"nbformat": 4', b'"nbformat" 4'), "broken in line", "mend that line"),
     ],
     ids=[
-        "empty", "spaces", "zeros", "conflict", "page", "page with a comment", "Python", "zip", "PDF", "picture", "RTF",
-        "LFS", "text", "bytes", "cut", "cut and padded", "hole", "broken",
+        "empty", "spaces", "zeros", "conflict", "page", "page with a comment", "XHTML", "Python", "zip", "PDF",
+        "picture", "RTF", "LFS", "text", "bytes", "cut", "cut and padded", "hole", "broken",
     ],
 )  # fmt: skip
 def test_what_can_not_be_read_is_named_with_a_next_step(data: bytes, seen: str, step: str):

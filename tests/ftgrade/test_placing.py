@@ -296,6 +296,12 @@ def test_words_are_found_whatever_became_of_their_cell(name: str | None, kind: s
     assert WORDS not in [cell.source for cell in cells_to_run(cells, RELEASED)]
 
 
+def test_code_in_the_cell_of_an_answer_in_words_runs():
+    parts = handed_in({"double": None, "half": None, "order": ("order", "code", BOTH)})
+    assert works(run(parts))
+    assert shown(parts)["order"] == "*Your words here.*"
+
+
 @pytest.mark.parametrize("text", [f"# {WORDS}", f'"""{WORDS}"""'])
 def test_words_in_a_comment_or_a_text_of_code_are_found(text: str):
     parts = handed_in({"order": (None, "code", text)})

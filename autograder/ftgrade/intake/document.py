@@ -16,7 +16,7 @@ UNITS = {"utf-16": 2, "utf-16-le": 2, "utf-16-be": 2, "utf-32": 4, "utf-32-le": 
 GAPS = b"\x81\x8d\x8f\x90\x9d"  # of Windows-1252
 STRING_OR_LAST_COMMA = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z))|,(?=\s*+[}\]])', re.DOTALL)
 CONFLICT = re.compile(r"^[ \t]*+(<{7}|>{7})(?= |$)", re.MULTILINE)
-PAGE = re.compile(r"\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+PAGE = re.compile(r"\s*(?:<(?:!--|\?xml).*?>\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 PYTHON = re.compile(r"^(?:def \w+\(|class \w+[(:]|import \w|from [\w.]+ import |# %%)", re.MULTILINE)
 UNPACK, TAKE = "Unpack it and take the .ipynb file", "Take the .ipynb file of this problem"
 STARTS = (

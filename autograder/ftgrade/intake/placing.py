@@ -146,11 +146,14 @@ def name_by_text(cells: list[Cell], released: Sequence[ReleasedCell]) -> list[Ce
 
 
 def free_edited_checks(cells: list[Cell], released: Sequence[ReleasedCell]) -> list[Cell]:
-    """Take its mark from a check's cell that defines something: the student wrote code into it."""
-    texts = {cell.grade_id: plain(cell.source) for cell in released if cell.is_check}
+    """Take its mark from a check's cell, or that of an answer in words, if a student wrote code into it."""
+    texts = {cell.grade_id: plain(cell.source) for cell in released if cell.is_check or cell.is_words}
     return [
         replace(cell, grade_id=None)
-        if cell.grade_id in texts and plain(cell.source) != texts[cell.grade_id] and defines_something(cell.source)
+        if cell.grade_id in texts
+        and cell.kind == "code"
+        and plain(cell.source) != texts[cell.grade_id]
+        and defines_something(cell.source)
         else cell
         for cell in cells
     ]
