@@ -164,7 +164,8 @@ def local_cluster(workers: int) -> Generator[str]:
     """Run a scheduler with workers on this machine; give its address. Raises ImportError where Dask isn't there."""
     from distributed import LocalCluster  # pyright: ignore[reportMissingImports]
 
-    made: Any = LocalCluster(
+    cluster: Any = LocalCluster  # its annotations don't know None
+    made = cluster(
         n_workers=workers, threads_per_worker=1, dashboard_address=None, host="127.0.0.1",
         local_directory=tempfile.mkdtemp(), silence_logs=50,
     )  # fmt: skip
