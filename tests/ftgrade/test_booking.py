@@ -115,7 +115,7 @@ def test_a_score_that_someone_changed_is_set_right(root: Path):
         opened.find_submission_notebook(STEM, STEM, "bob").grades[0].auto_score = 99.0
     assert written(root) == ["bob"]
     with gradebook(root) as opened:
-        assert opened.find_submission(STEM, "bob").score == pytest.approx(9.62)
+        assert opened.find_submission(STEM, "bob").score == pytest.approx(9.25)
 
 
 def test_a_persons_score_and_comment_stay_and_are_shown(root: Path):
@@ -222,5 +222,5 @@ def test_late_work_costs_what_nbgraders_plugin_says(root: Path):
         assert ledgers.retry() == []
     with gradebook(root) as opened:
         taken = {one: opened.find_submission(STEM, one).late_submission_penalty for one in ("ada", "bob")}
-    assert taken == {"ada": 0.0, "bob": pytest.approx(9.62)}
-    assert "late penalty of 9.62 points" in (root / "feedback" / "bob" / STEM / f"{STEM}.html").read_text()
+    assert taken == {"ada": 0.0, "bob": pytest.approx(9.25)}
+    assert "late penalty of 9.25 points" in (root / "feedback" / "bob" / STEM / f"{STEM}.html").read_text()

@@ -132,7 +132,7 @@ def test_a_days_numbers_can_be_drawn_again_and_that_is_no_attempt(write: Write):
     first = selfstudy.check(CATALOG, "p03")
     again = selfstudy.check(CATALOG, "p03", day="2026-01-29")
     assert again.day == "2026-01-29"
-    assert pytest.approx(again.report.score) == first.report.score == pytest.approx(9.62)
+    assert pytest.approx(again.report.score) == first.report.score == pytest.approx(9.25)
     (kept,) = selfstudy.read_record()[STEM].attempts
     assert f"answer: {kept.answer}" in list(selfstudy.result_lines(CATALOG, again))
     assert [one.day for one in selfstudy.read_record()[STEM].attempts] == ["2026-01-30"]
@@ -145,7 +145,7 @@ def test_an_attempt_is_kept_with_what_it_takes_to_repeat_it(write: Write):
     write(WRONG)
     done = selfstudy.check(CATALOG, "p03")
     (kept,) = selfstudy.read_record()[STEM].attempts
-    assert (kept.score, kept.points, kept.version, kept.day) == (pytest.approx(9.62), 11.0, 1, "2026-01-30")
+    assert (kept.score, kept.points, kept.version, kept.day) == (pytest.approx(9.25), 11.0, 1, "2026-01-30")
     assert kept.sandbox == done.sandbox
     assert done.learned.attempts == (kept,)
     assert selfstudy.record_path().stat().st_mode & 0o777 == 0o644
@@ -172,7 +172,7 @@ def test_a_home_that_can_not_be_written_to_stops_nobody(write: Write, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Path, "mkdir", refused)
         done = selfstudy.check(CATALOG, "p03")
-    assert done.report.score == pytest.approx(9.62)
+    assert done.report.score == pytest.approx(9.25)
     assert done.trouble.endswith("can't be written (Permission denied).")
     assert done.learned.attempts == ()
 
@@ -203,7 +203,7 @@ def test_where_an_attempt_can_not_be_kept_the_score_still_stands(write: Write, m
     write(WRONG)
     monkeypatch.setattr(selfstudy.tempfile, "NamedTemporaryFile", full)
     done = selfstudy.check(CATALOG, "p03")
-    assert done.report.score == pytest.approx(9.62)
+    assert done.report.score == pytest.approx(9.25)
     assert list(selfstudy.result_lines(CATALOG, done))[-1].endswith("can't be written (No space left on device).")
 
 
@@ -273,7 +273,7 @@ def test_the_page_says_what_a_class_is_told(write: Write):
     text = path.read_text("utf-8")
     assert path.name == f"{STEM}.feedback.html"
     assert all(check_html(one) in text for one in done.report.checks)
-    assert "9.62 of 11 points" in text
+    assert "9.25 of 11 points" in text
     assert "on the numbers of 2026-01-30" in text
     assert "return (d_out * d_in) // (d_out + d_in)" in text
     assert "&lt;script&gt;" in text

@@ -55,6 +55,7 @@ class Reports:
 
     def verify(self) -> Iterator[tuple[str, str, str]]:
         """Yield for every stored report its problem, its student, and what is wrong with it, empty if nothing is."""
+        self.course.secret()  # raises CourseFault if nothing can be verified
         for path in sorted((self.course.state / "reports").glob("*/*.json")):
             words = ""
             try:
