@@ -253,8 +253,9 @@ def mean(rng: Rng) -> Iterator[AnyCase]:
         for words, odd in (("both", ruled_out), ("both, and by the tuned model alone", partly)):
             wanted = (("a mask", mask, call(SHIFT, *odd, mask)), ("no mask", every, call(SHIFT, *odd)))
             yield shifts(f"ruled out by {words}, {dtype_name(dtype)}", *odd, *wanted)
-        large = 20_000 / torch.stack([base, tuned]).abs().max()
-        first, second = ((part * large).to(dtype) for part in (base, tuned))
+        levels = torch.arange(1, 7).reshape(2, 3, 1) * 20_000 / 6  # the first token leads in the base by twice as much
+        first = torch.cat([levels, -levels, -20_000 * torch.ones(2, 3, 3)], -1).to(dtype)
+        second = first[..., [1, 0, 2, 3, 4]]
         wanted = (("a mask", mask, call(SHIFT, first, second, mask)), ("no mask", every, call(SHIFT, first, second)))
         yield shifts(f"logits of size 20,000, {dtype_name(dtype)}", first, second, *wanted)
     outside: list[tuple[str, Tensor | None, Call]] = []
