@@ -378,6 +378,8 @@ def be(rng: Rng) -> Iterator[AnyCase]:
         fitting(k, 1, -1)[::-1],
     ):
         yield corner("small sizes", "be", "breakeven_rank", *sizes)
+    for sizes in ((10**11, 1), (2, 10**11), (10**11, 3), (10**11, 1_000), (999, 10**11 - 1)):
+        yield corner("a long side and a short one", "be_large", "breakeven_rank", *sizes)
     yield corner("keywords", "be", "breakeven_rank", d_out=d_out, d_in=d_in)
     yield from refusals("be_errors", "breakeven_rank", d_out=d_out, d_in=d_in)
     # The quotient is k + 1e-11, k or k - 1e-11, which are one float; a loop up to k is quick.

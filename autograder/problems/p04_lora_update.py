@@ -45,7 +45,7 @@ SQUARE = (6, 6, 6)
 
 
 ALPHAS = (0.0, -8.5, 0.3, 1.0, 1e4)
-SHAPES = ((5, 7, 3), (7, 5, 1), (1, 6, 2), (6, 1, 2), (1, 1, 1), (4, 5, 9))
+SHAPES = ((5, 7, 3), (7, 5, 1), (1, 6, 2), (6, 1, 2), (1, 1, 1), (4, 5, 9), (5, 7, 5), (5, 7, 7), (6, 6, 2))
 
 
 def cancelling(rng: Rng, rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -107,6 +107,7 @@ def shapes(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a rank of 1", call("check_lora_shapes", W, A[:1], B[:, :1]))
     for sides in SHAPES:
         yield corner("factors that fit", "shapes", "check_lora_shapes", *factors(rng, *sides))
+    yield corner("a 16-bit weight", "shapes", "check_lora_shapes", W.bfloat16(), A.float(), B.float())
     twin: Call | None = call("check_lora_shapes", W, A, B)
     for words, given, keyword in (*misfits(rng, W, A, B), *no_matrices(W, A, B)):
         others = tuple(fault for fault in FAULTS if fault != keyword)
@@ -260,9 +261,10 @@ def fwd(rng: Rng) -> Iterator[AnyCase]:
     yield Case("two leading axes and a bias", call("lora_forward", x, W, A, B, some_alpha(rng), bias))
     yield Case("a single vector", call("lora_forward", x[0, 0], W, A, B, some_alpha(rng)), promise="fwd_x")
     yield Case("no vector", call("lora_forward", x[0, :0], W, A, B, some_alpha(rng), bias=bias), promise="fwd_x")
-    for lead in LEADS:
+    for lead in (*LEADS, (d_in,), (d_out,), (rank,), (d_out, d_in)):
         many = torch.from_numpy(rng.normal(size=(*lead, d_in)))
-        yield corner("leading axes of each number and length", "fwd_x", "lora_forward", many, W, A, B, 6.5, bias)
+        case = corner("leading axes of each number and length", "fwd_x", "lora_forward", many, W, A, B, 6.5, bias)
+        yield from (case, wanting_gradients(case))
     for sides in SHAPES:
         parts = factors(rng, *sides)
         some = torch.from_numpy(rng.normal(size=(2, sides[1])))
@@ -278,6 +280,12 @@ def fwd(rng: Rng) -> Iterator[AnyCase]:
     for lead, dtype in itertools.product(((), (3,), (100,), (2, 40)), dtypes):
         for sides in ((5, 7, 3), (4, 4, 4)) if lead == (100,) else ((4, 5, 3),):
             yield corner_of("factors whose product overflows", "fwd_thin", huge(rng, lead, *sides, dtype))
+    for dtype, lead in itertools.product((torch.float32, torch.float64), ((3,), (100,), ())):
+        # The gradient of x would overflow: the factors alone are trained.
+        given = huge(rng, lead, 4, 4, 4, dtype)
+        x, W, A, B, alpha = given.arguments
+        A, B = A.requires_grad_(), B.requires_grad_()
+        yield corner_of("trained factors", "fwd_thin", call("lora_forward", x, W, A, B, alpha, backward=True))
     yield from differentiated(rng)
     numbers = [whole(rng, *shape) for shape in ((3, 2, 5), (3, 5), (2, 5), (3, 2))]
     for given in (call("lora_forward", *numbers, 4.0, whole(rng, 3)), call("lora_forward", *numbers, 4.0)):
@@ -306,7 +314,8 @@ def huge(
     A[0], B[0] = 2.0, 2.0
     x, A, B = 2.0 ** (-power - 3) * x, 2.0**power * A, 2.0**power * B
     W = torch.zeros(d_out, d_in, dtype=torch.float64)
-    return call("lora_forward", *(part.to(dtype) for part in (x, W, A, B)), float(rank))
+    bias = [] if rank > 3 else [torch.zeros(d_out, dtype=dtype)]
+    return call("lora_forward", *(part.to(dtype) for part in (x, W, A, B)), float(rank), *bias)
 
 
 def differentiated(rng: Rng) -> Iterator[Case]:
@@ -518,15 +527,16 @@ class OfAnyLayout(Close):
     """Take the numbers of a list, a tuple, an array or a tensor, in one axis or in several."""
 
     def __call__(self, expected: Any, got: Any) -> Difference | None:
-        return Close.__call__(self, expected, flat(got))
+        return Close(self.rtol, self.atol)(expected, flat(got))
 
 
 def flat(value: Any) -> Any:
-    """Return an array's or a list's numbers as a list without nesting."""
+    """Return an array's or a list's first numbers as a list without nesting."""
     if torch.is_tensor(value) or isinstance(value, np.ndarray):
         return value.reshape(-1)[:10].tolist()
     if isinstance(value, list | tuple):
-        return [number for item in value[:10] for number in (flat(item) if isinstance(item, list | tuple) else [item])]
+        parts = [flat(item) for item in value[:10]]
+        return [number for part in parts for number in (part if isinstance(part, list) else [part])]
     return value
 
 
@@ -685,7 +695,8 @@ problem.slip(
 )  # fmt: skip
 problem.slip(
     "merge_multiplies_float32", "merge", {"A.to(wide), B.to(wide)": "A.float(), B.float()"},
-    says="Your factors are multiplied in float32 for a float64 weight.", next_step="Multiply in W's dtype if it is wider.",
+    says="Your factors are multiplied in float32 for a float64 weight.",
+    next_step="Multiply in W's dtype if it is wider.",
 )  # fmt: skip
 problem.slip(
     "merge_widens_bf16_only", "merge",
