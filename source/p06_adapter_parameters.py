@@ -26,7 +26,8 @@
 #   those of `adapter_jacobian` are float64. They may be views. `h` may hold no hidden state at all, with the shape $(0, d)$.
 # - Invalid input raises a `ValueError` whose message names what is wrong: it contains `bottleneck`, `d must`, `n_layers`,
 #   `budget`, `shape` or `activation`. A message that always contains all of these names nothing. Tensors of wrong shapes
-#   are refused even where torch would broadcast them; weights always have two axes and biases one. A function leaves its arguments as they were.
+#   are refused even where torch would broadcast them; weights always have two axes and biases one. A function leaves its
+#   arguments as they were.
 
 # %% hole="setup"
 
