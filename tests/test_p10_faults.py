@@ -182,7 +182,8 @@ def test_a_clean_set_up_raises_no_alarm(asks: str, fault: str, tied: bool):
 @pytest.mark.parametrize(
     "fault",
     ["", "no old gradients", "an unused NaN", "tiny rates", "dropout that is off", "memory split",
-     "a stranger in the optimizer", "frozen in the optimizer", "frozen numbers of every kind", "frozen buffers of every kind"],
+     "a stranger in the optimizer", "frozen in the optimizer", "frozen numbers of every kind",
+     "frozen buffers of every kind"],
 )  # fmt: skip
 def test_a_clean_step_raises_no_alarm(fault: str, tied: bool):
     """With B = 0 the gradient of A is zero, which is a gradient. A NaN that stays hasn't changed."""
