@@ -126,7 +126,7 @@ def cfg(rng: Rng) -> Iterator[AnyCase]:
 
     yield Case("grouped-query attention", ask(vocab_size=32_000, model_type="llama"))
     yield Case("a head_dim of its own", ask(head_dim=width + 3))
-    odd_keys = {
+    odd_keys: dict[str, Any] = {
         "n_layers": 99,
         "n_kv_heads": 99,
         "d_model": 1,
@@ -252,7 +252,7 @@ def asking(function: str, five: Five, *causal: bool) -> Call:
     return call(function, *given, *causal, backward=True)
 
 
-def in_every_layout(rng: Rng, function: str) -> Iterator[Case]:
+def in_every_layout(rng: Rng, function: str) -> Iterator[AnyCase]:
     """Yield a function's corners: other sizes, dtypes, views, gradients, both ways to look, and far scores."""
     for sizes in LAYOUTS:
         five = tensors(rng, *sizes)
