@@ -76,10 +76,10 @@ def prefix_attention(
     """Return attention over the sequence and the prefix: (batch, heads, time, head_dim).
 
     `q` is (batch, heads, time, head_dim), `k` and `v` are (batch, kv_heads, time, head_dim), `pk` and `pv` are
-    (kv_heads, m, head_dim), the same for the whole batch; m may be 0. Query head h uses key-value head
-    h // (heads / kv_heads). Scores are divided by sqrt(head_dim); they may be as large as 100,000, of either sign.
-    Every query sees the whole prefix; with `causal` it sees no later time. The result can be differentiated with
-    respect to all five tensors.
+    (kv_heads, m, head_dim), the same for the whole batch; m may be 0, every other size is at least 1. Query head h uses
+    key-value head h // (heads / kv_heads). Scores are divided by sqrt(head_dim); they may be as large as 100,000, of
+    either sign. Every query sees the whole prefix; with `causal` it sees no later time. The result can be
+    differentiated with respect to all five tensors.
 
     Errors: ValueError whose message contains `multiple` (heads isn't one of kv_heads) or `shape` (any other size
     doesn't fit: nothing is broadcast).
@@ -102,7 +102,7 @@ def prefix_attention(
 
 
 def prefix_gate(q: torch.Tensor, k: torch.Tensor, pk: torch.Tensor, causal: bool = True) -> torch.Tensor:
-    """Return the share of each query's attention that goes to the prefix: (batch, heads, time), within 0 and 1.
+    """Return the share of each query's attention that goes to the prefix: (batch, heads, time).
 
     Arguments, scores, gradients and errors as in `prefix_attention`. With this share g the output is (1 - g) times the
     attention to the sequence alone plus g times the attention to the prefix alone.

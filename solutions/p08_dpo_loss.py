@@ -12,11 +12,12 @@ import torch.nn.functional as F
 def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask: torch.Tensor) -> torch.Tensor:
     """Return the log-probability of each row's answer: a sum over its answer tokens, in nats.
 
-    `logits` is (batch, time, vocab), `input_ids` and `answer_mask` are (batch, time). The mask is bool, int or float
-    with values 0 and 1. Column 0 has nothing before it and is never a target. A row without targets gives 0.
-    What stands at other positions (ids of -100, logits that are NaN) has no influence, neither on the value nor on the
-    gradient. The result can be differentiated with respect to `logits`. Logits may lie thousands apart. float64 stays
-    float64; bfloat16 and float16 are computed in float32 and give float32.
+    `logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time); each has a row and a
+    column at least. The mask is bool, int or float with values 0 and 1. Column 0 has nothing before it and is never a
+    target. A row without targets gives 0. What stands at other positions (ids of -100, logits that are NaN) has no
+    influence, neither on the value nor on the gradient. If there is a target, the result can be differentiated with
+    respect to `logits`. An answer's logits are finite and may lie 20,000 apart. float64 stays float64; bfloat16 and
+    float16 are computed in float32 and give float32.
 
     Errors: ValueError naming `shape` if the three don't agree in batch and time.
 
@@ -53,14 +54,14 @@ def dpo_loss(
 ) -> torch.Tensor:  # fmt: skip
     """Return the DPO loss of preference pairs, in nats: their mean, or one number a pair for `reduction="none"`.
 
-    The four tensors hold one answer's log-probability per pair and have one common shape: () for a single pair, or
-    (pairs,). The mean is over all pairs: if the loss of one is NaN, so is the mean. Margins of 10,000, of either sign,
-    give finite losses and finite gradients. The result can be differentiated with respect to the policy's two tensors;
-    the reference's two never receive a gradient, even if they ask for one. `label_smoothing` is the probability that
-    a pair's label is wrong: the pair's loss is then the expectation over both labels. float64 stays float64; bfloat16
-    and float16 are computed in float32 and give float32.
+    The four tensors hold one answer's log-probability per pair and have one common dtype and one common shape: () for a
+    single pair, or (pairs,). The mean is over all pairs: if the loss of one is NaN, so is the mean. Margins of 10,000,
+    of either sign, give finite losses and finite gradients. The result can be differentiated with respect to the
+    policy's two tensors; the reference's two never receive a gradient, even if they ask for one. `label_smoothing` is
+    the probability that a pair's label is wrong: the pair's loss is then the expectation over both labels. float64
+    stays float64; bfloat16 and float16 are computed in float32 and give float32.
 
-    Errors: ValueError naming `beta` (not a positive finite number), `label_smoothing` (not within [0, 0.5)),
+    Errors: ValueError naming `beta` (zero, negative, infinite or NaN), `label_smoothing` (not within [0, 0.5)),
     `reduction` (neither word), `shape` (the four shapes differ: nothing is broadcast), `empty` (no pair).
 
     >>> same = torch.tensor([-3.0, -1.5])
@@ -82,7 +83,7 @@ def dpo_loss(
     >>> [round(loss) for loss in dpo_loss(far, 0 * far, 0 * far, 0 * far, 0.1, 0.2, "none").tolist()]  # smooth
     [800, 200]
 
-    Always: the reference gets no gradient, and what isn't a number to compute with is refused by name.
+    Always: the reference gets no gradient, and an invalid argument is refused by name.
 
     >>> wanting = torch.zeros(1, requires_grad=True)
     >>> dpo_loss(wanting, wanting, wanting.exp(), 0 * wanting).backward()  # ref

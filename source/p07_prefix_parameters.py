@@ -19,8 +19,10 @@
 # - The *gate* of a query is the total weight of its prefix positions in that softmax.
 # - While it's trained, a prefix may be made by a small network: an embedding of $m$ vectors, a linear layer, an activation, a
 #   linear layer to the keys and values of all layers at once. Both linear layers have biases.
-# - Counts are Python `int`s, neither floats nor NumPy's integers. Tensors are all float32 or all float64, and may be views
-#   that aren't contiguous.
+# - Counts are Python `int`s, neither floats nor NumPy's integers. So are the sizes that a function gets; counts stay below
+#   $2^{53}$.
+# - Tensors have the axes that a function's text names, are all float32 or all float64, and may be views that aren't
+#   contiguous.
 # - Invalid input raises a `ValueError` whose message contains `n_layers`, `n_prefix`, `multiple`, `divisible` or `shape`: the
 #   one that is at fault. A function leaves its arguments as they were, the configuration too.
 

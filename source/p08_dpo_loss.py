@@ -21,7 +21,8 @@
 # - With `label_smoothing` $\varepsilon$ a pair's label is wrong with probability $\varepsilon$: the loss is the expectation
 #   over the two labels. It goes with both reductions.
 # - The reference is a constant: its tensors receive no gradient, even if they ask for one.
-# - Tensors of log-probabilities have one common shape, `()` for one pair or `(pairs,)`; nothing is broadcast.
+# - Tensors of log-probabilities have one common dtype and one common shape, `()` for one pair or `(pairs,)`; nothing is
+#   broadcast.
 # - float64 stays float64; bfloat16 and float16 inputs are computed in float32 and give float32.
 # - Invalid input raises a `ValueError` whose message names what is at fault: `shape`, `beta`, `empty`,
 #   `label_smoothing` or `reduction`. All four functions refuse what their text names. A function leaves its arguments as

@@ -1,14 +1,16 @@
 """How prefixes are judged: with grouped heads, so that every way of repeating and every wrong width shows."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from ftgrade.judging.corners import as_views, in_dtype, wanting_gradients
+from ftgrade.judging.corners import as_views, corners, expanded, in_dtype, wanting_gradients
 from ftgrade.judging.problem import (
     AnyCase,
     Call,
     Case,
+    Close,
     Difference,
     Problem,
     Question,
@@ -24,12 +26,16 @@ problem = Problem(part="04_parameter_efficient", difficulty=4, importance=3, min
 
 Tensor = torch.Tensor
 Five = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-KEYWORDS = ("n_layers", "n_prefix", "multiple", "divisible", "shape")
+SIZES = ("n_layers", "n_prefix")
 
 
-def refusal(words: str, bad: Call, keyword: str, promise: str, twin: Call | None = None) -> Refusal:
-    """Return the case of an error; a message with all keywords of the problem names nothing."""
-    return Refusal(words, bad, keyword, twin, tuple(one for one in KEYWORDS if one != keyword), promise)
+def refusal(words: str, bad: Call, keyword: str, promise: str, twin: Call | None = None, also: str = "") -> Refusal:
+    """Return the case of an error; a message with all keywords of the function's other errors names nothing.
+
+    A message about heads may tell their shapes, so `multiple` may stand beside `shape`.
+    """
+    others = {"multiple": (), "shape": ("multiple",)}.get(keyword, tuple({*SIZES, also} - {keyword, ""}))
+    return Refusal(words, bad, keyword, twin, others, promise)
 
 
 def typed(words: str, asked: Call, count: int) -> Relation:
@@ -69,10 +75,16 @@ def count(rng: Rng) -> Iterator[AnyCase]:
     yield Case("one layer, one key-value head", call("prefix_params", 1, m, 1, width))
     nothing = call("prefix_params", layers, 0, heads, width)
     yield Case("a prefix of length 0", nothing)
+    yield Case("sizes of 1", call("prefix_params", 1, 1, 1, 1), once=True)
+    yield Case("a large count", call("prefix_params", 3, 2**40 + m, 5, width), once=True)
     yield typed("the type of a count", several, 2 * layers * m * heads * width)
-    yield refusal("a negative prefix", call("prefix_params", layers, -1, 2, 4), "n_prefix", COUNT_ERRORS, nothing)
-    for few in (0, -layers):
-        yield refusal("less than one layer", call("prefix_params", few, m, 2, 4), "n_layers", COUNT_ERRORS)
+    for twin, number in ((nothing, -1), (None, -2), (None, -m), (None, -(10**9))):
+        bad = call("prefix_params", layers, number, 2, 4)
+        yield refusal("a negative prefix", bad, "n_prefix", COUNT_ERRORS, twin)
+    for number in (0, -1, -layers, -(10**9)):
+        for length in (m, 0):
+            bad = call("prefix_params", number, length, 2, 4)
+            yield refusal("less than one layer", bad, "n_layers", COUNT_ERRORS, several if number == 0 else None)
 
 
 def config(rng: Rng) -> dict[str, Any]:
@@ -114,16 +126,45 @@ def cfg(rng: Rng) -> Iterator[AnyCase]:
 
     yield Case("grouped-query attention", ask(vocab_size=32_000, model_type="llama"))
     yield Case("a head_dim of its own", ask(head_dim=width + 3))
+    odd_keys: dict[str, Any] = {
+        "n_layers": 99,
+        "n_kv_heads": 99,
+        "d_model": 1,
+        "head_size": 99,
+        "kv_channels": None,
+        "rope": {"dim": 7},
+    }
+    yield Case("other keys that sound alike", ask(**odd_keys), once=True)
+    yield Case("a large count", ask(2**34 + 1), once=True)
+    yield Case("a prefix of length 0", ask(0), once=True)
     bare = {name: value for name, value in given.items() if name != "num_key_value_heads"}
     yield Case("no word of key-value heads", call("prefix_params_from_config", bare, m), promise=OPTIONAL)
     yield Case("optional keys that are None", ask(num_key_value_heads=None, head_dim=None), promise=OPTIONAL)
-    total = 2 * given["num_hidden_layers"] * m * given["num_key_value_heads"] * width
+    heads, kv = given["num_attention_heads"], given["num_key_value_heads"]
+    total = 2 * given["num_hidden_layers"] * m * kv * width
     yield typed("the type of a count", ask(), total)
-    odd = given["hidden_size"] + 1
-    named = ask(hidden_size=odd, head_dim=width)
-    yield refusal("a hidden size that can't be shared out", ask(hidden_size=odd), "divisible", CONFIG_ERRORS, named)
-    yield refusal("a negative prefix", ask(-1), "n_prefix", CONFIG_ERRORS, ask(0))
-    yield refusal("no layers", ask(num_hidden_layers=0), "n_layers", CONFIG_ERRORS)
+    few: tuple[dict[str, Any], ...] = (
+        {},
+        {"num_key_value_heads": None},
+        *({"num_key_value_heads": n} for n in (1, kv, heads)),
+    )
+    unknown: tuple[dict[str, Any], ...] = ({}, {"head_dim": None})
+    known = tuple({"head_dim": number} for number in (width, width + 3, 1))
+    for some, wide in itertools.product(few, (*unknown, *known)):
+        words = "each optional key given, None or missing"
+        yield Case(words, call("prefix_params_from_config", bare | some | wide, m), promise=OPTIONAL, once=True)
+        for number in (-1, -m):
+            bad = call("prefix_params_from_config", bare | some | wide, number)
+            yield refusal("a negative prefix", bad, "n_prefix", CONFIG_ERRORS, also="divisible")
+        for number in (0, -1, -2):
+            bad = call("prefix_params_from_config", bare | some | wide | {"num_hidden_layers": number}, m)
+            yield refusal("less than one layer", bad, "n_layers", CONFIG_ERRORS, also="divisible")
+    for some, rest in itertools.product(few, (1, kv, heads - 1)):
+        odd = bare | some | {"hidden_size": given["hidden_size"] + rest}
+        for wide in unknown:
+            bad, twin = (call("prefix_params_from_config", odd | one, m) for one in (wide, known[1]))
+            words = "a hidden size that can't be shared out"
+            yield refusal(words, bad, "divisible", CONFIG_ERRORS, twin, also="divisible")
 
 
 problem.promise(
@@ -143,15 +184,25 @@ def reparam(rng: Rng) -> Iterator[AnyCase]:
     sizes = [int(number) for number in rng.choice([3, 5, 7, 11, 13, 17], size=5, replace=False)]
     yield Case("five different sizes", call("reparam_params", *sizes))
     yield Case("one layer", call("reparam_params", 1, *sizes[1:]))
+    yield Case("sizes of 1", call("reparam_params", 1, 1, 1, 1, 1), once=True)
+    yield Case("a prefix of length 0", call("reparam_params", sizes[0], 0, *sizes[2:]), once=True)
     layers, m, d_kv, d_embed, hidden = sizes
     total = m * d_embed + (d_embed + 1) * hidden + (hidden + 1) * 2 * layers * d_kv
     yield typed("the type of a count", call("reparam_params", *sizes), total)
 
 
-def tensors(rng: Rng, heads: int, kv_heads: int, m: int, time: int = 4) -> Five:
+Sizes = tuple[int, int, int, int, int, int]
+LAYOUTS: tuple[Sizes, ...] = (
+    (6, 2, 5, 3, 4, 2), (6, 3, 1, 5, 3, 1), (4, 1, 3, 4, 5, 2), (3, 3, 2, 6, 1, 2), (1, 1, 4, 1, 3, 2),
+    (8, 4, 2, 1, 3, 1), (4, 2, 0, 5, 3, 2), (2, 2, 0, 1, 2, 3),
+)  # fmt: skip
+"""Numbers of heads, key-value heads, prefix positions and times, the width of a head, and the batch."""
+
+
+def tensors(rng: Rng, heads: int, kv_heads: int, m: int, time: int = 4, width: int = 2, batch: int = 3) -> Five:
     """Return q, k, v, pk and pv in float64."""
-    sequence, prefix = (3, kv_heads, time, 2), (kv_heads, m, 2)
-    shapes = ((3, heads, time, 2), sequence, sequence, prefix, prefix)
+    sequence, prefix = (batch, kv_heads, time, width), (kv_heads, m, width)
+    shapes = ((batch, heads, time, width), sequence, sequence, prefix, prefix)
     q, k, v, pk, pv = (torch.from_numpy(rng.normal(size=shape)) for shape in shapes)
     return q, k, v, pk, pv
 
@@ -163,9 +214,134 @@ def far_apart(rng: Rng) -> Five:
     return 75 * q, 75 * k, v, 75 * pk, pv
 
 
+FAR_PREFIXES = ((-1e5, -1e5), (1e5, 1e5), (-1e5, 1e5), (0.0, 0.0))
+FAR_SEQUENCES = (
+    (-1e5, -1e5, 1e5), (1e5, 1e5, -1e5), (-1e5, 1e5, -1e5), (1e5, -1e5, 1e5), (-1e5, -1e5, -1e5), (-1e4, -1e4, 1e4),
+    (-2e4, -3e3, 2e4), (-3e3, 2e3, 5e4), (0.0, 0.0, 1e3),
+)  # fmt: skip
+
+
+def as_far_as_promised(rng: Rng, m: int) -> Five:
+    """Return tensors with all pairs of these scores of a prefix and of a sequence, which float32 holds exactly.
+
+    Two query heads share the keys; the second turns all signs round.
+    """
+    kv_heads, batch, time = len(FAR_PREFIXES), len(FAR_SEQUENCES), len(FAR_SEQUENCES[0])
+    q, k, v, pk, pv = tensors(rng, 2 * kv_heads, kv_heads, m, time, 4, batch)
+    q, k, pk = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(pk)
+    q[:, ::2, :, 0], q[:, 1::2, :, 0] = 800.0, -800.0  # divided by the root of 4
+    k[..., 0] = torch.tensor(FAR_SEQUENCES)[:, None] / 400
+    pk[..., 0] = torch.tensor(FAR_PREFIXES)[:, :m] / 400
+    return q, k, v, pk, pv
+
+
+def nearly_equal(single: Value, double: Value) -> Difference | None:
+    """Hold float32 to give what float64 gives, to 2 %: a logarithm near 100,000 has no more digits in float32."""
+    return Close(rtol=0.02)(double.value, single.value)
+
+
+def used(function: str, five: Five) -> tuple[Tensor, ...]:
+    """Return those of the five tensors that a function takes."""
+    q, k, v, pk, pv = five
+    return (q, k, v, pk, pv) if function == "prefix_attention" else (q, k, pk)
+
+
+def asking(function: str, five: Five, *causal: bool) -> Call:
+    """Return a call that asks for the gradients of all tensors that hold numbers."""
+    given = (part.clone().requires_grad_(part.numel() > 0) for part in used(function, five))
+    return call(function, *given, *causal, backward=True)
+
+
+def in_every_layout(rng: Rng, function: str) -> Iterator[AnyCase]:
+    """Yield a function's corners: other sizes, dtypes, views, gradients, both ways to look, and far scores."""
+    for sizes in LAYOUTS:
+        five = tensors(rng, *sizes)
+        five[1][:, :, 0] = 0.0  # a score of 0 counts like any other
+        asked = Case("other sizes, with gradients", asking(function, five, True), once=True)
+        yield asked
+        yield in_dtype(torch.float32)(asked)
+        both_ways = Case("other sizes, not causal, with gradients", asking(function, five, False))
+        yield as_views(in_dtype(torch.float32)(both_ways))
+    five = tensors(rng, 4, 2, 3)
+    yield Case("causal by default, with gradients", asking(function, five), once=True)
+    for causal in (True, False):
+        plain = Case("four heads on two", call(function, *used(function, five), causal=causal))
+        yield from corners(plain, in_dtype(torch.float32), as_views, expanded)
+    trained = [part.clone() for part in five]
+    trained[3].requires_grad_()
+    some = (trained[0], trained[1], trained[2], trained[3], trained[4])
+    yield Case("gradients of the prefix alone", call(function, *used(function, some), backward=True), once=True)
+    equal = (torch.zeros_like(five[0]), *five[1:])
+    yield Case("queries of zeros, with gradients", asking(function, equal), once=True)
+    for m, causal in itertools.product((2, 1, 0), (True, False)):
+        far = as_far_as_promised(rng, m)
+        yield Case("scores of 100,000, with gradients", asking(function, far, causal), promise=FAR, once=True)
+    valued = Case("scores of 100,000", call(function, *used(function, as_far_as_promised(rng, 2))), promise=FAR)
+    yield as_views(valued)
+    single = in_dtype(torch.float32)(valued)
+    yield Relation(single.words, (single.call, valued.call), nearly_equal, FAR)
+    yield Case("large scores, with gradients", asking(function, far_apart(rng)), promise=FAR, once=True)
+
+
+SHAPES = {"q": (3, 8, 4, 5), "k": (3, 2, 4, 5), "v": (3, 2, 4, 5), "pk": (2, 4, 5), "pv": (2, 4, 5)}
+FAMILIES = (
+    ("rows", {"q": 0, "k": 0, "v": 0}, (1, 2, 4)),
+    ("times", {"q": 2, "k": 2, "v": 2}, (1, 3, 5)),
+    ("width", {"q": 3, "k": 3, "v": 3, "pk": 2, "pv": 2}, (1, 4)),
+    ("key-value heads", {"k": 1, "v": 1, "pk": 0, "pv": 0}, (1, 4, 8)),
+    ("prefix positions", {"pk": 1, "pv": 1}, (0, 1, 3, 5)),
+)
+"""Sizes that tensors have in common: their axis in each tensor, and other sizes."""
+
+
+def misfits(names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
+    """Yield words and shapes that don't fit: other sizes of some tensors, or axes exchanged."""
+    for family, axes, sizes in FAMILIES:
+        axes = {name: axis for name, axis in axes.items() if name in names}
+        for some in itertools.chain.from_iterable(itertools.combinations(axes, n) for n in range(1, len(axes))):
+            for size in sizes:
+                changed = {name: replaced(SHAPES[name], axes[name], size) for name in some}
+                yield f"{family} of {' and '.join(some)} differ from the others'", SHAPES | changed
+    together = (*((name,) for name in names), ("k", "v"), ("pk", "pv"))
+    for some in dict.fromkeys(tuple(name for name in group if name in names) for group in together):
+        for words, order in (
+            ("with the last two axes exchanged", (-1, -2)),
+            ("with heads and positions exchanged", (-2, -3)),
+        ):
+            yield f"{' and '.join(some)} {words}", SHAPES | {name: exchanged(SHAPES[name], *order) for name in some}
+
+
+def exchanged(shape: tuple[int, ...], one: int, other: int) -> tuple[int, ...]:
+    sizes = list(shape)
+    sizes[one], sizes[other] = sizes[other], sizes[one]
+    return tuple(sizes)
+
+
+def replaced(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def refused_sizes(function: str, promise: str) -> Iterator[Refusal]:
+    """Yield the errors that the two functions of tensors have in common."""
+    names = ("q", "k", "v", "pk", "pv") if function == "prefix_attention" else ("q", "k", "pk")
+
+    def ask(shapes: dict[str, tuple[int, ...]], *causal: bool) -> Call:
+        return call(function, *(torch.zeros(shapes[name]) for name in names), *causal)
+
+    for number, (words, shapes) in enumerate(misfits(names)):
+        twin = None if number else ask(SHAPES)
+        yield refusal(words, ask(shapes, number % 2 == 0), "shape", promise, twin)
+    for heads, kv_heads in ((1, 2), (3, 2), (5, 2), (9, 2), (8, 3), (8, 5), (8, 16), (4, 8), (1, 8)):
+        prefix, sequence = (kv_heads, 4, 5), (3, kv_heads, 4, 5)
+        shapes = {"q": (3, heads, 4, 5), "k": sequence, "v": sequence, "pk": prefix, "pv": prefix}
+        for causal in (True, False):
+            yield refusal(f"{heads} heads on {kv_heads}", ask(shapes, causal), "multiple", promise, ask(SHAPES))
+
+
 problem.promise(
     "attn", "Return attention over the sequence and the prefix:", "(batch, heads, time, head_dim).",
-    "`pk` and `pv` are (kv_heads, m, head_dim), the same for the whole batch; m may be 0.",
+    "`pk` and `pv` are (kv_heads, m, head_dim), the same for the whole batch; m may be 0, every other size is "
+    "at least 1.",
     "Query head h uses key-value head h // (heads / kv_heads).", "Scores are divided by sqrt(head_dim)",
     "Every query sees the whole prefix; with `causal` it sees no later time.",
     "with equal scores a query gets the mean of what it sees;",
@@ -186,7 +362,6 @@ ATTN_ERRORS = problem.promise(
 )  # fmt: skip
 def attn(rng: Rng) -> Iterator[AnyCase]:
     five = tensors(rng, 4, 2, 3)
-    q, k, v, pk, pv = five
     grouped, both_ways = (
         Case(words, call("prefix_attention", *five, causal))
         for words, causal in (("four heads on two", True), ("four heads on two, not causal", False))
@@ -197,23 +372,13 @@ def attn(rng: Rng) -> Iterator[AnyCase]:
     yield Case("three heads on one, one time step", single)
     yield Case("no prefix", call("prefix_attention", *tensors(rng, 2, 2, 0)))
     yield Case("large scores", call("prefix_attention", *far_apart(rng)), promise=FAR)
-    for words, queries in (("three heads on two", q[:, 1:]), ("one head on two", q[:, :1])):
-        yield refusal(words, call("prefix_attention", queries, *five[1:]), "multiple", ATTN_ERRORS)
-    for words, sizes in (
-        ("a prefix of other heads", (q, k, v, pk[:1], pv[:1])),
-        ("a prefix without heads", (q, k, v, pk[0], pv[0])),
-        ("a narrower prefix", (q, k, v, pk[..., 1:], pv[..., 1:])),
-        ("fewer keys than values in the prefix", (q, k, v, pk[:, 1:], pv)),
-        ("values of another time", (q, k, v[:, :, 1:], pk, pv)),
-        ("keys and values of fewer times than the queries", (q, k[:, :, 1:], v[:, :, 1:], pk, pv)),
-        ("keys and values of a single row", (q, k[:1], v[:1], pk, pv)),
-    ):
-        yield refusal(words, call("prefix_attention", *sizes), "shape", ATTN_ERRORS)
+    yield from in_every_layout(rng, "prefix_attention")
+    yield from refused_sizes("prefix_attention", ATTN_ERRORS)
 
 
 problem.promise(
     "gate", "Return the share of each query's attention that goes to the prefix:",
-    "(batch, heads, time), within 0 and 1.",
+    "(batch, heads, time).",
     "With this share g the output is (1 - g) times the attention to the sequence alone plus g times the attention to "
     "the prefix alone.",
 )  # fmt: skip
@@ -237,14 +402,8 @@ def gate(rng: Rng) -> Iterator[AnyCase]:
     yield Case("no prefix", call("prefix_gate", one, only, none))
     large, keys, _, prefix, _ = far_apart(rng)
     yield Case("large scores", call("prefix_gate", large, keys, prefix), promise=FAR)
-    yield refusal("three heads on two", call("prefix_gate", q[:, 1:], k, pk), "multiple", GATE_ERRORS)
-    for words, bad in (
-        ("a prefix of other heads", call("prefix_gate", q, k, pk[:1])),
-        ("a narrower prefix", call("prefix_gate", q, k, pk[..., 1:])),
-        ("keys of a single row", call("prefix_gate", q, k[:1], pk)),
-        ("keys of fewer times", call("prefix_gate", q, k[:, :, 1:], pk)),
-    ):
-        yield refusal(words, bad, "shape", GATE_ERRORS)
+    yield from in_every_layout(rng, "prefix_gate")
+    yield from refused_sizes("prefix_gate", GATE_ERRORS)
 
 
 @problem.personal(
@@ -318,6 +477,11 @@ problem.slip(
     "hidden_size_as_width", "prefix_params_from_config", {"kv_heads, head_dim)": '1, cfg["hidden_size"])'},
     says="Your count takes the hidden size for the width of all keys.",
     next_step="With grouped heads the keys are narrower.",
+)  # fmt: skip
+problem.slip(
+    "one_key_value_head_by_default", "prefix_params_from_config", {"heads if cfg": "1 if cfg"},
+    says="Without `num_key_value_heads` your count has a single key-value head.",
+    next_step="Where the key is missing or None, every attention head has keys and values of its own.",
 )  # fmt: skip
 problem.slip(
     "none_breaks", "prefix_params_from_config",

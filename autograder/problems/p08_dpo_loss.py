@@ -5,6 +5,7 @@ and `ref` compare the student's own answers with one another, so that one wrong 
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -43,6 +44,23 @@ def logps(rng: Rng, pairs: int | None, scale: float = 4.0) -> Four:
     return one, two, three, four
 
 
+def long_answers(rng: Rng, steps: int = 2**40) -> Four:
+    """Return log-probabilities near -3,000 whose differences are small: multiples of 1 / `steps`."""
+    one, two, three, four = (
+        torch.from_numpy(np.round(rng.uniform(-1.0, 1.0, size=3) * steps) / steps - 3000.0) for _ in range(4)
+    )
+    return one, two, three, four
+
+
+def wanting_gradients_of_policy(case: Case) -> Case:
+    """Return the corner in which the policy's two tensors want a gradient, which is compared."""
+    given = [part.clone() for part in case.call.arguments[:4]]
+    for part in given[:2]:
+        part.requires_grad_()
+    asked = dataclasses.replace(case.call, arguments=(*given, *case.call.arguments[4:]), backward=True)
+    return dataclasses.replace(case, words=f"{case.words}, with gradients", call=asked, once=True)
+
+
 def some_beta(rng: Rng) -> float:
     return float(rng.choice([0.05, 0.2, 0.3, 0.5]))
 
@@ -73,12 +91,18 @@ def tokens(rng: Rng) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return logits, ids, mask
 
 
+MASK_DTYPES = (
+    torch.bool, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.bfloat16,
+    torch.float32, torch.float64,
+)  # fmt: skip
+
 problem.promise(
     "seq", "Return the log-probability of each row's answer: a sum over its answer tokens, in nats.",
-    "`logits` is (batch, time, vocab), `input_ids` and `answer_mask` are (batch, time).",
+    "`logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time); each has a row and a "
+    "column at least.",
     "an answer token more makes an answer no likelier.",
 )  # fmt: skip
-GRAPH = problem.promise("graph", "The result can be differentiated with respect to `logits`.")
+GRAPH = problem.promise("graph", "If there is a target, the result can be differentiated with respect to `logits`.")
 MASKS = problem.promise("masks", "The mask is bool, int or float with values 0 and 1.")
 
 
@@ -96,6 +120,20 @@ def seq(rng: Rng) -> Iterator[AnyCase]:
     yield wanting_gradients(dataclasses.replace(plain, promise=GRAPH))
     for kind in (torch.int64, torch.float32):
         yield Case(f"a mask of {kind}", call("sequence_logprob", logits, ids, mask.to(kind)), promise=MASKS)
+    for kind in MASK_DTYPES:
+        asked = call("sequence_logprob", logits.clone().requires_grad_(), ids, mask.to(kind), backward=True)
+        yield Case("a mask of another dtype, with gradients", asked, promise=MASKS, once=True)
+        yield as_views(
+            Case("a mask of another dtype", call("sequence_logprob", logits, ids, mask.to(kind)), promise=MASKS)
+        )
+    time = 301
+    long = torch.from_numpy(rng.normal(size=(2, time, 3))), torch.from_numpy(rng.integers(0, 3, size=(2, time)))
+    for kind in (torch.bool, torch.int8, torch.float16, torch.bfloat16):
+        asked = call("sequence_logprob", *long, torch.ones(2, time, dtype=kind))
+        yield Case("an answer of 300 tokens", asked, promise=MASKS, once=True)
+    for part, words in ((slice(0, 1), "one row"), (slice(0, 2), "two rows")):
+        asked = call("sequence_logprob", logits[part].clone().requires_grad_(), ids[part], mask[part], backward=True)
+        yield Case(f"{words}, with gradients", asked, promise=GRAPH, once=True)
 
 
 ROWS = problem.promise(
@@ -106,7 +144,7 @@ OUTSIDE = problem.promise(
     "value nor on the gradient.", "what isn't predicted doesn't count",
 )  # fmt: skip
 PRECISE = problem.promise(
-    "precise", "Logits may lie thousands apart.",
+    "precise", "An answer's logits are finite and may lie 20,000 apart.",
     "float64 stays float64; bfloat16 and float16 are computed in float32 and give float32.",
 )  # fmt: skip
 FIT = problem.promise("fit", "ValueError naming `shape` if the three don't agree in batch and time.")
@@ -120,6 +158,15 @@ FIT = problem.promise("fit", "ValueError naming `shape` if the three don't agree
 def out(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = tokens(rng)
     yield Case("a 1 in column 0, a row without targets", call("sequence_logprob", logits, ids, mask), promise=ROWS)
+    for kind in MASK_DTYPES:
+        nothing = torch.zeros_like(mask).to(kind)
+        nothing[:, 0] = 1
+        for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+            asked = call("sequence_logprob", logits.to(dtype), ids, nothing)
+            yield Case("no row has a target", asked, promise=ROWS, once=True)
+        asked = call("sequence_logprob", logits, ids, (mask.T | mask.T.any(0)).T.to(kind))
+        yield Case("a 1 in column 0 of a mask of another dtype", asked, promise=ROWS, once=True)
+    yield wanting_gradients(Case("a 1 in column 0", call("sequence_logprob", logits, ids, mask), promise=ROWS))
     one = call("sequence_logprob", logits[:, :1], ids[:, :1], mask[:, :1])
     yield Case("a single column", one, promise=ROWS)
     target = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, 1:]], dim=1)
@@ -129,21 +176,111 @@ def out(rng: Rng) -> Iterator[AnyCase]:
     broken[:, -1] = math.inf
     nan = Case("NaN logits where nothing is predicted", call("sequence_logprob", broken, ids, mask), promise=OUTSIDE)
     yield wanting_gradients(nan)
+    yield from nonsense_elsewhere(logits, ids, mask, target)
     yield Case("logits thousands apart", call("sequence_logprob", 1500 * logits, ids, mask), promise=PRECISE)
     halves = Case("logits", call("sequence_logprob", logits, ids, mask), promise=PRECISE)
     yield from corners(halves, in_dtype(torch.bfloat16), in_dtype(torch.float16))
-    for words, wrong in (
-        ("ids of another length", (logits, ids[:, 1:], mask)),
-        ("a mask of another length", (logits, ids, mask[:, 1:])),
-        ("a single row of ids", (logits, ids[:1], mask)),
-        ("a single row of the mask", (logits, ids, mask[:1])),
+    yield from far_logits(logits, ids, mask)
+    few = logits[:2, :5, :4].clone(), ids[:2, :5] % 4, mask[:2, :5]
+    for dtype in (torch.bfloat16, torch.float16):
+        given = few[0].to(dtype)
+        asked = tuple(
+            call("sequence_logprob", one.clone().requires_grad_(), *few[1:], backward=True)
+            for one in (given, given.float())
+        )
+        yield Relation(f"gradients of logits in {dtype}", asked, same_slopes, PRECISE)
+    yield from unequal_shapes(logits, ids, mask)
+
+
+def nonsense_elsewhere(
+    logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, target: torch.Tensor
+) -> Iterator[Case]:
+    """Yield cases with nonsense where nothing is predicted: ids that are no tokens, logits that are no numbers."""
+    vocab = logits.shape[-1]
+    for kind, wrong in itertools.product((torch.bool, torch.int64, torch.float32), (-100, -1, vocab, 2**40)):
+        words = "ids that are no tokens outside the answer, with gradients"
+        given = call(
+            "sequence_logprob", logits.clone().requires_grad_(), ids.where(target, wrong), mask.to(kind), backward=True
+        )
+        yield Case(words, given, promise=OUTSIDE, once=True)
+    for dtype, wrong in itertools.product(
+        (torch.float64, torch.float32, torch.bfloat16, torch.float16), (math.nan, math.inf, -math.inf)
     ):
-        yield Refusal(words, call("sequence_logprob", *wrong), "shape", promise=FIT)
+        broken = logits.to(dtype)
+        broken[:, :-1][~target[:, 1:]] = wrong
+        broken[:, -1] = wrong
+        plain = Case("logits that are no numbers", call("sequence_logprob", broken, ids, mask), promise=OUTSIDE)
+        yield as_views(plain)
+        if dtype in (torch.float64, torch.float32):
+            yield wanting_gradients(plain)
+        for kind in (torch.int64, torch.float32):
+            asked = call("sequence_logprob", broken, ids.where(target, -100), mask.to(kind))
+            yield Case("nonsense in logits and ids", asked, promise=OUTSIDE, once=True)
+
+
+def far_logits(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> Iterator[Case]:
+    """Yield cases with logits that lie far apart, or far from 0."""
+    places = torch.arange(logits.shape[-1]) % 3
+    for dtype, far in itertools.product(
+        (torch.float64, torch.float32, torch.bfloat16, torch.float16), (10_000.0, 1_500.0, 100.0)
+    ):
+        apart = far * (places - 1.0).expand(logits.shape).to(dtype)
+        asked = call("sequence_logprob", apart, ids, mask)
+        yield Case("logits that are up to 20,000 apart", asked, promise=PRECISE, once=True)
+        if dtype in (torch.float64, torch.float32):
+            # No two logits are equal: a style that subtracts a logarithm from 10,000 has no digits left for ties.
+            distinct = 0.9 * apart + 40 * torch.arange(logits.shape[-1]).to(dtype)
+            asked = call("sequence_logprob", distinct, ids, mask)
+            yield wanting_gradients(Case("logits that are far apart", asked, promise=PRECISE))
+    for offset in (-20_000.0, 20_000.0):
+        asked = call("sequence_logprob", logits + offset, ids, mask)
+        yield Case("logits that are all large", asked, promise=PRECISE, once=True)
+
+
+def same_slopes(half: Value, full: Value) -> Difference | None:
+    """Hold a half-precision call to give the gradients of the same numbers in float32, to its own precision."""
+    if bad := unsound(half, full):
+        return bad
+    for mine, right in itertools.zip_longest(half.gradients or (None,), full.gradients or (None,)):
+        if right is None and mine is None:
+            continue
+        if right is None or mine is None:
+            return Difference("an input got no gradient in one of two dtypes")
+        if not bool(right.any()) or Close(rtol=0.02)(right, mine) is not None:
+            return Difference("the gradient in half precision isn't that of the same numbers in float32")
+    return None if half.gradients else Difference("the result can't be differentiated: the graph was cut")
+
+
+def unequal_shapes(logits: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> Iterator[Refusal]:
+    """Yield errors: other numbers of rows and columns in one or two of three tensors, or other axes."""
+    three = (logits[:3, :5].contiguous(), ids[:3, :5], mask[:3, :5])
+    twin: Call | None = call("sequence_logprob", *three)
+    for axis, sizes in ((0, (1, 2, 4)), (1, (1, 4, 6))):
+        for some in itertools.chain.from_iterable(itertools.combinations(range(3), n) for n in (1, 2)):
+            for size in sizes:
+                given = [resized(part, axis, size) if place in some else part for place, part in enumerate(three)]
+                words = f"other {'rows' if axis == 0 else 'columns'} in {len(some)} of three"
+                yield Refusal(words, call("sequence_logprob", *given), "shape", twin, promise=FIT)
+                twin = None
+    changes: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+        lambda part: part[0], lambda part: part[:, 0], lambda part: part[None], lambda part: part[..., None],
+        lambda part: part.T, lambda part: part.flatten(),
+    )  # fmt: skip
+    for change in changes:
+        for places in ((1,), (2,), (1, 2)):
+            given = [change(part) if place in places else part for place, part in enumerate(three)]
+            asked = call("sequence_logprob", *given)
+            yield Refusal("ids or mask with other axes", asked, "shape", promise=FIT)
+
+
+def resized(part: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+    """Return a tensor with another size of an axis, cut or repeated."""
+    return torch.cat([part, part], dim=axis).narrow(axis, 0, size)
 
 
 problem.promise(
     "loss", "Return the DPO loss of preference pairs, in nats: their mean",
-    "The four tensors hold one answer's log-probability per pair and have one common shape:",
+    "The four tensors hold one answer's log-probability per pair and have one common dtype and one common shape:",
     "() for a single pair, or (pairs,).",
     "a policy equal to its reference scores ln 2, whatever beta is, and preferring the chosen answer costs less.",
 )  # fmt: skip
@@ -171,6 +308,22 @@ def loss(rng: Rng) -> Iterator[AnyCase]:
     unknown = [part.clone() for part in four]
     unknown[int(rng.integers(4))][0] = math.nan
     yield Case("a log-probability that is NaN", call("dpo_loss", *unknown), promise=EACH)
+    for place, reduction in itertools.product(range(4), ("mean", "none")):
+        unknown = [part.clone() for part in four]
+        unknown[place][-1] = math.nan
+        asked = call("dpo_loss", *unknown, beta, 0.0, reduction)
+        yield Case("a log-probability that is NaN", asked, promise=EACH, once=True)
+    for size, strength in itertools.product((None, 1, 2, 7), (1e-3, 0.1, 1)):
+        given = logps(rng, size)
+        yield Case("other betas", call("dpo_loss", *given, strength), once=True)
+        yield Case("one number a pair", call("dpo_loss", *given, strength, 0.0, "none"), promise=EACH, once=True)
+    for strength in (3.0, 20.0):
+        asked = call("dpo_loss", *logps(rng, 4), strength, reduction="none")
+        yield Case("large betas, one number a pair", asked, promise=EACH, once=True)
+    long = call("dpo_loss", *long_answers(rng), 1.0, reduction="none")
+    yield Case("long answers in float64", long, promise=EACH, once=True)
+    exact = Case("long answers", call("dpo_loss", *long_answers(rng, 16), 1.0))
+    yield from corners(exact, in_dtype(torch.float32), as_views, wanting_gradients_of_policy)
 
 
 LARGE = 10_000.0
@@ -183,28 +336,53 @@ def unsound(*outcomes: Value) -> Difference | None:
     return next(filter(None, map(finite, outcomes)), None)
 
 
+def total(outcome: Value) -> float:
+    """Return the sum of the losses."""
+    return float(torch.as_tensor(outcome.value).detach().sum())
+
+
 def slope(outcome: Value) -> float:
     """Return the derivative by the chosen answer's log-probability, or NaN if there is none."""
     gradients = outcome.gradients or (None,)
     return math.nan if gradients[0] is None else float(gradients[0].sum())
 
 
-def logistic(outcome: Value) -> Difference | None:
-    """Hold losses that are softplus(-c h), times any factor, to be so at -LARGE, 0 and LARGE; gradients too."""
-    if bad := unsound(outcome):
+def logistic(size: float = LARGE) -> Callable[[Value], Difference | None]:
+    """Return a demand on losses of margins -size, 0 and size: that they are softplus(-c h) times any factor.
+
+    So are their gradients, of which the rejected answer's is the chosen one's with the other sign.
+    """
+
+    def holds(outcome: Value) -> Difference | None:
+        if bad := unsound(outcome):
+            return bad
+        gradients = (outcome.gradients or ())[:2]
+        if len(gradients) < 2 or gradients[0] is None or gradients[1] is None:
+            return Difference("the result can't be differentiated: the graph was cut")
+        minus, start, plus = zip(outcome.value.tolist(), gradients[0].tolist(), strict=True)
+        (steep, steep_pull), (flat, flat_pull) = sorted((minus, plus), reverse=True)
+        pull = 2 * start[1]
+        near = (
+            abs(steep - size * abs(pull)) <= 1e-3 * steep
+            and abs(steep_pull - pull) <= 1e-3 * abs(pull)
+            and 0 <= flat <= 1e-3 * start[0]
+            and abs(flat_pull) <= 1e-3 * abs(pull)
+            and torch.allclose(gradients[1], -gradients[0], rtol=1e-3, atol=1e-6 * abs(pull))
+        )
+        return None if near and pull else Difference("far margins don't continue what it does near 0")
+
+    return holds
+
+
+def mean_of_far(each: Value, mean: Value) -> Difference | None:
+    """Hold the gradient of far margins' mean to be that of the losses one by one, times the same factor."""
+    if bad := unsound(each, mean):
         return bad
-    if not outcome.gradients or outcome.gradients[0] is None:
+    if not each.gradients or not mean.gradients or each.gradients[0] is None or mean.gradients[0] is None:
         return Difference("the result can't be differentiated: the graph was cut")
-    minus, start, plus = zip(outcome.value.tolist(), outcome.gradients[0].tolist(), strict=True)
-    (steep, steep_pull), (flat, flat_pull) = sorted((minus, plus), reverse=True)
-    pull = 2 * start[1]
-    near = (
-        abs(steep - LARGE * abs(pull)) <= 1e-3 * steep
-        and abs(steep_pull - pull) <= 1e-3 * abs(pull)
-        and 0 <= flat <= 1e-3 * start[0]
-        and abs(flat_pull) <= 1e-3 * abs(pull)
-    )
-    return None if near and pull else Difference("far margins don't continue what it does near 0")
+    factor = total(mean) / total(each)  # a sum for a mean is another check's
+    near = factor > 0 and torch.allclose(mean.gradients[0], factor * each.gradients[0], rtol=1e-4, atol=1e-6)
+    return None if near else Difference("the gradient of the mean isn't that of the losses one by one")
 
 
 def halves(bf16: Value, rounded: Value, fp16: Value, cut: Value, double: Value) -> Difference | None:
@@ -237,15 +415,57 @@ HALF = problem.promise("half", "float64 stays float64; bfloat16 and float16 are 
 )  # fmt: skip
 def stab(rng: Rng) -> Iterator[AnyCase]:
     beta = float(rng.choice([0.05, 0.1, 0.25]))
-    chosen, *others = margins([-LARGE, 0.0, LARGE])
-    far = call("dpo_loss", chosen.requires_grad_(), *others, beta, reduction="none", backward=True)
-    yield Relation("margins of plus and minus ten thousand", (far,), logistic, FAR)
+    for dtype, size, strength in (
+        (torch.float32, LARGE, beta), (torch.float64, LARGE, beta), (torch.float32, LARGE, 3.0),
+        (torch.float64, LARGE, 3.0), (torch.float32, LARGE, 20.0), (torch.float32, 3_000.0, beta),
+        (torch.float32, 800.0, 0.5), (torch.float64, 800.0, 1.0), (torch.float32, 100.0, 1.0),
+    ):  # fmt: skip
+        each, mean = (
+            call("dpo_loss", *asking_policy(margins([-size, 0.0, size], dtype)), strength, 0.0, word, backward=True)
+            for word in ("none", "mean")
+        )
+        yield Relation("margins of plus and minus ten thousand", (each,), logistic(size), FAR)
+        if size == LARGE and strength != 20.0:
+            yield Relation("the mean of far margins", (each, mean), mean_of_far, FAR)
     asked: list[Call] = []
     for dtype in (torch.bfloat16, torch.float16):
         half = [part.to(dtype) for part in logps(rng, 4, 30.0)]
         asked += [call("dpo_loss", *half, beta), call("dpo_loss", *(part.float() for part in half), beta)]
     asked.append(call("dpo_loss", *logps(rng, 4), beta))
     yield Relation("inputs in bfloat16 and float16", tuple(asked), halves, HALF)
+    options = ((None, 0.0, "mean"), (None, 0.2, "none"), (4, 0.0, "none"), (4, 0.2, "mean"))
+    for dtype in (torch.bfloat16, torch.float16):
+        for size, epsilon, word in options:
+            half = [part.to(dtype) for part in logps(rng, size)]
+            both = tuple(
+                call("dpo_loss", *asking_policy(given), beta, epsilon, word, backward=True)
+                for given in (half, [part.float() for part in half])
+            )
+            yield Relation("half precision, with gradients", both, like_float32, HALF)
+    for size, epsilon, word in options:
+        given = call("dpo_loss", *logps(rng, size), beta, epsilon, word)
+        yield Relation("inputs in float64", (given,), in_float64, HALF)
+
+
+def asking_policy(four: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return copies of four tensors of which the policy's two want a gradient."""
+    return [part.clone().requires_grad_(place < 2) for place, part in enumerate(four)]
+
+
+def like_float32(half: Value, full: Value) -> Difference | None:
+    """Hold a half-precision call to give the numbers of float32 in float32, and its gradients too."""
+    if bad := unsound(half, full):
+        return bad
+    if getattr(half.value, "dtype", None) != torch.float32:
+        return Difference("half precision gives float32")
+    if not torch.allclose(half.value.detach(), full.value.detach().float(), rtol=1e-5, atol=1e-6):
+        return Difference("half-precision inputs give another number than the same inputs in float32")
+    return same_slopes(half, full)
+
+
+def in_float64(got: Value) -> Difference | None:
+    right = getattr(got.value, "dtype", None) == torch.float64
+    return None if right else Difference("float64 gives float64")
 
 
 def expectation(epsilon: float) -> Callable[[Value, Value, Value], Difference | None]:
@@ -295,6 +515,16 @@ def smooth(rng: Rng) -> Iterator[AnyCase]:
             for four, smoothing in ((right, epsilon), (right, 0.0), (wrong, 0.0))
         )
         yield Relation(f"a label that may be wrong, reduction {reduction}", calls, expectation(epsilon))
+    for epsilon, reduction, size in (
+        (1e-3, "none", None), (0.49, "mean", None), (0.25, "mean", 1), (0.49, "none", 4), (0.25, "mean", 4),
+    ):  # fmt: skip
+        pc, pr, rc, rr = (part.float() for part in logps(rng, size))
+        right, wrong = (pc, pr, rc, rr, 0.3), (pr, pc, rr, rc, 0.3)
+        calls = tuple(
+            call("dpo_loss", *asking_policy(four[:4]), four[4], smoothing, reduction, backward=True)
+            for four, smoothing in ((right, epsilon), (right, 0.0), (wrong, 0.0))
+        )
+        yield Relation(f"other smoothing, reduction {reduction}", calls, expectation(epsilon))
 
 
 def constant_reference(one: Value, other: Value) -> Difference | None:
@@ -306,7 +536,8 @@ def constant_reference(one: Value, other: Value) -> Difference | None:
             return Difference("the policy's log-probabilities got no gradient: the graph was cut")
         if any(part is not None and bool(part.any()) for part in outcome.gradients[2:4]):
             return Difference("a gradient reached the reference's log-probabilities")
-    used = number(one) != number(other) and slope(one) != slope(other)
+    half = one.gradients is not None and one.gradients[0].dtype in (torch.bfloat16, torch.float16)
+    used = total(one) != total(other) and (half or slope(one) != slope(other))  # half precision rounds slopes together
     return None if used else Difference("another reference gives the same loss or the same gradient")
 
 
@@ -325,6 +556,22 @@ def ref(rng: Rng) -> Iterator[AnyCase]:
     policy, one, other = ([part.requires_grad_() for part in logps(rng, 3)[:2]] for _ in range(3))
     calls = tuple(call("dpo_loss", *policy, *reference, backward=True) for reference in (one, other))
     yield Relation("reference tensors that require grad", calls, constant_reference)
+    dtypes = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    options = ((3, "none", 0.2), (None, "mean", 0.0), (3, "mean", 0.2))
+    for dtype, (size, word, epsilon) in itertools.product(dtypes, options):
+        given = [part.to(dtype).requires_grad_() for part in logps(rng, size)]
+        other = [(part.detach() + step).requires_grad_() for part, step in zip(given[2:], (-1.0, 2.0), strict=True)]
+        calls = tuple(
+            call("dpo_loss", *given[:2], *reference, 0.3, epsilon, word, backward=True)
+            for reference in (given[2:], other)
+        )
+        yield Relation("reference tensors that require grad, other calls", calls, constant_reference)
+    for place in (2, 3):
+        given, others = (asking_policy(logps(rng, 3)) for _ in range(2))
+        for four in (given, others):
+            four[place].requires_grad_()
+        calls = tuple(call("dpo_loss", *given[:2], *four[2:], backward=True) for four in (given, others))
+        yield Relation("one reference tensor that requires grad", calls, constant_reference)
 
 
 def detached(expected: Any, got: Any) -> Difference | None:
@@ -339,18 +586,45 @@ def attached(values: Any) -> bool:
     return any(part.requires_grad for part in values if torch.is_tensor(part))
 
 
-def refusals(function: str, four: Sequence[torch.Tensor], promise: str) -> Iterator[Refusal]:
-    """Yield the errors that the functions of four tensors have in common."""
-    for words, beta in (("zero", 0.0), ("NaN", math.nan), ("infinity", math.inf), ("less than zero", -0.3)):
-        asked, valid = call(function, *four, beta=beta), call(function, *four, beta=2) if beta == 0.0 else None
-        yield Refusal(f"a beta of {words}", asked, "beta", valid, ("shape", "empty"), promise)
-    for place, shape in enumerate(((1,), (), (3, 1), (2,))):
-        parts = list(four)
-        parts[place] = parts[place][: math.prod(shape)].reshape(shape)
-        words = f"one shape of four is {shape}"
-        yield Refusal(words, call(function, *parts), "shape", None, ("beta", "empty"), promise)
-    none = call(function, *(part[:0] for part in four))
-    yield Refusal("no pairs", none, "empty", None, ("beta", "shape"), promise)
+BAD_BETAS = (
+    ("zero", 0.0), ("NaN", math.nan), ("infinity", math.inf), ("less than zero", -0.3), ("minus one", -1),
+    ("minus infinity", -math.inf), ("an integer of zero", 0), ("a tiny negative number", -1e-12), ("minus zero", -0.0),
+)  # fmt: skip
+BAD_SHAPES = ((1,), (), (3, 1), (2,), (1, 3), (4,))
+"""Shapes beside three pairs; the first three broadcast."""
+
+
+def refusals(function: str, four: Sequence[torch.Tensor], promise: str, *others: str) -> Iterator[Refusal]:
+    """Yield the errors that the functions of four tensors have in common; `others` are the function's other errors."""
+
+    def ask(parts: Sequence[torch.Tensor], **options: Any) -> Call:
+        return call(function, *parts, **options)
+
+    def refused(words: str, asked: Call, keyword: str, twin: Call | None = None) -> Refusal:
+        rest = tuple(name for name in ("beta", "shape", "empty", *others) if name != keyword)
+        return Refusal(words, asked, keyword, twin, rest, promise)
+
+    single = [part[0] for part in four]
+    every: list[dict[str, Any]] = [{}, {"reduction": "none"}, {"label_smoothing": 0.2}] if others else [{}]
+    for options, (words, beta) in itertools.product(every, BAD_BETAS):
+        twin = ask(four, beta=2, **options) if beta == 0.0 else None
+        yield refused(f"a beta of {words}", ask(four, beta=beta, **options), "beta", twin)
+    yield refused("a beta of zero for a single pair", ask(single, beta=0.0), "beta", ask(single, beta=1e-6))
+    yield refused("a negative beta for a single pair", ask(single, beta=-0.5), "beta", ask(single, beta=1e3))
+    for count in (1, 2, 3):
+        for some in itertools.combinations(range(4), count):
+            for shape in BAD_SHAPES if count == 1 else BAD_SHAPES[:3]:
+                parts = [resized_pairs(part, shape) if place in some else part for place, part in enumerate(four)]
+                for options in every[:2]:
+                    yield refused(f"{count} of four shapes are {shape}", ask(parts, **options), "shape")
+            ones = [part.reshape(1) if place in some else part for place, part in enumerate(single)]
+            yield refused(f"a single pair, {count} of four as a vector of one", ask(ones), "shape")
+    for options in every:
+        yield refused("no pairs", ask([part[:0] for part in four], **options), "empty")
+
+
+def resized_pairs(part: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.cat([part, part])[: math.prod(shape)].reshape(shape)
 
 
 problem.promise(
@@ -375,6 +649,20 @@ def rew(rng: Rng) -> Iterator[AnyCase]:
     asking = [part.clone().requires_grad_() for part in four]
     yield Case("inputs that require grad", call("implicit_rewards", *asking, beta), promise=LOG)
     yield from corners(several, in_dtype(torch.bfloat16), promise=LOG)
+    dtypes = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    for dtype, size in itertools.product(dtypes, (None, 1, 5)):
+        for wanted in ((), (0,), (3,), (0, 1), (2, 3), (0, 1, 2, 3)):
+            given = [
+                part.to(dtype).requires_grad_(place in wanted) for place, part in enumerate(logps(rng, size, 30.0))
+            ]
+            asked = call("implicit_rewards", *given, 0.7)
+            yield Case("other shapes and dtypes, some requiring grad", asked, promise=LOG, once=True)
+    for strength in (1e-3, 1, 3.0, 20.0):
+        yield Case("other betas", call("implicit_rewards", *logps(rng, 3), strength), once=True)
+    long = Case("long answers", call("implicit_rewards", *long_answers(rng), 3.0), promise=LOG, once=True)
+    yield long
+    exact = Case("long answers", call("implicit_rewards", *long_answers(rng, 16), 2), promise=LOG)
+    yield from corners(exact, in_dtype(torch.float32), as_views)
     yield from refusals("implicit_rewards", four, REW_ERRORS)
 
 
@@ -414,13 +702,34 @@ def grad(rng: Rng) -> Iterator[AnyCase]:
     yield Case("a single pair", call("dpo_grad", *inference(logps(rng, None)), beta), promise=ALIKE)
     half = inference([part.bfloat16() for part in logps(rng, 3)])
     yield Case("inputs in bfloat16", call("dpo_grad", *half, beta), promise=ALIKE)
+    dtypes = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    for dtype, size in itertools.product(dtypes, (None, 1, 2, 9)):
+        given = [part.to(dtype) for part in logps(rng, size)]
+        for strength in (0.7, 3.0):
+            yield Case(
+                "other shapes and dtypes", call("dpo_grad", *inference(given), strength), promise=ALIKE, once=True
+            )
+        yield as_views(Case("other shapes and dtypes", call("dpo_grad", *given, 0.7), promise=ALIKE))
+    for dtype, size, strength in itertools.product(dtypes[:2], (LARGE, 3_000.0, 800.0, 100.0), (0.1, 1, 3.0, 20.0)):
+        given = inference(margins([-size, 0.0, size, 1.5], dtype))
+        yield Case("far margins", call("dpo_grad", *given, strength), promise=ALIKE, once=True)
+    long = call("dpo_grad", *inference(long_answers(rng)), 3.0)
+    yield Case("long answers", long, promise=ALIKE, once=True)
+    exact = Case("long answers", call("dpo_grad", *long_answers(rng, 16), 2), promise=ALIKE)
+    yield from corners(exact, in_dtype(torch.float32), as_views)
     yield from refusals("dpo_grad", logps(rng, 3), GRAD_ERRORS)
 
 
+BAD_SMOOTHING = (0.5, math.nan, -1e-12, -1.0, 0.5 + 1e-9, 0.6, 1, 1.0, 2.0, math.inf, -math.inf, -0.499)
+BAD_WORDS = (
+    "batchmean", "sum", "MEAN", "Mean", "NONE", "None", "", " mean", "mean ", "none ", "me", "n", "means", "mean_",
+    "avg", "average", "no", "nothing", "elementwise", "meannone", "mean none", "m", None,
+)  # fmt: skip
+
 ALL_ERRORS = problem.promise(
-    "invalid", "ValueError naming `beta` (not a positive finite number)",
+    "invalid", "ValueError naming `beta` (zero, negative, infinite or NaN)",
     "`shape` (the four shapes differ: nothing is broadcast), `empty` (no pair).",
-    "what isn't a number to compute with is refused by name.",
+    "an invalid argument is refused by name.",
 )  # fmt: skip
 OPTIONS = problem.promise("options", "`label_smoothing` (not within [0, 0.5)), `reduction` (neither word)")
 
@@ -432,18 +741,29 @@ OPTIONS = problem.promise("options", "`label_smoothing` (not within [0, 0.5)), `
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     four = logps(rng, 3)
-    yield from refusals("dpo_loss", four, ALL_ERRORS)
+    yield from refusals("dpo_loss", four, ALL_ERRORS, "label_smoothing", "reduction")
+    names = ("beta", "label_smoothing", "reduction", "shape", "empty")
     for keyword, valid, invalid in (
-        ("label_smoothing", 0.49, (0.5, -float(rng.uniform(0.05, 0.4)), math.nan)),
-        ("reduction", "none", ("batchmean", "sum")),
+        ("label_smoothing", 0.49, BAD_SMOOTHING),
+        ("reduction", "none", BAD_WORDS),
     ):
+        others = tuple(name for name in names if name != keyword)
         allowed: dict[str, Any] = {keyword: valid}
         twin: Call | None = call("dpo_loss", *four, **allowed)
-        for value in invalid:
+        for value in (*invalid, *([-float(rng.uniform(0.05, 0.4))] if keyword == "label_smoothing" else [])):
             refused: dict[str, Any] = {keyword: value}
             asked = call("dpo_loss", *four, **refused)
-            yield Refusal(f"an invalid {keyword}", asked, keyword, twin, ("beta", "shape"), OPTIONS)
+            yield Refusal(f"an invalid {keyword}", asked, keyword, twin, others, OPTIONS)
             twin = None
+    for keyword, value, beside in (
+        ("label_smoothing", 0.5, {"reduction": "none"}), ("label_smoothing", -0.1, {"reduction": "none"}),
+        ("reduction", "sum", {"label_smoothing": 0.2}), ("reduction", "MEAN", {"label_smoothing": 0.2}),
+    ):  # fmt: skip
+        options: dict[str, Any] = beside | {keyword: value}
+        for given in (four, [part[0] for part in four]):
+            asked = call("dpo_loss", *given, **options)
+            others = tuple(name for name in names if name != keyword)
+            yield Refusal(f"an invalid {keyword} beside another option", asked, keyword, None, others, OPTIONS)
 
 
 @problem.personal(title="your pair", next_step="Compute the margin first: two differences, then theirs.")
