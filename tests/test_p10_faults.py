@@ -240,3 +240,12 @@ def test_student_code_finds_no_plan_of_what_was_planted():
     assert len(outcomes) == len(calls) > 5
     assert {number for kind, number in told if kind == "PLANS"} == {"0"}
     assert {name for kind, name in told if kind == "NAME"}.isdisjoint({"Drifting", "Flipping", "Counted", "Halved"})
+
+
+def test_a_code_that_a_student_makes_up_is_not_repeated():
+    for got in ([("SEED 17", "x")], [("NO_EOS", 0), ("SEED 17", 1)]):
+        found = PLANTED.same_findings([], got)
+        assert found is not None
+        assert "17" not in found.words
+        assert "codes that the text doesn't have" in found.words
+    assert "NO_EOS" in PLANTED.same_findings([], [("NO_EOS", 0)]).words

@@ -2,10 +2,13 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from ftgrade.catalog import Catalog
 from ftgrade.judging.corners import as_views, with_numpy_numbers
 from ftgrade.judging.problem import (
     AnyCase,
@@ -26,6 +29,9 @@ problem = Problem(
     part="10_implementation_checklist", difficulty=4, importance=5, minutes=90, written=(Written("order", 1),)
 )
 BUILD = builder(__file__)
+LEAVES = Catalog(Path(__file__).parents[2]).leaves(Path(__file__).stem)
+CODES = frozenset(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", LEAVES.solution.read_text("utf-8")))
+"""The codes of the contract: a page repeats no others, since a code that was made up may hold a hidden input."""
 
 Tensor = torch.Tensor
 Spec = dict[str, Any]
@@ -69,9 +75,10 @@ def same_findings(expected: Any, got: Any) -> Difference | None:
     if found is None:
         return Difference("a list of (code, name or row) was expected")
     missing = sorted({code for code, place in wanted if (code, place) not in found})
-    extra = sorted({code for code, place in found if (code, place) not in wanted})
+    extra = {code for code, place in found if (code, place) not in wanted}
+    made_up = ["codes that the text doesn't have"] if extra - CODES else []
     told = [f"it misses {', '.join(missing)}"] if missing else []
-    told += [f"it reports {', '.join(map(str, extra))} where that isn't so"] if extra else []
+    told += [f"it reports {', '.join([*sorted(extra & CODES), *made_up])} where that isn't so"] if extra else []
     if not told and len(found) != len(wanted):
         told = ["it reports a finding more than once"]
     return Difference("; ".join(told)) if told else None

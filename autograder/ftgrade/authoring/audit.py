@@ -117,7 +117,9 @@ def audit_problem(root: Path, stem: str) -> Audit:
 
 def verdicts_with(catalog: Catalog, oracle: Oracle, mistake: Mistake) -> list[CheckVerdict]:
     """Return the verdicts on a reference with this one mistake."""
-    return oracle.judge(local_ask(with_mistake(catalog, oracle.stem, mistake)), SEEDS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a mistake may well write into an expanded tensor
+        return oracle.judge(local_ask(with_mistake(catalog, oracle.stem, mistake)), SEEDS)
 
 
 def surviving_mutants(catalog: Catalog, oracle: Oracle) -> tuple[int, list[str]]:
