@@ -19,7 +19,7 @@ from ftgrade.authoring.ledger import Ledger, keep_ledger
 from ftgrade.authoring.mutants import Mutant, mutants
 from ftgrade.catalog import Catalog
 from ftgrade.judging.bench import Bench
-from ftgrade.judging.judge import CheckVerdict, Oracle, Posed, compare, draw_cases, local_ask, with_mistake
+from ftgrade.judging.judge import CheckVerdict, Oracle, Posed, compare, local_ask, with_mistake
 from ftgrade.judging.problem import Check, Mistake, calls_of
 from ftgrade.judging.report import Brief
 from ftgrade.judging.seeds import open_seed
@@ -188,10 +188,9 @@ def hidden_milliseconds(catalog: Catalog, oracle: Oracle) -> float:
     """Return the CPU time that a worker spends on all hidden calls of one submission: the median of five rounds."""
     requests = [
         call.request
-        for position, check in enumerate(oracle.problem.checks)
-        for seed in SEEDS
-        for case in draw_cases(check, position, seed)
-        for call in calls_of(case)
+        for position in range(len(oracle.problem.checks))
+        for posed in oracle.asked(position, SEEDS)
+        for call in calls_of(posed.case)
     ]
     namespace = vars(catalog.solution(oracle.stem))
     rounds: list[float] = []
