@@ -72,7 +72,7 @@ def test_who_wrote_nothing_or_nothing_readable_is_left_out_with_the_reason(
     said = capsys.readouterr().out
     assert "wrote what 2 of 4 students wrote to" in said
     assert "left out: bob: The notebook holds no code but what was given." in said
-    assert "left out: cyd: The file is not a notebook" in said
+    assert "left out: cyd: The file is no notebook" in said
     words = shlex.split(said.partition("Next:\n")[2])
     assert words[:5] == ["java", "-jar", "jplag.jar", "-l", "python3"]
     assert Path(words[words.index("-bc") + 1]).is_dir()

@@ -332,4 +332,4 @@ def test_corners_and_refusals_are_asked_for_the_first_seed_alone(dpo: Oracle):
     position = [check.name for check in dpo.problem.checks].index("seq")
     words = [posed.case.words for posed in dpo.asked(position, [1, 2, 3])]
     assert words.count("answers of unequal length") == 3
-    assert [word for word in words if word.endswith("with gradients")] == ["answers of unequal length, with gradients"]
+    assert words.count("answers of unequal length, with gradients") == 1
