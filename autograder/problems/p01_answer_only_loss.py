@@ -281,6 +281,12 @@ def stab(rng: Rng) -> Iterator[AnyCase]:
     yield Case(
         "an entry of -inf beside others near -3,000", loss(ruled_out[:1], ids[:1], mask[:1]), promise="ruled_out"
     )
+    single = torch.zeros_like(mask[:1])
+    single[0, 1] = 1  # one target, at -inf: no finite sum stands in for it
+    alone = logits[:1].scatter(-1, ids[:1].roll(-1, 1)[..., None], -math.inf)
+    for how in REDUCTIONS:
+        case = Case(f"a single target, at -inf, {how}", loss(alone, ids[:1], single, how))
+        yield from corners(case, *map(in_dtype, (*HALVES, torch.float32, torch.float64)), promise="ruled_out")
     best, targeted = logits.argmax(-1, keepdim=True), logits.clone()
     targeted[1].scatter_(-1, ids[1, :, None], -math.inf)
     for how in REDUCTIONS:
@@ -489,6 +495,11 @@ def grad(rng: Rng) -> Iterator[AnyCase]:
     yield Case("float64 logits near a million", gradient(logits + 1e6, ids, mask), promise="grad_precision")
 
 
+def adds_up(weights: Value) -> Difference | None:
+    """Demand Python's own precision, as the text's example does."""
+    return None if abs(math.fsum(weights.value) - 1) < 1e-12 else Difference("the weights don't add up to 1")
+
+
 @problem.check(
     "acc", points=1, of="accumulation_weights", title="weights of micro-batches",
     concerns=["unequal counts", "a micro-batch without targets", "invalid counts"],
@@ -509,6 +520,8 @@ def acc(rng: Rng) -> Iterator[AnyCase]:
         yield case
         yield from corners(case, with_numpy_numbers)
         yield once(f"{words}, of both kinds", call("accumulation_weights", [np.int64(some[0]), *some[1:]]))
+    exact = [*counts, 7, 11, 1]
+    yield Relation("weights that add up to 1 to float64's last digits", (call("accumulation_weights", exact),), adds_up)
     for some in ([0, counts[0], counts[1], 0], [counts[0], 0, counts[1]], [counts[0], 0], [0, 1], [0, 0, 10**12]):
         case = Case("micro-batches without targets", call("accumulation_weights", some), promise="nothing")
         yield case

@@ -118,6 +118,8 @@ def model(rng: Rng) -> Iterator[AnyCase]:
     one = call("adapter_model_params", d, 1, 1, n_trained_layernorms=1)
     yield Case("one layer and one layer normalisation", one, promise=NORMS)
     yield with_each_of_numpy("adapter_model_params", 2 * layers * size(d, m), d=d, m=m, n_layers=layers)
+    for wide in (d, d + 1, 3 * d):
+        yield once("a bottleneck as wide as the model, and wider", call("adapter_model_params", d, wide, layers))
     for n_layers in (1, 2, layers):
         for per_layer in (1, 2, 3, 5):
             for bias in (True, False):
@@ -331,6 +333,13 @@ ACTIVATIONS = (
 )  # fmt: skip
 
 
+def fitting_their_neighbours(rng: Rng) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield arguments in which each tensor fits the one before it, and the last doesn't fit the hidden states."""
+    for first, last in ((4, 1), (1, 4), (3, 4)):
+        shapes = (2, first), (2, first), (2,), (last, 2), (last,)
+        yield tuple(torch.from_numpy(rng.normal(size=shape)) for shape in shapes)
+
+
 def wrong_shapes(five: tuple[Tensor, ...]) -> Iterator[tuple[Any, ...]]:
     """Yield arguments of which one tensor has another length of an axis, or two tensors are turned or exchanged."""
     for position, part in enumerate(five):
@@ -387,7 +396,7 @@ def err(rng: Rng) -> Iterator[AnyCase]:
         },
         ("bad_forward", "adapter_forward", five): {
             "activation": [(*five, word) for word in ACTIVATIONS],
-            "shape": list(wrong_shapes(five)),
+            "shape": [*wrong_shapes(five), *fitting_their_neighbours(rng)],
         },
     }  # fmt: skip
     for (promise, function, valid), faults in refused.items():

@@ -131,7 +131,14 @@ def cfg(rng: Rng) -> Iterator[AnyCase]:
         "n_kv_heads": 99,
         "d_model": 1,
         "head_size": 99,
-        "kv_channels": None,
+        "kv_channels": 99,
+        "d_kv": 99,
+        "v_head_dim": 99,
+        "multi_query": True,
+        "num_layers": 99,
+        "n_layer": 99,
+        "num_decoder_layers": 99,
+        "num_kv_heads": 99,
         "rope": {"dim": 7},
     }
     yield Case("other keys that sound alike", ask(**odd_keys), once=True)
@@ -165,6 +172,8 @@ def cfg(rng: Rng) -> Iterator[AnyCase]:
             bad, twin = (call("prefix_params_from_config", odd | one, m) for one in (wide, known[1]))
             words = "a hidden size that can't be shared out"
             yield refusal(words, bad, "divisible", CONFIG_ERRORS, twin, also="divisible")
+            empty = call("prefix_params_from_config", odd | wide, 0)
+            yield refusal(f"{words}, a prefix of length 0", empty, "divisible", CONFIG_ERRORS, also="divisible")
 
 
 problem.promise(
