@@ -537,3 +537,17 @@ def test_a_forged_line_or_a_reply_of_megabytes_reaches_no_page(grader: Grader, h
     large = "frame.f_globals['frame_json'] = lambda m: b'\\0\\x40\\0\\0' + b'[' * 2**22"
     hand_in("bob", STEM, data=with_cells(look.replace("describe_error", "frame_json") + large))
     assert any("was left out" in finding.words for finding in grader.grade("bob", STEM).findings)
+
+
+def test_times_and_addresses_change_no_byte_of_a_report(grader: Grader, hand_in: HandIn):
+    cells = (
+        "%%time\nx = sum(range(9))", "%timeit -n 2 -r 2 1 + 1", "t = %timeit -n 1 -r 2 -o 1 + 1\nt",
+        "%prun sum(range(9))", "%time 1 + 1", "object()", "print(object(), lambda: 1)\n'said'",
+    )  # fmt: skip
+    hand_in("ada", STEM, data=with_cells(*cells))
+    first, second = (grader.grade("ada", STEM, fresh=True) for _ in range(2))
+    assert report.to_json(first) == report.to_json(second)
+    said = "".join(note.printed for note in first.notes)
+    assert "said" in said
+    assert "<object object at 0x…>" in said
+    assert not any(word in said for word in ("Wall time", "per loop", "seconds"))

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -26,6 +27,13 @@ MAX_ALL_PICTURES = 100
 MAX_FUNCTION_BYTES = 4 * 2**20
 """The limit over all replies of one function. All are kept until the submission is judged, and a value takes up to 30
 times the memory of its text; right answers to all cases take 60 KiB at most."""
+TIMES = re.compile(
+    r"^[ \t]*(?:CPU times: .*|Wall time: .*|.*\bper loop\b.*|.*\bfunction calls?\b.* in [\d.]+ seconds"
+    r"|\d+(?:/\d+)?(?:[ \t]+\d+\.\d{3}){4}[ \t].*)$\n?",
+    re.MULTILINE,
+)
+"""The lines that `%time`, `%timeit` and `%prun` print."""
+ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
 MAX_CELL_BYTES = 2 * 2**20
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -205,9 +213,18 @@ def error_of(reply: dict[str, Any]) -> Raised | None:
     return None
 
 
+def steady(printed: str) -> str:
+    """Return what a cell printed without measured times and addresses, which differ from run to run: a report must not.
+
+    >>> steady("CPU times: user 3 us\\nWall time: 4 us\\n<f at 0x7f03>\\n")
+    '<f at 0x…>\\n'
+    """
+    return ADDRESS.sub("at 0x…", TIMES.sub("", printed))
+
+
 def cell_notes(cell: Cell, reply: dict[str, Any], failure: Raised | None) -> Iterator[CellNote]:
     """Yield a note for the student on what a cell printed, raised and drew, if it did any of that."""
-    printed, error = clean(reply.get("printed", ""), MAX_NOTE_CHARACTERS), ""
+    printed, error = clean(steady(str(reply.get("printed", ""))), MAX_NOTE_CHARACTERS), ""
     if skipped := skipped_words(reply.get("skipped")):
         printed = clean(f"{skipped}\n{printed}" if printed else skipped, MAX_NOTE_CHARACTERS + len(skipped))
     if failure is not None:
