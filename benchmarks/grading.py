@@ -17,8 +17,10 @@ With --class-of the command lines run from start to end on one problem: `ftgrade
 """
 
 import argparse
+import ast
 import contextlib
 import functools
+import inspect
 import json
 import os
 import resource
@@ -41,7 +43,7 @@ from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.intake.notebook import read_submission
 from ftgrade.intake.placing import cells_to_run, place_cells
-from ftgrade.judging.judge import Oracle, draw_cases
+from ftgrade.judging.judge import Oracle, draw_cases, names
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.problem import Close, Refusal, Relation, calls_of, integer
 from ftgrade.judging.report import Limits
@@ -49,7 +51,7 @@ from ftgrade.judging.session import Session
 from ftgrade.pages.feedback import page_maker
 from ftgrade.probing.doctor import cache_file, strongest
 from ftgrade.sandbox import worker
-from ftgrade.sandbox.channel import Value
+from ftgrade.sandbox.channel import Call, Value
 from ftgrade.sandbox.process import Sandbox
 from nbgrader.api import Gradebook
 from tqdm import tqdm
@@ -97,8 +99,9 @@ def decoder() -> str:
     """Return the source of what reads inputs and values and compares."""
     text = Path(str(worker.__file__)).read_text("utf-8")
     start, end = text.index("MAX_FRAME_BYTES"), text.index("# ----", text.index("def decode_array"))
-    heads = "import base64, json, struct\nfrom collections.abc import Callable, Iterable\n"
-    return heads + "from typing import Any\nimport numpy as np, torch\n" + text[start:end] + COMPARE
+    imports = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    heads = "\n".join(map(ast.unparse, imports)) + "\nimport numpy as np, torch\n"
+    return heads + text[start:end] + COMPARE + inspect.getsource(names)
 
 
 def decoder_cell() -> str:
@@ -131,26 +134,40 @@ def assertions(judging: Oracle, position: int) -> Assertions:
         if isinstance(case, Relation) or case.call.backward:
             complete = False
             continue
-        arguments, keywords = (
-            worker.encode(tuple(case.call.arguments)), worker.encode(dict(case.call.keywords))
-        )  # fmt: skip
-        given = f"_words = _grader.read({json.dumps(json.dumps(keywords))})\n"
-        given += f"_given = _grader.read({json.dumps(json.dumps(arguments))})\n"
-        asked = f"{case.call.function}(*_given, **_words)"
-        if case.call.build:
-            given += f"_given, _observe = _grader.builder({case.call.build!r})(*_given)\n"
-            asked = f"({asked}, _observe())"
+        given, asked = call_text(case.call)
         if isinstance(case, Refusal):
             lines.append(
-                f"{given}try:\n    {asked}\nexcept ValueError as error:\n"
-                f"    assert {case.keyword.lower()!r} in str(error).lower()\nelse:\n    raise AssertionError\n"
+                f"{given}try:\n    {asked}\nexcept ValueError as error:\n    _said = str(error)\n"
+                "else:\n    raise AssertionError\n"
+                f"assert _grader.names(_said, {case.keyword!r})\n"
             )
+            if case.others:
+                lines.append(f"assert not all(_grader.names(_said, one, whole=True) for one in {case.others!r})\n")
+            if case.twin:
+                lines.append("".join(call_text(case.twin)) + "\n")
         elif isinstance(expected := judging.reference([case.call])[0], Value):
-            right = f"_grader.read({json.dumps(json.dumps(worker.encode(expected.value)))})"
+            right = f"_grader.read({encoded(expected.value)})"
             lines.append(f"{given}_right, _mine = {right}, {asked}\n" + (f"assert {equals}\n" if equals else ""))
-            if case.pure and not case.call.build:
-                lines.append(f"assert _grader.same(_grader.read({json.dumps(json.dumps(arguments))}), _given, 0, 0)\n")
+            # An iterator is used up by its use.
+            if case.pure and not case.call.build and '"iterator' not in case.call.text:
+                before = f"_grader.read({encoded(case.call.arguments)})"
+                lines.append(f"assert _grader.same({before}, _given, 0, 0)\n")
     return Assertions("\n".join(lines) or "pass", complete and bool(lines))
+
+
+def call_text(call: Call) -> tuple[str, str]:
+    """Return the lines that make a call's arguments, and the call."""
+    given = f"_words = _grader.read({encoded(dict(call.keywords))})\n"
+    given += f"_given = _grader.read({encoded(call.arguments)})\n"
+    asked = f"{call.function}(*_given, **_words)"
+    if call.build:
+        given += f"_given, _observe = _grader.builder({call.build!r})(*_given)\n"
+        asked = f"({asked}, _observe())"
+    return given, asked
+
+
+def encoded(value: Any) -> str:
+    return json.dumps(json.dumps(worker.encode(value)))
 
 
 def stock_course(catalog: Catalog, stem: str, root: Path) -> list[str]:

@@ -103,7 +103,7 @@ def right_dof(d_out: int, d_in: int, r: int) -> int:
 
 def large(rng: Rng) -> tuple[int, int, int]:
     """Return two sizes and a rank, all odd, whose counts exceed 53 bits, and products of NumPy integers their width."""
-    d_out, d_in, r = (2 * int(rng.integers(low, low + 1_000)) + 1 for low in (2**42, 2**41, 20_000))
+    d_out, d_in, r = (2 * int(rng.integers(low, low + 1_000)) + 1 for low in (2**46, 2**45, 1_200))
     return d_out, d_in, r
 
 
@@ -385,7 +385,7 @@ def be(rng: Rng) -> Iterator[AnyCase]:
     # The quotient is k + 1e-11, k or k - 1e-11, which are one float; a loop up to k is quick.
     k = 270_000 + d_in
     sizes = fitting(k, 1, 1)
-    yield Case("very large sizes where one number is saved", call("breakeven_rank", *sizes), promise="be_large")
+    yield corner("very large sizes where one number is saved", "be_large", "breakeven_rank", *sizes)
     for sizes in (fitting(k, 1, 0), fitting(k, 1, -1)[::-1], badly_rounded(900_000 + d_in)[::-1]):
         yield corner("very large sizes where the division is nearly exact", "be_large", "breakeven_rank", *sizes)
     numbers = (10**9 + d_out, 1_001)

@@ -77,13 +77,14 @@ class Refusal:
 class Relation:
     """Demand that the student's own results of several calls agree with each other; the reference isn't asked.
 
-    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None or a Difference.
+    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None or a Difference. `once` is a case's.
     """
 
     words: str
     calls: tuple[Call, ...]
     holds: Callable[..., Difference | None]
     promise: str = ""
+    once: bool = False
 
 
 AnyCase = Case | Refusal | Relation
@@ -91,7 +92,7 @@ AnyCase = Case | Refusal | Relation
 
 def is_asked_once(case: AnyCase) -> bool:
     """Say whether a case is asked for the first of a student's seeds alone."""
-    return isinstance(case, Refusal) or (isinstance(case, Case) and case.once)
+    return isinstance(case, Refusal) or case.once
 
 
 def calls_of(case: AnyCase) -> tuple[Call, ...]:
