@@ -157,6 +157,13 @@ class Halved(Norm):
         return super().forward(x) * self.A
 
 
+class Infinite(Norm):
+    """A norm of infinite outputs: the loss is NaN, and so are the gradients."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * torch.inf
+
+
 class Noise(nn.Dropout):
     """A dropout of the author's own."""
 
@@ -165,7 +172,7 @@ class Means(nn.BatchNorm2d):
     """A batch normalisation of the author's own."""
 
 
-for planted in (Drifting, Flipping, Counted, Halved):  # a name would tell what is wrong with them
+for planted in (Drifting, Flipping, Counted, Halved, Infinite):  # a name would tell what is wrong with them
     planted.__name__ = planted.__qualname__ = "Norm"
 
 
@@ -193,7 +200,7 @@ class SetUp:
         groups = [{"params": trained[::2], "lr": 0.01}, {"params": trained[1::2], "lr": 0.16}]
         self.optimizer = torch.optim.SGD(groups, weight_decay=0.1)
         self.old_gradients = True
-        self.stranger = nn.Parameter(torch.ones(2).double())
+        self.strangers = [nn.Parameter(torch.ones(2).double()) for _ in range(2)]
         self.plant(IN_OPTIMIZER, spec)
 
     def plant(self, table: "dict[str, Plant]", spec: Spec) -> None:
@@ -258,8 +265,16 @@ def add_dropouts(at: SetUp, _: Any) -> None:
 
 
 def add_other_kinds(_: SetUp, block: Any) -> None:
-    """Add modules in training mode that no finding is about."""
-    block.others = nn.Sequential(nn.Dropout1d(0.5), nn.Dropout2d(0.5), nn.AlphaDropout(0.5), nn.LayerNorm(2), nn.ReLU())
+    """Add modules in training mode that no finding is about, though some behave otherwise in evaluation mode."""
+    quiet = [nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.ReLU(), nn.RReLU()]
+    kin = [nn.Dropout1d(0.5), nn.Dropout2d(0.5), nn.Dropout3d(0.5), nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5)]
+    norms = [
+        nn.SyncBatchNorm(2),
+        *(kind(2, track_running_stats=True) for kind in (nn.InstanceNorm1d, nn.InstanceNorm2d)),
+    ]
+    with torch.random.fork_rng(devices=[]):
+        inside = [nn.MultiheadAttention(2, 1, dropout=0.5), nn.LSTM(1, 1, num_layers=2, dropout=0.5)]
+    block.others = nn.Sequential(*quiet, *kin, *norms, *inside)
 
 
 def add_a_prefix(at: SetUp, _: Any) -> None:
@@ -403,9 +418,10 @@ def hold_aliases(at: SetUp, _: Any) -> None:
 
 
 def hold_a_stranger(at: SetUp, _: Any) -> None:
-    """Let the optimizer hold a parameter of no model, with a gradient of a step before."""
-    at.stranger.grad = torch.ones_like(at.stranger)
-    at.members(0).append(at.stranger)
+    """Let each group hold a parameter of no model, with a gradient of a step before."""
+    for group, stranger in enumerate(at.strangers):
+        stranger.grad = torch.ones_like(stranger)
+        at.members(group).append(stranger)
 
 
 def share_all(at: SetUp, _: Any) -> None:
@@ -417,6 +433,12 @@ def share_frozen(_: SetUp, block: Any) -> None:
     """Freeze a factor, and train a second parameter over all of its memory."""
     block.up.A.requires_grad_(False)
     block.second = nn.Parameter(block.up.A.data)
+
+
+def hold_a_conflict(at: SetUp, block: Any) -> None:
+    """Share a factor's memory, and hold it frozen in the optimizer, and the second parameter twice."""
+    share_frozen(at, block)
+    at.members(1).extend([block.second] * 2)
 
 
 def share_rows(block: Any) -> nn.Parameter:
@@ -458,6 +480,9 @@ IN_MODULES: dict[str, Plant] = {
     "a trained NaN": train_a_nan,
     "a frozen part whose name begins another's": add_a_prefix,
     "a head with dropout": lambda at, _: at.model.head.add_module("drop", nn.Dropout(0.5)),
+    "the loss is NaN": lambda at, block: block.add_module("norm", Infinite(at.width, at.generator)),
+    "only the model itself in evaluation mode": lambda at, _: setattr(at.model, "training", False),
+    "embedding shared": lambda at, _: at.model.register_parameter("rows", nn.Parameter(at.model.embed.weight.data[1:])),
     "reference in train mode": add_dropouts,
     "reference with other kinds": add_other_kinds,
     "reference with its dropout off": switch_dropout_off,
@@ -496,6 +521,7 @@ IN_OPTIMIZER: dict[str, Plant] = {
     "optimizer without a group": lambda at, _: at.optimizer.param_groups.clear(),
     "optimizer of aliases": hold_aliases,
     "a stranger in the optimizer": hold_a_stranger,
+    "a conflict in the optimizer": hold_a_conflict,
     "a late module": add_a_late_module,
     "old gradients": keep_old_gradients,
     "no old gradients": lambda at, _: setattr(at, "old_gradients", False),
@@ -566,7 +592,7 @@ def step(made: SetUp, ids: torch.Tensor) -> Built:
         return model(ids).square().mean()
 
     def observe() -> dict[str, Any]:
-        after = [p.detach().clone() for p in [*model.parameters(), made.stranger]]
+        after = [p.detach().clone() for p in [*model.parameters(), *made.strangers]]
         return seen | {"same": before == flags_of(made), "parameters": after}
 
     made.optimizer.register_step_post_hook(stepped)

@@ -230,6 +230,8 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     wrong = [*noisy, "reference trainable", "a frozen norm beside the model"]
     yield asked(rng, "a reference that trains, and one in training mode", "freeze", wrong, **policy)
     yield corner(rng, "a reference in training mode", "freeze", noisy, **policy)
+    root = [*noisy, "only the model itself in evaluation mode"]
+    yield corner(rng, "a reference in training mode, the model in evaluation mode", "freeze", root, **policy)
     yield asked(rng, "a reference as it should be", "freeze", calm, **policy)
     policy["patterns"] = [*FACTORS, "reference.head.*"]
     yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **policy)
@@ -262,6 +264,8 @@ def tied(rng: Rng) -> Iterator[AnyCase]:
     halves = [*FACTORS, "*.rest"]
     yield corner(rng, "two parts that both train", "freeze", ["memory split"], promise=SHARED, patterns=halves)
     yield corner(rng, "two parts that are both frozen", "freeze", ["memory split"], promise=SHARED, patterns=["*.B"])
+    beside = ["embedding shared"]
+    yield corner(rng, "a tied head, and its memory shared", "freeze", beside, SHARED, tied=True, patterns=both)
     yield corner(rng, "tied parameters that nothing uses", "freeze", ["a tied parameter unused"], patterns=["*.B"])
     policy: Spec = {"promise": SHARED, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
     yield asked(rng, "a reference that shares the policy's memory", "freeze", ["reference shares memory"], **policy)
@@ -298,6 +302,9 @@ def opt(rng: Rng) -> Iterator[AnyCase]:
         yield corner(rng, words, "optimizer", faults)
     yield corner(rng, "a factor frozen later", "optimizer", ["frozen later", "left out of the optimizer"])
     yield corner(rng, "a factor frozen later, and twice", "optimizer", ["frozen later, and twice"], promise=TWICE)
+    conflict = ["a conflict in the optimizer"]
+    yield corner(rng, "memory shared, a frozen member", "optimizer", [*conflict, "frozen in the optimizer"])
+    yield corner(rng, "memory shared, a member twice", "optimizer", conflict, promise=TWICE)
     yield corner(rng, "a tied head twice", "optimizer", [held], promise=TWICE, tied=True, patterns=trained)
     twice = ["twice in the optimizer", "twice in a group", "frozen and twice in a group"]
     yield asked(rng, "members repeated", "optimizer", twice, promise=TWICE)
@@ -331,6 +338,7 @@ def step(rng: Rng) -> Iterator[AnyCase]:
     yield corner(rng, "tied parameters", "step", names)
     late = ["a late module", "no old gradients"]
     yield corner(rng, "a module that came later, and no old gradients", "step", late, warm=True)
+    yield corner(rng, "a loss of NaN", "step", ["the loss is NaN", "unused module"], warm=True)
     yield corner(rng, "a trained NaN that stays", "step", ["a trained NaN", "rate of zero"])
     outside = ["frozen weight drifts", "optimizer without a group"]
     norms = [*FACTORS, "*.norm.weight"]
@@ -342,7 +350,7 @@ def step(rng: Rng) -> Iterator[AnyCase]:
     yield asked(rng, "everything frozen", "step", ["everything frozen"], blocks=1, **lines)
     for words, faults in (
         ("old gradients of a module that came later", ["a late module"]),
-        ("an old gradient of a member that the model lacks", ["a stranger in the optimizer"]),
+        ("old gradients of members that the model lacks", ["a stranger in the optimizer"]),
         ("old gradients of frozen members", ["frozen in the optimizer", "frozen and twice in a group"]),
         ("a loss without a gradient, and a parameter that trains", ["everything frozen", "a late module"]),
     ):

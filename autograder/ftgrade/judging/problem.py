@@ -77,7 +77,7 @@ class Refusal:
 class Relation:
     """Demand that the student's own results of several calls agree with each other; the reference isn't asked.
 
-    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None or a Difference. `once` is a case's.
+    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None or a Difference; `once` as in a case.
     """
 
     words: str
