@@ -55,9 +55,9 @@ def audit_freeze(
     - `UNEXPECTED_TRAINABLE`: it requires a gradient and should not train;
     - `UNEXPECTED_FROZEN`: it should train and requires no gradient;
     - `FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a `Dropout` with p > 0 or a
-      `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, or of a subclass (`Dropout2d` is none). It is, or stands at any
-      depth in, a direct child of the model that has parameters of which none should train (a reference model, a
-      feature extractor).
+      `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, or of a subclass (`Dropout2d` is none, and nothing else with
+      running means occurs). It is, or stands at any depth in, a direct child of the model that has parameters of which
+      none should train (a reference model, a feature extractor).
 
     And with an optimizer, over all of its groups:
 

@@ -268,13 +268,9 @@ def add_other_kinds(_: SetUp, block: Any) -> None:
     """Add modules in training mode that no finding is about, though some behave otherwise in evaluation mode."""
     quiet = [nn.LayerNorm(2), nn.GroupNorm(1, 2), nn.ReLU(), nn.RReLU()]
     kin = [nn.Dropout1d(0.5), nn.Dropout2d(0.5), nn.Dropout3d(0.5), nn.AlphaDropout(0.5), nn.FeatureAlphaDropout(0.5)]
-    norms = [
-        nn.SyncBatchNorm(2),
-        *(kind(2, track_running_stats=True) for kind in (nn.InstanceNorm1d, nn.InstanceNorm2d)),
-    ]
     with torch.random.fork_rng(devices=[]):
         inside = [nn.MultiheadAttention(2, 1, dropout=0.5), nn.LSTM(1, 1, num_layers=2, dropout=0.5)]
-    block.others = nn.Sequential(*quiet, *kin, *norms, *inside)
+    block.others = nn.Sequential(*quiet, *kin, *inside)
 
 
 def add_a_prefix(at: SetUp, _: Any) -> None:

@@ -165,7 +165,8 @@ GLOBS = problem.promise("globs", "A parameter should train if its name matches o
     "`blocks.1.*` matches `blocks.1.up.A` and not `blocks.10.up.A`.",
     "`PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it")  # fmt: skip
 MODES = problem.promise("modes", "`FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a "
-    "`Dropout` with p > 0 or a `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, or of a subclass (`Dropout2d` is none).",
+    "`Dropout` with p > 0 or a `BatchNorm1d`, `BatchNorm2d` or `BatchNorm3d`, or of a subclass (`Dropout2d` is none, "
+    "and nothing else with running means occurs).",
     "It is, or stands at any depth in, a direct child of the model that has parameters of which none should "
     "train")  # fmt: skip
 

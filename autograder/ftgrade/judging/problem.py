@@ -77,7 +77,8 @@ class Refusal:
 class Relation:
     """Demand that the student's own results of several calls agree with each other; the reference isn't asked.
 
-    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None or a Difference; `once` as in a case.
+    `holds` takes the outcomes (`Value`s) in the order of the calls and returns None or a Difference. A relation that is
+    asked `once` is like such a case.
     """
 
     words: str
