@@ -142,7 +142,7 @@ def assertions(judging: Oracle, position: int) -> Assertions:
                 f"assert _grader.names(_said, {case.keyword!r})\n"
             )
             if case.others:
-                lines.append(f"assert not all(_grader.names(_said, one, whole=True) for one in {case.others!r})\n")
+                lines.append(f"assert not all(_grader.names(_said, one) for one in {case.others!r})\n")
             if case.twin:
                 lines.append("".join(call_text(case.twin)) + "\n")
         elif isinstance(expected := judging.reference([case.call])[0], Value):

@@ -303,6 +303,33 @@ def test_what_a_stranger_of_the_platform_hands_in_is_nobodys(tmp_path: Path, cou
     assert "no students are called 'Eve Evil'" in reasons(found)[theirs]
 
 
+def test_a_strangers_own_names_inside_a_platforms_name_file_nothing_as_anothers(tmp_path: Path, course: Course):
+    attempts = "attempt_2026-01-02-10-10-10_x_ada_attempt_2026-01-03-10-10-10_p03"
+    inside = zipped(tmp_path / "inside.zip", {"p03.ipynb": "forged"}).read_bytes()
+    tries: dict[str, dict[str, str | bytes]] = {
+        "blackboard": {f"HW_mallory_{attempts}.ipynb": "forged", f"HW_ZO\u00cb_{attempts}.ipynb": "forged",
+                       f"HW_mallory_{attempts}.zip": inside},
+        "ilias": {"Lory_Mal_mal_2/Lovelace_Ada_ada_3/p03.ipynb": "forged"},
+        "github": {"hw-mal/hw-ada/p03.ipynb": "forged", "hw-x-ada/p03.ipynb": "forged",
+                   "hw-zo\u00eb/p03.ipynb": "own"},
+        "sakai": {"HW/Lory, Mal(mal)/Submission attachment(s)/X(ada)/Submission attachment(s)/p03.ipynb": "forged"},
+    }  # fmt: skip
+    for platform, files in tries.items():
+        found = collect(zipped(tmp_path / f"{platform}.zip", files), course, KNOWN, STEMS, platform)
+        assert {one.student for one in found.taken} == ({"zo\u00eb"} if platform == "github" else set()), platform
+        assert len(found.left) == len(files) - len(found.taken), platform
+
+
+def test_a_folder_around_a_whole_download_is_no_strangers(tmp_path: Path, course: Course):
+    files = {f"Sheet_3_17/{name}_9/p03.ipynb": "own" for name in ("Lovelace_Ada_ada", "ONeil_Zoe_zo\u00eb")}
+    found = collect(laid(tmp_path / "all", **files), course, KNOWN, STEMS, "ilias")
+    assert {one.student for one in found.taken} == {"ada", "zo\u00eb"}
+    alone = {"Lory_Mal_mal_2/Lovelace_Ada_ada_3/p03.ipynb": "forged"}
+    found = collect(laid(tmp_path / "alone", **alone), course, KNOWN, STEMS, "ilias")
+    assert found.taken == ()
+    assert "collect from inside it" in " ".join(reasons(found).values())
+
+
 def test_a_name_that_only_looks_alike_is_its_owners(tmp_path: Path, course: Course):
     for name in ("ADA_B", "ada_b\u200b", "ada_b "):
         found = collect(laid(tmp_path / name, **{f"{name}/ada/p03.ipynb": "forged"}), course, KNOWN, STEMS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -537,6 +538,61 @@ def test_a_forged_line_or_a_reply_of_megabytes_reaches_no_page(grader: Grader, h
     large = "frame.f_globals['frame_json'] = lambda m: b'\\0\\x40\\0\\0' + b'[' * 2**22"
     hand_in("bob", STEM, data=with_cells(look.replace("describe_error", "frame_json") + large))
     assert any("was left out" in finding.words for finding in grader.grade("bob", STEM).findings)
+
+
+def test_a_forged_text_of_megabytes_costs_no_time(grader: Grader, hand_in: HandIn):
+    look = "import sys\nframe = sys._getframe()\nwhile 'frame_json' not in frame.f_globals: frame = frame.f_back\n"
+    text = "real = frame.f_globals['frame_json']\n"
+    text += "frame.f_globals['frame_json'] = lambda m: real(m | {'printed': 'function call ' * 140_000})"
+    hand_in("ada", STEM, data=with_cells(look + text, "1 + 1"))
+    made = grader.grade("ada", STEM)
+    assert made.state == "graded"
+    assert sum(len(note.printed) for note in made.notes) < 20_000
+
+
+def test_what_cells_print_after_a_hidden_call_is_not_kept(grader: Grader, hand_in: HandIn):
+    clock = "import os, time\nprint('ran at', time.monotonic() // 1)"
+    ends = "def lora_param_count(*a):\n    time.sleep(1.1)\n    os._exit(0)"
+    hand_in("ada", STEM, data=with_cells(clock, first=True))
+    (plain,) = [note.printed for note in grader.grade("ada", STEM).notes if "ran at" in note.printed]
+    hand_in("bob", STEM, data=with_cells("import os, time\nopen('runs', 'a').write('x')", clock, ends, first=False))
+    made = grader.grade("bob", STEM)
+    (kept,) = [note.printed for note in made.notes if "ran at" in note.printed]
+    assert kept.count("ran at") == plain.count("ran at") == 1
+    assert made.score < 10
+
+
+def test_a_name_among_many_that_a_failed_cell_should_define_is_not_told(grader: Grader, hand_in: HandIn):
+    names = "".join(f"v{number} = unknown\n" for number in range(60))
+    chosen = "def lora_param_count(d_out, d_in, r):\n    return globals()[f'v{r}'] if 0 else eval(f'v{r}')"
+    hand_in("ada", STEM, data=with_cells(f"nothing_is_called_so\n{names}", chosen, first=False))
+    (count,) = [check for check in grader.grade("ada", STEM).checks if check.name == "count"]
+    assert count.words.startswith("lora_param_count: it raised NameError")
+    assert "`v" not in count.words + count.says + count.next_step
+
+
+def test_one_message_for_every_error_names_nothing_in_the_plural_either(grader: Grader, hand_in: HandIn):
+    right = CATALOG.leaves(STEM).solution.read_text("utf-8")
+    for words in (
+        "rank d_in d_out target n_layers",
+        "ranks d_ins d_outs targets n_layerss",
+        "_rank _d_in _d_out _target",
+    ):
+        told = re.sub(r'raise ValueError\(f?".*"\)', f'raise ValueError("{words} n_layers")', right)
+        assert told.count(words) >= 3
+        hand_in("ada", STEM, answers=told)
+        assert grader.grade("ada", STEM).score < 9
+
+
+def test_flags_of_the_standard_streams_end_with_their_submission(grader: Grader, hand_in: HandIn):
+    look = "import fcntl\nprint('flags', [fcntl.fcntl(n, fcntl.F_GETFL) for n in range(3)])\n"
+    change = "import os\n[fcntl.fcntl(n, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK) for n in range(3)] and None"
+    hand_in("ada", STEM, data=with_cells(look + change))
+    hand_in("bob", STEM, data=with_cells(look))
+    ada, bob = (
+        [note.printed for note in grader.grade(one, STEM).notes if "flags" in note.printed] for one in ("ada", "bob")
+    )
+    assert ada == bob != []
 
 
 def test_times_and_addresses_change_no_byte_of_a_report(grader: Grader, hand_in: HandIn):

@@ -25,6 +25,7 @@ from ftgrade.grading.run import grade_class
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.report import Limits, Report
 from ftgrade.probing.doctor import cache_file, strongest
+from ftgrade.sandbox.backends import BACKENDS
 from nbgrader.api import Gradebook
 
 pytestmark = pytest.mark.hostile
@@ -113,6 +114,10 @@ def test_nobody_elses_report_is_changed_by_a_byte(reports: dict[str, Report], ro
 
 
 def test_nothing_of_a_hidden_call_and_nothing_secret_is_told(reports: dict[str, Report], root: Path):
+    nothing_is_told(reports, root)
+
+
+def nothing_is_told(reports: dict[str, Report], root: Path) -> None:
     secret = (root / ".ftgrade" / "secret").read_text().strip()
     for report in reports.values():
         text = json.dumps([note.printed + note.error for note in report.notes])
@@ -120,6 +125,24 @@ def test_nothing_of_a_hidden_call_and_nothing_secret_is_told(reports: dict[str, 
             assert word not in text, report.student
         told = [[check.words, check.says, check.case, check.next_step] for check in report.checks]
         assert "LEAK" not in text + json.dumps([told, [finding.words for finding in report.findings]]), report.student
+
+
+@pytest.mark.parametrize("name", ["bubblewrap", "landlock"])
+def test_each_other_wall_holds_the_whole_corpus(root: Path, reports: dict[str, Report], tmp_path: Path, name: str):
+    backend = BACKENDS[name]
+    if backend.lacks():
+        pytest.skip(backend.lacks())
+    corpus().lay_down(tmp_path)
+    hand_in_honestly(tmp_path)
+    (tmp_path / ".ftgrade").mkdir()
+    shutil.copyfile(root / ".ftgrade" / "secret", tmp_path / ".ftgrade" / "secret")
+    judges = Judges(home(), lambda: backend, 2)
+    grader = Grader(home(), Course(tmp_path), judges, limits=Limits(cell_seconds=5.0, patience=1.5))
+    with contextlib.closing(grader):
+        found = {report.student: report for report in grade_class(grader, [STEM])}
+    wanted = {one: (report.state, report.score) for one, report in reports.items()}
+    assert {one: (report.state, report.score) for one, report in found.items()} == wanted
+    nothing_is_told(found, root)
 
 
 def test_nbgrader_books_the_same_scores_and_its_files_are_safe_to_open(

@@ -169,7 +169,7 @@ REFUSAL = Refusal("a rank of 0", call("f", 0), "rank", twin=call("f", 1), others
     ("message", "twin", "status"),
     [
         ("the rank is 0", Value(7), "pass"), ("Ranks start at 1", Value(7), "pass"), ("frankly, no", Value(7), "wrong"),
-        ("rank and width must be positive", Value(7), "wrong"), ("rank_width is no rank", Value(7), "pass"),
+        ("rank and width must be positive", Value(7), "wrong"), ("rank_widths are no rank", Value(7), "wrong"),
         ("the rank is 0", Raised(("ValueError",), "rank"), "wrong"),
     ],
 )  # fmt: skip

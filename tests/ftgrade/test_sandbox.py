@@ -53,6 +53,20 @@ def test_a_real_escape_is_stopped(sandboxes: dict[str, Sandbox], name: str, prob
     assert holds, words
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0])
+def test_a_child_reads_libraries_whatever_the_graders_umask(umask: int):
+    before = os.umask(umask)
+    try:
+        for backend in BACKENDS.values():
+            if backend.tested and not backend.lacks() and backend.name != "none":
+                sandbox = Sandbox(backend)
+                assert probes.lacks_libraries(sandbox)[0], backend.name
+                assert "tensor" in probes.run_fresh(sandbox, "import torch\nprint(torch.zeros(2))"), backend.name
+                sandbox.close()
+    finally:
+        os.umask(before)
+
+
 @pytest.mark.parametrize("probe", ["files", "neighbours", "network", "writes", "daemon", "calls", "disk"])
 def test_a_probe_succeeds_where_nothing_stops_it(sandboxes: dict[str, Sandbox], probe: str):
     """Without this, a probe that can't get out for a reason of its own would prove nothing."""

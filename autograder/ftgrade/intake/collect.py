@@ -52,8 +52,8 @@ PATTERNS = {
     ),
     # Blackboard's "Assignment File Download": the assignment, the user name, the attempt's time, the file's name.
     "blackboard": (
-        "{any}_{student}_attempt_{time}_{any}{stem}.ipynb",
-        "{any}_{student}_attempt_{time}_{any}.zip/{deep}{any}{stem}.ipynb",
+        "{title}_{student}_attempt_{time}_{any}{stem}.ipynb",
+        "{title}_{student}_attempt_{time}_{any}.zip/{deep}{any}{stem}.ipynb",
     ),
     # Brightspace: two internal numbers, the full name and the time of each submission name a folder.
     "brightspace": ("{any} - {name} - {date}/{deep}{any}{stem}.ipynb",),
@@ -62,14 +62,16 @@ PATTERNS = {
     # Google Classroom names each student's copy in Drive by the full name.
     "google": ("{name} - {any}{stem}.ipynb",),
     # GitHub Classroom names a repository by the assignment and the user; GitHub's archives add the branch.
-    "github": ("{any}-{student}/{deep}{stem}.ipynb", "{any}-{student}-{branch}/{deep}{stem}.ipynb"),
+    "github": ("{slug}-{student}/{deep}{stem}.ipynb", "{slug}-{student}-{branch}/{deep}{stem}.ipynb"),
     # Sakai: the sortable name with the user's id, and a folder of attachments.
     "sakai": ("{any}({student})/Submission attachment(s)/{deep}{any}{stem}.ipynb",),
     # ILIAS: last name, first name, login and a number.
     "ilias": ("{any}_{student}_{order}/{deep}{any}{stem}.ipynb", "{any}_{student}/{deep}{any}{stem}.ipynb"),
 }
-STRICT = frozenset({"blackboard", "brightspace", "canvas", "gradescope", "moodle", "sakai"})
-"""The platforms whose names for what a student handed in nobody writes by hand."""
+STRICT = frozenset(PATTERNS.keys() - {"plain", "google"})
+"""The platforms that name a folder or an archive after whoever handed it in, so that a stranger's is nobody else's."""
+GROUPS = "-submissions"
+"""How GitHub Classroom's command line ends the name of the folder that holds all repositories of an assignment."""
 WHO = ("student", "name", "lms", "submission")
 """The fields that tell who handed in."""
 FIELDS = {
@@ -81,6 +83,8 @@ FIELDS = {
     "date": r"(?P<date>[A-Z][a-z]{2} \d{1,2}, \d{4} \d{1,2}:?\d\d [AP]M)",
     "submission": r"(?P<submission>\d+)",
     "branch": r"(?:main|master)",
+    "slug": r"(?P<slug>[^/]+?)",
+    "title": r"(?:(?!_attempt_\d{4}-)[^/])*?",
     "late": r"(?P<late>_LATE)?",
     "any": r"[^/]*?",
     "deep": r"(?:[^/]+/)*?",
@@ -350,9 +354,51 @@ def demand_complete(pattern: str, only: str | None) -> None:
 # ------------------------------------------------------------------------------------------------------------- sorting
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What all files of a download share: how its names are read, and the folder around everything.
+
+    If it is `strict`, a folder of somebody who isn't in the course is nobody else's. `around` is that outer folder,
+    with its slash. `slugs` are the names of assignments that begin the names of repositories.
+    """
+
+    owners: Sequence[re.Pattern[str]]
+    known: People
+    strict: bool
+    around: str = ""
+    slugs: frozenset[str] = frozenset()
+
+
+def read_download(found: Sequence[File], owners: Sequence[re.Pattern[str]], known: People, strict: bool) -> Download:
+    """Return what the files of a download share."""
+    paths = [unicodedata.normalize("NFC", file.shown) for file in found]
+    around = os.path.commonpath([path.rpartition("/")[0] for path in paths]) if paths else ""
+    beneath = [set(told) for path in paths if (told := students_of(first_name(path[len(around) + 1 :]), owners, known))]
+    if len(set().union(*beneath)) < 2:
+        around = ""  # it may be all that a stranger handed in
+    matches = (one.fullmatch(name) for path in paths for name in path.split("/") for one in owners)
+    slugs = {told["slug"] for match in matches if match and "slug" in (told := match.groupdict())
+             and told["student"] in composed_names(known.ids)}  # fmt: skip
+    return Download(owners, known, strict, around and f"{around}/", frozenset(slugs))
+
+
+def first_name(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def students_of(name: str, owners: Sequence[re.Pattern[str]], known: People) -> dict[str, str]:
+    """Return the students that a folder's or an archive's name may tell, by the text that tells each."""
+    told: dict[str, str] = {}
+    for match in filter(None, (one.fullmatch(name) for one in owners)):
+        parts = {key: text for key, text in match.groupdict().items() if text is not None}
+        with contextlib.suppress(CourseFault):
+            told["".join(parts.get(key, "") for key in WHO)] = known.owner_of(parts)
+    return told
+
+
 def identify(
-    file: File, matchers: Sequence[re.Pattern[str]], owners: Sequence[re.Pattern[str]], known: People,
-    stems: Sequence[str], only: str | None, zone: str, strict: bool,
+    file: File, matchers: Sequence[re.Pattern[str]], download: Download, stems: Sequence[str], only: str | None,
+    zone: str,
 ) -> Identified:  # fmt: skip
     """Return a file with its student and problem. Raises CourseFault with the reason if they can't be identified."""
     if file.shown.lower().endswith(CLOSED_ARCHIVES):
@@ -368,13 +414,26 @@ def identify(
     parts = {name: text for name, text in match.groupdict().items() if text is not None}
     short = parts.get("stem", "").lower()
     stem = only or next(stem for stem in stems if short in (stem, stem.partition("_")[0]))
+    known = download.known
     time = known.submission_time(parts["submission"]) if "submission" in parts else time_of(parts, zone)
     browsers = [int(number) for number in re.findall(r"\((\d+)\)", parts.get("copy", ""))]
     order = (int(parts.get("order", 0)), int(parts.get("again", "-0")[1:]), *browsers)
     student = known.student_of(parts)
-    if (owner := owner_of(path, owners, known, strict)) not in (None, student):
+    demand_one_slug(parts, download.slugs)
+    if (owner := owner_of(path, download)) not in (None, student):
         raise CourseFault(f"it lies in what {owner} handed in, and is named like {student}'s")
     return Identified(file, student, stem, time, order, "late" in parts)
+
+
+def demand_one_slug(parts: dict[str, str], slugs: frozenset[str]) -> None:
+    """Raise CourseFault if another repository makes this one's user unclear: `hw-x-ada` beside `hw-bob`."""
+    slug = parts.get("slug", "")
+    if shorter := [one for one in slugs if slug.startswith(f"{one}-")]:
+        user, pattern = f"{slug.removeprefix(min(shorter, key=len))[1:]}-{parts['student']}", f"{slug}-{{student}}"
+        raise CourseFault(
+            f"it is {user}'s in assignment {min(shorter, key=len)}, or {parts['student']}'s in {slug}: "
+            f"`--pattern '{pattern}/{{deep}}{{stem}}.ipynb'` takes the second"
+        )
 
 
 def stem_hint(path: str, stems: Sequence[str]) -> str:
@@ -431,26 +490,28 @@ def read_submitters(found: Sequence[File]) -> dict[str, list[dict[str, str]]]:
         raise CourseFault(f"{METADATA} isn't as Gradescope writes it: {type(error).__name__}: {line(error)}") from None
 
 
-def owner_of(path: str, owners: Sequence[re.Pattern[str]], known: People, strict: bool) -> str | None:
+def owner_of(path: str, download: Download) -> str | None:
     """Return the student whom the outermost folder or archive of a path names, if any does.
 
-    The platform wrote that name. What is further inside may be the student's own choice. If it is `strict`, a name of
-    somebody who isn't in the course raises CourseFault; else such a folder may just group files.
+    The platform wrote that name. What is further inside may be the student's own choice. If the download is strict, a
+    name of somebody who isn't in the course raises CourseFault; else such a folder may just group files.
     """
-    for name in path.split("/")[:-1]:
-        named: dict[str, str] = {}
-        stranger: CourseFault | None = None
-        for match in filter(None, (one.fullmatch(name) for one in owners)):
-            parts = {key: text for key, text in match.groupdict().items() if text is not None}
-            try:
-                named["".join(parts.get(key, "") for key in WHO)] = known.owner_of(parts)
-            except CourseFault as fault:
-                stranger = fault if strict else None
-        if named:
+    for name in path.removeprefix(download.around).split("/")[:-1]:
+        if named := students_of(name, download.owners, download.known):
             return named[max(named, key=len)]  # `ada_b` rather than `ada`
-        if stranger is not None:
-            raise CourseFault(f"it lies in {name!r}, and {stranger}")
+        if download.strict and not name.endswith(GROUPS):
+            demand_member(name, download)
     return None
+
+
+def demand_member(name: str, download: Download) -> None:
+    """Raise CourseFault if a folder or archive is named as the platform names what somebody handed in."""
+    for match in filter(None, (one.fullmatch(name) for one in download.owners)):
+        try:
+            download.known.owner_of({key: text for key, text in match.groupdict().items() if text is not None})
+        except CourseFault as fault:
+            words = "if that folder only groups files, collect from inside it"
+            raise CourseFault(f"it lies in {name!r}, and {fault}; {words}") from None
 
 
 def dashed(text: str) -> str:
@@ -504,19 +565,18 @@ def collect(
     `is_untouched` says whether a notebook of a problem is as it was released.
     """
     names = composed_names(known.ids)
-    strict = pattern in STRICT
     matchers, owners = expressions(pattern, stems, only, names), owner_expressions(pattern, names)
     left: list[tuple[str, str]] = []
     by_place: dict[tuple[str, str], list[Identified]] = defaultdict(list)
     taken: list[Taken] = []
     with tempfile.TemporaryDirectory(dir=course.state, prefix="collect-") as scratch:
-        found = files(source, Path(scratch), left)
+        found = list(files(source, Path(scratch), left))
         if "submission_{submission}" in "".join(PATTERNS.get(pattern, (pattern,))):
-            found = list(found)
             known = dataclasses.replace(known, submitters=read_submitters(found))
+        download = read_download(found, owners, known, pattern in STRICT)
         for file in found:
             try:
-                one = guarded(lambda file=file: identify(file, matchers, owners, known, stems, only, zone, strict))
+                one = guarded(lambda file=file: identify(file, matchers, download, stems, only, zone))
             except CourseFault as fault:
                 left.append((file.shown, str(fault)))
                 continue

@@ -18,6 +18,8 @@ TARGETS = re.compile(  # of a line without the spaces around it
     r"|(?P<assigned>\w[\w ,()*]*)(?::[^=]+)?=(?!=)"
 )
 MAX_LINE, MAX_LINKS = 200, 3
+MAX_NAMES = 20
+"""With more names that failed cells should define, none is told: a hidden call could choose one by its input."""
 MAX_PARSED = 300_000
 """A submission with more characters than this is read line by line, which is quick whatever it holds."""
 
@@ -37,6 +39,8 @@ class Causes:
         if not isinstance(outcome, Raised):
             return ""
         name = undefined_name(outcome)
+        if name and len(set().union(*map(self.names, self.failed))) > MAX_NAMES:
+            return ""
         return self.explain_name(name) if name else self.explain_stale(function)
 
     def explain_name(self, name: str, links: int = 0) -> str:
@@ -74,6 +78,10 @@ class Causes:
             parses = sum(len(one.source) for one in self.cells) <= MAX_PARSED
             self.known[key] = names_set(cell.source, first_line) if parses else names_of_text(cell.source, first_line)
         return self.known[key]
+
+    @property
+    def failed(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.number in self.failures]
 
     def should_define(self, cell: Cell, name: str) -> bool:
         return cell.number in self.failures and name in self.names(cell)

@@ -449,7 +449,7 @@ def compare_refusal(case: Refusal, got: Outcome, twin: Outcome | None = None) ->
         return "wrong", Difference(f"it raised {error_words(got.names)}, where a ValueError was expected")
     if not names(got.message, case.keyword):
         return "wrong", Difference(f"it raised a ValueError whose message doesn't name {case.keyword!r}")
-    if case.others and all(names(got.message, other, whole=True) for other in case.others):
+    if case.others and all(names(got.message, other) for other in case.others):
         listed = ", ".join(case.others)
         return "wrong", Difference(f"its message also names {listed}, and {case.keyword!r} alone is at fault")
     if isinstance(twin, Raised):
@@ -457,16 +457,13 @@ def compare_refusal(case: Refusal, got: Outcome, twin: Outcome | None = None) ->
     return "pass", None
 
 
-def names(message: str, keyword: str, *, whole: bool = False) -> bool:
-    """Say whether a message holds a keyword, in upper or lower case, at the start of a word, or as a whole word.
+def names(message: str, keyword: str) -> bool:
+    """Say whether a message holds a keyword, in upper or lower case, at the start of a word or after an underscore.
 
     >>> names("Ranks are whole", "rank"), names("frank", "rank"), names("lora_rank", "rank")
     (True, False, True)
-    >>> names("answer_mask", "mask", whole=True), names("mask: 2 isn't 0 or 1", "mask", whole=True)
-    (False, True)
     """
-    before, after = (r"(?<![a-z0-9_])", r"(?![a-z0-9_])") if whole else (r"(?<![a-z0-9])", "")
-    return re.search(before + re.escape(keyword.lower()) + after, message.lower()) is not None
+    return re.search(r"(?<![a-z0-9])" + re.escape(keyword.lower()), message.lower()) is not None
 
 
 def with_list(outcome: Outcome, expected: object) -> Outcome:

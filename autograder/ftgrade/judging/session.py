@@ -21,6 +21,7 @@ from ftgrade.sandbox.process import Sandbox, Worker
 from ftgrade.sandbox.worker import MAX_PICTURE_BYTES, MAX_PICTURES, FrameError, parse_json
 
 MAX_NOTE_CHARACTERS = 2_000
+MAX_TEXT = 4 * MAX_NOTE_CHARACTERS  # of what a cell printed; the worker sends no more than 4,000 characters
 MAX_SKIPPED, MAX_SKIPPED_TEXT = 20, 200  # of one cell
 MAX_ALL_PICTURES = 100
 """The limit over all cells of a submission, so that a judgement fits into one frame."""
@@ -55,6 +56,8 @@ class Session:
         self.lost: dict[str, Lost] = {}
         self.received = Counter[str]()  # bytes, by function
         self.skipped: dict[int, str] = {}
+        self.has_run = False
+        """Whether all cells have run once: what later workers print isn't kept, as they start after hidden calls."""
         self.notes: list[CellNote] = []
         self.errors: dict[int, Raised] = {}
         self.stack = contextlib.ExitStack()
@@ -104,9 +107,11 @@ class Session:
         """Return a worker in which every cell has run, except those that hang or end a worker."""
         while self.worker is None:
             worker = self.stack.enter_context(self.sandbox.worker())
-            self.notes, self.errors = [], {}
+            if not self.has_run:
+                self.notes, self.errors = [], {}
             stuck = self.run_cells(worker)
             if stuck is None:
+                self.has_run = True
                 worker.take_baseline()
                 self.worker = worker
             else:
@@ -117,7 +122,8 @@ class Session:
 
     def run_cells(self, worker: Worker) -> tuple[Cell, str] | None:
         """Run the cells in order; return the first that didn't finish, with the reason."""
-        self.notes += [CellNote(number, error=clean(words)) for number, words in self.skipped.items()]
+        if not self.has_run:
+            self.notes += [CellNote(number, error=clean(words)) for number, words in self.skipped.items()]
         waiting = [cell for cell in self.cells if cell.number not in self.skipped]
         seconds = self.limits.cell_seconds
         replies = worker.ask("run", [json.dumps(cell.source) for cell in waiting], self.allowance(worker, seconds))
@@ -135,7 +141,7 @@ class Session:
 
     def note(self, cell: Cell, reply: object) -> None:
         """Keep what a cell printed, raised and drew."""
-        if not isinstance(reply, dict):
+        if self.has_run or not isinstance(reply, dict):
             return
         error = error_of(reply)
         if error is not None:
@@ -219,7 +225,7 @@ def steady(printed: str) -> str:
     >>> steady("CPU times: user 3 us\\nWall time: 4 us\\n<f at 0x7f03>\\n")
     '<f at 0x…>\\n'
     """
-    return ADDRESS.sub("at 0x…", TIMES.sub("", printed))
+    return ADDRESS.sub("at 0x…", TIMES.sub("", printed[:MAX_TEXT]))
 
 
 def cell_notes(cell: Cell, reply: dict[str, Any], failure: Raised | None) -> Iterator[CellNote]:

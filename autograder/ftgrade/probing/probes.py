@@ -132,6 +132,12 @@ def reaches_the_network(sandbox: Sandbox) -> tuple[bool, str]:
     return True, "no TCP, UDP or local socket gets through"
 
 
+def lacks_libraries(sandbox: Sandbox) -> tuple[bool, str]:
+    """Try modules that the sandbox hasn't imported beforehand: honest work needs them."""
+    found = run_fresh(sandbox, "import colorsys, sqlite3, xml.dom.minidom\nprint('READ', colorsys.__name__)")
+    return ("READ colorsys" in found), ("libraries are there" if "READ colorsys" in found else f"it says {found[:99]}")
+
+
 def writes_outside(sandbox: Sandbox) -> tuple[bool, str]:
     token = secrets.token_hex(8)
     with shared_folder() as place:
@@ -252,6 +258,7 @@ def hogs_the_processor(sandbox: Sandbox) -> tuple[bool, str]:
 PROBES = (
     Probe("files", "reads a file of this machine", reads_a_file),
     Probe("neighbours", "reads another submission", reads_another_submission),
+    Probe("libraries", "imports what honest work needs", lacks_libraries),
     Probe("network", "reaches a socket", reaches_the_network),
     Probe("writes", "writes outside its folder", writes_outside),
     Probe("daemon", "outlives its worker", outlives_its_worker),

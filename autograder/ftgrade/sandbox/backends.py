@@ -202,6 +202,7 @@ class Program:
                 stdout=subprocess.DEVNULL,
                 stderr=self.stderr,
                 start_new_session=True,  # Ctrl-C reaches the grader alone
+                umask=0o022,  # a child must be able to enter the folders of its new root
             )
 
     def wait(self) -> None:

@@ -17,7 +17,7 @@ from ftgrade.errors import AuthorFault
 from ftgrade.sandbox.worker import FrameError, decode, encode, frame, parse_json, read_body, read_frame
 
 MAX_NAMES = 8
-MAX_LINE = 1_000
+MAX_LINE = 100
 MAX_MESSAGE = 4_000
 QUESTION_NUMBERS = itertools.count(1)
 

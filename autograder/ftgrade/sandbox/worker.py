@@ -674,6 +674,14 @@ def preload() -> None:
     gc.enable()
 
 
+def open_own_standard_streams() -> None:
+    """Open /dev/null anew for this process: flags that it sets on an inherited one would stay for the next child."""
+    for number in (0, 1, 2):
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
 def run_parent(control: socket.socket, prison: Prison) -> None:
     """Confine this process, then fork a child for each submission and end it on request."""
     (shell,) = SHELLS
@@ -706,6 +714,7 @@ def run_parent(control: socket.socket, prison: Prison) -> None:
         pid = fork()
         if pid == 0:
             try:
+                open_own_standard_streams()
                 run_child(socket.socket(fileno=descriptors[0]), walls)
             finally:
                 os._exit(0)
