@@ -13,12 +13,12 @@ def answer_only_loss(
     """Return the cross-entropy of the answer tokens in nats, as a 0-d tensor that can be differentiated.
 
     `logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time); no axis is empty. The
-    mask is bool, int or float with values 0 and 1; it marks the tokens that are learned. Column 0 has nothing before it
-    and is never a target. `reduction` is "token_mean" (over all targets of the batch), "sequence_mean" (each row's
-    token mean, averaged over the rows that have targets) or "sum". What stands at other positions (ids of -100 or
-    beyond the vocabulary, logits that are NaN or infinite) changes neither the loss nor its gradient. At a target one
-    logit or more is finite, and within ±10**6; one of -inf gives its token the probability 0, and such a target costs
-    +inf. float64 stays float64; bfloat16 and float16 are computed in float32.
+    mask is bool, int or float (of 16 bits too) with values 0 and 1; it marks the tokens that are learned. Column 0 has
+    nothing before it and is never a target. `reduction` is "token_mean" (over all targets of the batch),
+    "sequence_mean" (each row's token mean, averaged over the rows that have targets) or "sum". What stands at other
+    positions (ids of -100 or beyond the vocabulary, logits that are NaN or infinite) changes neither the loss nor its
+    gradient. At a target one logit or more is finite, and within ±10**6; one of -inf gives its token the probability 0,
+    and such a target costs +inf. float64 stays float64; bfloat16 and float16 are computed in float32.
 
     Errors: ValueError naming `shape` (`input_ids` or `answer_mask` isn't (batch, time) as the logits are), `mask` (a
     value other than 0 and 1, in any column), `answer` (no target in the whole batch, whatever the reduction),

@@ -44,9 +44,9 @@ def per_token_kl(base_logits: torch.Tensor, tuned_logits: torch.Tensor) -> torch
 def kl_shift(base_logits: torch.Tensor, tuned_logits: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.
 
-    The logits have at least one axis before the vocabulary's. `mask` has these axes and is bool, int or float with
-    values 0 and 1; None selects every position. Logits at other positions have no influence, not even as NaN or
-    infinities; a NaN at a selected position makes the result NaN.
+    The logits have at least one axis before the vocabulary's. `mask` has these axes and is bool, int or float (of 16
+    bits too) with values 0 and 1; None selects every position. Logits at other positions have no influence, not even as
+    NaN or infinities; a NaN at a selected position makes the result NaN.
 
     Errors: ValueError naming `shape` (of the logits or of the mask), or `mask` if it selects nothing.
 

@@ -13,11 +13,11 @@ def sequence_logprob(logits: torch.Tensor, input_ids: torch.Tensor, answer_mask:
     """Return the log-probability of each row's answer: a sum over its answer tokens, in nats.
 
     `logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time); each has a row and a
-    column at least. The mask is bool, int or float with values 0 and 1. Column 0 has nothing before it and is never a
-    target. A row without targets gives 0. What stands at other positions (ids of -100, logits that are NaN) has no
-    influence, neither on the value nor on the gradient. If there is a target, the result can be differentiated with
-    respect to `logits`. An answer's logits are finite and may lie 20,000 apart. float64 stays float64; bfloat16 and
-    float16 are computed in float32 and give float32.
+    column at least. The mask is bool, int or float (of 16 bits too) with values 0 and 1. Column 0 has nothing before it
+    and is never a target. A row without targets gives 0. What stands at other positions (ids of -100, logits that are
+    NaN) has no influence, neither on the value nor on the gradient. If there is a target, the result can be
+    differentiated with respect to `logits`. An answer's logits are finite and may lie 20,000 apart. float64 stays
+    float64; bfloat16 and float16 are computed in float32 and give float32.
 
     Errors: ValueError naming `shape` if the three don't agree in batch and time.
 

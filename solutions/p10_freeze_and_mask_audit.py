@@ -50,8 +50,9 @@ def audit_freeze(
 
     - `PATTERN_MATCHES_NOTHING`, with the pattern for a name: no parameter's name matches it (once, if it stands
       there twice);
-    - `SHARED_TENSOR_CONFLICT`: two parameters share memory (one `untyped_storage()`, perhaps other parts of it), and
-      one should train while the other shouldn't. Names in a conflict get neither of the next two codes;
+    - `SHARED_TENSOR_CONFLICT`, with each of their names: two parameters share memory (one `untyped_storage()`, perhaps
+      other parts of it), and one should train while the other shouldn't. Names in a conflict get neither of the next
+      two codes;
     - `UNEXPECTED_TRAINABLE`: it requires a gradient and should not train;
     - `UNEXPECTED_FROZEN`: it should train and requires no gradient;
     - `FROZEN_IN_TRAIN_MODE`, with a module's name: it is in training mode, and a `Dropout` with p > 0 or a
@@ -154,7 +155,7 @@ def audit_masks(
     - `PAD_UNMASKED`: padding has one;
     - `LABEL_MISMATCH`: a label other than -100 isn't the id at its position;
     - `NO_ANSWER`: no answer token has a label other than -100, or there is no answer token (a row may be padding
-      alone, and a prompt may fill its row);
+      alone, and `prompt_lens[row]` may be all of its tokens or more);
     - `ANSWER_MASKED`: an answer token has the label -100, the last one being an EOS aside; not where `NO_ANSWER` is;
     - `EOS_MASKED`: the last answer token is an EOS and has the label -100; not where `NO_ANSWER` is;
     - `NO_EOS`: there are answer tokens, and the last one isn't `eos_id`.

@@ -19,8 +19,9 @@
 # - A *budget* is a number of parameters. It may be used up exactly.
 # - GELU is the exact one, $x\, \Phi(x)$ with the normal distribution function, not its tanh approximation.
 # - The Jacobian has a row for each output and a column for each input.
-# - Counts are Python `int`s. `d`, `m`, `n_layers` and `budget` may be NumPy's `int32` or `int64`. In the graded calls a
-#   width or a bottleneck is at most 200 and a budget at most 200,000. An invalid size is 0, negative or a fraction.
+# - Counts are Python `int`s below $2^{31}$. `d`, `m`, `n_layers` and `budget` may be NumPy's `int32` or `int64`. In the
+#   graded calls a width or a bottleneck is at most 200 and a budget at most 200,000. An invalid width or bottleneck is 0,
+#   negative or a fraction; `n_layers` is always whole.
 #   `per_layer` is at least 1 and `n_trained_layernorms` at least 0; they need no check.
 # - Training goes through `adapter_forward`: gradients reach all of its five tensors. Its tensors are float32 or float64, and
 #   those of `adapter_jacobian` are float64. They may be views. `h` may hold no hidden state at all, with the shape $(0, d)$.

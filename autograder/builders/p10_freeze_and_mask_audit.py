@@ -278,6 +278,11 @@ def add_a_prefix(at: SetUp, _: Any) -> None:
     at.model.block = nn.Sequential(Linear(square(at)), nn.Dropout(0.5))
 
 
+def add_a_sharing_part(at: SetUp, block: Any) -> None:
+    """Add a frozen part with a dropout, whose weight is the memory of a factor that trains."""
+    at.model.shared = nn.Sequential(Linear(nn.Parameter(block.up.A.data)), nn.Dropout(0.5))
+
+
 def be_a_norm(at: SetUp, _: Any) -> None:
     """Make the model a batch normalisation, without any part."""
     at.model = batch_norm(at)
@@ -475,6 +480,7 @@ IN_MODULES: dict[str, Plant] = {
     "a tied frozen weight drifts": tie_drifting,
     "a trained NaN": train_a_nan,
     "a frozen part whose name begins another's": add_a_prefix,
+    "a frozen part over a factor's memory": add_a_sharing_part,
     "a head with dropout": lambda at, _: at.model.head.add_module("drop", nn.Dropout(0.5)),
     "the loss is NaN": lambda at, block: block.add_module("norm", Infinite(at.width, at.generator)),
     "only the model itself in evaluation mode": lambda at, _: setattr(at.model, "training", False),

@@ -121,7 +121,7 @@ problem.promise(
     "value",
     "Return the cross-entropy of the answer tokens in nats, as a 0-d tensor",
     "`logits` is (batch, time, vocab), `input_ids` (int64) and `answer_mask` are (batch, time); no axis is empty.",
-    "The mask is bool, int or float with values 0 and 1; it marks the tokens that are learned.",
+    "The mask is bool, int or float (of 16 bits too) with values 0 and 1; it marks the tokens that are learned.",
     '`reduction` is "token_mean" (over all targets of the batch)',
     "scores that are moved together at one position change nothing, and a loss is never negative.",
     "A function leaves its arguments as they were.",

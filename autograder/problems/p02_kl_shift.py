@@ -83,7 +83,8 @@ problem.promise(
     "mean",
     "Return the mean of the per-token KL over the positions that `mask` selects, as a 0-d tensor in nats.",
     "The logits have at least one axis before the vocabulary's.",
-    "`mask` has these axes and is bool, int or float with values 0 and 1; None selects every position.",
+    "`mask` has these axes and is bool, int or float (of 16 bits too) with values 0 and 1;",
+    "None selects every position.",
 )
 problem.promise(
     "elsewhere",

@@ -235,7 +235,7 @@ problem.promise(
 )  # fmt: skip
 problem.promise(
     "fwd_thin", "Return the adapted layer's output without forming the update:",
-    "Since the update isn't formed, the output is finite where B @ A overflows and B (A x) doesn't.",
+    "Since the update isn't formed, the output is finite where B @ A overflows and B (A x) doesn't;",
 )  # fmt: skip
 problem.promise(
     "fwd_x", "(..., d_in) becomes (..., d_out).",

@@ -270,6 +270,9 @@ def err(rng: Rng) -> Iterator[AnyCase]:
     several = [("a matrix of rank one", rank_one), ("a matrix of rank one, float32", rank_one.float())]
     several += [(words, of_size(M, 0.1)) for words, M in every_shape(rng)]
     several += [("small entries", of_size(M, 1e-3).float()), ("large entries", of_size(M, 1e3))]
+    several += [
+        ("a small rest in float64", with_values(rng, 4, 5, [800.0, 400.0, rest])) for rest in (1e-2, 5e-4, 2e-5)
+    ]
     for words, M in (*several, *symmetric(rng), *far_apart(rng), *zeros()):
         for r in sorted({0, 1, 2, min(M.shape) - 1, min(M.shape)} & set(range(min(M.shape) + 1))):
             at_end = ENDS if r in (0, min(M.shape)) else ""

@@ -103,7 +103,7 @@ problem.promise(
     "an answer token more makes an answer no likelier.",
 )  # fmt: skip
 GRAPH = problem.promise("graph", "If there is a target, the result can be differentiated with respect to `logits`.")
-MASKS = problem.promise("masks", "The mask is bool, int or float with values 0 and 1.")
+MASKS = problem.promise("masks", "The mask is bool, int or float (of 16 bits too) with values 0 and 1.")
 
 
 @problem.check(

@@ -202,6 +202,13 @@ def forget(rng: Rng) -> Iterator[AnyCase]:
     low, high = {"copy": [0.0] * 4, "sort": [-1.0] * 4, "upper": [-9.0] * 4}, [3.0, 8.0, 9.5]
     risen = {name: [score] * 4 for name, score in zip(low, high, strict=True)}
     yield Case("every suite improved by much", call("forgetting", low, risen), promise=WORST, once=True)
+    for names in (("b", "a"), ("a", "b")):
+        still, better = (
+            {name: [score] * 2 for name, score in zip(names, two, strict=True)} for two in ((0.0, 0.0), (0.2, 0.5))
+        )
+        yield Case(
+            "every suite improved, one of them less", call("forgetting", still, better), promise=WORST, once=True
+        )
     fallen = call("forgetting", risen, low, dict.fromkeys(low, False))
     yield Case("every loss fell by much", fallen, promise=WORST, once=True)
     for place in range(3):

@@ -219,6 +219,11 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield corner(rng, "nothing wrong, and no pattern", "freeze", ["everything frozen"], patterns=[])
     yield corner(rng, "a model without parts", "freeze", ["the model itself is a norm"], MODES, patterns=["weight"])
     yield corner(rng, "a part whose parameter is tied", "freeze", ["a head with dropout"], MODES, tied=True)
+    both = ["embed.weight", "head.*"]
+    yield corner(rng, "a trained part whose parameter is tied", "freeze", ["a head with dropout"], MODES, tied=True,
+                 patterns=both)  # fmt: skip
+    sharing = ["a frozen part over a factor's memory"]
+    yield corner(rng, "a frozen part that shares memory", "freeze", sharing, MODES)
     yield corner(rng, "a frozen part with half the name of one that trains", "freeze",
                  ["a frozen part whose name begins another's"], MODES)  # fmt: skip
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
@@ -235,14 +240,14 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield corner(rng, "a reference in training mode, the model in evaluation mode", "freeze", root, **policy)
     yield asked(rng, "a reference as it should be", "freeze", calm, **policy)
     policy["patterns"] = [*FACTORS, "reference.head.*"]
-    yield asked(rng, "a reference of which a part trains", "freeze", noisy[:1], **policy)
+    yield asked(rng, "a reference of which a part trains", "freeze", noisy, **policy)
 
 
 problem.promise("tied", "A tied parameter has several names (`named_parameters(remove_duplicate=False)` gives them "
     "all); either all of them match or none, and a finding stands for each of them.",
     "a finding about a tied parameter stands for each of its names.")  # fmt: skip
-SHARED = problem.promise("shared", "`SHARED_TENSOR_CONFLICT`: two parameters share memory (one `untyped_storage()`, "
-    "perhaps other parts of it), and one should train while the other shouldn't.",
+SHARED = problem.promise("shared", "`SHARED_TENSOR_CONFLICT`, with each of their names: two parameters share "
+    "memory (one `untyped_storage()`, perhaps other parts of it), and one should train while the other shouldn't.",
     "Names in a conflict get neither of the next two codes")  # fmt: skip
 
 
@@ -543,7 +548,8 @@ problem.promise("mask", "Return the findings (code, row) about a batch of prompt
 PADDING = problem.promise("padding", "`attention_mask` is 1 for real tokens and 0 for padding, and only it tells "
     "padding, on either side: a padding id may equal `eos_id`.")  # fmt: skip
 NO_ANSWER = problem.promise("no_answer", "`NO_ANSWER`: no answer token has a label other than -100, or there is no "
-    "answer token (a row may be padding alone, and a prompt may fill its row)", "not where `NO_ANSWER` is",
+    "answer token (a row may be padding alone, and `prompt_lens[row]` may be all of its tokens or more)",
+    "not where `NO_ANSWER` is",
     "a row without an answer is found, even if all of it is padding.")  # fmt: skip
 SHAPE = problem.promise("shape", "ValueError naming `shape` if the three tensors differ in shape or `prompt_lens` "
     "isn't one number a row.")  # fmt: skip

@@ -320,14 +320,31 @@ def test_a_strangers_own_names_inside_a_platforms_name_file_nothing_as_anothers(
         assert len(found.left) == len(files) - len(found.taken), platform
 
 
-def test_a_folder_around_a_whole_download_is_no_strangers(tmp_path: Path, course: Course):
-    files = {f"Sheet_3_17/{name}_9/p03.ipynb": "own" for name in ("Lovelace_Ada_ada", "ONeil_Zoe_zo\u00eb")}
-    found = collect(laid(tmp_path / "all", **files), course, KNOWN, STEMS, "ilias")
-    assert {one.student for one in found.taken} == {"ada", "zo\u00eb"}
-    alone = {"Lory_Mal_mal_2/Lovelace_Ada_ada_3/p03.ipynb": "forged"}
-    found = collect(laid(tmp_path / "alone", **alone), course, KNOWN, STEMS, "ilias")
+def test_who_is_alone_in_a_download_files_nothing_as_anothers(tmp_path: Path, course: Course):
+    two = {"x_4711_1_p03.ipynb": "forged", "y_12_2_p03.ipynb": "forged"}
+    named = {"ada/p03.ipynb": "forged", "zo\u00eb/p03.ipynb": "forged"}
+    tries: dict[str, dict[str, str | bytes]] = {
+        "canvas": {"mal_77_70_work.zip": zipped(tmp_path / "two.zip", dict(two)).read_bytes()},
+        "github": {f"hw-mal/hw-{name}": data for name, data in named.items()},
+        "ilias": {f"Lory_Mal_mal_2/A_B_{name.replace('/', '_3/')}": data for name, data in named.items()},
+        "plain": {"ada_b.zip": zipped(tmp_path / "named.zip", dict(named)).read_bytes()},
+    }
+    for platform, files in tries.items():
+        found = collect(zipped(tmp_path / f"{platform}.zip", files), course, KNOWN, STEMS, platform)
+        assert found.taken == (), platform
+    grouped = {f"Sheet_3_17/{name}_9/p03.ipynb": "own" for name in ("Lovelace_Ada_ada", "ONeil_Zoe_zo\u00eb")}
+    found = collect(laid(tmp_path / "all", **grouped), course, KNOWN, STEMS, "ilias")
     assert found.taken == ()
     assert "collect from inside it" in " ".join(reasons(found).values())
+    found = collect(tmp_path / "all" / "Sheet_3_17", course, KNOWN, STEMS, "ilias")
+    assert {one.student for one in found.taken} == {"ada", "zo\u00eb"}
+
+
+def test_a_strangers_login_that_ends_like_an_id_is_not_that_students(tmp_path: Path, course: Course):
+    stamp = "attempt_2026-01-02-10-10-10"
+    files = {f"HW 1_zo\u00eb_{stamp}_p03.ipynb": "own", f"HW 1_x_ada_{stamp}_p03.ipynb": "forged"}
+    found = collect(laid(tmp_path / "all", **files), course, KNOWN, STEMS, "blackboard")
+    assert [one.student for one in found.taken] == ["zo\u00eb"]
 
 
 def test_a_name_that_only_looks_alike_is_its_owners(tmp_path: Path, course: Course):

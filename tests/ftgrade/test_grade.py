@@ -607,3 +607,13 @@ def test_times_and_addresses_change_no_byte_of_a_report(grader: Grader, hand_in:
     assert "said" in said
     assert "<object object at 0x…>" in said
     assert not any(word in said for word in ("Wall time", "per loop", "seconds"))
+
+
+def test_an_empty_array_of_huge_axes_costs_its_question_alone(grader: Grader, hand_in: HandIn):
+    huge = "import torch\ndef personal_number():\n    return torch.empty((0, 2**26, 2**26, 2**9), dtype=torch.uint8)"
+    hand_in("ada", STEM, data=with_cells(huge, "def low_rank_dof(*a):\n    return personal_number()", first=False))
+    made = grader.grade("ada", STEM)
+    assert made.state == "graded"
+    assert {check.name: check.score == check.points for check in made.checks if check.name in ("count", "dof")} == {
+        "count": True, "dof": False,
+    }  # fmt: skip

@@ -335,3 +335,26 @@ def test_without_a_sandbox_grading_for_marks_stops_and_says_why(tmp_path: Path, 
     grader = Grader(home(), Course(tmp_path), allow_unsandboxed=True)
     assert "without a sandbox" in grader.unsandboxed_finding[0].words
     grader.close()
+
+
+def test_time_of_awaited_children_counts_as_the_submissions(sandboxes: dict[str, Sandbox]):
+    """A pool of processes must not make a limit of processor time one of wall time."""
+    spend = "import os, time\nif os.fork() == 0:\n    while time.process_time() < 0.6: pass\n    os._exit(0)\nos.wait()"
+    with sandboxes["namespaces"].worker() as worker:
+        before = worker.processor_seconds()
+        worker.run(spend, 30)
+        assert worker.processor_seconds() - before > 0.5
+
+
+def test_a_grader_that_was_started_without_sigchld_grades_all_the_same(tmp_path: Path):
+    source = (
+        "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "from ftgrade.catalog import home\nfrom ftgrade.judging.judges import Judges\n"
+        "from ftgrade.sandbox.backends import BACKENDS\n"
+        "judges = Judges(home(), lambda: BACKENDS['landlock'], 1)\n"
+        "print('outline', judges.outline('p03_lora_parameters'))\n"
+        "judges.close()\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "outline" in finished.stdout

@@ -131,7 +131,7 @@ def title_card(problem: Problem) -> str:
         "each share is given whole or not at all. A number is right within 0.00001 of the result's largest entry, or "
         "within 0.000001 if that is more; an exact value or a dtype that a text asks for is compared exactly. One call "
         f"may take {Limits().call_seconds:g} seconds. An example that ends in `# name` belongs to the check of that "
-        "name. torch, NumPy and Python's standard library are there, and no other package."
+        "name. torch, NumPy and Python's standard library (without `multiprocessing`) are there, and no other package."
         f"{extra_points(problem)}\n\n"
         "| check | points | function | what it asks | hidden concerns |\n| --- | ---: | --- | --- | --- |\n" + rows
     )

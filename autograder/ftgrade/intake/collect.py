@@ -84,7 +84,7 @@ FIELDS = {
     "submission": r"(?P<submission>\d+)",
     "branch": r"(?:main|master)",
     "slug": r"(?P<slug>[^/]+?)",
-    "title": r"(?:(?!_attempt_\d{4}-)[^/])*?",
+    "title": r"(?P<slug>(?:(?!_attempt_\d{4}-)[^/])*?)",
     "late": r"(?P<late>_LATE)?",
     "any": r"[^/]*?",
     "deep": r"(?:[^/]+/)*?",
@@ -356,34 +356,25 @@ def demand_complete(pattern: str, only: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What all files of a download share: how its names are read, and the folder around everything.
+    """What all files of a download share: how its names are read.
 
-    If it is `strict`, a folder of somebody who isn't in the course is nobody else's. `around` is that outer folder,
-    with its slash. `slugs` are the names of assignments that begin the names of repositories.
+    If it is `strict`, a folder of somebody who isn't in the course is nobody else's. `slugs` are the names of
+    assignments that begin the names of repositories, or of files.
     """
 
     owners: Sequence[re.Pattern[str]]
     known: People
     strict: bool
-    around: str = ""
     slugs: frozenset[str] = frozenset()
 
 
 def read_download(found: Sequence[File], owners: Sequence[re.Pattern[str]], known: People, strict: bool) -> Download:
     """Return what the files of a download share."""
     paths = [unicodedata.normalize("NFC", file.shown) for file in found]
-    around = os.path.commonpath([path.rpartition("/")[0] for path in paths]) if paths else ""
-    beneath = [set(told) for path in paths if (told := students_of(first_name(path[len(around) + 1 :]), owners, known))]
-    if len(set().union(*beneath)) < 2:
-        around = ""  # it may be all that a stranger handed in
     matches = (one.fullmatch(name) for path in paths for name in path.split("/") for one in owners)
     slugs = {told["slug"] for match in matches if match and "slug" in (told := match.groupdict())
              and told["student"] in composed_names(known.ids)}  # fmt: skip
-    return Download(owners, known, strict, around and f"{around}/", frozenset(slugs))
-
-
-def first_name(path: str) -> str:
-    return path.partition("/")[0]
+    return Download(owners, known, strict, frozenset(slugs))
 
 
 def students_of(name: str, owners: Sequence[re.Pattern[str]], known: People) -> dict[str, str]:
@@ -426,13 +417,14 @@ def identify(
 
 
 def demand_one_slug(parts: dict[str, str], slugs: frozenset[str]) -> None:
-    """Raise CourseFault if another repository makes this one's user unclear: `hw-x-ada` beside `hw-bob`."""
+    """Raise CourseFault if another name makes this one's user unclear: `hw-x-ada` beside `hw-bob`."""
     slug = parts.get("slug", "")
-    if shorter := [one for one in slugs if slug.startswith(f"{one}-")]:
-        user, pattern = f"{slug.removeprefix(min(shorter, key=len))[1:]}-{parts['student']}", f"{slug}-{{student}}"
+    if shorter := [one for one in slugs if slug.startswith((f"{one}-", f"{one}_"))]:
+        short = min(shorter, key=len)
+        student = parts["student"]
         raise CourseFault(
-            f"it is {user}'s in assignment {min(shorter, key=len)}, or {parts['student']}'s in {slug}: "
-            f"`--pattern '{pattern}/{{deep}}{{stem}}.ipynb'` takes the second"
+            f"it is {slug.removeprefix(short)[1:]}…{student}'s in {short!r}, or {student}'s in {slug!r}; "
+            f"if the second, collect what begins with {slug!r} on its own"
         )
 
 
@@ -496,7 +488,7 @@ def owner_of(path: str, download: Download) -> str | None:
     The platform wrote that name. What is further inside may be the student's own choice. If the download is strict, a
     name of somebody who isn't in the course raises CourseFault; else such a folder may just group files.
     """
-    for name in path.removeprefix(download.around).split("/")[:-1]:
+    for name in path.split("/")[:-1]:
         if named := students_of(name, download.owners, download.known):
             return named[max(named, key=len)]  # `ada_b` rather than `ada`
         if download.strict and not name.endswith(GROUPS):

@@ -28,6 +28,7 @@ Code = dict[str, Any]  # a module's names, as runpy returns them
 
 def main(site: str, worker: str, jail: str, control: str) -> None:
     sys.path.append(site)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some services start programs, children have no status
     ours = socket.socket(fileno=int(control))
     code = runpy.run_path(worker, run_name="worker")
     jail_code = runpy.run_path(jail, run_name="jail")

@@ -26,6 +26,7 @@ import importlib.machinery
 import io
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -227,8 +228,8 @@ def decode_array(data: dict[str, Any]) -> Any:
     import torch
 
     shape = [int(length) for length in data["shape"]]
-    if any(length > MAX_FRAME_BYTES for length in shape):  # an empty array may claim any length on its other axes
-        raise FrameError("an axis of an array is no longer than a frame")
+    if math.prod(max(1, length) for length in shape) > MAX_FRAME_BYTES:  # an empty array may claim any other lengths
+        raise FrameError("the axes of an array are no longer than a frame")
     raw = bytearray(base64.b64decode(data["data"], validate=True))
     if data["of"] == "numpy":
         return np.frombuffer(raw, scalar_dtype(data["array"])).reshape(shape)
@@ -684,6 +685,7 @@ def open_own_standard_streams() -> None:
 
 def run_parent(control: socket.socket, prison: Prison) -> None:
     """Confine this process, then fork a child for each submission and end it on request."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some services start programs, children have no status
     (shell,) = SHELLS
     shell.take_over()
     sys.meta_path.insert(0, ImportFilter())
