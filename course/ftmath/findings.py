@@ -41,13 +41,17 @@ class Finding:
         return (self.figure, self.measured), (f"control, {self.null}", self.control)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": self.as_html()}
+
+    def as_html(self) -> str:
+        """Return the conclusion with a table of both figures, and its scope."""
         rows = "".join(
             f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th><td>{interval(values)}</td></tr>'
             for name, values in self.rows
         )
         style = "border-left: 4px solid #009E73; padding: 4px 10px; color: var(--jp-ui-font-color1, inherit)"
         shown = f"<b>{html.escape(self.says)}</b><table>{rows}</table><small>{html.escape(self.scope)}</small>"
-        return {"text/plain": str(self), "text/html": f'<div role="note" style="{style}">{shown}</div>'}
+        return f'<div role="note" style="{style}">{shown}</div>'
 
 
 def interval(values: Sequence[float]) -> str:

@@ -18,10 +18,10 @@ def high(values: Any) -> bool:
 
 def test_a_finding_shows_claim_control_interval_and_scope():
     found = finding("It <rises>", measured=[2, 3, 4], control=[0, 1, 0], holds=high, **WORDS)
-    for text in (str(found), found._repr_mimebundle_()["text/html"]):
+    for text in (str(found), found.as_html()):
         for part in ("loss, nats", "no training", "flip, three seeds", interval([2, 3, 4]), interval([0, 1, 0])):
             assert part in text
-    assert "It &lt;rises&gt;" in found._repr_mimebundle_()["text/html"]
+    assert "It &lt;rises&gt;" in found.as_html()
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=12))

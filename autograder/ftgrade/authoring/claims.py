@@ -17,7 +17,7 @@ from ftgrade.errors import AuthorFault
 WORDS = ("figure", "null", "scope")
 FIGURES = ("measured", "control")
 NEEDED = {*WORDS, *FIGURES, "holds"}
-NOT_RECORDED = dict.fromkeys(FIGURES, "not recorded yet")
+NOT_RECORDED: dict[str, str] = {name: "not recorded yet" for name in FIGURES}
 
 
 @dataclass(frozen=True, slots=True)
