@@ -66,7 +66,7 @@ def best_rate(losses: Mapping[str, Sequence[float]]) -> str:
     rates = sorted(losses, key=float)
     best = min(rates, key=lambda rate: float(np.mean(losses[rate])))
     if len(rates) > 2 and best in (rates[0], rates[-1]):
-        raise ValueError(f"the best rate {best} stands at an end of the sweep {', '.join(rates)}: try rates beyond it")
+        raise ValueError(f"the sweep {', '.join(rates)} is too narrow: its best rate stands at an end, at {best}")
     return best
 
 
