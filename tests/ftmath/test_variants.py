@@ -7,6 +7,7 @@ from ftmath.lora import add_lora, lora_layers, merge
 from ftmath.model import Config, Decoder
 from ftmath.sweeps import at_best_rate, best_rate, short_run
 from ftmath.variants import DoRALinear, VeRALinear, add_dora, add_pissa, add_vera, lora_plus
+from ftmath.weights import recorded
 from torch import nn
 
 TARGETS = ("q", "v", "down")
@@ -103,3 +104,11 @@ def test_the_diagram_counts_what_it_draws():
     picture = lora_block(6, 4, 2)
     assert [row[2] for row in picture.rows] == ["24", "8", "12"]
     assert "6 by 4" in picture.alt
+
+
+def test_recorded_sweeps_have_as_many_seeds_at_each_rate_and_their_best_rate_inside():
+    for sweep, least in (("scale", 3), ("places", 6), ("variants", 6)):
+        for name, row in recorded("lora_runs")[sweep].items():
+            assert {len(losses) for losses in row["losses"].values()} == {least}, name
+            assert row["trained"] > 0
+            assert best_rate(row["losses"])

@@ -169,11 +169,11 @@ def audit_layer(layer: nn.Module, x: Tensor) -> list[str]:
 
 
 def explain_run(base: Tensor, saved: Tensor, loaded: Tensor) -> str:
-    """Return what happened to an adapter between saving and loading, from three tensors of logits for the same rows.
+    """Return what happened to an adapter between saving and loading, from outputs of one layer for the same inputs.
 
-    `base` is without the adapter, `saved` with it before saving, `loaded` after loading. Say "right" if its effect is there
-    once, "twice" if twice, "missing" if not at all, and "other" for anything else. For small effects logits add; allow
-    for a tenth of the effect's norm.
+    `base` is without the adapter, `saved` with it before saving, `loaded` after loading. Say "right" if the adapter's effect
+    is there once, "twice" if twice, "missing" if not at all, and "other" for anything else. A layer is linear, so effects
+    add; a merge rounds, so allow for a tenth of the effect's norm.
 
     >>> explain_run(torch.zeros(2), torch.ones(2), torch.tensor([2.0, 2.0]))
     'twice'

@@ -115,36 +115,31 @@ f"{numbers:,} numbers, {numbers / (d_out * d_in):.2%} of the matrix"
 # %% [markdown]
 # ## 5.F Explain a run
 #
-# A team trained an adapter and saved it. After loading, its answers aren't what they were. All that you have is three sets of
-# logits for the same lines. Write the function that tells what happened.
+# A team trained an adapter and saved it. After loading, its answers aren't what they were. All that you have is one layer's
+# outputs for the same inputs: without the adapter, with it before saving, and after loading. Write the function that tells what
+# happened. (The logits of a whole model wouldn't do: twice the update isn't twice its effect on them.)
 
 # %% exercise="5.F"
 
 # %% [markdown]
-# Now a real one. The next cell trains LoRA on the course's model for 40 steps, saves it in one of the ways that teams do, loads
+# Now a real run. The next cell trains LoRA on the course's model for 40 steps, saves it in one of the ways that teams do, loads
 # it, and asks your function. What did this team do, and what should it have saved instead?
 
-
 # %%
-def logits_after(fault):
-    """Return the logits of the base, of the tuned model, and of the model that was loaded again."""
-    lines = probes("neb", 32, 1)
-    with torch.no_grad():
-        base = base_model()(lines.ids)
-        model = short_run(lambda m, g: add_lora(m, ["q", "v"], 4, 1.0, generator=g), 0, rate=1e-3).model
-        saved = model(lines.ids)
-        for layer in lora_layers(model).values():
-            layer.base.weight += fault * layer.delta()
-        return base, saved, model(lines.ids)
-
-
+model = short_run(lambda one, draw: add_lora(one, ["q", "v"], 4, 8.0, generator=draw), 0, rate=3e-3).model
+layer = lora_layers(model)["blocks.0.attn.q"]
+inputs = model.embed(probes("neb", 4, 1).ids).flatten(0, 1)
+with torch.no_grad():
+    base, saved = layer.base(inputs), layer(inputs)
+    layer.base.weight += layer.delta()  # the fault
+    loaded = layer(inputs)
 try:
-    print("your function says:", explain_run(*logits_after(fault=1)))
+    print("your function says:", explain_run(base, saved, loaded))
 except NotImplementedError:
     print("Write explain_run above first.")
 
 # %% [markdown]
-# <details><summary>What the team did</summary>
+# <details><summary>What the team did, in words</summary>
 #
 # It merged, saved the merged weights as the base, and wrapped them with the same adapter again on loading. The effect is there
 # twice. Either save the factors alone and leave the base as it was, or save the merged weights and load them without an adapter.
