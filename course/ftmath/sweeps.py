@@ -15,6 +15,8 @@ from ftmath.skills import mixture
 from ftmath.training import train
 from ftmath.weights import base_model
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class ShortRun:
@@ -31,7 +33,7 @@ def one_rate(model: nn.Module, rate: float) -> list[Group]:
 
 def short_run(
     prepare: Callable[[Decoder, torch.Generator], Any], seed: int, *, rate: float, task: str = "neb", steps: int = 40,
-    rows: int = 16, groups: Callable[[nn.Module, float], list[Group]] = one_rate, device: torch.device | None = None,
+    rows: int = 16, groups: Callable[[nn.Module, float], list[Group]] = one_rate, device: torch.device = CPU,
 ) -> ShortRun:  # fmt: skip
     """Train the base model with AdamW on fresh lines of a task, as `prepare(model, generator)` makes it trainable.
 

@@ -1,5 +1,8 @@
 """LoRA's variants start at the base, train what they say, and merge; sweeps read each method at its own best rate."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from ftmath.diagrams import lora_block
@@ -11,7 +14,7 @@ from ftmath.weights import recorded
 from torch import nn
 
 TARGETS = ("q", "v", "down")
-WAYS = {
+WAYS: dict[str, Callable[[nn.Module], Any]] = {
     "DoRA": lambda model: add_dora(model, TARGETS, 3, 6.0),
     "PiSSA": lambda model: add_pissa(model, TARGETS, 3, 6.0),
     "VeRA": lambda model: add_vera(model, TARGETS, 7),
@@ -68,7 +71,7 @@ def test_doras_length_counts_as_a_constant_in_the_gradient():
 
 def test_pissa_leaves_the_base_without_its_top_directions():
     plain = model()
-    sigma = torch.linalg.svdvals(plain.blocks[0].attn.q.weight)
+    sigma = torch.linalg.svdvals(plain.get_parameter("blocks.0.attn.q.weight"))
     add_pissa(plain, ["q"], 3, 6.0)
     rest = torch.linalg.svdvals(lora_layers(plain)["blocks.0.attn.q"].base.weight)
     assert torch.allclose(rest[:5], sigma[3:8])
@@ -94,7 +97,9 @@ def test_a_sweep_whose_best_rate_stands_at_an_end_tells_nothing():
 
 def test_a_short_run_is_the_same_for_the_same_seed():
     def run(seed: int) -> float:
-        prepare = lambda one, generator: add_lora(one, ["q"], 2, 4.0, generator=generator)  # noqa: E731
+        def prepare(one: Decoder, generator: torch.Generator) -> list[str]:
+            return add_lora(one, ["q"], 2, 4.0, generator=generator)
+
         return short_run(prepare, seed, rate=1e-3, steps=2, rows=2, groups=lora_plus).loss
 
     assert run(0) == run(0) != run(1)

@@ -18,7 +18,7 @@ HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 WORDS = ("figure", "null", "scope")
 FIGURES: tuple[str, ...] = ("measured", "control")
 NEEDED = {*WORDS, *FIGURES, "holds"}
-NOT_RECORDED = dict.fromkeys(FIGURES, "not recorded yet")
+NOT_RECORDED = {"measured": "not recorded yet", "control": "not recorded yet"}
 
 
 @dataclass(frozen=True, slots=True)
