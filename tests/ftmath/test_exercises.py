@@ -103,6 +103,7 @@ def test_three_different_wrong_answers_open_the_solution_and_right_stays_right()
     assert "closed" in door.solution(number).title
     assert "open now" in door.check_exercise(number, wrong(3.75)).words
     assert "def " in door.solution(number).text
+    assert "# blank" not in door.solution(number).text
     assert door.check_exercise(number, ALL[0].reference).status == "right"
     door.check_exercise(number, wrong(9.0))
     assert read_progress()[number].status == "right"

@@ -76,15 +76,18 @@ def blank_out(line: str) -> str:
 
 
 def exercise_cells(stub: Stub, fade: str) -> list[tuple[str, str]]:
-    """Return the cells of an exercise as (kind, source): its card, what to write, and the check."""
+    """Return the cells of an exercise as (kind, source): its card, what to write, the check, and help."""
     dots = f"{'●' * stub.difficulty}{'○' * (5 - stub.difficulty)} ({stub.difficulty} of 5)"
     left = "Fill what `...` stands for." if fade == "half" else "Write the function."
     card = f"**{stub.title}** · difficulty {dots} · about {stub.minutes} minutes. {left}"
-    check = (
-        f'check_exercise("{stub.number}", {stub.function})\n'
-        f'# Stuck? hint("{stub.number}") gives one more each time; solution("{stub.number}") opens after three tries.'
+    check = f'check_exercise("{stub.number}", {stub.function})'
+    # A cell of its own, since a cell shows its last line alone: a hint under the check would hide the verdict.
+    stuck = (
+        f'# Stuck? Remove the # before hint; each run gives one more. solution("{stub.number}") opens after three tries.\n'
+        f'# hint("{stub.number}")'
     )
-    return [("markdown", card), ("code", stub.half if fade == "half" else stub.contract), ("code", check)]
+    contract = stub.half if fade == "half" else stub.contract
+    return [("markdown", card), ("code", contract), ("code", check), ("code", stuck)]
 
 
 def defined_names(cells: list[Cell]) -> set[str]:
@@ -141,8 +144,9 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
             if number not in known:
                 raise AuthorFault(f"{master.name} of part {part} asks for exercise {number}, and {file.name} has none")
             asked.append(number)
-            filled += exercise_cells(known[number], cell["metadata"].get("fade", "blank"))
-            demand_names(number, filled[-2][1], given, master)
+            made = exercise_cells(known[number], cell["metadata"].get("fade", "blank"))
+            demand_names(number, made[1][1], given, master)
+            filled += made
         elif "PART01" in cell["source"]:
             filled.append(("markdown", fill_links(catalog, cell["source"])))
         elif hole == "traceability":
