@@ -83,7 +83,7 @@ def exercise_cells(stub: Stub, fade: str) -> list[tuple[str, str]]:
     check = f'check_exercise("{stub.number}", {stub.function})'
     # A cell of its own, since a cell shows its last line alone: a hint under the check would hide the verdict.
     stuck = (
-        f'# Stuck? Remove the # before hint; each run gives one more. solution("{stub.number}") opens after three tries.\n'
+        f'# Stuck? Open the hint; each run gives one more. solution("{stub.number}") opens after three tries.\n'
         f'# hint("{stub.number}")'
     )
     contract = stub.half if fade == "half" else stub.contract
