@@ -449,6 +449,24 @@ assert 96 * 2 * lora_numbers(12288, 12288, 1) == 4_718_592
 # whole of training and not just at its first step (Kalajdzievski 2023, arXiv:2312.03732). That gives $1/\sqrt r$.
 # </details>
 #
+# **By hand**, with $\alpha = 16$, from rank 8 to rank 64: under $\alpha / r$ the scale falls from $16/8 = 2$ to $16/64 = 1/4$.
+
+# %%
+for rule, scale_at in (("α / r", lambda r: 16 / r), ("α / √r", lambda r: 16 / r**0.5)):
+    s8, s64 = scale_at(8), scale_at(64)
+    print(
+        f"{rule:>6}: s {s8:.2f} -> {s64:.2f}; SGD's s²r {s8**2 * 8:.0f} -> {s64**2 * 64:.0f}; Adam's s r {s8 * 8:.0f} -> {s64 * 64:.0f}"
+    )
+
+# %% fold="checks"
+# Check: the expectation of |Ax|², by drawing A many times
+x, generator = torch.ones(256), torch.Generator().manual_seed(0)
+draws = torch.stack([((torch.rand(16, 256, generator=generator) * 2 - 1) / 16 @ x).square().sum() for _ in range(2000)])
+expected = 16 * 256 / (3 * 256)
+print(f"E|Ax|² at r = 16, |x|² = 256: {draws.mean():.2f} drawn, {expected:.2f} by the formula")
+assert abs(draws.mean() / expected - 1) < 0.05
+
+# %% [markdown]
 # **Measured on the model**: one step on 16 lines of `neb` (an invented language of 48 words), and how far it moves the logits.
 
 # %%
