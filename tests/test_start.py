@@ -286,3 +286,9 @@ def test_an_environment_can_be_made_in_any_folder_or_it_is_said_why_not(tmp_path
     else:
         module.make_environment()
         assert module.python().is_file()
+
+
+def test_nulls_are_a_word_of_the_courses_tests_and_the_rest_goes_on_to_pytest(start: ModuleType):
+    words = start.command(["test", "course", "--nulls", "-k", "05", "--record"])
+    assert words[-4:] == ["tests/test_claims.py", "-k", "05", "--record"]
+    assert start.command(["test", "course", "-k", "05"])[-3:] == ["tests/test_course.py", "-k", "05"]

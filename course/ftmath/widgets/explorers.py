@@ -57,7 +57,7 @@ def lora_explorer(delta: Tensor) -> Explorer:
         )  # fmt: skip
         curve = Panel(
             "lines", "Energy that a rank keeps", tuple(range(1, count + 1)),
-            (Line("energy", tuple(energy[:count].tolist())),), "rank r", "share of |Delta|^2",
+            (Line("energy", tuple(energy[:count].tolist())),), "rank r", "share of ‖ΔW‖²",
             f"Rank {r} keeps {energy[r - 1]:.1%} of the squared norm.", low=0.0, high=1.0,
             mark={"x": r, "y": float(energy[r - 1])},
         )  # fmt: skip
