@@ -42,6 +42,7 @@ from ftmath import (
     total_variation,
 )
 from ftmath.exercises import progress
+from ftmath.findings import finding
 from ftmath.plots import bars, lines, points
 from ftmath.predict import predicted
 from ftmath.skills import EOS, SKILLS, decode
@@ -196,19 +197,28 @@ for seed, one in enumerate(deltas):
     )
 
 # %%
-at_half = [shares[STEPS.index(0.5)] for shares in missed]
-assert all(shares[0] < 0.05 for shares in missed)  # near the base the model holds
-assert min(at_half) > 0.5  # halfway it misses by more than half of the change
+at_half, near = ([shares[STEPS.index(t)] for shares in missed] for t in (0.5, 0.01))
 lines(
     [t * rho for t in STEPS],
     {f"seed {seed}": shares for seed, shares in enumerate(missed)},
     log_x=True,
     log_y=True,
-    title=f"At {STEPS[0] * rho:.2%} of the norm the quadratic model is within 5 % of the change; at {rho / 2:.1%} it misses by {min(at_half):.0%} or more",
+    title=f"At {STEPS[0] * rho:.2%} of the norm the quadratic model misses {max(near):.0%} of the change at most; at {rho / 2:.1%} {min(at_half):.0%} or more",
     x_label="relative move rho",
     y_label="error, share of the change",
     alt=f"Error of the quadratic model against the relative move, three seeds: {min(m[0] for m in missed):.1%} to {max(m[0] for m in missed):.1%} at the "
     f"shortest move, {min(m[-1] for m in missed):.0%} to {max(m[-1] for m in missed):.0%} at the whole update.",
+)
+
+# %%
+finding(
+    "Half of the update is beyond the reach of the quadratic model",
+    figure="error of the quadratic model, as a share of the loss's change",
+    measured=at_half,
+    null="a hundredth of the same update",
+    control=near,
+    holds=lambda errors: min(errors) > 0.5,
+    scope="flip, our base model, full tuning with AdamW at 1e-3, 60 steps of 16 lines; three seeds, each on 64 lines of its own",
 )
 
 # %% [markdown]
@@ -452,8 +462,6 @@ predicted("share of old skills that the KL anchor keeps", guess, kept["KL 1"])
 
 # %%
 task = {name: float(np.mean([found.quality for found in runs[name]])) for name in WAYS}
-most = max(found.kept for found in runs["none"])
-assert all(found.kept > most for name in ("KL 1", "replay 16 of 32") for found in runs[name])  # in every seed
 assert kept["replay 16 of 32"] > kept["KL 1"] - 0.05
 bars(
     list(WAYS),
@@ -465,6 +473,18 @@ bars(
     y_label="accuracy",
     alt="; ".join(f"{name}: task {task[name]:.2f}, old skills {kept[name]:.2f}" for name in WAYS)
     + "; three seeds each.",
+)
+
+# %%
+alone = [found.kept for found in runs["none"]]
+finding(
+    "At a careless rate the KL anchor keeps old skills that an unanchored run loses",
+    figure="share of old skills kept, with the anchor less without",
+    measured=[held.kept - bare for held, bare in zip(runs["KL 1"], alone)],
+    null="two unanchored runs with different seeds",
+    control=[one - other for one, other in zip(alone, alone[1:] + alone[:1])],
+    holds=lambda gains: min(gains) > 0.3,
+    scope="flip, our base model, full tuning with AdamW at 1e-3, 40 steps of 16 lines, weight 1 on 16 old lines a step; three seeds",
 )
 
 # %% [markdown]
@@ -583,8 +603,7 @@ predicted("KL of a trained update over that of a random one", guess, float(np.ex
 
 # %%
 doubled = {name: kls[:, 2] / kls[:, 1] for name, kls in (("along", along), ("across", across))}  # share 0.2 over 0.1
-assert ratios.min() > 100
-assert (abs(doubled["across"] - 4) < 0.6).all() and (doubled["along"] > 20).all()
+assert (abs(doubled["across"] - 4) < 0.6).all()  # the quadratic law, where the move is small
 lines(
     SCALES,
     {"trained direction": along.mean(0).tolist(), "random direction": across.mean(0).tolist()},
@@ -611,7 +630,26 @@ print(
     f"share 0.1 -> 0.2 multiplies the KL by {doubled['along'].min():.0f} to {doubled['along'].max():.0f} along the trained direction, "
     f"by {doubled['across'].min():.1f} to {doubled['across'].max():.1f} along a random one"
 )
-assert doubled["along"].min() > 100
+finding(
+    "Along a trained update KL doesn't grow as the square of the share",
+    figure="KL at a share of 0.2 over KL at 0.1",
+    measured=doubled["along"].tolist(),
+    null="a random move with the same norm in every tensor",
+    control=doubled["across"].tolist(),
+    holds=lambda factors: min(factors) > 100,
+    scope="lines of the ten old skills, our base model, updates by full tuning on flip with AdamW at 1e-3; three seeds",
+)
+
+# %%
+finding(
+    "At equal norm a trained update drifts further than a random one",
+    figure="KL of one move over that of a random move of the same norm",
+    measured=ratios.tolist(),
+    null="a random move over another seed's random move",
+    control=(across[:, -1] / np.roll(across[:, -1], 1)).tolist(),
+    holds=lambda factors: min(factors) > 100,
+    scope="lines of the ten old skills, our base model, updates by full tuning on flip with AdamW at 1e-3; three seeds",
+)
 
 # %% [markdown]
 # **Check.** KL is never negative, 0 at the base, blind to a constant added to the logits, and not symmetric.
@@ -754,5 +792,3 @@ assert after > before and before - after < 0
 # | 1.3 | an anchored task makes $(H + \lambda F)^{-1} H$ of its move | decay pulls to 0, not to $\theta_0$ |
 # | 1.4 | drift is KL, tuned first, on stated prompts | half a variance of the logits' change |
 # | 1.5 | a sampled token loses at most $\sqrt{D/2}$, an answer of $n$ tokens $\sqrt{nD/2}$ | greedy answers have no such bound |
-#
-# Next: [part 1, exercises](exercises.ipynb).

@@ -624,5 +624,3 @@ assert largest == 0
 # | 4.3 | vectors before the text, through attention | $m\,d$ |
 # | 4.4 | a gate mixes fixed values in | $2 L m\, n_{kv} d_h$ |
 # | 4.5 | the first step is the gradient seen through $A$ | cosine $\sqrt{r / (d_\text{in} + r)}$ |
-#
-# Next: [part 4, exercises](exercises.ipynb).
