@@ -113,7 +113,11 @@ def answered(model, length, count=32):
     ids, mask = (part.to(device) for part in prompts([f"flip {word}" for word in words]))
     new = [decode(row) for row in generate(model, ids, mask, max_new=20, stop=EOS).tolist()]
     letters = sum(text.startswith(word[::-1]) for text, word in zip(new, words))
-    return letters, sum(text == word[::-1] for text, word in zip(new, words)), int(np.median([len(text) for text in new])) - length
+    return (
+        letters,
+        sum(text == word[::-1] for text, word in zip(new, words)),
+        int(np.median([len(text) for text in new])) - length,
+    )
 
 
 def without_end(lines_):
@@ -126,9 +130,13 @@ for name, mask_of in (("with EOS", lambda lines_: lines_.answer_mask), ("without
     found[name] = np.array([[answered(model, length) for length in LENGTHS] for model in tuned])
     for place, length in enumerate(LENGTHS):
         letters, right, over = found[name][:, place].T.tolist()
-        print(f"{name}, {length} letters: right letters {letters}, right with their end {right} of 32, median overrun {over}")
+        print(
+            f"{name}, {length} letters: right letters {letters}, right with their end {right} of 32, median overrun {over}"
+        )
 right = {name: values[:, :, 1] for name, values in found.items()}
-predicted("right answers of 96, without EOS as a target (mean of three seeds)", guess, right["without EOS"].sum(1).mean())
+predicted(
+    "right answers of 96, without EOS as a target (mean of three seeds)", guess, right["without EOS"].sum(1).mean()
+)
 
 # %%
 assert found["without EOS"][:, :, 0].min() >= 30  # the letters are right; it's the end that isn't
@@ -433,7 +441,8 @@ assert losses[-1] < 0.3 * math.log(20)
 # **In practice** answers are judged by generating them. Training on the model's own prefixes was proposed as scheduled sampling
 # (Bengio et al. 2015, arXiv:1506.03099).
 #
-# → [exercise 2.3](exercises.ipynb#2.3-Teacher-forcing) · graded: [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+# → [exercise 2.3](exercises.ipynb#2.3-Teacher-forcing) · graded:
+# [p08, an answer's log-probability](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
 
 # %% [markdown]
 # ## 2.4 Label smoothing
@@ -574,8 +583,12 @@ q_true, q_other = 0.9 + 0.1 / 128, 0.1 / 128
 floor = -(q_true * math.log(q_true) + 127 * q_other * math.log(q_other))
 learned = (table(tokens).argmax(1) == tokens.flip(0)).double().mean().item()
 smoothed, plain = (answer_only_loss(logits, rows.ids, rows.answer_mask, e).item() for e in (0.1, 0.0))
-print(f"a table trained with smoothing 0.1: accuracy {learned:.2f}, loss {curve[0]:.2f} -> {curve[-1]:.4f}; floor {floor:.4f} nats")
-print(f"base model on `add`: accuracy {accuracy(base, rows):.2f}, plain loss {plain:.4f}, smoothed at 0.1 {smoothed:.2f} nats")
+print(
+    f"a table trained with smoothing 0.1: accuracy {learned:.2f}, loss {curve[0]:.2f} -> {curve[-1]:.4f}; floor {floor:.4f} nats"
+)
+print(
+    f"base model on `add`: accuracy {accuracy(base, rows):.2f}, plain loss {plain:.4f}, smoothed at 0.1 {smoothed:.2f} nats"
+)
 assert learned == 1 and 0 <= curve[-1] - floor < 0.01  # at the floor, and nothing is left to learn
 assert accuracy(base, rows) == 1.0 and plain < 0.1 and smoothed > floor + 0.5  # right and sure: above the floor
 
@@ -583,7 +596,7 @@ assert accuracy(base, rows) == 1.0 and plain < 0.1 and smoothed > floor + 0.5  #
 # **In practice** LoRA's GPT-2 runs used 0.1; language models are mostly tuned without, and log-probabilities for preference
 # tuning need the plain ones. Müller et al. 2019 show what it does to representations (arXiv:1906.02629).
 #
-# → [exercise 2.4](exercises.ipynb#2.4-Label-smoothing) · graded: [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+# → [exercise 2.4](exercises.ipynb#2.4-Label-smoothing); no graded problem asks for this
 
 # %% [markdown]
 # ## 2.5 Dataset mixture weights
@@ -652,9 +665,7 @@ lines(
 # lines that keep the skills, or is it that less of the task was seen?
 
 # %%
-fewer = [
-    fine_tune("full", "flip", rate=1e-3, rows=8, steps=40, seed=seed, device=device)[1].kept for seed in range(3)
-]
+fewer = [fine_tune("full", "flip", rate=1e-3, rows=8, steps=40, seed=seed, device=device)[1].kept for seed in range(3)]
 finding(
     "Old lines in the batch keep old skills",
     figure="share of old skills kept, with half a batch of old lines less without",
@@ -687,7 +698,7 @@ assert smallest < 0.03
 # **In practice** T5 capped and tempered its mixtures (Raffel et al. 2019, arXiv:1910.10683); past about four epochs, repeated data is
 # worth less than fresh data (Muennighoff et al. 2023, arXiv:2305.16264).
 #
-# → [exercise 2.5](exercises.ipynb#2.5-Dataset-mixture-weights) · graded: [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
+# → [exercise 2.5](exercises.ipynb#2.5-Dataset-mixture-weights); no graded problem asks for this
 
 # %% [markdown]
 # ## On a real model: the template and the assistant's mask

@@ -735,6 +735,7 @@ lines(
     + ". Means of 20 draws.",
 )
 
+
 # %%
 def switch(power):
     """Return for each draw how surely the better method changes between 30 and 2,000 samples: above 0, it does."""
