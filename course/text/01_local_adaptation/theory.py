@@ -155,7 +155,7 @@ assert old_loss[GRID.index(1.0)] > 10 * old_loss[GRID.index(0.0)]  # the old ski
 lines(
     GRID,
     losses,
-    title=f"A move of {rho:.0%} teaches the task and breaks old skills; half of it does less harm than half",
+    title=f"A move of {rho:.0%} teaches the task and breaks old skills; half of it teaches the task too, with {old_loss[half] / old_loss[GRID.index(1.0)]:.0%} of the harm",
     x_label="t, share of the update",
     y_label="loss, nats per answer token",
     alt=f"Loss of the task falls from {task_loss[GRID.index(0.0)]:.2f} at t = 0 to {task_loss[GRID.index(1.0)]:.3f} at t = 1; loss of "
@@ -241,7 +241,21 @@ with torch.no_grad():
     assert torch.equal(walker(flip.ids), tuned(flip.ids))
     walk(0.0)
     assert torch.equal(walker(flip.ids), base(flip.ids))
-assert old_loss[half] - old_loss[GRID.index(0.0)] < 0.5 * (old_loss[GRID.index(1.0)] - old_loss[GRID.index(0.0)])
+
+# %% [markdown]
+# Half of an update does less than half of the harm wherever the old skills' loss is convex along it; a quadratic would give a quarter. Here it's less
+# than that, in each of the three seeds: one more sign that the move isn't local.
+
+# %%
+harm = []
+for one in deltas:
+    on_the_way = []
+    for t in (0.0, 0.5, 1.0):
+        walk(t, one)
+        on_the_way.append(float(model_loss(walker, old.ids, old.answer_mask)))
+    harm.append((on_the_way[1] - on_the_way[0]) / (on_the_way[2] - on_the_way[0]))
+print("share of the harm at half of the update:", [round(share, 2) for share in harm])
+assert max(harm) < 0.25
 
 # %% [markdown]
 # **The usual mistake**: `theta_0 = model.state_dict()` before training. It holds references, so its symptom is an update of
