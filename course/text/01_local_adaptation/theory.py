@@ -223,7 +223,7 @@ lines(
     {f"seed {seed}": shares for seed, shares in enumerate(missed)},
     log_x=True,
     log_y=True,
-    title=f"At {STEPS[0] * rho:.2%} of the norm the quadratic model misses {max(near):.0%} of the change at most; at {rho / 2:.1%} {min(at_half):.0%} or more",
+    title=f"At {STEPS[0] * rho:.2%} of the norm the quadratic model misses {max(near):.0%} of the change at most; at {rho / 2:.1%} it misses {min(at_half):.0%} or more",
     x_label="relative move rho",
     y_label="error, share of the change",
     alt=f"Error of the quadratic model against the relative move, three seeds: {min(m[0] for m in missed):.1%} to {max(m[0] for m in missed):.1%} at the "
@@ -291,7 +291,8 @@ print(f"update by reference: {by_reference}, by copy: {by_copy}")
 assert torch.equal(layer.weight, kept["weight"]) and not torch.equal(layer.weight, cloned["weight"])
 
 # %% [markdown]
-# **In practice** updates are shipped, added and scaled as *task vectors* (Ilharco et al. 2022, arXiv:2212.04089).
+# **In practice** updates are shipped, added and scaled as *task vectors* (Ilharco et al. 2022, arXiv:2212.04089). Keeping only part of an update, as the
+# figure invites to, is a method with a name: WiSE-FT (Wortsman et al. 2021, arXiv:2109.01903).
 #
 # → [exercise 1.1](exercises.ipynb#1.1-Starting-from-pretrained-weights) · graded:
 # [p05, how an update's energy lies](../../source/p05_truncated_svd/p05_truncated_svd.ipynb)
@@ -479,8 +480,8 @@ WAYS = {
     "none": {},
     "L2-SP 0.1": {"anchor": l2_anchor(0.1)},
     "KL 1": {"anchor": kl_anchor(1.0, 16)},
-    "replay 4 of 16": {"replay": 0.25},
-    "replay 16 of 32": {"replay": 0.5, "rows": 32},
+    "replay 4/16": {"replay": 0.25},
+    "replay 16/32": {"replay": 0.5, "rows": 32},
 }
 runs, models = {name: [] for name in WAYS}, {}
 for name, more in WAYS.items():
@@ -497,7 +498,7 @@ predicted("share of old skills that the KL anchor keeps", guess, kept["KL 1"])
 
 # %%
 task = {name: float(np.mean([found.quality for found in runs[name]])) for name in WAYS}
-assert kept["replay 16 of 32"] > kept["KL 1"] - 0.05
+assert kept["replay 16/32"] > kept["KL 1"] - 0.05
 bars(
     list(WAYS),
     {"task": list(task.values()), "old skills": list(kept.values())},
