@@ -426,7 +426,7 @@ bars(
 
 # %%
 finding(
-    "Most of what a soft prompt breaks is broken by standing there, before any training",
+    "An untrained soft prompt breaks most old skills by standing there",
     figure="share of old skills lost behind an untrained prompt",
     measured=[1 - v for v in kept["untrained prompt"]],
     null="no prompt",
