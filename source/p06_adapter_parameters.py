@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Problem 6. Adapters: count them, run them
 #
-# Houlsby and others ([arXiv:1902.00751](https://arxiv.org/abs/1902.00751)) put a small bottleneck into each layer of a frozen
-# model and trained nothing else. Papers count such adapters in different ways, with or without biases, one or two a layer;
-# here every choice is an argument.
+# Houlsby and others ([arXiv:1902.00751](https://arxiv.org/abs/1902.00751)) put two small bottlenecks into each layer of a
+# frozen model. They trained these, the layer normalisations and the task's last layer, and nothing else. Papers count such
+# adapters in different ways, with or without biases, one or two a layer; here every choice is an argument.
 
 # %% hole="card"
 

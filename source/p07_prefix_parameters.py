@@ -81,8 +81,9 @@ print("repeat_interleave", kv_heads.repeat_interleave(2).tolist(), "repeat", kv_
 #
 # Table 15 of the LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)) has a prefix method of another kind: at
 # each prefix position it trains the **output** of every layer, one vector of GPT-3's width 12,288 instead of a key and a
-# value. By the paper's formula, $L$ layers and $m$ positions take $12{,}288 \cdot L \cdot m$ parameters, without the factor 2
-# of your count. The table prints 5.1 M for $m = 4$, 10.1 M for 8, 20.2 M for 16, 44.1 M for 36 and 76.1 M for 64. GPT-3 has 96
-# layers. Which number of layers does each of the five rows imply? It is not graded.
+# value. By the paper's formula $L \cdot d\,(l_p + l_i)$, with $l_p$ positions before the prompt and $l_i$ behind it, $L$ layers
+# and $m = l_p + l_i$ positions take $12{,}288 \cdot L \cdot m$ parameters, without the factor 2 of your count. The table prints
+# 5.1 M for $m = 4$, 10.1 M for 8, 20.2 M for 16, 44.1 M for 36 and 76.1 M for 64. GPT-3 has 96 layers. Which number of layers
+# does each of the five rows imply? (Your count would imply half as many, which is no error of the paper.) It is not graded.
 
 # %% hole="personal"

@@ -159,8 +159,8 @@ def bars(
         if spread and name in spread:
             low, high = spread[name]
             errors = [
-                [v - a for v, a in zip(values, low, strict=True)],
-                [b - v for v, b in zip(values, high, strict=True)],
+                [max(0.0, v - a) for v, a in zip(values, low, strict=True)],  # a mean of equal values may round
+                [max(0.0, b - v) for v, b in zip(values, high, strict=True)],
             ]
         axes.bar(at, values, width * 0.92, color=COLOURS[place % 7], hatch=("", "//", "..", "xx", "\\\\")[place % 5],
                  edgecolor="white", label=name, yerr=errors, capsize=3)  # fmt: skip

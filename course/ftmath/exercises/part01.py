@@ -95,15 +95,18 @@ def largest_step(g: Tensor, H: Tensor) -> float:
     return 2 * float(g @ g) / curvature if curvature > 0 else math.inf
 
 
-def drift_budget(kl_allowed: float, kl_per_step: float, steps: int) -> float:
-    """Return which share alpha of an update keeps KL within a budget, if KL grows as alpha^2 for small moves.
+def drift_budget(kl_allowed: float, near: tuple[float, float], far: tuple[float, float]) -> tuple[float, float]:
+    """Return the power k by which KL grows along an update, and the largest share of it that a KL budget allows.
 
-    The whole update (alpha = 1) drifts `kl_per_step * steps`; a share above 1 is never needed.
+    `near` and `far` are two measurements (share, KL) along it. Between them KL is taken as c share^k: k is 2 for small
+    moves (1.4), and more where the move isn't small. The share is at most that of `far`: beyond it nothing is known.
 
-    >>> drift_budget(0.01, 0.001, 40)
-    0.5
+    >>> power, share = drift_budget(0.16, (0.1, 0.01), (1.0, 1.0))
+    >>> round(power, 4), round(share, 4)
+    (2.0, 0.4)
     """
-    return min(1.0, math.sqrt(kl_allowed / (kl_per_step * steps)))
+    power = math.log(far[1] / near[1]) / math.log(far[0] / near[0])
+    return power, min(far[0], near[0] * (kl_allowed / near[1]) ** (1 / power))
 
 
 # ------------------------------------------------------------------------------------------ what people write instead
@@ -168,12 +171,24 @@ def inverse_largest_eigenvalue(g: Tensor, H: Tensor) -> float:
     return 2 / float(torch.linalg.eigvalsh(H)[-1])
 
 
-def linear_share(kl_allowed: float, kl_per_step: float, steps: int) -> float:
-    return min(1.0, kl_allowed / (kl_per_step * steps))
+Measured = tuple[float, float]
 
 
-def above_one(kl_allowed: float, kl_per_step: float, steps: int) -> float:
-    return math.sqrt(kl_allowed / (kl_per_step * steps))
+def always_square(kl_allowed: float, near: Measured, far: Measured) -> tuple[float, float]:
+    return 2.0, min(far[0], near[0] * math.sqrt(kl_allowed / near[1]))
+
+
+def square_share(kl_allowed: float, near: Measured, far: Measured) -> tuple[float, float]:
+    return drift_budget(kl_allowed, near, far)[0], min(far[0], near[0] * math.sqrt(kl_allowed / near[1]))
+
+
+def linear_share(kl_allowed: float, near: Measured, far: Measured) -> tuple[float, float]:
+    return drift_budget(kl_allowed, near, far)[0], min(far[0], near[0] * kl_allowed / near[1])
+
+
+def beyond_far(kl_allowed: float, near: Measured, far: Measured) -> tuple[float, float]:
+    power, _ = drift_budget(kl_allowed, near, far)
+    return power, near[0] * (kl_allowed / near[1]) ** (1 / power)
 
 
 TIED = torch.tensor([1.0, 2.0])
@@ -256,11 +271,13 @@ EXERCISES = [
     ),
     Exercise(
         "1.B", "How much of an update a drift budget allows", drift_budget,
-        cases=[(0.01, 0.001, 40), (0.5, 0.02, 100), (1.0, 0.001, 10)],
-        hints=["For small moves KL is quadratic in the move.", "KL(alpha) = alpha^2 KL(1).", "Solve for alpha, and stop at 1."],
+        cases=[(0.16, (0.1, 0.01), (1.0, 1.0)), (0.01, (0.1, 7e-5), (0.2, 0.046)), (20.0, (0.1, 0.5), (0.5, 12.5)), (0.001, (0.1, 0.004), (0.4, 0.1))],
+        hints=["On axes that are both logarithmic, c share^k is a line: k is its slope.", "k = ln(KL_far / KL_near) / ln(share_far / share_near).", "Solve c share^k = budget through the near point, and stop at the far share."],
         mistakes=[
-            Mistake(linear_share, "KL falls with the square of the share, so half the update drifts a quarter as far."),
-            Mistake(above_one, "Where the whole update fits, nothing has to be scaled up."),
+            Mistake(always_square, "2 is the power of small moves. Here it is to be measured: 1.4 found one along which doubling the share multiplies KL by hundreds."),
+            Mistake(square_share, "You found the power and then used 2: the share takes the root that the power says."),
+            Mistake(linear_share, "KL isn't proportional to the share: it grows with the power that you found."),
+            Mistake(beyond_far, "Beyond the far point nothing was measured: stop there."),
         ],
         minutes=6, difficulty=3,
     ),

@@ -27,14 +27,14 @@ def ridge(H: Tensor, Y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
 
 
 def active_rank(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    """Return the largest rank that an adapter's correction W_up diag(gate) W_down can have at h (d,), for ReLU.
+    """Return an upper bound on the rank of an adapter's correction W_up diag(gate) W_down at h (d,), for ReLU.
 
-    It's the number of units that are strictly on; W_down is (m, d), b_down (m,).
+    It's the number of units that are strictly on, or d if that is less; W_down is (m, d), b_down (m,).
 
     >>> active_rank(torch.tensor([1.0]), torch.tensor([[1.0], [-1.0]]), torch.zeros(2))
     1
     """
-    return int((W_down @ h + b_down > 0).sum())
+    return min(int((W_down @ h + b_down > 0).sum()), len(h))
 
 
 def prepend(embeddings: Tensor, P: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,15 +119,19 @@ def no_bias(H: Tensor, Y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
 
 
 def width(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    return len(W_down)
+    return min(len(W_down), len(h))
+
+
+def units_alone(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
+    return int((W_down @ h + b_down > 0).sum())
 
 
 def zero_is_on(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    return int((W_down @ h + b_down >= 0).sum())
+    return min(int((W_down @ h + b_down >= 0).sum()), len(h))
 
 
 def bias_forgotten(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    return int((W_down @ h > 0).sum())
+    return min(int((W_down @ h > 0).sum()), len(h))
 
 
 def appended(embeddings: Tensor, P: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,10 +221,11 @@ EXERCISES = [
     Exercise(
         "4.2", "How many units are on", active_rank,
         cases=[(torch.tensor([1.0]), torch.tensor([[1.0], [-1.0]]), torch.zeros(2)), (drawn(3, 6), drawn(4, 4, 6), 3 * drawn(5, 4)),
-               (torch.zeros(3), torch.ones(4, 3), torch.tensor([0.0, 1.0, -1.0, 0.0]))],
-        hints=["ReLU passes what is above 0.", "Its slope at exactly 0 counts as 0.", "Count the entries of W_down h + b_down that are positive."],
+               (torch.zeros(3), torch.ones(4, 3), torch.tensor([0.0, 1.0, -1.0, 0.0])), (drawn(4, 2), drawn(5, 7, 2), torch.full((7,), 9.0, dtype=torch.float64))],
+        hints=["ReLU passes what is above 0.", "Its slope at exactly 0 counts as 0.", "Count the entries of W_down h + b_down that are positive. A (d, d) matrix has no rank above d."],
         mistakes=[
             Mistake(width, "m is the most there can be; units that are off add nothing at this h."),
+            Mistake(units_alone, "An adapter may be wider than d: the correction is a (d, d) matrix, and its rank is at most d."),
             Mistake(zero_is_on, "At exactly 0 a unit passes nothing: its slope is 0."),
             Mistake(bias_forgotten, "The gate looks at W_down h + b_down."),
         ],

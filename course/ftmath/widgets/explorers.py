@@ -75,7 +75,10 @@ def lora_explorer(delta: Tensor) -> Explorer:
     )
 
 
-CARDS = {"laptop GPU": 8, "consumer GPU": 24, "H100": 80, "H200": 141}
+CARD_MIB = {"laptop GPU": 8_192, "consumer GPU": 24_564, "H100": 81_559, "H200": 143_771}
+"""What `nvidia-smi` reports, in MiB: a nominal 8 GiB, an RTX 4090, an H100 with 80 "GB", an H200 with 141."""
+CARDS = {name: size / 1024 for name, size in CARD_MIB.items()}
+"""The same in GiB. The number on the box is neither GB nor GiB for all of them."""
 SHAPES = {
     0.135: Config(49_152, 576, 30, 9, 3, 64, 1536, biases=False),
     1.2: Config(128_256, 2048, 16, 32, 8, 64, 8192, biases=False),
@@ -105,11 +108,11 @@ def memory_explorer() -> Explorer:
         parts = [fixed.weights / GIB, fixed.gradients / GIB, fixed.optimizer / GIB, kept / GIB]
         names = ("weights", "gradients", "optimizer", "activations")
         sum_of = sum(parts)
-        fits = [name for name, size in CARDS.items() if size * 1e9 / GIB >= sum_of]
+        fits = [name for name, size in CARDS.items() if size >= sum_of]
         words = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, parts, strict=True))
         panel = Panel(
             "bars", "GiB by what they are for", (*names, "sum", *CARDS),
-            (Line("GiB", (*parts, sum_of, *(size * 1e9 / GIB for size in CARDS.values())),
+            (Line("GiB", (*parts, sum_of, *CARDS.values()),
                   (*(True,) * 5, *(False,) * len(CARDS))),),
             "what is held (filled), what cards hold (hollow)", "GiB", f"{words}; in all {sum_of:.1f} GiB.", low=0.0,
             high=170.0,

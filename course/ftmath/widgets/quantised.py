@@ -47,7 +47,7 @@ def card_explorer() -> Explorer:
 
     def frame(model: float, card: float, way: float, tokens: float) -> Frame:
         rank, bits, checkpointing = WAYS[ways[int(way)]]
-        config, holds = MODELS[models[int(model)]], CARDS[cards[int(card)]] * 1e9 / GIB
+        config, holds = MODELS[models[int(model)]], CARDS[cards[int(card)]]
 
         def at(count: int) -> tuple[float, ...]:
             budget = planned(config, count, lora_rank=rank, linear_bits=bits, checkpointing=checkpointing)

@@ -75,7 +75,8 @@ f"gradient {g.tolist()}: the linear model promises {linear:.2f}, the loss change
 # %% [markdown]
 # ## 1.B Two at once: drift and the size of a move
 #
-# An update may be applied in part, $\theta_0 + \alpha\,\Delta\theta$. How large may $\alpha$ be?
+# An update may be applied in part, $\theta_0 + \alpha\,\Delta\theta$. KL was measured at two shares $\alpha$. Does it grow as the square, and how
+# large may $\alpha$ be?
 
 # %% exercise="1.B"
 
