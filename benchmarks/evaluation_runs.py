@@ -2,10 +2,11 @@
 
     python benchmarks/evaluation_runs.py [--only turn|kept] [--write]
 
-Three seeds each; nothing is chosen by looking at them. `turn`: 96 examples of `flip`, with and without a share of
-wrong letters, many epochs, loss on 128 clean prompts that were not learned. `kept`: for each run, whether each of 200
-items of the task and of every skill is right, as a hexadecimal number (the first item is the highest bit). With --write
-the records go into course/ftmath/weights/evaluation_runs.json, which the notebook reads. About ten minutes on a core.
+Three seeds each; nothing is chosen by looking at them. `turn`: 96 examples of `flip`, with and without a share of wrong
+letters, many epochs, loss and accuracy on 128 clean prompts that were not learned. `kept`: for each run, whether each
+of 200 items of the task and of every skill is right, as a hexadecimal number (the first item is the highest bit). With
+--write the records go into course/ftmath/weights/evaluation_runs.json, which the notebook reads. About ten minutes on a
+core.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from ftmath.methods import fine_tune, fit_epochs, kl_anchor
-from ftmath.skills import SKILLS, batch, distinct, outcomes, probes, spoilt
+from ftmath.skills import SKILLS, accuracy, batch, distinct, outcomes, probes, spoilt
 from ftmath.weights import FOLDER, base_model, recorded
 from torch import nn
 from tqdm import tqdm
@@ -49,12 +50,14 @@ def turn(bar: tqdm) -> list[dict[str, Any]]:
             rng = np.random.default_rng(seed)
             pairs = distinct(TURN["task"], TURN["learned"] + TURN["held_out"], rng)
             learned, held_out = pairs[: TURN["learned"]], pairs[TURN["learned"] :]
+            model, asked, scores = base_model(), batch(held_out), list[float]()
             both = fit_epochs(
-                base_model(), batch(spoilt(learned, share, rng)), batch(held_out), TURN["epochs"],
-                rate=TURN["rate"], seed=seed,
+                model, batch(spoilt(learned, share, rng)), asked, TURN["epochs"], rate=TURN["rate"], seed=seed,
+                watch=lambda model=model, asked=asked, scores=scores: scores.append(accuracy(model, asked)),
             )  # fmt: skip
             rounded = [[round(value, 5) for value in losses] for losses in both]
-            found.append({"seed": seed, "share": share, "learned": rounded[0], "held_out": rounded[1]})
+            found.append({"seed": seed, "share": share, "learned": rounded[0], "held_out": rounded[1],
+                          "accuracy": [round(value, 4) for value in scores]})  # fmt: skip
             bar.update()
     return found
 
@@ -87,7 +90,7 @@ def main() -> None:
         if "kept" in wanted:
             record["kept"] = ITEMS | {"settings": RUNS, "base": scores(base_model()), "runs": kept(bar)}
     for run in record.get("turn", {}).get("runs", []):
-        print(run["seed"], run["share"], "held out", run["held_out"])
+        print(run["seed"], run["share"], "held out", run["held_out"], "accuracy", run["accuracy"])
     if arguments.write:
         path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 

@@ -79,13 +79,14 @@ class PairsStep:
 
 def fit_preferences(
     policy: Decoder, reference: Decoder, pairs: Sequence[tuple[str, str, str]], *, steps: int, rate: float,
-    loss_of: Callable[[Tensor], Tensor] = dpo_loss, nll_weight: float = 0.0, rows: int = 16, seed: int = 0,
+    loss_of: Callable[[Tensor], Tensor] = dpo_loss, nll_weight: float = 0.0,
+    also: Callable[[], Tensor] | None = None, rows: int = 16, seed: int = 0,
 ) -> list[PairsStep]:  # fmt: skip
     """Train a policy's unfrozen parameters on pairs (prompt, chosen, rejected); return a summary of each step.
 
     `loss_of` maps margins (pairs,) to a loss, for example `partial(ipo_loss, beta=0.1)`. `nll_weight` times the chosen
-    answers' mean negative log-likelihood per token is added (arXiv:2404.19733, equation 1). The reference's
-    log-probabilities are computed once, before training.
+    answers' mean negative log-likelihood per token is added (arXiv:2404.19733, equation 1), and so is whatever `also`
+    returns at each step. The reference's log-probabilities are computed once, before training.
 
     >>> from ftmath.weights import base_model
     >>> pair = [("copy ab", "ab, thanks!", "ab")]
@@ -115,6 +116,8 @@ def fit_preferences(
         value = loss_of(h)
         if nll_weight:
             value = value - nll_weight * ours[0].sum() / chosen.answer_mask[drawn].sum()
+        if also is not None:
+            value = value + also()
         seen.append(PairsStep(value.item(), h.mean().item(), ours[0].mean().item(), ours[1].mean().item()))
         return value
 

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # Part 6: quantized and memory-aware tuning
 #
-# **The claim.** A step's memory is a sum of four terms, and each trick touches one of them: four bits shrink frozen weights,
-# adapters shrink gradients and optimizer, checkpointing shrinks activations. None does another's work.
+# **The claim.** A step's memory is a sum of five terms, and each trick touches one of them: four bits shrink frozen weights,
+# adapters shrink gradients and optimizer, checkpointing shrinks activations, a loss in chunks shrinks the logits. None does
+# another's work.
 #
 # You need parts 3 to 5. You'll be able to quantise by hand, to say how many bits a weight really takes, to budget a QLoRA run
 # before it starts, to explain why an adapter doesn't cure a long-sequence crash, and to place checkpoints. About 75 minutes; the
@@ -32,11 +33,14 @@ from ftmath import (
     Config,
     QuantLinear,
     add_lora,
+    allocated_bytes,
     base_model,
     best_device,
     best_segments,
     bits_per_weight,
     block_activation_bytes,
+    choosing_table,
+    chunked_loss,
     dequantise,
     describe,
     imagined,
@@ -287,8 +291,8 @@ outlier_explorer()
 
 # %% [markdown]
 # **In practice** this is QLoRA: NF4 in blocks of 64, double quantisation, adapters in 16 bits on every linear layer (Dettmers et al.
-# 2023, arXiv:2305.14314). LoftQ starts $BA$ at the best rank-$r$ part of $W - \widehat W$, so that the adapter begins by repairing
-# (arXiv:2310.08659); exercise 6.B does it.
+# 2023, arXiv:2305.14314). LoftQ lets the adapter begin by repairing: it alternates between rounding $W - BA$ and taking the best
+# rank-$r$ part of what the rounding lost (Li et al. 2023, arXiv:2310.08659, algorithm 1). Exercise 6.B does the first of these rounds.
 #
 # → [exercise 6.1](exercises.ipynb#6.1-Frozen-quantized-base) · graded: [p03, bytes](../../source/p03_lora_parameters/p03_lora_parameters.ipynb)
 
@@ -407,8 +411,10 @@ print(
 assert after == before > 3 * state_bytes(fresh)
 
 # %% [markdown]
-# **In practice** 8-bit and paged optimizers (arXiv:2110.02861) are worth their trouble for full tuning; under LoRA, what they'd save
-# is less than a GiB, as you just saw.
+# **In practice** 8-bit optimizers (Dettmers et al. 2021, arXiv:2110.02861) are worth their trouble for full tuning; under LoRA, what
+# they'd save is less than a GiB, as you just saw. *Paged* optimizers serve another purpose. They came with QLoRA (Dettmers et al.
+# 2023, arXiv:2305.14314, section 3): a few long sequences make a spike of memory, and the optimizer's state moves to the host's
+# memory until the spike is over. They keep a run from crashing and make no term of the sum smaller.
 #
 # → [exercise 6.2](exercises.ipynb#6.2-Adapter-optimizer-states) ·
 # graded: [p10, what trains](../../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb)
@@ -552,11 +558,65 @@ print({f"top {k} blocks": f"{value:,.0f} KiB" for k, value in kept_by_top.items(
 assert all(abs(kept_by_top[k] / kept_by_top[4] - k / 4) < 0.03 for k in kept_by_top)
 
 # %% [markdown]
-# **The mistake: switching to LoRA to cure a crash on long sequences.** A Llama 3.2 with 1.2 billion parameters, one sequence of 16,384
-# tokens, a card of 24 GB. The symptom is the same crash.
+# **The term behind the blocks: logits.** The head turns each position into $V$ numbers. The loss keeps their logarithms in 32 bits, and
+# the backward pass makes the gradient of those and then of the logits: 12 bytes for each position and each word of the vocabulary,
+# and 14 if the caller holds on to the 16-bit logits, as many libraries do to return them. No adapter and no code of four bits
+# touches this term. What helps is to project fewer positions at a time: a **chunked loss** computes one chunk's logits, adds up its
+# loss, and makes the logits again in the backward pass.
+
+# %%
+vocab, width, positions = 16_000, 64, 1024
+head = torch.nn.Linear(width, vocab, bias=False, dtype=torch.bfloat16)
+states, wanted = torch.randn(positions, width, dtype=torch.bfloat16), torch.randint(vocab, (positions,))
+
+
+def at_once():
+    head.zero_grad()
+    loss = torch.nn.functional.cross_entropy(head(states).float(), wanted)
+    loss.backward()
+    return loss.item(), head.weight.grad.clone()
+
+
+def in_chunks(chunk):
+    head.zero_grad()
+    loss = chunked_loss(head, states, wanted, chunk)
+    loss.backward()
+    return loss.item(), head.weight.grad.clone()
+
+
+plain, pieces = at_once(), in_chunks(64)
+a_logit = {
+    "at once": allocated_bytes(lambda: head(states).float().log_softmax(-1)) / positions / vocab,
+    "with its backward pass": allocated_bytes(at_once) / positions / vocab,
+    "in 16 chunks": allocated_bytes(lambda: in_chunks(64)) / positions / vocab,
+}
+print({name: f"{size:.2f} bytes a logit" for name, size in a_logit.items()})
+assert abs(pieces[0] / plain[0] - 1) < 1e-3 and float((pieces[1] - plain[1]).norm() / plain[1].norm()) < 0.02
+assert 12 <= a_logit["with its backward pass"] < 12.5 and a_logit["in 16 chunks"] < 1.5
+
+# %% [markdown]
+# The gradients agree up to sixteen-bit rounding. **What that does to a plan**: a Llama 3.2 with 1.2 billion parameters and a vocabulary of
+# 128,256, QLoRA with every block checkpointed, 32,768 tokens. Without its logits the run would seem to fit a card of 8 GB.
 
 # %%
 LLAMA_1B = Config(128_256, 2048, 16, 32, 8, 64, 8192, biases=False)
+long = {
+    name: planned(LLAMA_1B, 32_768, lora_rank=16, linear_bits=4.127, checkpointing=True, chunk=chunk)
+    for name, chunk in (("all logits at once", None), ("chunks of 1,024 positions", 1024))
+}
+for name, b in long.items():
+    print(f"{name:>25}: {(b.total - b.logits) / GIB:.1f} GiB + {b.logits / GIB:.1f} GiB of logits")
+assert all(b.total - b.logits < 8e9 for b in long.values())
+assert long["all logits at once"].logits > 5 * 8e9 and long["chunks of 1,024 positions"].logits < 2 * GIB
+
+# %% [markdown]
+# The loss of this course projects the positions of answers alone, which is the same idea where prompts are long.
+#
+# **The mistake: switching to LoRA to cure a crash on long sequences.** The same model, one sequence of 16,384 tokens, a card of 24 GB. The
+# symptom is the same crash. The cure is the two tricks that touch
+# these terms, checkpointing and a chunked loss.
+
+# %%
 card, tokens = 24e9, 16_384
 tried = {
     "full": planned(LLAMA_1B, tokens),
@@ -565,10 +625,15 @@ tried = {
     "QLoRA, rank 16": planned(LLAMA_1B, tokens, lora_rank=16, linear_bits=4.127),
 }
 for name, b in tried.items():
+    stay = b.weights + b.gradients + b.optimizer
     print(
-        f"{name:>14}: {(b.total - b.activations) / GIB:5.1f} GiB stay + {b.activations / GIB:.1f} wait, of {card / GIB:.1f}"
+        f"{name:>14}: {stay / GIB:5.1f} GiB stay + {b.activations / GIB:.1f} wait in the blocks + {b.logits / GIB:.1f} of logits, "
+        f"of {card / GIB:.1f}"
     )
-    assert b.total > card
+    assert stay + b.activations > card  # the blocks alone are too much, whatever becomes of the logits
+cured = planned(LLAMA_1B, tokens, lora_rank=16, checkpointing=True, chunk=1024)
+print(f"LoRA, rank 16, checkpointed, logits in chunks of 1,024: {cured.total / GIB:.1f} GiB")
+assert cured.total < card
 
 # %% [markdown]
 # **In practice** QLoRA's authors report, for a 7B LLaMA, 26 MB of LoRA weights beside 567 MB of input gradients at batch size 1 (2023,
@@ -698,7 +763,8 @@ lines(
 )
 
 # %% [markdown]
-# All four terms stand now. **Choose** a model, a card, a method and a batch.
+# All five terms stand now. **Choose** a model, a card, a method and a batch. The logits are counted for every position at once, as a
+# plain cross-entropy makes them.
 
 # %%
 card_explorer()
@@ -746,13 +812,15 @@ assert torch.equal(careful[1], plain[1]) and careless[0] == plain[0] and off > 0
 # \text{error}^2 = \sum_{i > r} \sigma_i^2 .$$
 #
 # The first sum runs over the targets $t \in S$; the second term is $A x$, $r$ numbers of 16 bits that each adapter keeps for each
-# of $T$ tokens. $\sigma_i$ are the singular values of the update that full tuning would make.
+# of $T$ tokens. $\sigma_i$ are the singular values of the update that full tuning would make; the error is the cut's, in the
+# Frobenius norm.
 #
 # <details><summary>Why the two curves look as they do</summary>
 #
 # Bytes are linear in $r$, beside a constant: base and activations. The tail of the spectrum falls with every $\sigma_r^2$ taken out
-# of it, and the $\sigma$ descend, so each further rank buys at most what the one before did: the error is convex in $r$. Accuracy
-# is not: it waits until enough of the update is there.
+# of it, and the $\sigma$ descend, so each further rank buys at most what the one before did: the *squared* error is convex in $r$.
+# Its root needn't be: with $\sigma = (1, 1)$ the error is $\sqrt 2$, then 1, then 0, and the second rank buys more than the first.
+# Accuracy isn't convex either: it waits until enough of the update is there.
 # </details>
 
 # %% [markdown]
@@ -765,6 +833,8 @@ for r in (8, 16, 64, 256):
     print(f"r = {r:>3}: {16 * r * per_rank / GIB:5.2f} GiB stay, and {batch / GIB:4.2f} GiB wait at 16,384 tokens")
     assert planned(LLAMA_7B, 0, lora_rank=r).total - 2 * 6_738_415_616 == 16 * r * per_rank
 assert per_rank == 2_498_560 and round(16 * 256 * per_rank / GIB, 2) == 9.53
+squared = np.array([2.0, 1.0, 0.0])  # what is left of sigma = (1, 1) at ranks 0, 1, 2
+assert (np.diff(squared, 2) >= 0).all() and (np.diff(np.sqrt(squared), 2) < 0).all()
 
 # %% [markdown]
 # **Predict.** Our base model is tuned in full on `neb` (48 new words) and on `flip` (an old skill renamed), and each linear layer's

@@ -54,6 +54,7 @@ from ftmath import (
     polite_requests,
     preference_probability,
     ranking_loss,
+    sequence_logprob,
     sorting_rankings,
 )
 from ftmath.exercises import progress
@@ -227,8 +228,9 @@ print(f"'the longer one wins' is right on {longer:.0%} of the pairs")
 #
 # With $\Delta = r_w - r_l$, $\nabla\mathcal L = -\sigma(-\Delta)\,(\nabla r_w - \nabla r_l)$: a pair pulls by the chance that
 # the model still gives to the wrong order. A constant added to $r$ cancels in $\Delta$, so training never sees the mean; it is
-# set to 0 afterwards, on the reference's answers. All pairs of one ranking go into one batch: spread over an epoch, each
-# answer would be seen $K - 1$ times, and the model overfits (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
+# set to 0 afterwards, on answers that people wrote: demonstrations (Ouyang et al. 2022, arXiv:2203.02155, section 3.5) or the
+# data set's own summaries (Stiennon et al. 2020, arXiv:2009.01325). All pairs of one ranking go into one batch: spread over an epoch, each
+# answer would be seen $K - 1$ times, and the model overfits (Ouyang et al., section 3.5).
 #
 # The reader must be the *last* token since attention is causal: no earlier state has seen the whole answer.
 # </details>
@@ -483,9 +485,9 @@ assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 5 * reverse[0]
 # 4. **Maximum likelihood** over $\pi$ in the place of $\pi^\star$: the loss above.
 #
 # The gradient is $-\beta\,\sigma(-\beta h)\,(\nabla \log \pi^+ - \nabla \log \pi^-)$. A pair stops pulling once $h \gg 1/\beta$.
-# With all pairs judged without end, the minimiser is $\pi^\star$ itself. With a finite set of pairs that are all ordered one
-# way, the likelihood has **no** maximum: $h \to \infty$, and any pair of log-probabilities with a large difference will do,
-# two tiny ones as well (Rafailov et al. 2023, arXiv:2305.18290).
+# With all pairs judged without end, the minimiser is $\pi^\star$ itself (Rafailov et al. 2023, arXiv:2305.18290). With a finite
+# set of pairs that are all ordered one way, the likelihood has no maximum: $h \to \infty$, and any two log-probabilities with a
+# large difference will do, two tiny ones as well (Azar et al. 2023, arXiv:2310.12036; their loss, IPO, is run below).
 # </details>
 
 # %% [markdown]
@@ -575,8 +577,11 @@ lines(
 #
 # ### Perfect pairs, ruined answers
 #
-# **Predict.** 64 pairs of thanks against none, 40 steps of DPO, $\beta = 0.1$, rate $10^{-4}$. On *fresh* pairs the accuracy is
-# 1.00: every chosen answer gains on its rejected one. By how many nats does the mean $\log \pi$ of the **chosen** answers change?
+# Our pairs have a property that decides what follows: the rejected answer is a *prefix* of the chosen one, `cba` against
+# `cba, thanks!`. The letters are in both.
+#
+# **Predict.** 64 such pairs, 40 steps of DPO, $\beta = 0.1$, rate $10^{-4}$. On *fresh* pairs the accuracy is 1.00: every chosen answer
+# gains on its rejected one. By how many nats does the mean $\log \pi$ of the chosen answers change?
 
 # %%
 guess = None  # nats; negative: the chosen answers become less likely
@@ -593,54 +598,115 @@ for name in NAMES:
     accuracy, moved, kept, steps = (
         of(name, lambda row, key=key: row[key]) for key in ("pair_accuracy", "chosen_moved", "base_kept", "margin")
     )
-    right, both, away = (of(name, lambda row, key=key: row["after"][key]) for key in ("right", "both", "kl"))
+    right, letters, spelt = (of(name, lambda row, key=key: row["after"][key]) for key in ("right", "letters", "spelt"))
     print(
-        f"{name:>16}: pairs {accuracy.min():.2f}, h {steps.mean():5.1f}, chosen {moved.min():+6.1f} to {moved.max():+5.1f} nats, "
-        f"right {right.min():.2f} to {right.max():.2f}, right with thanks {both.min():.2f} to {both.max():.2f}, "
-        f"KL {away.mean():4.1f}, base kept {kept.mean():.2f}"
+        f"{name:>23}: pairs {accuracy.min():.2f}, h {steps.mean():4.1f}, chosen {moved.min():+5.1f} to {moved.max():+5.1f} nats; "
+        f"right {right.mean():.2f} (letters {letters.mean():.2f}, what follows {spelt.mean():.2f}), base kept {kept.mean():.2f}"
     )
 hard = of("DPO, 1e-4", lambda row: row["chosen_moved"])
 predicted("change of log pi of the chosen answers, nats", guess, hard.mean())
 
+# %% [markdown]
+# "Right" means: the letters are right, *and* what follows them is `, thanks!` or nothing. Each is also counted alone.
+#
+# **Which part of the answers sank?** $\log\pi$ is a sum over tokens, so it splits: the shared letters; the chosen answer's thanks with
+# its end; the rejected answer's end, which comes right behind the letters. Since the letters stand in both answers, $h$ is made of
+# the two tails alone.
+
 # %%
-assert min(row["pair_accuracy"] for row in RUNS["dpo"]) > 0.99  # all 18 runs, on pairs they have not seen
-before = np.array([row["before"]["right"] for row in RUNS["dpo"]])
-assert of("DPO, 1e-4", lambda row: row["after"]["right"]).max() < 0.05 < 0.65 < before.min()
-assert hard.max() < -10 and of("DPO + NLL, 1e-4", lambda row: row["chosen_moved"]).min() > 0
-assert of("DPO + NLL, 1e-4", lambda row: row["after"]["both"]).min() > 0.7
-assert (
-    of("DPO + NLL, 1e-4", lambda row: row["base_kept"]).max()
-    < 0.5
-    < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
-)
-both = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("right", "both")}
+PIECES = {"shared letters": "letters", "thanks, chosen": "thanks", "end, rejected": "stop"}
+HELD = "DPO, letters held, 1e-4"
+parts = {
+    name: {label: of(name, lambda row, key=key: row["pieces_moved"][key]) for label, key in PIECES.items()}
+    for name in NAMES
+}
+for name in ("DPO, 1e-4", HELD):
+    print(name, {label: np.round(v, 1).tolist() for label, v in parts[name].items()})
+for row in RUNS["dpo"]:
+    moved = row["pieces_moved"]
+    assert abs(moved["thanks"] - moved["stop"] - row["margin"]) < 1e-2 and row["pair_accuracy"] > 0.99
+assert parts["DPO, 1e-4"]["shared letters"].max() < -10 and abs(parts["DPO, 1e-4"]["thanks, chosen"]).max() < 3
+assert abs(parts[HELD]["shared letters"]).max() < 1 and of(HELD, lambda row: row["margin"]).min() > 20
+shown = ["DPO, 1e-4", HELD]
 bars(
-    ["before", *NAMES],
-    {
-        "right": [before.mean(), *(v.mean() for v in both["right"])],
-        "right, with thanks": [
-            np.mean([row["before"]["both"] for row in RUNS["dpo"]]),
-            *(v.mean() for v in both["both"]),
-        ],
-    },
+    list(PIECES),
+    {name: [parts[name][label].mean() for label in PIECES] for name in shown},
     spread={
-        "right": ([before.min(), *(v.min() for v in both["right"])], [before.max(), *(v.max() for v in both["right"])])
+        name: ([parts[name][p].min() for p in PIECES], [parts[name][p].max() for p in PIECES]) for name in shown
     },
-    title=f"Pair accuracy 1.00 in all six settings; right answers from {both['right'][-1].mean():.2f} to {both['right'][3].mean():.2f}",
-    y_label="share of sampled answers",
-    alt=f"Before, {before.mean():.2f} of the answers are right. "
-    + "; ".join(
-        f"{name}: right {a.mean():.2f}, with thanks {b.mean():.2f}"
-        for name, a, b in zip(NAMES, both["right"], both["both"])
+    title=f"The letters, which cancel in h, fell by {-parts['DPO, 1e-4']['shared letters'].mean():.0f} nats; held by a term of their own they stay, "
+    f"and h reaches {of(HELD, lambda row: row['margin']).mean():.0f} all the same",
+    y_label="change of log-probability, nats",
+    alt="; ".join(
+        f"{name}: " + ", ".join(f"{label} {parts[name][label].mean():+.1f}" for label in PIECES) for name in shown
     )
-    + ". Three seeds each.",
+    + ". Means of three seeds, fresh pairs.",
 )
 
 # %% [markdown]
-# This is **likelihood displacement**: $h$ grows because both answers sink and the
-# rejected one sinks faster; the mass goes to strings that nobody compared. Three things mend it here: a lower rate; IPO, whose
-# squared loss stops at $h = 1/(2\beta)$; and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733),
-# here with weight 20. None mends all: even that one keeps less than half of the base skills, which no pair speaks of.
+# So the fall of $\log \pi^+$ isn't the price of the preference. The tail that carries the preference hardly moved, the rejected answer's end
+# sank, and the letters drifted: no term of the loss holds them. **The control**, in the second colour, adds one (the letters'
+# negative log-likelihood with weight 20): the letters stay, and the margin grows to nearly the same size.
+#
+# **Check.** The letters get no push from the loss itself. At each of their places the two answers' gradients with respect to the logits
+# cancel; what moves them is the shared weights, on the way to the tails.
+
+# %%
+some = polite_pairs(16, 100)
+policy, net = frozen_copy(reference).requires_grad_(True), {"letters": 0.0, "tails": 0.0}
+tables, sides = [], [batch([(pair[0], pair[side]) for pair in some]).to(device) for side in (1, 2)]
+for side in sides:
+    tables.append(policy(side.ids))
+    tables[-1].retain_grad()
+ours = [sequence_logprob(table, side.ids, side.answer_mask) for table, side in zip(tables, sides)]
+dpo_loss(margin(*ours, *(one.detach() for one in ours)), 0.1).backward()
+for row, (prompt, _, letters) in enumerate(some):
+    first = int(sides[0].answer_mask[row].argmax()) - 1  # the place that predicts the first letter
+    both = tables[0].grad[row, : tables[1].shape[1]] + tables[1].grad[row]
+    net["letters"] = max(net["letters"], float(both[first : first + len(letters)].abs().max()))
+    net["tails"] = max(net["tails"], float(both[first + len(letters) :].abs().max()))
+print(f"largest net gradient of a logit: {net['letters']:.1e} at the letters, {net['tails']:.1e} behind them")
+assert net["letters"] < 1e-6 < 1e-4 < net["tails"]
+
+# %% [markdown]
+# **What announces the damage?** Not a falling $\log\pi^+$: in five of the seven settings it rose or stood still, while right answers became
+# rarer. An answer is right if it's one of the two that were compared, so "right" is the sampled value of $\pi^+ + \pi^-$: the share
+# of the model's answers that any pair speaks of. The rest is said by nobody's choice.
+
+# %%
+before = np.array([row["before"]["right"] for row in RUNS["dpo"] if row["name"] == NAMES[0]])
+GENTLE = ("DPO, 5e-6", "DPO, 1e-5", "IPO, 1e-4")
+for name in GENTLE:
+    assert of(name, lambda row: row["chosen_moved"]).min() > 0  # log pi+ rises with every seed,
+    assert (of(name, lambda row: row["after"]["right"]) < before - 0.1).all()  # fewer answers are right,
+    assert of(name, lambda row: row["after"]["letters"]).min() > 0.9  # and it isn't the letters
+NLL = "DPO + NLL, 1e-4"
+assert of("DPO, 1e-4", lambda row: row["after"]["letters"]).max() < 0.05 < 0.95 < of(HELD, lambda row: row["after"]["letters"]).min()
+assert of(HELD, lambda row: row["after"]["right"]).max() < 0.3 < 0.7 < of(NLL, lambda row: row["after"]["right"]).min()
+assert of(NLL, lambda row: row["base_kept"]).max() < 0.5 < 0.8 < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
+shares = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("letters", "spelt", "right")}
+labels = {"letters": "letters right", "spelt": "thanks to the letter, or none", "right": "both: right"}
+firsts = {key: np.mean([row["before"][key] for row in RUNS["dpo"]]) for key in shares}
+bars(
+    ["before", *(name.removesuffix(", 1e-4") if "letters" in name or "NLL" in name else name for name in NAMES)],
+    {labels[key]: [firsts[key], *(v.mean() for v in values)] for key, values in shares.items()},
+    title=f"Pair accuracy 1.00 in all {len(NAMES)} settings; right answers from {min(v.mean() for v in shares['right']):.2f} to "
+    f"{max(v.mean() for v in shares['right']):.2f} ({before.mean():.2f} before)",
+    y_label="share of sampled answers",
+    alt=f"Before, {before.mean():.2f} of the answers are right. "
+    + "; ".join(
+        f"{name}: letters {a.mean():.2f}, what follows {b.mean():.2f}, right {c.mean():.2f}"
+        for name, a, b, c in zip(NAMES, *shares.values())
+    )
+    + ". Means of three seeds.",
+)
+
+# %% [markdown]
+# That $\log\pi^+$ falls while $h$ grows is called **likelihood displacement** (Razin et al. 2024, arXiv:2410.08847). A lower rate, IPO (whose
+# squared loss stops at $h = 1/(2\beta)$), and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733, here with weight
+# 20) all prevent it here. The first two don't prevent the damage: the mass that leaves the rejected answer's end goes to misspelt thanks
+# as well as to thanks. Only the third keeps the answers right, since it alone says what *should* be said; and it keeps less than half of
+# the base skills, which no pair speaks of.
 
 # %% [markdown]
 # **Run one row again**, the ruined one of seed 0, and read what the policy says now. On the CPU, as the table was.
@@ -664,6 +730,10 @@ print(
     f"table: chosen {row['chosen_moved']:+.1f}, rejected {row['rejected_moved']:+.1f} nats, right {row['after']['right']:.2f}"
 )
 assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.right < 0.2 and seen[-1].loss < 0.2
+for name, model in (("before", cpu_reference), ("ruined", ruined)):
+    mass = sum(one.exp() for one in pair_logprobs(model, polite_pairs(128, 5))).mean().item()
+    print(f"{name}: pi+ + pi- by their log-probabilities {mass:.2f}, share of sampled answers {measure_manners(model, cpu_reference).right:.2f}")
+    assert abs(mass - measure_manners(model, cpu_reference).right) < 0.1
 from ftmath import roll_out
 
 texts = [prompt for prompt, _ in polite_requests(3, 5)]
@@ -720,8 +790,9 @@ print(
 assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo_loss(by_sum, 0.1)
 
 # %% [markdown]
-# **In practice** print four columns, not one: loss, margin, $\log \pi^+$ and $\log \pi^-$. A $\log\pi^+$ that falls is the
-# first sign, in models of billions of parameters too (Razin et al. 2024, arXiv:2410.08847).
+# **In practice** print loss, margin, $\log \pi^+$ and $\log \pi^-$, and read samples. A $\log\pi^+$ that falls is a sign that has been seen in
+# models of billions of parameters too (Razin et al. 2024, arXiv:2410.08847); that it rises is no all-clear, as the table shows. Where
+# answers are short, $\pi^+ + \pi^-$ needs no sampling.
 #
 # → [exercise 7.4](exercises.ipynb#7.4-DPO-loss) · graded: [p08, the DPO loss](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
 
@@ -913,7 +984,7 @@ assert (np.array(by_proxy) < 0.6 * by_gold).all()
 # | 7.1 | votes fix differences of rewards; flips shrink them | share $(1 - 2\varepsilon)\sigma(d) + \varepsilon$ |
 # | 7.2 | a classifier of pairs, read at the last real token | accuracy on fresh pairs, never the loss |
 # | 7.3 | $\pi^\star = \pi_\text{ref}\, e^{r/\beta} / Z$ | value $\beta \log Z$; KL at most $-\log \pi_\text{ref}(y^\star)$ |
-# | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$, KL at the end falls with it; watch $\log\pi^+$ |
+# | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$, KL at the end falls with it; watch $\pi^+ + \pi^-$ |
 # | 7.5 | the largest proxy holds the largest error | $\log n - (n - 1)/n$; stop by gold, not by proxy |
 #
 # Next: [part 7, exercises](exercises.ipynb).
