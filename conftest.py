@@ -5,6 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "keep what the notebooks' findings measure, for course/claims.md"
+    parser.addoption("--record", action="store_true", help=words)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def nobodys_progress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

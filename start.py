@@ -2,6 +2,7 @@
 
     python3 start.py                 open the course in JupyterLab
     python3 start.py test            run the tests (`test browser`, `course`, `peers`, `hostile`, `cluster`: slow ones)
+    python3 start.py test course --nulls   run each conclusion of the notebooks on its control (--record: keep figures)
     python3 start.py site            write the course as web pages, with outputs (site/out/html; minutes)
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py lab             predict and measure a step's bytes and speed; tune one model (--record: keep it)
@@ -313,6 +314,8 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "pytest", "-m", "browser", "-n", "0", "tests/browser", *words[2:]]
     if words[:2] == ["test", "peers"]:
         return ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers", *words[2:]]
+    if words[:3] == ["test", "course", "--nulls"]:
+        return ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_claims.py", *words[3:]]
     if words[:2] == ["test", "course"]:
         return ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py", *words[2:]]
     if words[:2] == ["test", "cluster"]:

@@ -79,7 +79,7 @@ def test_it_holds_the_course_the_problems_and_what_starts_them(course: Course):
     assert "course/ftmath/widgets/explorer.js" in library
     rest = {name for name in files if name not in library}
     lessons = {path.relative_to(CATALOG.root).as_posix() for path in CATALOG.course_text().values()}
-    sheets = {f"course/{name}.md" for name in ("checklist", "errata", "formulas", "glossary")}
+    sheets = {f"course/{name}.md" for name in ("checklist", "claims", "errata", "formulas", "glossary")}
     problems = {f"problems/{stem}/{stem}.ipynb" for stem in CATALOG.stems()}
     top = {"LICENSE", "README.md", "environment.yml", "nbgrader_config.py", "pyproject.toml", "requirements.lock"}
     settings = {f"course/.jupyter/{path.relative_to(PROFILE).as_posix()}" for path in PROFILE.rglob("*.json")}

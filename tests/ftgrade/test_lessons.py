@@ -1,11 +1,21 @@
 """Parts' masters to notebooks: exercise holes, blanks, the front door's tables, and faults told to the author."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from ftgrade.authoring.build import build, course_notebook, stale_files
-from ftgrade.authoring.lessons import checks_link, cut_contract, fill_links, headings, read_stubs, traceability
+from ftgrade.authoring.claims import claims_sheet, read_claims
+from ftgrade.authoring.lessons import (
+    checks_link,
+    cut_contract,
+    fill_links,
+    headings,
+    read_stubs,
+    signposts,
+    traceability,
+)
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import AuthorFault
 
@@ -124,3 +134,83 @@ def test_a_line_is_left_blank_only_where_it_is_marked():
     contract, half = cut_contract(PART, node)
     assert half.count("...") == 2
     assert contract.count("\n") < half.count("\n")
+
+
+def test_a_folded_cell_is_one_click_away_and_says_so_to_the_web_pages(catalog: Catalog):
+    master = catalog.root / "course" / "text" / "06_areas" / "exercises.py"
+    master.write_text(MASTER + '\n# %% fold="imports"\nimport math\n')
+    cells = json.loads(course_notebook(catalog, master, "exercises"))["cells"]
+    folded = [cell for cell in cells if cell["metadata"]]
+    assert ["".join(cell["source"]) for cell in folded] == ["import math"]
+    assert folded[0]["metadata"] == {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
+
+
+def test_a_part_ends_in_links_to_what_is_there_alone(catalog: Catalog):
+    master = catalog.root / "course" / "text" / "06_areas" / "exercises.py"
+    assert "](" not in signposts(catalog, master)
+    for folder in ("05_lines", "07_volumes"):
+        (master.parent.parent / folder).mkdir()
+        (master.parent.parent / folder / "theory.py").write_text(f"# %% [markdown]\n# # {folder}\n")
+    master.with_name("theory.py").write_text("# %% [markdown]\n# # Areas\n")
+    links = signposts(catalog, master)
+    assert "[← 05_lines](../05_lines/theory.ipynb)" in links
+    assert "[theory of this part](theory.ipynb)" in links
+    assert links.endswith("[07_volumes →](../07_volumes/theory.ipynb)")
+    part05 = next(path for path in home().course_text() if path.parent.name == "05_lora_algebra")
+    assert "[p05](../../source/p05_truncated_svd/p05_truncated_svd.ipynb)" in signposts(home(), part05)
+
+
+# ------------------------------------------------------------------------------------------------------------- claims
+
+FINDING = """# %% [markdown]
+# # Areas
+#
+# ## 6.1 An area
+#
+# **It grows.**
+#
+# $$a = b$$
+
+# %%
+grown = [2, 3, 4]
+finding(
+    "The | area grows",
+    figure="area, m2",
+    measured=grown,
+    null="no growth",
+    control=[1 for _ in grown],
+    holds=lambda v: min(v) > 1,
+    scope="three",
+)
+"""
+
+
+def test_a_claim_stands_in_the_sheet_with_its_cell_and_what_was_recorded(catalog: Catalog):
+    master = catalog.root / "course" / "text" / "06_areas" / "theory.py"
+    assert claims_sheet(catalog) == {}
+    master.write_text(FINDING)
+    (text,) = claims_sheet(catalog).values()
+    cell = "[6.1](06_areas/theory.ipynb#6.1-An-area)"
+    assert f"| {cell} | The \\| area grows | area, m2: not recorded yet | no growth: not recorded yet | three |" in text
+    record = {"The | area grows": {"measured": "3", "control": "1"}}
+    master.with_name("claims.json").write_text(json.dumps(record))
+    (text,) = claims_sheet(catalog).values()
+    assert "area, m2: 3 | no growth: 1 |" in text
+    assert catalog.root / "course" / "claims.md" in build(catalog)
+    assert stale_files(catalog) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("# ## 6.1 An area", "#", "must stand in a subtopic"),
+        ('"three"', 'f"{3} seeds"', "`scope` must be a plain text"),
+        ("measured=grown", "measured=[2, 3, 4]", "`measured` must be computed"),
+        ('    null="no growth",\n', "", "write `finding"),
+    ],
+)
+def test_a_finding_that_is_not_as_asked_is_told(catalog: Catalog, old: str, new: str, words: str):
+    master = catalog.root / "course" / "text" / "06_areas" / "theory.py"
+    master.write_text(FINDING.replace(old, new))
+    with pytest.raises(AuthorFault, match=words):
+        read_claims(master)

@@ -118,7 +118,12 @@ def test_a_picture_without_a_description_is_refused():
 def test_a_guess_is_compared_and_none_is_no_guess():
     assert "well seen" in predicted("x", 1.05, 1.0).words
     assert "4 times too much" in predicted("x", 4.0, 1.0).words
-    assert "no guess" in predicted("x", None, 1.0).words
+    assert "No guess" in predicted("x", None, 1.0).words
+    held_back = predicted("x", None, 1.25, "since it is so")._repr_mimebundle_()["text/html"]
+    assert "<details><summary>x: guess first" in held_back
+    assert "1.25" not in held_back.partition("</summary>")[0]
+    assert "<details>" not in predicted("x", 2.0, 1.25, "since it is so")._repr_mimebundle_()["text/html"]
+    assert predicted("x", 2.0, 1.25, "since it is so").words.endswith("since it is so")
     assert "you said -1" in predicted("x", -1, 1.0).words
     with pytest.raises(ValueError, match="guess"):
         predicted("x", "2", 1.0)

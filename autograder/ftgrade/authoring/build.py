@@ -14,6 +14,7 @@ from typing import Any
 import jupytext
 import numpy as np
 
+from ftgrade.authoring.claims import claims_sheet
 from ftgrade.authoring.lessons import lesson_cells
 from ftgrade.authoring.sheets import sheets
 from ftgrade.catalog import Catalog
@@ -261,11 +262,16 @@ def render(name: str, cells: list[Cell]) -> str:
 
 def course_notebook(catalog: Catalog, master: Path, name: str) -> str:
     """Return the text of a course notebook, without outputs, from its master."""
-    cells = [
-        {"cell_type": "markdown", "metadata": {}, "source": source} if kind == "markdown" else code_cell(source)
-        for kind, source in lesson_cells(catalog, master, read_master(master))
-    ]
+    cells = [course_cell(kind, source) for kind, source in lesson_cells(catalog, master, read_master(master))]
     return render(name, cells)
+
+
+def course_cell(kind: str, source: str) -> Cell:
+    """Return a cell of the course; a folded one shows its first line in JupyterLab, and a button on the web pages."""
+    if kind == "markdown":
+        return {"cell_type": "markdown", "metadata": {}, "source": source}
+    folded = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]} if kind == "folded" else {}
+    return code_cell(source) | {"metadata": folded}
 
 
 # ------------------------------------------------------------------------------------------------------------ files
@@ -276,7 +282,7 @@ def built_files(catalog: Catalog, more: Mapping[Path, str] | None = None) -> dic
     files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in catalog.stems()}
     for master, notebook in catalog.course_text().items():
         files[notebook] = course_notebook(catalog, master, notebook.relative_to(catalog.root).as_posix())
-    return files | sheets(catalog) | dict(more or {})
+    return files | sheets(catalog) | claims_sheet(catalog) | dict(more or {})
 
 
 def stale_files(catalog: Catalog, more: Mapping[Path, str] | None = None) -> list[Path]:

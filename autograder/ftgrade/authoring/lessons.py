@@ -125,7 +125,10 @@ def part_of(master: Path) -> int | None:
 
 
 def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tuple[str, str]]:
-    """Return the cells of a course notebook as (kind, source), every hole filled. Raises AuthorFault."""
+    """Return the cells of a course notebook as (kind, source), every hole filled. Raises AuthorFault.
+
+    The kind is `markdown`, `code`, or `folded` for code that one click opens.
+    """
     part = part_of(master)
     file = catalog.root / "course" / "ftmath" / "exercises" / f"part{part or 0:02}.py"
     known = read_stubs(file) if file.is_file() else {}
@@ -146,13 +149,49 @@ def lesson_cells(catalog: Catalog, master: Path, cells: list[Cell]) -> list[tupl
             filled.append(("markdown", traceability(catalog)))
         elif hole is not None:
             raise AuthorFault(f"{master} has a hole {hole!r}; course notebooks know `traceability`")
+        elif cell["cell_type"] == "code" and "fold" in cell["metadata"]:
+            filled.append(("folded", cell["source"]))
         else:
             filled.append((cell["cell_type"], cell["source"]))
     if master.name == "exercises.py" and asked != list(known):
         raise AuthorFault(
             f"part {part}'s exercises notebook must ask each of {list(known)} once, in order; it asks {asked}"
         )
+    if part is not None:
+        filled.append(("markdown", signposts(catalog, master)))
     return filled
+
+
+def signposts(catalog: Catalog, master: Path) -> str:
+    """Return the links at the end of a part's notebook: its neighbours, its other notebook, its problems, the index."""
+    theories = [path for path in catalog.course_text() if path.name == "theory.py" and part_of(path) is not None]
+    here = master.parent.name
+    places = [path.parent.name for path in theories]
+    place = places.index(here) if here in places else 0
+
+    def towards(step: int) -> list[str]:
+        if not 0 <= place + step < len(theories):
+            return []
+        there = theories[place + step]
+        title = re.search(r"^# # (.+)$", there.read_text("utf-8"), re.MULTILINE)
+        arrow = "{} →" if step > 0 else "← {}"
+        named = arrow.format(title[1] if title else there.parent.name)
+        return [f"[{named}](../{there.parent.name}/theory.ipynb)"]
+
+    other = "exercises" if master.stem == "theory" else "theory"
+    graded = [
+        f"[{stem[:3]}](../../source/{stem}/{stem}.ipynb)"
+        for stem in catalog.stems()
+        if load_problem(catalog, stem).part == here
+    ]
+    links = [
+        *towards(-1),
+        *([f"[{other} of this part]({other}.ipynb)"] if master.with_name(f"{other}.py").is_file() else []),
+        *([f"graded: {', '.join(graded)}"] if graded else []),
+        *(["[index](../index.ipynb)"] if (catalog.root / "course" / "text" / "index.py").is_file() else []),
+        *towards(1),
+    ]
+    return f"---\n\n{' · '.join(links)}"
 
 
 def fill_links(catalog: Catalog, text: str) -> str:
@@ -224,5 +263,6 @@ __all__ = [
     "headings",
     "lesson_cells",
     "read_stubs",
+    "signposts",
     "traceability",
 ]
