@@ -62,6 +62,20 @@ def test_a_beaten_way_is_never_recommended_and_every_way_is_accounted_for(option
     assert [one.quality for one in advice.front] == sorted((one.quality for one in advice.front), reverse=True)
 
 
+def test_demands_are_asked_of_what_was_measured_and_rounding_decides_only_who_is_beaten():
+    """QLoRA's worst seed on neb has a quality of 0.78: it fails a demand of 0.80, in tenths too."""
+    options = measured_options("neb", 512)
+    advice = recommend(options, Needs(quality=0.8), tell=0.1)
+    assert next(one.quality for one in options if one.name == "QLoRA") < 0.8
+    assert "QLoRA" in advice.refused
+    assert all(one.quality >= 0.8 for one in advice.front)
+    near = [Option("a", 0.91, 0.0, 1, 1, 1, 1, 1.0), Option("b", 0.92, 0.0, 2, 1, 1, 1, 1.0)]
+    assert [one.name for one in recommend(near, Needs()).front] == ["b", "a"]
+    assert recommend(near, Needs(), tell=0.1).beaten == {"b": "a"}
+    with pytest.raises(ValueError, match="tell"):
+        recommend(near, Needs(), tell=-1.0)
+
+
 MIB = 2**20
 SMALL = Option("adapter", 0.8, 0.3, 60, 10 * MIB, 3 * MIB, MIB, 1.4)
 LARGE = Option("full", 0.9, 0.1, 80, 30 * MIB, 0, 3 * MIB, 1.0)

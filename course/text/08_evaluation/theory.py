@@ -378,8 +378,8 @@ print(f"the same weights, one space more: {mean:+.3f} ({low:.3f} to {high:.3f})"
 assert high < -0.05
 
 # %% [markdown]
-# **In practice** a frozen suite runs at each release, with paired errors clustered by question where several come from one text (Miller 2024,
-# arXiv:2411.00640).
+# **In practice** a frozen suite runs at each release, with paired errors. Where several questions are asked about one text, they aren't
+# independent, and the errors are clustered by text (Miller 2024, arXiv:2411.00640).
 #
 # → [exercise 8.2](exercises.ipynb#8.2-Base-task-retention) · graded:
 # [p09, forgetting and paired intervals](../../source/p09_scorecard/p09_scorecard.ipynb)
@@ -688,7 +688,8 @@ assert high < 0.7 * (p_deploy @ pool.mean(1))
 # %% [markdown]
 # ## 8.5 Adapter sanity checks
 #
-# **A falling loss doesn't show that the adapter works. Six checks of $f_{W + \Delta W}(x) - f_W(x)$ do, and take seconds.**
+# **A falling loss doesn't show that the adapter works. Six checks of $f_{W + \Delta W}(x) - f_W(x)$ find faults that a loss doesn't, in
+# seconds; an adapter that isn't the one you meant passes all six.**
 #
 # $$f_{W + \Delta W}(x) - f_W(x) = s\,BAx \ \text{ for one layer}, \qquad
 # \lVert s\,BAx \rVert \le s\,\lVert B \rVert\,\lVert A \rVert\,\lVert x \rVert .$$
@@ -703,6 +704,9 @@ assert high < 0.7 * (p_deploy @ pool.mean(1))
 # | off is base | switched off, every logit has the base's bits |
 # | merge agrees | merged and unmerged give the same logits, up to rounding |
 # | rows apart | permuted rows give permuted logits |
+#
+# They compare a model with itself. Two more compare it with something outside: the **recipe**, which adapters there are and with which
+# scale, and the **file**, what comes back after a save and a reload.
 #
 # <details><summary>Why: what each one needs</summary>
 #
@@ -731,12 +735,12 @@ assert effect.tolist() == [-1.0, 0.0] and effect.norm() <= bound
 print(f"effect {effect.tolist()}, output {layer(x).tolist()}, bound {bound:.2f}")
 
 # %% [markdown]
-# **Predict.** Six adapters are broken, each in another way: never called; base trainable; merged into the base and still attached; merged with
-# twice its scale; dropout that stays on; $B$ drawn instead of 0. Each is trained for 12 steps. For how many of the six does the training loss
-# fail to fall?
+# **Predict.** Nine adapters are broken, each in another way: never called; base trainable; merged into the base and still attached; merged with
+# twice its scale; dropout that stays on; $B$ drawn instead of 0; a quarter of the scale that was meant; no adapter on `down`; reloaded with
+# another scale than it was trained with. Each is trained for 12 steps. For how many of the nine does the training loss fail to fall?
 
 # %%
-guess = None  # 0 to 6
+guess = None  # 0 to 9
 
 
 # %%
@@ -785,6 +789,21 @@ def attached_and_merged(model):
         layer.base.weight += layer.delta()
 
 
+def no_down(model):
+    for block in model.blocks:
+        block.mlp.down = block.mlp.down.base.requires_grad_(False)
+
+
+def quarter_scale(model):
+    for layer in lora_layers(model).values():
+        layer.scale /= 4
+
+
+def reloaded(model):
+    """Put the trained factors, which is all that the file holds, into adapters of another alpha."""
+    quarter_scale(model)
+
+
 BROKEN = {
     "good": (None, None),
     "never called": (become(NeverCalled), None),
@@ -793,6 +812,9 @@ BROKEN = {
     "merged twice as loud": (become(MergedTwiceAsLoud), None),
     "dropout stays on": (become(AlwaysDropping), None),
     "B drawn": (b_drawn, None),
+    "a quarter of the scale": (quarter_scale, None),
+    "no adapter on down": (no_down, None),
+    "reloaded, other scale": (None, reloaded),
 }
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 seen = probes("flip", 32, 3).to(device)
@@ -826,6 +848,10 @@ def sanity(model, fresh_effect):
     }
 
 
+RECIPE = {f"blocks.{number}.{kind}": 2.0 for number in range(4)
+          for kind in ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down")}  # fmt: skip
+
+
 def trial(name, seed, steps=12):
     """Return the checks and the losses of one adapter, good or broken."""
     before, after = BROKEN[name]
@@ -842,49 +868,63 @@ def trial(name, seed, steps=12):
         return model_loss(model, rows.ids, rows.answer_mask) + 0 * sum(parameter.sum() for parameter in trained)
 
     losses = train(model, loss, rate_groups(model, {}, 3e-3), steps)
+    left_training = logits(model)
     if after:
         after(model)
-    return sanity(model, fresh), losses
+    return sanity(model, fresh), losses, {
+        "recipe": {layer: adapter.scale for layer, adapter in lora_layers(model).items()} == RECIPE,
+        "same as trained": float((logits(model) - left_training).abs().max()) < 1e-3 * float(left_training.abs().max()),
+    }  # fmt: skip
 
 
 tried = {name: [trial(name, seed) for seed in range(3)] for name in BROKEN}
 caught = {
-    name: [[check for check, holds in checks.items() if not holds] for checks, _ in found]
+    name: [[check for check, holds in checks.items() if not holds] for checks, _, _ in found]
+    for name, found in tried.items()
+}
+outside = {
+    name: [[check for check, holds in checks.items() if not holds] for _, _, checks in found]
     for name, found in tried.items()
 }
 for name, found in tried.items():
-    ends = [np.mean(losses[-3:]) for _, losses in found]
-    print(f"{name:21} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed by seed: {caught[name]}")
+    ends = [np.mean(losses[-3:]) for _, losses, _ in found]
+    print(f"{name:22} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed 0: {caught[name][0] + outside[name][0]}")
 flat = [
     name
     for name, found in tried.items()
-    if any(np.mean(losses[-3:]) > 0.8 * np.mean(losses[:3]) for _, losses in found)
+    if any(np.mean(losses[-3:]) > 0.8 * np.mean(losses[:3]) for _, losses, _ in found)
 ]
 predicted("broken adapters whose loss doesn't fall", guess, len(flat))
 
 # %%
 names = list(tried["good"][0][0])
-assert all(found[0] == found[1] == found[2] for found in caught.values())  # the same with every seed
+assert all(found[0] == found[1] == found[2] for found in [*caught.values(), *outside.values()])  # the same with every seed
 caught = {name: found[0] for name, found in caught.items()}
-assert caught.pop("good") == [] and all(caught.values()) and flat == ["never called"]
+outside = {name: found[0] for name, found in outside.items()}
+assert caught.pop("good") == [] == outside.pop("good") and flat == ["never called"]
+BLIND = ["a quarter of the scale", "no adapter on down", "reloaded, other scale"]
+assert [name for name, failed in caught.items() if not failed] == BLIND and all("recipe" in outside[name] for name in BLIND)
 grid(
-    [[float(check in failed) for check in names] for failed in caught.values()],
+    [[float(check in caught[name] + outside[name]) for check in [*names, "recipe", "same as trained"]] for name in caught],
     row_names=list(caught),
-    column_names=names,
-    title=f"The loss gives away {len(flat)} of {len(caught)} broken adapters; the six checks catch all",
+    column_names=[*names, "recipe", "same as trained"],
+    title=f"The loss gives away {len(flat)} of {len(caught)} broken adapters, the six checks {len(caught) - len(BLIND)}; "
+    f"for {len(BLIND)} it takes the recipe",
     alt="Which check catches which broken adapter. "
-    + "; ".join(f"{name}: {', '.join(failed)}" for name, failed in caught.items())
+    + "; ".join(f"{name}: {', '.join(failed + outside[name])}" for name, failed in caught.items())
     + ".",
 )
 
 # %% [markdown]
 # It's no diagonal: a base that trains and a base that already holds the update fail the same checks, and dropout spoils two. The checks say
-# *that* something is wrong; which, only where a row of the table is alone. Which rows aren't:
+# *that* something is wrong; which, only where a row of the table is alone. And the last three rows pass every check of the model against
+# itself: an adapter of a quarter of the scale is a sound adapter, only not yours. So write the recipe down, and compare. Which rows
+# aren't told apart by the six:
 
 # %%
 twins = [(a, b) for a in caught for b in caught if a < b and caught[a] == caught[b]]
 print("told apart by no check:", twins)
-assert ("base trainable", "merged and attached") in twins
+assert ("base trainable", "merged and attached") in twins and ("a quarter of the scale", "no adapter on down") in twins
 
 # %% [markdown]
 # **Check.** The LoRA of 8.2 passes, and switching it off gives the base back bit for bit, weights and logits.
@@ -900,21 +940,29 @@ print(
 )
 
 # %% [markdown]
-# **The mistake**: comparing the base's weights with a tolerance. One step of a trained base passes `allclose`; its symptom comes later, when the
-# adapter is attached to a clean base and isn't what it was.
+# **The mistake**: comparing the base's weights with a tolerance. Whether one step of a trained base passes `allclose` depends on the rate and on
+# the tolerance; `torch.equal` leaves nothing to choose. The symptom comes later, when the adapter is attached to a clean base and isn't what
+# it was.
 
 # %%
-model = base_model().to(device)
-add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(0))
-base_trainable(model)
 rows = mixture({"flip": 1.0}, 12, np.random.default_rng(0)).to(device)
-train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, 1e-5), 1)
-weight, clean_weight = lora_layers(model)["blocks.0.attn.q"].base.weight, base_bits["blocks.0.attn.q.weight"]
-print(
-    f"after one step the base moved by at most {float((weight - clean_weight).detach().abs().max()):.1e}: "
-    f"allclose says {torch.allclose(weight, clean_weight, atol=1e-4)}, equal says {torch.equal(weight, clean_weight)}"
-)
-assert torch.allclose(weight, clean_weight, atol=1e-4) and not torch.equal(weight, clean_weight)
+clean_weight, said = base_bits["blocks.0.attn.q.weight"], {}
+for rate in (1e-5, 1e-8):
+    model = base_model().to(device)
+    add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(0))
+    base_trainable(model)
+    train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, rate), 1)
+    weight = lora_layers(model)["blocks.0.attn.q"].base.weight
+    said[rate] = (
+        torch.allclose(weight, clean_weight),
+        torch.allclose(weight, clean_weight, atol=1e-4),
+        torch.equal(weight, clean_weight),
+    )
+    print(
+        f"one step at {rate:g} moved the base by at most {float((weight - clean_weight).detach().abs().max()):.1e}: "
+        f"allclose {said[rate][0]}, with atol 1e-4 {said[rate][1]}, equal {said[rate][2]}"
+    )
+assert said == {1e-5: (False, True, False), 1e-8: (True, True, False)}
 
 # %% [markdown]
 # **In practice** these checks are the first ten minutes with an adapter; libraries test their own layers the same way, since a fresh adapter must
@@ -933,6 +981,6 @@ assert torch.allclose(weight, clean_weight, atol=1e-4) and not torch.equal(weigh
 # | 8.2 | same items before and after; the worst skill decides | $\sqrt{(l + g) - (l - g)^2/n}\,/\,n$ |
 # | 8.3 | pass@k is a mean over subsets | $1 - \binom{n-c}{k}/\binom nk$ |
 # | 8.4 | weights carry over prompts, not answers | ESS $= (\sum w)^2/\sum w^2$, at best |
-# | 8.5 | six checks before a long run; compare bits, not closeness | $\lVert sBAx\rVert \le s\lVert B\rVert\lVert A\rVert\lVert x\rVert$ |
+# | 8.5 | six checks of the model against itself, and one against the recipe; compare bits, not closeness | $\lVert sBAx\rVert \le s\lVert B\rVert\lVert A\rVert\lVert x\rVert$ |
 #
 # Next: [part 8, exercises](exercises.ipynb).

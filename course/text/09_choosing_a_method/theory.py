@@ -26,12 +26,14 @@ import torch
 from ftmath import (
     METHODS,
     Needs,
+    accuracy_change,
     add_houlsby,
     add_lora,
     ask,
     base_model,
     batch,
     best_device,
+    better_prompt,
     bradley_terry,
     choosing_table,
     count_parameters,
@@ -47,7 +49,9 @@ from ftmath import (
     mixture,
     model_logprob,
     model_loss,
+    outcomes,
     pareto_set,
+    probes,
     prompts,
     quality,
     rate_groups,
@@ -193,6 +197,7 @@ assert cost_of["few-shot"]["latency"] > 1.1
 
 # %%
 tuned, run = fine_tune("full", "flip", steps=80, rows=16, seed=1, examples=512, device=device)
+tuned_on_flip = tuned  # 9.5 asks it again
 unlike = run.quality - ask("better prompt", "flip", device=device).quality
 alike = run.quality - ask("as it is", "flip", device=device).quality
 assert abs(unlike) < 0.1 < 0.8 < alike
@@ -209,8 +214,8 @@ print(f"table: quality {stored['quality']:.2f}, kept {stored['kept']:.2f}; now {
 assert abs(run.quality - stored["quality"]) < 0.06 and abs(run.kept - stored["kept"]) < 0.1
 
 # %% [markdown]
-# **In practice** try the prompt, then retrieval, then tune: retrieval brings facts that change, tuning brings behaviour (Lewis et al.
-# 2020, arXiv:2005.11401). A cache for the shared part of the prompt lowers $c$ and moves $N^\star$ out.
+# **In practice** try the prompt, then retrieval, then tune: retrieval brings facts that change, tuning brings behaviour. The two go
+# together, too: the first retrieval-augmented generator was tuned to use what it retrieved (Lewis et al. 2020, arXiv:2005.11401). A cache for the shared part of the prompt lowers $c$ and moves $N^\star$ out.
 #
 # → [exercise 9.1](exercises.ipynb#9.1-No-update-methods) ·
 # graded: [p02, KL shift](../../source/p02_kl_shift/p02_kl_shift.ipynb)
@@ -230,8 +235,9 @@ assert abs(run.quality - stored["quality"]) < 0.06 and abs(run.kept - stored["ke
 # <details><summary>Why a few numbers can move far</summary>
 #
 # $P_\text{train}$ is the dimension of the set of reachable updates, a surface in $\mathbb R^P$. A line has dimension 1 and is as long
-# as you like: rate, steps and scale decide how far along it a run goes. And within few dimensions the loss may be reachable only by
-# a *longer* way than the straight one: the nearest point of a surface to a target is never nearer than the target's own distance.
+# as you like: rate, steps and scale decide how far along it a run goes. And the *shortest* update that reaches a loss within the surface
+# is at least as long as the shortest one in the whole space, since a minimum over fewer candidates is never smaller. Which of the
+# many updates that reach the loss a run finds is another question: it is the optimizer's, and is measured below.
 # </details>
 #
 # **Worked**: six methods on GPT-2 medium's shape ($d = 1024$, 24 blocks, 354,823,168 parameters), and fifty tasks of it in bfloat16.
@@ -462,7 +468,8 @@ lines(
 
 # %% [markdown]
 # So a spectrum is a pessimistic guide. Training at rank 4 doesn't look for the best part of the full update: it finds *another* update that
-# fits. A small $r_{90}$ tells you that LoRA will do; a large one doesn't tell you that it won't. Test it.
+# fits. A large $r_{90}$ therefore doesn't tell you that LoRA won't do. That a small one tells you it will isn't shown here: $r_{90}$ counts
+# directions of weights, and the loss decides which of them matter. Train a small rank and look.
 #
 # **Check.** The bounds, on every update of the pilot and on random matrices.
 
@@ -484,8 +491,9 @@ print(f"largest singular value: {by_largest}; most directions for 90 %: {by_tail
 assert by_largest != by_tail and kinds[by_tail][0] > 1.5 * kinds[by_largest][0]
 
 # %% [markdown]
-# **In practice** full tuning is kept for what needs many directions and has the data for it, continued pretraining on a new language or on code:
-# there LoRA learned less, and updates had ten to a hundred times the usual rank (Biderman et al. 2024, arXiv:2405.09673).
+# **In practice** full tuning is kept for what needs many directions and has the data for it. In continued pretraining and instruction tuning on
+# code and on mathematics LoRA learned less than full tuning, and forgot less; full tuning's updates had ten to a hundred times the
+# usual LoRA rank (Biderman et al. 2024, arXiv:2405.09673).
 #
 # → [exercise 9.3](exercises.ipynb#9.3-Full-tuning) ·
 # graded: [p05, truncated SVD](../../source/p05_truncated_svd/p05_truncated_svd.ipynb)
@@ -727,37 +735,49 @@ bars(
 
 # %% [markdown]
 # **Now decide.** `measured_options` gives every way to do a task with its *worst* seed, `recommend` what is left of them. A merged adapter
-# is as fast as the base but a whole model for each task; an unmerged one is slower and small.
+# is as fast as the base but a whole model for each task; an unmerged one is slower and small. (QLoRA's latency is that of our own
+# unpacking in Python, which makes the weight anew at each call; libraries have kernels for it. Its other costs are its own.)
 #
-# A hundredth of quality is enough to be "not beaten", and 128 probes don't tell a hundredth: the first demand is therefore asked twice,
-# the second time with quality, forgetting and latency rounded to tenths.
+# A hundredth of quality is enough to be "not beaten", and 128 probes don't tell a hundredth. A paired interval says so: full tuning's items
+# against the better prompt's, on the same words.
+
+# %%
+items = outcomes(base_model().to(device), better_prompt("flip", 128, 2024).to(device))
+mean, low, high = accuracy_change(items, outcomes(tuned_on_flip, probes("flip", 128, 2024).to(device)))
+print(f"full tuning, seed 1, less the better prompt: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
+assert low < 0 < high and high - low > 0.02  # a hundredth either way is not shown
+
+# %% [markdown]
+# So the first demand is asked twice, the second time with quality, forgetting and latency compared in tenths when it comes to who beats
+# whom. (A demand itself is always asked of the number as measured: a rounded 0.78 would pass for 0.8.)
 
 # %%
 flip, neb, pig = (measured_options(task, 512) for task in ("flip", "neb", "pig"))
-told_apart = {task: measured_options(task, 512, tell=0.1) for task in ("flip", "neb")}
 tuned_only = [option for option in flip if option.training > 0]
+many = {"memory_bytes": 64 * 2**20, "tasks": 100}
 demands = {
-    "flip, quality 0.9": (flip, Needs(quality=0.9)),
-    "flip, quality 0.9, in tenths": (told_apart["flip"], Needs(quality=0.9)),
-    "flip, prompts don't count: quality 0.9, forgetting 0.1": (tuned_only, Needs(quality=0.9, forgotten=0.1)),
-    "the same for 100 tasks in 64 MiB": (tuned_only, Needs(0.9, 0.1, memory_bytes=64 * 2**20, tasks=100)),
-    "and no slower than the base": (tuned_only, Needs(0.9, 0.1, memory_bytes=64 * 2**20, tasks=100, latency=1.0)),
-    "neb, quality 0.8, in tenths": (told_apart["neb"], Needs(quality=0.8)),
-    "pig, quality 0.95, forgetting 0.02": (pig, Needs(quality=0.95, forgotten=0.02)),
+    "flip, quality 0.9": (flip, Needs(quality=0.9), 0.0),
+    "flip, quality 0.9, in tenths": (flip, Needs(quality=0.9), 0.1),
+    "flip, prompts don't count: quality 0.9, forgetting 0.1": (tuned_only, Needs(quality=0.9, forgotten=0.1), 0.0),
+    "the same for 100 tasks in 64 MiB": (tuned_only, Needs(0.9, 0.1, **many), 0.0),
+    "and no slower than the base": (tuned_only, Needs(0.9, 0.1, latency=1.0, **many), 0.0),
+    "neb, quality 0.8, in tenths": (neb, Needs(quality=0.8), 0.1),
+    "pig, quality 0.95, forgetting 0.02": (pig, Needs(quality=0.95, forgotten=0.02), 0.0),
 }
-advice = {name: recommend(options, needs) for name, (options, needs) in demands.items()}
+advice = {name: recommend(options, needs, tell) for name, (options, needs, tell) in demands.items()}
 for name, one in advice.items():
     print(f"{name}: {[option.name for option in one.front]} ({one.why})")
 
 # %%
 names = {name: [option.name for option in one.front] for name, one in advice.items()}
 exact, tenths, second, third, fourth, words, sixth = names
+assert all(o.quality >= needs.quality for name, (_, needs, _) in demands.items() for o in advice[name].front)
 assert len(names[exact]) >= 2 * len(names[tenths]) and set(names[tenths]) <= {"better prompt", "QLoRA"}
-assert set(names[words]) <= {"retrieval", "QLoRA"} and "better prompt" in names[tenths] and "retrieval" in names[words]
+assert names[words] == ["retrieval"] and "QLoRA" in advice[words].refused and "better prompt" in names[tenths]
 assert names[second] and all("replay" in name for name in names[second])
 assert names[third] and all("LoRA" in name and "merged" not in name for name in names[third])
 assert not names[fourth] and "giving up one of these" in advice[fourth].why
-assert not names[sixth]
+assert not names[sixth] and max(o.quality for o in pig if o.training == 0) < 0.05
 shown = [option for option in tuned_only if "merged" not in option.name]
 best = pareto_set({option.name: (option.quality, -option.forgotten) for option in shown})
 edge = sorted(((o.forgotten, o.quality) for o in shown if o.name in best))
@@ -775,8 +795,11 @@ points(
 )  # fmt: skip
 
 # %% [markdown]
-# In tenths, a prompt or a look-up beats all training on `flip` and `neb`; only four-bit weights are smaller still, and answer many times more
-# slowly. Where prompts don't count, what did it? Not the name of the method but a quarter of old lines in each batch. A hundred merged models don't fit, so a hundred tasks make
+# In tenths, a prompt beats all training on `flip` but QLoRA, whose four-bit weights are smaller still; on `neb` the look-up is the only one
+# left (QLoRA's worst seed misses the demand). **Our world has a part in that**: `flip` is an old skill under a new name, so that a prompt
+# can name it, and the look-up is handed the very dictionary that the others must learn. `pig`, a new rule, has neither, and there
+# nothing that trains nothing works. Where prompts don't count, what did it? Not the name of the method but a quarter of old lines in each batch (drawn from the very skills
+# that are measured; what replay of other lines keeps isn't measured here). A hundred merged models don't fit, so a hundred tasks make
 # the unmerged adapter the only one left; ask for the base's speed too, and nothing is left, and the answer says which demand to give up.
 #
 # **Data** is a demand as well: with 32 examples instead of 512, `flip` loses a little and `neb` half, since no method knows a word that

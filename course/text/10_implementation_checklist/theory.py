@@ -260,8 +260,8 @@ print({name: f"loss on one answer, over 40 neighbours: {min(v):.4f} to {max(v):.
 assert max(nats["block"]) < 0.01 and min(nats["plain"]) > 1
 
 # %% [markdown]
-# **In practice** trainers pack by default and pass lengths to a kernel that never forms $A$; that documents must not see each other was
-# measured by Krell et al. 2021 (arXiv:2107.02027) for BERT, with a mask and positions for each.
+# **In practice** a trainer that packs (in many it's an option, off at first) passes lengths to a kernel that never forms $A$; look whether
+# yours does. Krell et al. 2021 (arXiv:2107.02027) pack for BERT without such leaks, with a mask and positions for each document.
 #
 # → [exercise 10.1](exercises.ipynb#10.1-Masking) · graded: [p10, mask audit](../../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb),
 # [p01](../../source/p01_answer_only_loss/p01_answer_only_loss.ipynb)
@@ -438,8 +438,9 @@ assert (
 
 # %% [markdown]
 # **In practice** the printed share of trainable parameters is the usual audit, and a count can't tell *which* tensors those are; print names
-# and the findings of one step into every log. Silent faults of this kind are what practitioners report most of deep learning code
-# (Humbatova et al. 2020, arXiv:1910.11015).
+# and the findings of one step into every log. A taxonomy of real faults of deep learning, from repositories and interviews with
+# practitioners, has whole branches for the training process and for models that are built otherwise than meant (Humbatova et al. 2020,
+# arXiv:1910.11015).
 #
 # → [exercise 10.2](exercises.ipynb#10.2-Parameter-freeze-audit) ·
 # graded: [p10, freeze, optimizer and step](../../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb)
