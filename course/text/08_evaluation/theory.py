@@ -59,6 +59,7 @@ from ftmath import (
     train,
 )
 from ftmath.exercises import progress
+from ftmath.findings import finding
 from ftmath.plots import bars, grid, lines
 from ftmath.predict import predicted
 from ftmath.widgets import scorecard_explorer, unpacked
@@ -71,14 +72,16 @@ progress(8)
 # %% [markdown]
 # ## 8.1 Train and validation loss
 #
-# **Keep the epoch where validation is lowest. A gap between the two losses is no reason to stop; a validation loss that rises
-# is.**
+# **Keep the epoch that is best on held-out data *by what the model is for*. If that is the loss, it's where validation is lowest.
+# A gap between the two losses is no reason to stop; a rising validation loss is a reason to look at the score.**
 #
 # $$\text{gap}(t) = L_\text{val}(t) - L_\text{train}(t), \qquad t^\star = \arg\min_t L_\text{val}(t),$$
 #
 # $t$ counts epochs. Waiting has a price: with **patience** $m$ the run ends at the $m$-th epoch in a row without a new best,
 # and the weights of $t^\star$ are kept, not those of the last epoch.
-# That validation "no longer falls" is the usual warning; a plateau isn't a turn yet, and one bad epoch isn't either.
+# That validation "no longer falls" is the usual warning; a plateau isn't a turn yet, and one bad epoch isn't either. Loss and score
+# needn't turn together: in InstructGPT's supervised tuning validation loss rose after one epoch, while the reward model's score and
+# people's preference went on improving through sixteen (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
 #
 # <details><summary>Why the training loss is too low: least squares, exactly</summary>
 #
@@ -137,8 +140,7 @@ predicted("the best epoch with wrong letters", guess, best_epochs.mean())
 # %%
 rise = noisy[:, -5:].mean(1) / noisy.min(1)
 assert (curves[NOISY, "learned"][:, -1] < 0.2 * curves[NOISY, "learned"][:, 5]).all()  # training goes on falling
-assert (rise > 1.1).all() and (best_epochs < 15).all()  # and validation turns
-assert (clean[:, -1] < 1.05 * clean.min(1)).all()  # not so without noise
+assert (best_epochs < 15).all()
 epochs = list(range(5, turn["epochs"] + 1))
 lines(
     epochs,
@@ -155,9 +157,46 @@ lines(
     f"ends at {noisy[:, -1].mean():.2f}; with right letters it falls to {clean[:, -1].mean():.4f}. Both training losses end near 0.",
 )
 
+# %%
+finding(
+    "With wrong letters in training, validation loss turns within 20 epochs",
+    figure="validation loss after the last epoch over that after the best one",
+    measured=noisy[:, -1] / noisy.min(1),
+    null="the same runs without wrong letters",
+    control=clean[:, -1] / clean.min(1),
+    holds=lambda ratios: min(ratios) > 1.1,
+    scope="flip, 96 examples, full tuning with AdamW at 5e-4, 20 epochs, three seeds",
+)
+
 # %% [markdown]
 # The last five epochs of validation lie above its best by the factors printed below, different for each seed: that it turns is
 # safe to say here, by how much isn't. Without wrong letters the gap is huge *as a ratio*, and validation still falls.
+#
+# **And the score?** Accuracy on the same held-out prompts, epoch by epoch. Here it turns as well. But the epoch of the lowest loss isn't
+# always that of the highest accuracy: 128 items can't tell neighbours apart, and with one seed the two choices differ by a tenth.
+
+# %%
+right = {
+    share: np.array([run["accuracy"] for run in turn["runs"] if run["share"] == share]) for share in turn["shares"]
+}
+for seed, (losses, hits) in enumerate(zip(noisy, right[NOISY])):
+    by_loss, by_score = int(losses.argmin()), int(hits.argmax())
+    print(
+        f"wrong letters, seed {seed}: epoch {by_loss} by loss, accuracy {hits[by_loss]:.2f}; epoch {by_score} by accuracy, "
+        f"{hits[by_score]:.2f}; last epoch {hits[-1]:.2f}"
+    )
+costs = [hits.max() - hits[losses.argmin()] for losses, hits in zip(noisy, right[NOISY])]
+assert max(costs) > 0.1 and sorted(costs)[1] == 0
+late_less_early = {share: hits[:, -5:].mean(1) - hits[:, 6:11].mean(1) for share, hits in right.items()}
+finding(
+    "With wrong letters the score falls too, once validation loss has turned",
+    figure="accuracy, mean of epochs 16 to 20 less mean of epochs 6 to 10",
+    measured=late_less_early[NOISY],
+    null="the same runs without wrong letters",
+    control=late_less_early[CLEAN],
+    holds=lambda change: max(change) < -0.05,
+    scope="flip, 96 examples, 128 held-out prompts, full tuning with AdamW at 5e-4, three seeds",
+)
 
 # %%
 ratio, still = (clean / curves[CLEAN, "learned"])[:, 10], clean[:, 10] / clean[:, -1]
@@ -204,8 +243,9 @@ print(f"best epoch by the leaky set: {said.tolist()}, by the clean one: {true.to
 assert (said > true).all() and (leaky[:, -1] < 0.75 * noisy[:, -1]).all()
 
 # %% [markdown]
-# **In practice** supervised tuning stops after one to three epochs. That large models fit random labels to the last one, so that
-# training loss says nothing about them, was shown by Zhang et al. 2016 (arXiv:1611.03530).
+# **In practice** a run keeps a checkpoint of each epoch and picks by the score that counts, on data that isn't used for the final number.
+# That large models fit random labels to the last one, so that training loss says nothing about them, was shown by Zhang et al. 2016
+# (arXiv:1611.03530).
 #
 # → [exercise 8.1](exercises.ipynb#8.1-Train-and-validation-loss) · graded:
 # [p09, the scorecard](../../source/p09_scorecard/p09_scorecard.ipynb)
@@ -977,7 +1017,7 @@ assert said == {1e-5: (False, True, False), 1e-8: (True, True, False)}
 #
 # | | statement | number to remember |
 # | --- | --- | --- |
-# | 8.1 | stop where clean validation is lowest; a gap alone says nothing | optimism $2\sigma^2 p / n$ |
+# | 8.1 | pick the epoch by the score that counts, on clean held-out data; a gap alone says nothing | optimism $2\sigma^2 p / n$ |
 # | 8.2 | same items before and after; the worst skill decides | $\sqrt{(l + g) - (l - g)^2/n}\,/\,n$ |
 # | 8.3 | pass@k is a mean over subsets | $1 - \binom{n-c}{k}/\binom nk$ |
 # | 8.4 | weights carry over prompts, not answers | ESS $= (\sum w)^2/\sum w^2$, at best |
