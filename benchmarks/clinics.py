@@ -27,6 +27,8 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 SWEEPS = {"full": (4, 1.0), "LoRA": (4, 1.0), "LoRA+": (4, 16.0), "LoRA, rank 1": (1, 1.0), "LoRA, rank 16": (16, 1.0)}
 """The rank, and the ratio of B's rate to A's."""
+WIDE = {kind: RATES[3:] if "rank" in kind else RATES for kind in SWEEPS}
+"""The rates of each: those of the ranks cover two decades around LoRA's best one."""
 FAST_FAULTS, FAST_RATE = ("right", "alias"), 5e-5
 MANY_SEEDS, MANY_RATE = 20, 5e-4
 Row = dict[str, Any]
@@ -78,7 +80,7 @@ def main() -> None:
             for f in FAST_FAULTS
             for s in range(3)
         ],
-        "rates": [lambda k=k, r=r, s=s: swept(k, r, s) for k in arguments.kinds for r in RATES for s in range(3)],
+        "rates": [lambda k=k, r=r, s=s: swept(k, r, s) for k in arguments.kinds for r in WIDE[k] for s in range(3)],
         "seeds": [lambda s=s: seeded(s) for s in range(MANY_SEEDS)],
     }
     work = {name: runs for name, runs in work.items() if arguments.only is None or name in arguments.only}

@@ -84,7 +84,8 @@ progress(6)
 # \hat w_i = c_b\, q_{k(i)}, \qquad y = \widehat W x + s B A x .$$
 #
 # A block $b$ holds $n$ weights in a row; $q$ are the levels of a code book. With 32-bit constants a weight takes $4 + 32/n$ bits;
-# if the constants themselves are stored in 8 bits, by blocks of 256, it takes $4 + 8/n + 32/(256\,n)$: **double quantisation**.
+# if the constants themselves are stored in 8 bits, by blocks of 256, it takes $4 + 8/n + 32/(256\,n)$. That second step is
+# called **double quantisation**. The code book **normal float**, NF4 for short, puts its $2^4$ levels at quantiles of the normal distribution.
 #
 # <details><summary>Why: the error of one weight, and why quantiles</summary>
 #
@@ -456,7 +457,7 @@ assert (whole, flash) == (28.5, 8.5) and round(crossing) == 870
 
 # %% [markdown]
 # **Predict.** LLaMA-7B in bfloat16, 512 tokens. Full tuning keeps 2.98 GiB for the backward pass. Which share of that does LoRA of
-# rank 8 on **all seven** kinds of linear layers keep?
+# rank 8 on *all seven* kinds of linear layers keep?
 
 # %%
 guess = None  # between 0 and 1
@@ -991,7 +992,7 @@ else:
 # | --- | --- | --- |
 # | 6.1 | block constants and a code book; four bits hold, two break | 4.5 bits a weight, 4.127 with double quantisation |
 # | 6.2 | state belongs to what trains | 16 bytes a trained number |
-# | 6.3 | activations don't care how few numbers train | above 90 % stay with LoRA on all linears |
+# | 6.3 | activations and logits don't care how few numbers train | above 90 % of activations stay with LoRA on all linears; 12 bytes a logit |
 # | 6.4 | same bits, more compute | a third more, a half on a frozen base |
 # | 6.5 | linear cost, diminishing return | the rank is the task's |
 #

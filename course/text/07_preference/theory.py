@@ -116,7 +116,7 @@ print(f"P = {p:.3f}; 7 of 10 votes: a gap of {seven[0] - seven[1]:.3f}; 6 pairs 
 
 # %% [markdown]
 # **Predict.** The judge's taste is the base model's own: an answer's reward is its log-probability, divided by 8. Six answers
-# to `sort dbca` are compared pairwise, 600 votes a pair, and **one vote in five is flipped** by inattention. The best and the
+# to `sort dbca` are compared pairwise, 600 votes a pair, and *one vote in five is flipped* by inattention. The best and the
 # worst answer are truly 3.7 apart. How far apart does the fit put them?
 
 # %%
@@ -475,7 +475,7 @@ assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 5 * reverse[0]
 # $$\mathcal L = -\frac1n \sum_{i=1}^n \log \sigma(\beta h_i), \qquad
 # h = \big(\log\pi^+ - \log\pi^-\big) - \big(\log\pi_\text{ref}^+ - \log\pi_\text{ref}^-\big) .$$
 #
-# $n$ pairs; $\log \pi^\pm = \log \pi(y^\pm \mid x)$ are **sums** over answer tokens, in nats; $h$ in nats; $\beta$ per nat. (Where
+# $n$ pairs; $\log \pi^\pm = \log \pi(y^\pm \mid x)$ are *sums* over answer tokens, in nats; $h$ in nats; $\beta$ per nat. (Where
 # the loss is printed for one pair, these two choices are left open: sums over tokens, and the mean over a batch.)
 #
 # <details><summary>Why: from the KL-regularised optimum to DPO, in four steps</summary>
@@ -905,11 +905,12 @@ best_of_n_explorer()
 # %% [markdown]
 # ### The same on the model
 #
-# A judge that counts the word *thanks* is the proxy; the right answer followed by `, thanks!` is gold. The policy is updated
+# The **proxy** is the reward that training sees, here a judge that counts the word *thanks*. The **gold reward** is what was meant: the right
+# answer followed by `, thanks!`. The policy is updated
 # in 32 rounds. A round draws 8 answers to each of 8 prompts, and moves the weights once along the **policy gradient**: an answer's
 # log-probability goes up in proportion to its *advantage*, by how many standard deviations its reward lies above the mean of the 8
 # (Shao et al. 2024, arXiv:2402.03300). PPO's clip (arXiv:1707.06347) belongs to several updates on one round's answers: it cuts the ratio
-# of the policy now to the one that drew them. With one update that ratio is 1, so **here the clip does nothing**. Two rounds,
+# of the policy now to the one that drew them. With one update that ratio is 1, so *here the clip does nothing*. Two rounds,
 # with a narrow and with a wide clip:
 
 

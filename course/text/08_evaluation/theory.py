@@ -261,13 +261,18 @@ assert (said > true).all() and (leaky[:, -1] < 0.75 * noisy[:, -1]).all()
 # For skill $s$, $l_s$ of $n$ items were right before and are wrong after, $g_s$ the other way round. $S_\text{chance}$ is the score of a
 # guess: 1/2 for `mood`, which has two answers.
 #
+# The **exact paired test** of McNemar (1947) asks whether $l$ and $g$ are two sides of a fair coin; items that agree don't count. With several
+# skills at once, the **correction for many comparisons** of Bonferroni gives each of $k$ intervals the level $1 - 0.05/k$, so that all hold
+# together with 95 %.
+#
 # <details><summary>Why: the variance of a difference that is -1, 0 or 1</summary>
 #
 # Let $d_i$ be after minus before. $\sum d_i = g - l$ and $\sum d_i^2 = g + l$, so their variance is $(l + g)/n - (l - g)^2/n^2$; the mean's
 # is that over $n$. Items that agree add nothing to the numerator: that's what pairing buys. Two separate samples of the same
 # accuracy would have $2S(1 - S)/n$, also where hardly an item changed.
 #
-# With $l = g = 0$ this gives 0, and so does any bootstrap: *nothing was seen* isn't *nothing happens*. Adding half an item to each of the four
+# A **bootstrap** draws the items again and again with replacement, and reads the interval off the means. With $l = g = 0$ the formula gives 0,
+# and so does any bootstrap: *nothing was seen* isn't *nothing happens*. Adding half an item to each of the four
 # kinds keeps a width (Agresti and Min 2005); `accuracy_change` does that.
 # </details>
 
@@ -584,7 +589,7 @@ assert fixed.mean() > 0.58 and abs(both_ways.mean() - 0.5) < 3 * both_ways.std()
 # "Train on what you'll see" is thus two demands, and only the second one needs new data.
 #
 # $D$ is KL in nats, $x$ a prompt, $y$ its answer, $\ell$ a row's loss in nats, and $w = p_\text{dep}(x)/p_\text{tr}(x)$; training must show
-# whatever deployment shows. ESS is the effective number of rows.
+# whatever deployment shows. ESS, the **effective sample size**, is how many equally weighted rows would give a mean as steady as the weighted one.
 #
 # <details><summary>Why</summary>
 #
@@ -745,8 +750,8 @@ assert high < 0.7 * (p_deploy @ pool.mean(1))
 # | merge agrees | merged and unmerged give the same logits, up to rounding |
 # | rows apart | permuted rows give permuted logits |
 #
-# They compare a model with itself. Two more compare it with something outside: the **recipe**, which adapters there are and with which
-# scale, and the **file**, what comes back after a save and a reload.
+# They compare a model with itself. Two more compare it with something outside: the *recipe*, which adapters there are and with which
+# scale, and the *file*, what comes back after a save and a reload.
 #
 # <details><summary>Why: what each one needs</summary>
 #
