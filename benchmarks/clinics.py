@@ -25,8 +25,16 @@ from tqdm.auto import tqdm
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-SWEEPS = {"full": (4, 1.0), "LoRA": (4, 1.0), "LoRA+": (4, 16.0), "LoRA, rank 1": (1, 1.0), "LoRA, rank 16": (16, 1.0)}
-"""The rank, and the ratio of B's rate to A's."""
+SWEEPS = {
+    "full": (4, 8.0, 1.0),
+    "LoRA": (4, 8.0, 1.0),
+    "LoRA+": (4, 8.0, 16.0),
+    "LoRA, rank 1": (1, 2.0, 1.0),
+    "LoRA, rank 16": (16, 32.0, 1.0),
+    "LoRA, rank 1, alpha 8": (1, 8.0, 1.0),
+    "LoRA, rank 16, alpha 8": (16, 8.0, 1.0),
+}
+"""The rank, alpha, and the ratio of B's rate to A's. Without a word on alpha, the scale alpha / rank is 2."""
 WIDE = {kind: RATES[3:] if "rank" in kind else RATES for kind in SWEEPS}
 """The rates of each: those of the ranks cover two decades around LoRA's best one."""
 FAST_FAULTS, FAST_RATE = ("right", "alias"), 5e-5
@@ -36,9 +44,9 @@ Row = dict[str, Any]
 
 def tuned(kind: str, rate: float, seed: int, steps: int = 40) -> tuple[Decoder, list[float]]:
     """Tune the base model on `flip`; return it and its losses, nan from a step on whose loss isn't finite."""
-    model, rng, (rank, ratio) = base_model(), np.random.default_rng(seed), SWEEPS[kind]
+    model, rng, (rank, alpha, ratio) = base_model(), np.random.default_rng(seed), SWEEPS[kind]
     if kind != "full":
-        add_lora(model, LINEARS, rank, 2.0 * rank, generator=torch.Generator().manual_seed(seed))
+        add_lora(model, LINEARS, rank, alpha, generator=torch.Generator().manual_seed(seed))
 
     def loss(step: int) -> torch.Tensor:
         rows = mixture({"flip": 1.0}, 16, rng)

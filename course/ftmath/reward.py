@@ -127,7 +127,8 @@ def best_of_n_kl(n: int) -> float:
 def gold_reward(kl: float, a: float, b: float) -> float:
     """Return the true reward at a KL from the start, for best-of-n: d (a - b d) with d = sqrt(KL).
 
-    Section 3 of arXiv:2210.10760, which fits d (a - b log d) to reinforcement learning instead. It peaks at d = a / (2 b) with a^2 / (4 b).
+    Section 3 of arXiv:2210.10760, which fits d (a - b log d) to reinforcement learning instead. It peaks at
+    d = a / (2 b) with a^2 / (4 b).
 
     >>> gold_reward(4.0, a=2.0, b=0.5)
     2.0

@@ -635,9 +635,7 @@ shown = ["DPO, 1e-4", HELD]
 bars(
     list(PIECES),
     {name: [parts[name][label].mean() for label in PIECES] for name in shown},
-    spread={
-        name: ([parts[name][p].min() for p in PIECES], [parts[name][p].max() for p in PIECES]) for name in shown
-    },
+    spread={name: ([parts[name][p].min() for p in PIECES], [parts[name][p].max() for p in PIECES]) for name in shown},
     title=f"The letters, which cancel in h, fell by {-parts['DPO, 1e-4']['shared letters'].mean():.0f} nats; held by a term of their own they stay, "
     f"and h reaches {of(HELD, lambda row: row['margin']).mean():.0f} all the same",
     y_label="change of log-probability, nats",
@@ -698,7 +696,12 @@ for name in GENTLE:
     assert of(name, lambda row: row["after"]["letters"]).min() > 0.9  # and it isn't the letters
 lost = {name: of(name, lambda row: row["after"]["right"]) - before for name in NAMES}
 NLL = "DPO + NLL, 1e-4"
-assert of("DPO, 1e-4", lambda row: row["after"]["letters"]).max() < 0.05 < 0.95 < of(HELD, lambda row: row["after"]["letters"]).min()
+assert (
+    of("DPO, 1e-4", lambda row: row["after"]["letters"]).max()
+    < 0.05
+    < 0.95
+    < of(HELD, lambda row: row["after"]["letters"]).min()
+)
 assert of(HELD, lambda row: row["after"]["right"]).max() < 0.3 < 0.7 < of(NLL, lambda row: row["after"]["right"]).min()
 assert of(NLL, lambda row: row["base_kept"]).max() < 0.5 < 0.8 < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
 shares = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("letters", "spelt", "right")}
@@ -760,7 +763,9 @@ print(
 assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.right < 0.2 and seen[-1].loss < 0.2
 for name, model in (("before", cpu_reference), ("ruined", ruined)):
     mass = sum(one.exp() for one in pair_logprobs(model, polite_pairs(128, 5))).mean().item()
-    print(f"{name}: pi+ + pi- by their log-probabilities {mass:.2f}, share of sampled answers {measure_manners(model, cpu_reference).right:.2f}")
+    print(
+        f"{name}: pi+ + pi- by their log-probabilities {mass:.2f}, share of sampled answers {measure_manners(model, cpu_reference).right:.2f}"
+    )
     assert abs(mass - measure_manners(model, cpu_reference).right) < 0.1
 from ftmath import roll_out
 
@@ -782,7 +787,8 @@ assert abs(seen[0].loss - math.log(2)) < 1e-5
 # **The mistake: a reference that is the policy.** `reference = policy` copies a name, not a model. The symptom is a loss of
 # exactly 0.6931 at *every* step, while the weights move. (`fit_preferences` refuses it; so it's done by hand here.) The
 # second mistake, *means* of log-probabilities in the place of sums, divides each margin by a length: with the same $\beta$, the
-# loss tells of a policy that has hardly moved.
+# loss tells of a policy that has hardly moved. (Some objectives divide by the length on purpose, SimPO for one, Meng et al. 2024,
+# arXiv:2405.14734. They are other objectives, with a $\beta$ of another size; the mistake is to mix the two.)
 
 # %%
 policy = frozen_copy(reference).requires_grad_(True)
@@ -961,9 +967,7 @@ PRICES = sorted({row["beta"] for row in RUNS["policy"]})
 
 
 def curves(beta, key, estimator="k2"):
-    return np.array(
-        [row[key] for row in RUNS["policy"] if (row["beta"], row["estimator"]) == (beta, estimator)]
-    )
+    return np.array([row[key] for row in RUNS["policy"] if (row["beta"], row["estimator"]) == (beta, estimator)])
 
 
 def smooth(values, width=4):
@@ -981,7 +985,9 @@ for beta in PRICES:
     )
 for beta in PRICES[1:]:
     g, d = (smooth(curves(beta, key, "k3")) for key in ("gold", "kl"))
-    print(f"beta {beta:g}, with k3: gold ends {g[:, -1].min():.2f} to {g[:, -1].max():.2f}; KL {d[:, -1].min():.1f} to {d[:, -1].max():.1f} nats")
+    print(
+        f"beta {beta:g}, with k3: gold ends {g[:, -1].min():.2f} to {g[:, -1].max():.2f}; KL {d[:, -1].min():.1f} to {d[:, -1].max():.1f} nats"
+    )
 print("what is said in the end, no price:", [row["ends_with"][0] for row in RUNS["policy"] if row["beta"] == 0])
 
 # %%
@@ -1027,7 +1033,9 @@ for name, columns in forms.items():
     explained[name] = 1 - ((gain - columns @ fit) ** 2).sum() / ((gain - gain.mean()) ** 2).sum()
     print(f"{name}: a = {fit[0]:.3f}, b = {fit[1]:.3f}, explains {explained[name]:.0%} of the variance")
 line = np.stack([np.ones_like(d), d], axis=1)
-straight = 1 - ((gain - line @ np.linalg.lstsq(line, gain, rcond=None)[0]) ** 2).sum() / ((gain - gain.mean()) ** 2).sum()
+straight = (
+    1 - ((gain - line @ np.linalg.lstsq(line, gain, rcond=None)[0]) ** 2).sum() / ((gain - gain.mean()) ** 2).sum()
+)
 print(f"control, a straight line in d with as many numbers: {straight:.0%}")
 assert explained["d (a - b log d)"] > explained["d (a - b d)"] > straight + 0.05
 
@@ -1079,7 +1087,9 @@ coin = torch.tensor([0.5, 0.5], dtype=torch.float64)
 assert abs(tied_kl(coin, 2) - 0.131) < 5e-4 and abs(best_of_n_kl(2) - 0.193) < 5e-4
 ascending = ref4[torch.argsort(r4, stable=True)]
 for n in (4, 256, 10**6):
-    print(f"n = {n}: {tied_kl(ascending, n):.3f} nats, the formula {best_of_n_kl(n):.3f}, the cap {-ascending[-1].log().item():.3f}")
+    print(
+        f"n = {n}: {tied_kl(ascending, n):.3f} nats, the formula {best_of_n_kl(n):.3f}, the cap {-ascending[-1].log().item():.3f}"
+    )
     assert tied_kl(ascending, n) <= min(best_of_n_kl(n), -float(ascending[-1].log())) + 1e-9
 
 # %% [markdown]
@@ -1107,5 +1117,3 @@ assert (np.array(by_proxy) < 0.6 * by_gold).all()
 # | 7.3 | $\pi^\star = \pi_\text{ref}\, e^{r/\beta} / Z$ | value $\beta \log Z$; KL at most $-\log \pi_\text{ref}(y^\star)$ |
 # | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$, KL at the end falls with it; watch $\pi^+ + \pi^-$ |
 # | 7.5 | the largest proxy holds the largest error | at most $\log n - (n - 1)/n$; stop by gold, not by proxy |
-#
-# Next: [part 7, exercises](exercises.ipynb).

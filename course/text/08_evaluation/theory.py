@@ -933,7 +933,9 @@ outside = {
 }
 for name, found in tried.items():
     ends = [np.mean(losses[-3:]) for _, losses, _ in found]
-    print(f"{name:22} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed 0: {caught[name][0] + outside[name][0]}")
+    print(
+        f"{name:22} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed 0: {caught[name][0] + outside[name][0]}"
+    )
 flat = [
     name
     for name, found in tried.items()
@@ -943,14 +945,21 @@ predicted("broken adapters whose loss doesn't fall", guess, len(flat))
 
 # %%
 names = list(tried["good"][0][0])
-assert all(found[0] == found[1] == found[2] for found in [*caught.values(), *outside.values()])  # the same with every seed
+assert all(
+    found[0] == found[1] == found[2] for found in [*caught.values(), *outside.values()]
+)  # the same with every seed
 caught = {name: found[0] for name, found in caught.items()}
 outside = {name: found[0] for name, found in outside.items()}
 assert caught.pop("good") == [] == outside.pop("good") and flat == ["never called"]
 BLIND = ["a quarter of the scale", "no adapter on down", "reloaded, other scale"]
-assert [name for name, failed in caught.items() if not failed] == BLIND and all("recipe" in outside[name] for name in BLIND)
+assert [name for name, failed in caught.items() if not failed] == BLIND and all(
+    "recipe" in outside[name] for name in BLIND
+)
 grid(
-    [[float(check in caught[name] + outside[name]) for check in [*names, "recipe", "same as trained"]] for name in caught],
+    [
+        [float(check in caught[name] + outside[name]) for check in [*names, "recipe", "same as trained"]]
+        for name in caught
+    ],
     row_names=list(caught),
     column_names=[*names, "recipe", "same as trained"],
     title=f"The loss gives away {len(flat)} of {len(caught)} broken adapters, the six checks {len(caught) - len(BLIND)}; "
@@ -1027,5 +1036,3 @@ assert said == {1e-5: (False, True, False), 1e-8: (True, True, False)}
 # | 8.3 | pass@k is a mean over subsets | $1 - \binom{n-c}{k}/\binom nk$ |
 # | 8.4 | weights carry over prompts, not answers | ESS $= (\sum w)^2/\sum w^2$, at best |
 # | 8.5 | six checks of the model against itself, and one against the recipe; compare bits, not closeness | $\lVert sBAx\rVert \le s\lVert B\rVert\lVert A\rVert\lVert x\rVert$ |
-#
-# Next: [part 8, exercises](exercises.ipynb).

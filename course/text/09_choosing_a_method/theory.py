@@ -621,7 +621,9 @@ for seed in range(3):
     model, seen = demonstrate(polite_pairs(seed), seed)
     curves.append(seen)
     shown.append(model)
-    print(f"seed {seed}: demonstrations {seen[0][1]:.0f} -> {seen[-1][1]:.1f} nats for y-; {polite_share(model):.0%} polite")
+    print(
+        f"seed {seed}: demonstrations {seen[0][1]:.0f} -> {seen[-1][1]:.1f} nats for y-; {polite_share(model):.0%} polite"
+    )
 curves = np.array(curves)  # (seeds, points, 2)
 rise = curves[:, -1, 1] - curves[:, 0, 1]
 predicted("nats that demonstrations add to log p(y-)", guess, rise.mean())
@@ -647,6 +649,7 @@ lines(
 #
 # **What do twelve steps on pairs add?** The control is twelve more *demonstration* steps, and both at four rates.
 
+
 # %%
 def went_on(way, rate):
     """Return the changes (seeds, 2) of log p(y+) and log p(y-) in twelve more steps of one kind, from the record."""
@@ -662,7 +665,10 @@ for way, rates in more.items():
             f"the gap {(moved[:, 0] - moved[:, 1]).min():+.2f} to {(moved[:, 0] - moved[:, 1]).max():+.2f}"
         )
 harmless = [rate for rate, moved in more["pairs"].items() if moved[:, 0].min() > -0.3]
-widest = {way: max((m[:, 0] - m[:, 1]).mean() for r, m in rates.items() if way != "pairs" or r in harmless) for way, rates in more.items()}
+widest = {
+    way: max((m[:, 0] - m[:, 1]).mean() for r, m in rates.items() if way != "pairs" or r in harmless)
+    for way, rates in more.items()
+}
 assert harmless == [2e-5, 5e-5] and widest["demonstrations"] > widest["pairs"]
 finding(
     "Pairs make the wrong answer less likely, where more demonstrations of the right one don't",
@@ -723,7 +729,9 @@ print(f"loss {first.mean():.3f} -> {last.mean():.3f}, margin {margins.min():.2f}
       f"log p(y+) {chosen.mean():.0f}, polite answers {share.max():.0%}")  # fmt: skip
 assert (last < first).all() and margins.min() > 0 and share.max() == 0
 whole = controls["budget"]  # as many steps on pairs as the other way takes in all, 57
-print(f"with 57 steps on pairs: margin {min(r['margin'] for r in whole):.1f} to {max(r['margin'] for r in whole):.1f} nats, polite {max(r['polite'] for r in whole):.0%}")
+print(
+    f"with 57 steps on pairs: margin {min(r['margin'] for r in whole):.1f} to {max(r['margin'] for r in whole):.1f} nats, polite {max(r['polite'] for r in whole):.0%}"
+)
 finding(
     "Pairs alone don't teach an answer that the model can't say: log p(y+) stays about a hundred nats away",
     figure="log p(y+) after 57 steps on pairs, nats",
@@ -973,5 +981,3 @@ for task, options in (("flip", flip), ("pig", pig)):
 # | 9.3 | a spectrum overstates what LoRA needs | cut at rank 4 fails, trained at rank 4 works |
 # | 9.4 | demonstrations also raise what resembles them | pairs cancel the shared part, and push $y^-$ down |
 # | 9.5 | limits and the front, never a ratio | front of the allowed = allowed part of the front |
-#
-# Next: [part 9, exercises](exercises.ipynb).

@@ -450,7 +450,8 @@ assert (
 # ## 10.3 Learning-rate groups
 #
 # **A rate is a distance: Adam's first step moves every entry by $\eta$. LoRA has far fewer entries between $x$ and the output, so its first step
-# at the same rate moves the output about $d_\text{in} / (s\,r)$ times less. The best rates of whole runs don't follow that rule.**
+# at the same rate moves the output about $d_\text{in} / (s\,r)$ times less. The best rates of whole runs follow that rule in $s\,r$, and not in
+# size.**
 #
 # $$\eta_\text{base} \ne \eta_\text{adapter}, \qquad
 # \frac{\lVert \Delta W_\text{full}\, x \rVert}{\lVert \Delta W_\text{LoRA}\, x \rVert}
@@ -523,7 +524,7 @@ ratio = float(np.exp(np.mean(np.log(best["LoRA"])) - np.mean(np.log(best["full"]
 predicted("LoRA's best rate over full tuning's", guess, ratio)
 
 # %%
-assert all(lora / full == 10 for lora, full in zip(best["LoRA"], best["full"], strict=True))
+assert all(abs(lora / full - 10) < 1e-6 for lora, full in zip(best["LoRA"], best["full"], strict=True))
 lines(
     RATES,
     {k: values.mean(1).tolist() for k, values in losses.items()},
@@ -536,7 +537,38 @@ lines(
 )  # fmt: skip
 
 # %% [markdown]
-RANKS_TEXT
+# **Is that the rule's factor?** For rank 4 and width 128 it says 28, so it's too large here; at the widths of large models it is far too large:
+# 222 in the worked case, where people use about ten. What the rule does get right is $s\,r$. Below is the same sweep at ranks 1 and 16,
+# once with the same scale $s = 2$, where the rule sets the best rates 16 times apart, and once with the same $\alpha = s\,r = 8$, where it
+# sets them equal.
+
+
+# %%
+def best_rates(kind):
+    """Return each seed's best rate of a row of the sweep."""
+    runs = [row for row in sweep if row["kind"] == kind]
+    return np.array(
+        [min((row for row in runs if row["seed"] == seed), key=lambda row: row["loss"])["rate"] for seed in range(3)]
+    )
+
+
+apart = {
+    name: best_rates("LoRA, rank 1" + of) / best_rates("LoRA, rank 16" + of)
+    for name, of in (("s = 2", ""), ("alpha = 8", ", alpha 8"))
+}
+print({name: np.round(found, 1).tolist() for name, found in apart.items()})
+finding(
+    "At one scale s a rank 16 times as large wants a lower rate; at one alpha it doesn't",
+    figure="best rate at rank 1 over best rate at rank 16, both with s = 2",
+    measured=apart["s = 2"],
+    null="both with alpha = 8, so that s r is the same",
+    control=apart["alpha = 8"],
+    holds=lambda ratios: sum(ratios) / len(ratios) > 5,
+    scope="flip, 40 steps of AdamW, LoRA on all linear layers, five rates with steps of about 3, three seeds",
+)
+
+# %% [markdown]
+# That is why one sweep with a fixed $\alpha$ and $s = \alpha / r$ serves every rank here, and why another $\alpha$ asks for another sweep.
 #
 # The least loss is not the best model: at these rates most of the old skills are gone (the shares above). Pick the rate by both, as part 4.5 does;
 # the *ratio* between the methods is what this cell is about.
@@ -578,7 +610,7 @@ for name, size in read.items():
 
 # %% [markdown]
 # **The usual mistake**: LoRA at full tuning's rate. Its symptom is a loss that barely moves, and then a higher rank that *seems* the cure: its step
-# grows as $s\,r$. Rank 4 and rank 32 at full tuning's best rate, then rank 4 at its own.
+# grows as $s\,r$. Rank 4 and rank 32 at full tuning's best rate, then rank 4 at its own (seed 0).
 
 # %%
 slow, own, ends = float(np.median(best["full"])), float(np.median(best["LoRA"])), {}
@@ -710,6 +742,7 @@ brakes = {
 for fault, found in brakes.items():
     print(f"40 steps at 5e-5, {fault:>5}:", {name: f"{v.min():.3g} to {v.max():.3g}" for name, v in found.items()})
 assert (brakes["alias"]["moved"] > 1.1 * brakes["right"]["moved"]).all()
+assert brakes["alias"]["KL to the base"].max() < 0.2 and brakes["alias"]["old skills kept"].min() > 0.95
 assert all(
     abs(value - math.log(2)) < 1e-5
     for row in recorded()["brakes"]
@@ -985,5 +1018,3 @@ assert {row["rate"] for row in recorded()["seeds"]} == {5e-4}  # one recipe: eve
 # | 10.5 | same items, an interval a row, seeds beside it | best of 5: $+1.16$ standard deviations from nothing |
 #
 # **To pin up: [the checklist on one page](../checklist.md)**, each line with its code and its symptom.
-#
-# Next: [part 10, exercises](exercises.ipynb).
