@@ -107,6 +107,40 @@ def lines(
     return Picture(figure, title, alt, (x_label, *series), rows)
 
 
+def sweep(
+    losses: Mapping[str, Mapping[str, Numbers]], *, title: str, y_label: str, alt: str, x_label: str = "learning rate"
+) -> Picture:
+    """Return each method's loss against its rate: the mean over the seeds, its least and most, and a ring at the best.
+
+    `losses` maps a method to its rates, and each rate to one loss per seed.
+
+    >>> sweep({"a": {"0.1": [1, 3], "0.3": [1, 2]}}, title="Best at .3", y_label="loss", alt="2, then 1.5").rows
+    (('a', '0.1', '2', '1', '3'), ('a', '0.3', '1.5', '1', '2'))
+    """
+    demand(alt, title)
+    figure, axes = canvas(title, x_label, y_label)
+    rows: list[tuple[str, ...]] = []
+    for place, (name, runs) in enumerate(losses.items()):
+        rates = sorted(runs, key=float)
+        means = [sum(runs[rate]) / len(runs[rate]) for rate in rates]
+        down = [mean - min(runs[rate]) for mean, rate in zip(means, rates, strict=True)]
+        up = [max(runs[rate]) - mean for mean, rate in zip(means, rates, strict=True)]
+        at, colour = [float(rate) for rate in rates], COLOURS[place % 7]
+        axes.errorbar(
+            at, means, yerr=[down, up], color=colour, linestyle=DASHES[place % 7], marker=MARKS[place % 7],
+            markersize=5, capsize=3, label=name,
+        )  # fmt: skip
+        best = min(range(len(means)), key=means.__getitem__)
+        axes.scatter([at[best]], [means[best]], s=130, facecolors="none", edgecolors=colour, linewidths=1.5, zorder=4)
+        rows += [
+            (name, rate, said(mean), said(min(runs[rate])), said(max(runs[rate])))
+            for rate, mean in zip(rates, means, strict=True)
+        ]
+    axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return Picture(figure, title, alt, ("run", x_label, f"{y_label}: mean", "least", "most"), tuple(rows))
+
+
 def bars(
     names: Sequence[str], series: Mapping[str, Numbers], *, title: str, y_label: str, alt: str,
     spread: Mapping[str, tuple[Numbers, Numbers]] | None = None, log_y: bool = False,
@@ -205,4 +239,4 @@ def demand(alt: str, title: str) -> None:
         raise ValueError("a picture needs a title that states the finding and an alt text that describes it")
 
 
-__all__ = ["Picture", "bars", "grid", "lines", "points", "said"]
+__all__ = ["Picture", "bars", "grid", "lines", "points", "said", "sweep"]

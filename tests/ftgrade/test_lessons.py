@@ -191,6 +191,7 @@ def test_a_claim_stands_in_the_sheet_with_its_cell_and_what_was_recorded(catalog
     master.write_text(FINDING)
     (text,) = claims_sheet(catalog).values()
     cell = "[6.1](06_areas/theory.ipynb#6.1-An-area)"
+    assert read_claims(master)[0].place == "6.1"
     assert f"| {cell} | The \\| area grows | area, m2: not recorded yet | no growth: not recorded yet | three |" in text
     record = {"The | area grows": {"measured": "3", "control": "1"}}
     master.with_name("claims.json").write_text(json.dumps(record))
@@ -203,7 +204,7 @@ def test_a_claim_stands_in_the_sheet_with_its_cell_and_what_was_recorded(catalog
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("# ## 6.1 An area", "#", "must stand in a subtopic"),
+        ("# ## 6.1 An area", "#", "must stand under a heading"),
         ('"three"', 'f"{3} seeds"', "`scope` must be a plain text"),
         ("measured=grown", "measured=[2, 3, 4]", "`measured` must be computed"),
         ('    null="no growth",\n', "", "write `finding"),

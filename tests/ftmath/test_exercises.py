@@ -69,9 +69,11 @@ def test_an_untouched_stub_is_not_started(exercise: Exercise, tmp_path: Path):
         assert outcome(exercise, names[stub.function]).status == "not started"
 
 
-def test_five_exercises_follow_the_subtopics_and_two_combine():
+def test_five_exercises_follow_the_subtopics_two_combine_and_the_rest_build():
     for part in door.PARTS:
-        assert list(door.exercises(part)) == [f"{part}.{k}" for k in (1, 2, 3, 4, 5, "A", "B")]
+        found = list(door.exercises(part))
+        assert found[:7] == [f"{part}.{k}" for k in (1, 2, 3, 4, 5, "A", "B")]
+        assert found[7:] == [f"{part}.{k}" for k in "CDEFGHIJ"[: len(found) - 7]]
 
 
 @pytest.mark.parametrize("part", door.PARTS)

@@ -10,30 +10,36 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftgrade.authoring.lessons import HEADING, part_of
+from ftgrade.authoring.lessons import part_of
 from ftgrade.catalog import Catalog
 from ftgrade.errors import AuthorFault
 
+HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
 WORDS = ("figure", "null", "scope")
-FIGURES = ("measured", "control")
+FIGURES: tuple[str, ...] = ("measured", "control")
 NEEDED = {*WORDS, *FIGURES, "holds"}
-NOT_RECORDED: dict[str, str] = {name: "not recorded yet" for name in FIGURES}
+NOT_RECORDED = dict.fromkeys(FIGURES, "not recorded yet")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A `finding(...)` of a theory notebook, as its master says it; the cell is named by its subtopic."""
+    """A `finding(...)` of a theory notebook, as its master says it, and the heading that it stands under."""
 
     says: str
     figure: str
     null: str
     scope: str
-    number: str
-    name: str
+    heading: str
+
+    @property
+    def place(self) -> str:
+        """Return the number of its subtopic, or the words of a heading without one."""
+        number = self.heading.partition(" ")[0]
+        return number if re.fullmatch(r"\d+\.\w", number) else self.heading
 
     @property
     def anchor(self) -> str:
-        return f"{self.number} {self.name}".replace(" ", "-")
+        return self.heading.replace(" ", "-")
 
 
 def read_claims(master: Path) -> list[Claim]:
@@ -51,9 +57,9 @@ def read_claims(master: Path) -> list[Claim]:
         above = [head for line, head in heads if line < call.lineno]
         place = f"{master.parent.name}/{master.name}:{call.lineno}"
         if not above:
-            raise AuthorFault(f"{place}: a finding must stand in a subtopic")
+            raise AuthorFault(f"{place}: a finding must stand under a heading")
         words = demand_words(call, place)
-        found.append(Claim(**words, number=above[-1][1], name=above[-1][2].strip()))
+        found.append(Claim(**words, heading=above[-1][1].strip()))
     return found
 
 
@@ -103,7 +109,7 @@ def claims_sheet(catalog: Catalog) -> dict[Path, str]:
 def row(claim: Claim, address: str, seen: dict[str, str]) -> str:
     """Return a claim's row, with its figures as they were recorded."""
     cells = [
-        f"[{claim.number}]({address}#{claim.anchor})",
+        f"[{claim.place}]({address}#{claim.anchor})",
         claim.says,
         f"{claim.figure}: {seen['measured']}",
         f"{claim.null}: {seen['control']}",

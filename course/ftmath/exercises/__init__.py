@@ -46,9 +46,9 @@ def exercise(number: str) -> Exercise:
 def check_exercise(number: str, function: Callable[..., Any]) -> Outcome:
     """Try a function on an exercise's cases, note the outcome in the learner's file, and return it.
 
-    >>> print(check_exercise("5.2", lambda d_out, d_in: d_out * d_in))
-    ✗ 5.2 Break-even rank: not right yet
-      <lambda>(4096, 4096) gives 16777216, and that isn't it.
+    >>> print(check_exercise("5.3", lambda *_: 1.0))
+    ✗ 5.3 The same first step at another rank: not right yet
+      <lambda>(16.0, 8, 64, 'sgd') gives 1.0, and that isn't it.
     """
     found = exercise(number)
     result = outcome(found, function)

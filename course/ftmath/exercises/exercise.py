@@ -32,7 +32,8 @@ class Exercise:
     """A question of the course: what to write, what it is tried on, and how to help.
 
     `cases` are argument lists; `errors` are argument lists that must raise ValueError naming a word. The reference's
-    docstring is the task, its body the solution.
+    docstring is the task, its body the solution. `read` turns a result that can't be compared, such as a module, into
+    what is compared.
     """
 
     number: str
@@ -45,6 +46,11 @@ class Exercise:
     difficulty: int
     errors: Sequence[tuple[Sequence[Any], str]] = ()
     tolerance: float = 1e-6
+    read: Callable[[Any], Any] = lambda result: result
+
+    def ask(self, function: Callable[..., Any], case: Sequence[Any]) -> Any:
+        """Return what a function says to a case, as it is compared; what it does to the arguments stays its own."""
+        return self.read(function(*(copied(argument) for argument in case)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ def outcome(exercise: Exercise, function: Callable[..., Any]) -> Outcome:
     found: list[Any] = []
     for case in exercise.cases:
         try:
-            found.append(function(*(copied(argument) for argument in case)))
+            found.append(exercise.ask(function, case))
         except NotImplementedError:
             return Outcome(exercise.number, exercise.title, "not started")
         except Exception as error:
@@ -82,7 +88,7 @@ def outcome(exercise: Exercise, function: Callable[..., Any]) -> Outcome:
             return Outcome(exercise.number, exercise.title, "wrong", words)
     if unfilled(function):
         return Outcome(exercise.number, exercise.title, "not started")
-    wanted = [exercise.reference(*case) for case in exercise.cases]
+    wanted = [exercise.ask(exercise.reference, case) for case in exercise.cases]
     wrong = [place for place, pair in enumerate(zip(found, wanted, strict=True)) if not same(*pair, exercise.tolerance)]
     if wrong:
         return Outcome(exercise.number, exercise.title, "wrong", explained(exercise, function, found, wrong[0]))
@@ -92,15 +98,15 @@ def outcome(exercise: Exercise, function: Callable[..., Any]) -> Outcome:
 def explained(exercise: Exercise, function: Callable[..., Any], found: Sequence[Any], place: int) -> str:
     """Return what to tell about a wrong answer: its mistake by name if it's a known one, else where it fails."""
     for mistake in exercise.mistakes:
-        if all(same(value, tried(mistake.wrong, case), exercise.tolerance)
+        if all(same(value, tried(exercise, mistake.wrong, case), exercise.tolerance)
                for value, case in zip(found, exercise.cases, strict=True)):  # fmt: skip
             return mistake.says
     return f"{called(function, exercise.cases[place])} gives {short(found[place])}, and that isn't it."
 
 
-def tried(function: Callable[..., Any], case: Sequence[Any]) -> Any:
+def tried(exercise: Exercise, function: Callable[..., Any], case: Sequence[Any]) -> Any:
     try:
-        return function(*(copied(argument) for argument in case))
+        return exercise.ask(function, case)
     except Exception:
         return None
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftmath.exercises.exercise import Exercise, Mistake
 
@@ -27,26 +27,30 @@ def sum_rank_bound(shapes: Sequence[Shape], ranks: Sequence[int]) -> int:
     return min(most, *(min(shape) for shape in shapes))  # blank
 
 
-def breakeven(d_out: int, d_in: int) -> int:
-    """Return the largest rank whose two factors hold strictly fewer numbers than the full (d_out, d_in) matrix.
+def rank_in_log(trainable: int, shapes: Mapping[str, Shape], targets: Sequence[str], layers: int) -> int:
+    """Return the rank at which a log's count of trainable numbers fits these targets, or 0 if no rank fits.
 
-    It is 0 if there is none.
+    `shapes` gives each target's (d_out, d_in); every layer has all targets, at one rank. A 0 says that the run has other
+    targets than you think.
 
-    >>> breakeven(3, 6)
-    1
+    >>> rank_in_log(104, {"q": (8, 8), "k": (2, 8)}, ["q", "k"], layers=2)
+    2
+    >>> rank_in_log(105, {"q": (8, 8), "k": (2, 8)}, ["q", "k"], layers=2)
+    0
     """
-    return (d_out * d_in - 1) // (d_out + d_in)
+    for_one = layers * sum(sum(shapes[target]) for target in targets)
+    return trainable // for_one if trainable % for_one == 0 else 0
 
 
-def equivalent_alpha(alpha: float, r_old: int, r_new: int) -> float:
-    """Return the alpha that makes the first SGD step as large at rank r_new as `alpha` does at r_old.
+def equivalent_alpha(alpha: float, r_old: int, r_new: int, optimizer: str) -> float:
+    """Return the alpha that makes the first step as large at rank r_new as `alpha` does at r_old, at the same rate.
 
-    The scale is s = alpha / r, and that step grows as s^2 r.
+    The scale is s = alpha / r. The first step grows as s^2 r if `optimizer` is "sgd", and as s r if it is "adam".
 
-    >>> equivalent_alpha(16.0, 8, 8)
+    >>> equivalent_alpha(16.0, 8, 8, "sgd")
     16.0
     """
-    return alpha * math.sqrt(r_new / r_old)
+    return alpha * math.sqrt(r_new / r_old) if optimizer == "sgd" else alpha
 
 
 def surviving_fraction(W: Tensor, delta: Tensor, dtype: torch.dtype) -> float:
@@ -100,6 +104,144 @@ def merged_error(W: Tensor, A: Tensor, B: Tensor, alpha: float, x: Tensor, dtype
     return float((merged @ x - (W @ x + s * (B @ (A @ x)))).abs().max())
 
 
+# ------------------------------------------------------------------------------- a layer, its merge, its audit, a run
+
+
+def lora_layer(base: nn.Linear, rank: int, alpha: float) -> nn.Module:
+    """Return a module that computes base(x) + s B (A x), with s = alpha / rank, and trains A and B alone.
+
+    It has the attributes `base` (frozen), `A` (rank, d_in), `B` (d_out, rank) and `scale`. A is drawn at random, and a
+    fresh layer changes nothing. Write a class in this cell, or inside the function.
+
+    >>> layer = lora_layer(nn.Linear(5, 3), rank=2, alpha=8.0)
+    >>> layer.scale, tuple(layer.A.shape), tuple(layer.B.shape)
+    (4.0, (2, 5), (3, 2))
+    """
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = base.requires_grad_(False)
+            self.A = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
+            self.B = nn.Parameter(torch.zeros(base.out_features, rank))
+            self.scale = alpha / rank
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+
+    return Layer()
+
+
+def merge_layer(layer: nn.Module) -> nn.Linear:
+    """Return a plain linear layer that gives what a LoRA layer gives; the LoRA layer stays as it is.
+
+    `layer` has `base` (an nn.Linear with a bias), `A`, `B` and `scale`, as yours has.
+
+    >>> merge_layer(filled_layer(0)).weight.shape
+    torch.Size([3, 5])
+    """
+    base, A, B, scale = parts_of(layer)
+    plain = nn.Linear(base.in_features, base.out_features)
+    with torch.no_grad():
+        plain.weight.copy_(base.weight + scale * B @ A)
+        plain.bias.copy_(base.bias)
+    return plain
+
+
+def audit_layer(layer: nn.Module, x: Tensor) -> list[str]:
+    """Return what is wrong with a fresh LoRA layer: none or more of "base trains", "A frozen", "B frozen", "not a fresh start".
+
+    The words come in this order. A start is fresh if the layer gives for x (rows, d_in) exactly what its `base` gives. And
+    it can learn: A = 0 beside B = 0 is no fresh start either, since then neither factor ever gets a gradient.
+
+    >>> audit_layer(filled_layer(0), torch.ones(1, 5))
+    ['not a fresh start']
+    """
+    base, A, B, _ = parts_of(layer)
+    stuck = not A.any() and not B.any()
+    faults = {
+        "base trains": any(parameter.requires_grad for parameter in base.parameters()),
+        "A frozen": not A.requires_grad,
+        "B frozen": not B.requires_grad,
+        "not a fresh start": stuck or not torch.equal(layer(x), base(x)),
+    }
+    return [words for words, found in faults.items() if found]
+
+
+def explain_run(base: Tensor, saved: Tensor, loaded: Tensor) -> str:
+    """Return what happened to an adapter between saving and loading, from three tensors of logits for the same rows.
+
+    `base` is without the adapter, `saved` with it before saving, `loaded` after loading. Say "right" if its effect is there
+    once, "twice" if twice, "missing" if not at all, and "other" for anything else. For small effects logits add; allow
+    for a tenth of the effect's norm.
+
+    >>> explain_run(torch.zeros(2), torch.ones(2), torch.tensor([2.0, 2.0]))
+    'twice'
+    """
+    effect, found = saved - base, loaded - base
+    for times, words in ((1, "right"), (2, "twice"), (0, "missing")):
+        if (found - times * effect).norm() < 0.1 * effect.norm():
+            return words
+    return "other"
+
+
+def parts_of(layer: nn.Module) -> tuple[nn.Linear, Tensor, Tensor, float]:
+    """Return a LoRA layer's base, A, B and scale."""
+    return layer.base, layer.A, layer.B, layer.scale  # pyright: ignore[reportReturnType]
+
+
+def linear(seed: int, d_in: int, d_out: int, *, bias: bool = True) -> nn.Linear:
+    """Return a layer whose weights are the same for the same seed; nothing else's draws are changed by it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(d_in, d_out, bias=bias)
+
+
+def filled_layer(seed: int, rank: int = 2, alpha: float = 3.0) -> nn.Module:
+    """Return a LoRA layer with factors that aren't zero, the same for the same seed."""
+    layer = lora_layer(linear(seed, 5, 3), rank, alpha)
+    with torch.no_grad():
+        parts_of(layer)[1].copy_(drawn(seed, rank, 5))
+        parts_of(layer)[2].copy_(drawn(seed + 1, 3, rank))
+    return layer
+
+
+def faulty_layer(seed: int, *faults: str) -> nn.Module:
+    """Return a fresh LoRA layer with some faults planted."""
+    layer = filled_layer(seed)
+    base, A, B, _ = parts_of(layer)
+    with torch.no_grad():
+        if "not a fresh start" not in faults:
+            B.zero_()
+        if "stuck" in faults:
+            A.zero_()
+    base.requires_grad_("base trains" in faults)
+    base.bias.requires_grad_("base trains" in faults or "bias trains" in faults)
+    A.requires_grad_("A frozen" not in faults)
+    B.requires_grad_("B frozen" not in faults)
+    return layer
+
+
+def behaviour(module: nn.Module) -> dict[str, object]:
+    """Return what is compared of a LoRA layer: what trains, what a fresh one adds, and what it gives with given factors."""
+    base, A, B, _ = parts_of(module)
+    x = drawn(9, 4, base.in_features).float()
+    with torch.no_grad():
+        fresh = torch.equal(module(x), base(x))
+        random = bool(A.any()) and len(set(A.flatten().tolist())) > 1
+        A.copy_(drawn(10, *A.shape))
+        B.copy_(drawn(11, *B.shape))
+        given = module(x)
+    trained = {name: tuple(one.shape) for name, one in module.named_parameters() if one.requires_grad}
+    return {"trained": trained, "fresh": fresh, "random": random, "given": given}
+
+
+def same_layer(result: nn.Module) -> dict[str, object]:
+    """Return what is compared of a merged layer."""
+    x = drawn(9, 4, 5).float()
+    return {"kind": type(result).__name__, "given": result(x).detach()}
+
+
 # ------------------------------------------------------------------------------------------ what people write instead
 
 
@@ -115,24 +257,94 @@ def product_of_ranks(shapes: Sequence[Shape], ranks: Sequence[int]) -> int:
     return math.prod(ranks)
 
 
-def not_strict(d_out: int, d_in: int) -> int:
-    return d_out * d_in // (d_out + d_in)
+def always_divided(trainable: int, shapes: Mapping[str, Shape], targets: Sequence[str], layers: int) -> int:
+    return trainable // (layers * sum(sum(shapes[target]) for target in targets))
 
 
-def square_only(d_out: int, d_in: int) -> int:
-    return (d_in - 1) // 2
+def without_layers(trainable: int, shapes: Mapping[str, Shape], targets: Sequence[str], layers: int) -> int:
+    return rank_in_log(trainable, shapes, targets, 1)
 
 
-def same_ratio(alpha: float, r_old: int, r_new: int) -> float:
+def twice_the_width(trainable: int, shapes: Mapping[str, Shape], targets: Sequence[str], layers: int) -> int:
+    return rank_in_log(trainable, {name: (d_in, d_in) for name, (_, d_in) in shapes.items()}, targets, layers)
+
+
+def same_ratio(alpha: float, r_old: int, r_new: int, optimizer: str) -> float:
     return alpha * r_new / r_old
 
 
-def inverted(alpha: float, r_old: int, r_new: int) -> float:
-    return alpha * math.sqrt(r_old / r_new)
+def always_sgd(alpha: float, r_old: int, r_new: int, optimizer: str) -> float:
+    return alpha * math.sqrt(r_new / r_old)
 
 
-def unchanged_alpha(alpha: float, r_old: int, r_new: int) -> float:
+def unchanged_alpha(alpha: float, r_old: int, r_new: int, optimizer: str) -> float:
     return alpha
+
+
+def undivided_layer(base: nn.Linear, rank: int, alpha: float) -> nn.Module:
+    return lora_layer(base, rank, alpha * rank)
+
+
+def trained_base(base: nn.Linear, rank: int, alpha: float) -> nn.Module:
+    layer = lora_layer(base, rank, alpha)
+    parts_of(layer)[0].requires_grad_(True)
+    return layer
+
+
+def drawn_twice(base: nn.Linear, rank: int, alpha: float) -> nn.Module:
+    layer = lora_layer(base, rank, alpha)
+    nn.init.normal_(parts_of(layer)[2])
+    return layer
+
+
+def both_zero(base: nn.Linear, rank: int, alpha: float) -> nn.Module:
+    layer = lora_layer(base, rank, alpha)
+    nn.init.zeros_(parts_of(layer)[1])
+    return layer
+
+
+def merged_without_scale(layer: nn.Module) -> nn.Linear:
+    base, A, B, _ = parts_of(layer)
+    plain = merge_layer(layer)
+    plain.weight.data = base.weight + B @ A
+    return plain
+
+
+def merged_without_bias(layer: nn.Module) -> nn.Linear:
+    plain = merge_layer(layer)
+    nn.init.zeros_(plain.bias)
+    return plain
+
+
+def flags_alone(layer: nn.Module, x: Tensor) -> list[str]:
+    return [words for words in audit_layer(layer, x) if words != "not a fresh start"]
+
+
+def output_alone(layer: nn.Module, x: Tensor) -> list[str]:
+    words = flags_alone(layer, x)
+    return words if torch.equal(layer(x), parts_of(layer)[0](x)) else [*words, "not a fresh start"]
+
+
+def weight_alone(layer: nn.Module, x: Tensor) -> list[str]:
+    found = audit_layer(layer, x)
+    return found if parts_of(layer)[0].weight.requires_grad else [words for words in found if words != "base trains"]
+
+
+def by_norm(base: Tensor, saved: Tensor, loaded: Tensor) -> str:
+    times = float((loaded - base).norm() / (saved - base).norm())
+    close = {1: "right", 2: "twice", 0: "missing"}
+    return close[round(times)] if abs(times - round(times)) < 0.1 and round(times) in close else "other"
+
+
+def against_zero(base: Tensor, saved: Tensor, loaded: Tensor) -> str:
+    return explain_run(torch.zeros_like(base), saved, loaded)
+
+
+def bit_for_bit(base: Tensor, saved: Tensor, loaded: Tensor) -> str:
+    for times, words in ((1, "right"), (2, "twice"), (0, "missing")):
+        if torch.equal(loaded - base, times * (saved - base)):
+            return words
+    return "other"
 
 
 def delta_rounded_alone(W: Tensor, delta: Tensor, dtype: torch.dtype) -> float:
@@ -204,24 +416,29 @@ EXERCISES = [
         minutes=4, difficulty=2,
     ),
     Exercise(
-        "5.2", "Break-even rank", breakeven,
-        cases=[(4096, 4096), (1024, 4096), (11008, 4096), (3, 6), (6, 3), (1, 1), (2, 2), (12, 4)],
-        hints=["Factors of rank r hold r (d_out + d_in) numbers.", "Strictly fewer: what happens where d_out d_in is a "
-               "multiple of d_out + d_in?", "Take one off the product before the division without remainder."],
+        "5.2", "The rank behind a log", rank_in_log,
+        cases=[(41_943_040, LLAMA_8B, list(LLAMA_8B), 32), (6_815_744, LLAMA_8B, ["q", "v"], 32),
+               (41_943_040, LLAMA_8B, ["q", "v"], 32), (3_407_873, LLAMA_8B, ["q", "v"], 32),
+               (104, {"q": (8, 8), "k": (2, 8)}, ["q", "k"], 2)],
+        hints=["What does rank 1 cost in all layers together?", "Each target costs d_out + d_in a layer.",
+               "A rank is a whole number: what if the count isn't a multiple of that cost?"],
         mistakes=[
-            Mistake(not_strict, "At an exact multiple the factors hold as many numbers as the matrix, and that isn't cheaper."),
-            Mistake(square_only, "That holds for a square matrix. What is it for a (1024, 4096) one?"),
+            Mistake(always_divided, "A count that is no multiple fits no rank: the run has other targets, and the answer is 0."),
+            Mistake(without_layers, "That is the rank if the model had one layer; every layer pays."),
+            Mistake(twice_the_width, "That takes every matrix for a square one. A key projection has a short side."),
         ],
-        minutes=4, difficulty=2,
+        minutes=6, difficulty=2,
     ),
     Exercise(
         "5.3", "The same first step at another rank", equivalent_alpha,
-        cases=[(16.0, 8, 64), (16.0, 64, 8), (8.0, 4, 4), (32.0, 1, 256)],
-        hints=["Write s^2 r with s = alpha / r.", "It is alpha^2 / r.", "Keep alpha^2 / r fixed and solve for alpha."],
+        cases=[(16.0, 8, 64, "sgd"), (16.0, 8, 64, "adam"), (16.0, 64, 8, "sgd"), (8.0, 4, 4, "adam"),
+               (32.0, 1, 256, "adam"), (32.0, 1, 256, "sgd")],
+        hints=["Put s = alpha / r into s^2 r and into s r.", "They are alpha^2 / r and alpha.",
+               "Keep each fixed and solve for alpha: only one of them depends on the rank."],
         mistakes=[
-            Mistake(same_ratio, "That keeps s = alpha / r, so that the step still grows with r. Which power of s counts?"),
-            Mistake(inverted, "The rank went up and alpha down. With s = alpha / r, a fixed alpha already shrinks the step."),
-            Mistake(unchanged_alpha, "A fixed alpha is the rank sweep that concludes that rank doesn't matter."),
+            Mistake(same_ratio, "That keeps s = alpha / r. The step still grows with r, under either optimizer."),
+            Mistake(always_sgd, "Right for SGD. Adam divides by the gradient's size, so one factor of s cancels: what is left?"),
+            Mistake(unchanged_alpha, "Right for Adam. SGD's step is alpha^2 / r, and that falls as the rank grows."),
         ],
         minutes=6, difficulty=3,
     ),
@@ -279,5 +496,56 @@ EXERCISES = [
             Mistake(scale_forgotten, "The merged weight lacks s = alpha / r."),
         ],
         minutes=8, difficulty=4, tolerance=1e-4,
+    ),
+    Exercise(
+        "5.C", "Build: a LoRA layer", lora_layer,
+        cases=[(linear(0, 5, 3), 2, 8.0), (linear(1, 6, 6, bias=False), 3, 1.0), (linear(2, 4, 7), 1, 2.0)],
+        hints=["Subclass nn.Module; wrap A and B in nn.Parameter.", "`base.requires_grad_(False)` freezes a layer.",
+               "With x of shape (rows, d_in), the path is x @ A.T @ B.T times alpha / rank."],
+        mistakes=[
+            Mistake(undivided_layer, "The scale is alpha / rank; yours is alpha."),
+            Mistake(trained_base, "The base still trains: `base.requires_grad_(False)`."),
+            Mistake(drawn_twice, "A fresh layer must change nothing, and yours does: B starts at 0."),
+            Mistake(both_zero, "With A = 0 and B = 0, neither factor ever gets a gradient: draw A at random."),
+        ],
+        minutes=12, difficulty=3, read=behaviour,
+    ),
+    Exercise(
+        "5.D", "Build: its merge", merge_layer,
+        cases=[(filled_layer(0),), (filled_layer(2, rank=3, alpha=1.0),)],
+        hints=["A plain layer's weight is W + s B A.", "B @ A has the shape of W.", "The bias is the base's own, unscaled."],
+        mistakes=[
+            Mistake(merged_without_scale, "The update is scale times B A."),
+            Mistake(merged_without_bias, "The base's bias is missing."),
+        ],
+        minutes=6, difficulty=2, read=same_layer,
+    ),
+    Exercise(
+        "5.E", "Build: its audit", audit_layer,
+        cases=[(faulty_layer(seed, *faults), torch.ones(2, 5)) for seed, faults in enumerate((
+            (), ("base trains",), ("A frozen",), ("B frozen",), ("not a fresh start",), ("stuck",),
+            ("base trains", "B frozen", "not a fresh start"), ("bias trains",)))],
+        hints=["`requires_grad` says what trains; the base has a weight and a bias.", "A fresh layer gives what its base gives: "
+               "compare the outputs with torch.equal.", "A layer whose A and B are both zero passes that comparison too."],
+        mistakes=[
+            Mistake(flags_alone, "Flags don't tell whether the start is fresh: compare outputs."),
+            Mistake(output_alone, "A = 0 beside B = 0 gives the base's output and can never learn."),
+            Mistake(weight_alone, "The base's bias can train too: look at all of its parameters."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "5.F", "Build: explain a run", explain_run,
+        cases=[(drawn(1, 6), drawn(1, 6) + times * drawn(2, 6) + 1e-3 * drawn(3, 6), drawn(1, 6) + other)
+               for times, other in ((1, drawn(2, 6)), (1, 2 * drawn(2, 6)), (1, 0 * drawn(2, 6)), (1, drawn(2, 6).flip(0)),
+                                    (1, -drawn(2, 6)))],
+        hints=["The adapter's effect is `saved - base`.", "Compare `loaded - base` with once, twice and zero times that effect.",
+               "Compare directions too: an effect of the right size may point elsewhere."],
+        mistakes=[
+            Mistake(by_norm, "An effect of the right size that points elsewhere isn't right: compare the tensors."),
+            Mistake(against_zero, "Take the base's own logits off first: the effect is what the adapter adds."),
+            Mistake(bit_for_bit, "Saving and merging round: allow for a tenth of the effect's norm."),
+        ],
+        minutes=10, difficulty=3,
     ),
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Part 5, exercises: LoRA's algebra
 #
-# Seven questions, about 40 minutes. Each check answers at once and knows the usual slips; nothing here is graded. The theory
-# is in [theory.ipynb](theory.ipynb), the graded problems are
+# Seven questions, about 45 minutes, and then a LoRA layer of your own in four steps, about 40 more. Each check answers at once
+# and knows the usual slips; nothing here is graded. The theory is in [theory.ipynb](theory.ipynb), the graded problems are
 # [p03](../../source/p03_lora_parameters/p03_lora_parameters.ipynb),
 # [p04](../../source/p04_lora_update/p04_lora_update.ipynb) and
 # [p05](../../source/p05_truncated_svd/p05_truncated_svd.ipynb).
@@ -12,9 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ftmath import add_lora, base_model, lora_layers, probes
 from ftmath.exercises import check_exercise, hint, progress, solution
+from ftmath.exercises.part05 import filled_layer
+from ftmath.sweeps import short_run
 
 Shape = tuple[int, int]
 progress(5)
@@ -42,16 +45,16 @@ f"{numbers:,} numbers, {numbers / (d_out * d_in):.2%} of the matrix"
 # %% [markdown]
 # ## 5.2 Parameter count
 #
-# From which rank on does LoRA hold as many numbers as the matrix that it adapts? The answer decides what "low" means for a
-# narrow key projection.
+# A log prints how many numbers train. From that count you can tell whether the run has the rank and the targets that its
+# settings claim. Work back from the count to the rank.
 
 # %% exercise="5.2"
 
 # %% [markdown]
 # ## 5.3 Scaling
 #
-# Under SGD the first move of $\Delta W$ grows as $s^2 r$ with $s = \alpha / r$. A colleague tuned $\alpha$ at rank 8 and wants
-# to go to rank 64 without touching the learning rate.
+# The first step moves the model in proportion to $s^2 r$ under SGD and to $s\,r$ under Adam, with $s = \alpha / r$. A colleague
+# tuned $\alpha$ at rank 8 and wants to go to rank 64 without touching the learning rate. What should $\alpha$ become?
 
 # %% exercise="5.3"
 
@@ -82,6 +85,70 @@ f"{numbers:,} numbers, {numbers / (d_out * d_in):.2%} of the matrix"
 # Merge an adapter into a short type, and measure what that does to one output.
 
 # %% exercise="5.B"
+
+# %% [markdown]
+# ## Build a LoRA layer
+#
+# Four steps make a LoRA layer that you could use: the layer, its merge, its audit, and the tool that tells what went wrong in
+# somebody else's run. Each step checks itself, and the next one doesn't need it to be right.
+#
+# ## 5.C The layer
+#
+# Write the class that part 5 drew: a frozen base, and a narrow path beside it that starts by adding nothing.
+
+# %% exercise="5.C"
+
+# %% [markdown]
+# ## 5.D Its merge
+#
+# For serving, the layer becomes one plain linear layer.
+
+# %% exercise="5.D"
+
+# %% [markdown]
+# ## 5.E Its audit
+#
+# Most broken runs were broken before their first step. Write the check that you would run on every layer before training.
+
+# %% exercise="5.E"
+
+# %% [markdown]
+# ## 5.F Explain a run
+#
+# A team trained an adapter and saved it. After loading, its answers aren't what they were. All that you have is three sets of
+# logits for the same lines. Write the function that tells what happened.
+
+# %% exercise="5.F"
+
+# %% [markdown]
+# Now a real one. The next cell trains LoRA on the course's model for 40 steps, saves it in one of the ways that teams do, loads
+# it, and asks your function. What did this team do, and what should it have saved instead?
+
+
+# %%
+def logits_after(fault):
+    """Return the logits of the base, of the tuned model, and of the model that was loaded again."""
+    lines = probes("neb", 32, 1)
+    with torch.no_grad():
+        base = base_model()(lines.ids)
+        model = short_run(lambda m, g: add_lora(m, ["q", "v"], 4, 1.0, generator=g), 0, rate=1e-3).model
+        saved = model(lines.ids)
+        for layer in lora_layers(model).values():
+            layer.base.weight += fault * layer.delta()
+        return base, saved, model(lines.ids)
+
+
+try:
+    print("your function says:", explain_run(*logits_after(fault=1)))
+except NotImplementedError:
+    print("Write explain_run above first.")
+
+# %% [markdown]
+# <details><summary>What the team did</summary>
+#
+# It merged, saved the merged weights as the base, and wrapped them with the same adapter again on loading. The effect is there
+# twice. Either save the factors alone and leave the base as it was, or save the merged weights and load them without an adapter.
+# </details>
 
 # %% [markdown]
 # ## How far you are

@@ -1,12 +1,16 @@
 # %% [markdown]
 # # Part 5: LoRA's algebra
 #
-# **The claim.** Everything that LoRA can and can't do is a statement about one matrix, $\Delta W = s\,BA$: which matrices it
-# reaches, what they cost, how large a step of training makes them, what is left of them after a merge, and where they pay.
+# **The claim.** Everything that LoRA can and can't do follows from one matrix, $\Delta W = s\,BA$: which matrices it can be,
+# what it costs, how large a step of training makes it, what is left of it after a merge, and which layers get one.
 #
-# You need the singular value decomposition and part 4.5. You'll be able to prove the rank bound and the error of the best
-# rank-$r$ update, count parameters with grouped heads, compare two scalings by measuring them, merge in a short type without
-# being surprised, and spend a budget of ranks. About 70 minutes; the notebook itself runs in about one on two CPU cores.
+# You need the singular value decomposition and part 4.5. Afterwards you can prove the rank bound and the error of the best
+# rank-$r$ update, count parameters with grouped heads, compare ranks and scales without fooling yourself, merge in a short
+# type without being surprised, and choose where to spend a budget. About 80 minutes of reading; the notebook itself runs in
+# about a minute on two quiet CPU cores. Longer runs are recorded, and a cell beside each record runs one of them again.
+#
+# A green box is a **finding**: a conclusion, its figure with an interval over seeds, and a *control*, the same figure from a
+# run without the claimed effect. The cell raises an error if the conclusion fails, or if the control would pass as well.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
@@ -16,13 +20,17 @@
 # | $\Delta W$ | the update $s\,BA$ | $(d_\text{out}, d_\text{in})$ |
 # | $\sigma_i$ | singular values of a matrix, descending | numbers |
 
-# %%
+# %% fold="imports"
+# Imports, and the device that this notebook runs on
+from functools import partial
+
 import numpy as np
 import torch
 
 from ftmath import (
-    add_lora,
+    LoRALinear,
     adapter_effect,
+    add_lora,
     base_model,
     best_device,
     describe,
@@ -30,137 +38,256 @@ from ftmath import (
     lora_layers,
     merge,
     merge_difference,
-    mixture,
     model_loss,
     probes,
     quality,
     rate_groups,
+    recorded,
     train,
     unmerge,
 )
+from ftmath.diagrams import lora_block
 from ftmath.exercises import progress
-from ftmath.plots import bars, lines
+from ftmath.findings import finding
+from ftmath.plots import bars, lines, sweep
 from ftmath.predict import predicted
+from ftmath.sweeps import at_best_rate, best_rate, short_run
 from ftmath.widgets import lora_explorer
 
 device = best_device()
+KINDS = ("q", "k", "v", "o", "gate", "up", "down")
+SEEDS = range(3)
+RUNS = recorded("lora_runs")  # benchmarks/lora_runs.py wrote it: every loss of 40 steps, for each rate and seed
 print(f"torch {torch.__version__} on {describe(device)}")
 progress(5)
 
 # %% [markdown]
 # ## 5.1 Rank constraint
 #
-# **$\Delta W$ can be any matrix of rank at most $r$, and nothing else; of those, the truncated singular value decomposition is
-# the nearest to the update that you'd like.**
+# **$\Delta W$ can be any matrix of rank at most $r$ and no other; of those, the truncated singular value decomposition is
+# nearest to the update that you would like to make.**
+#
+# LoRA sends the input through a narrow place. $A$ turns $d_\text{in}$ numbers into $r$; $B$ turns these $r$ numbers into
+# $d_\text{out}$ again. Whatever isn't among the $r$ numbers is lost on this path.
+
+# %% fold="picture"
+# Picture: a layer of our model with LoRA of rank 8, sides to scale
+lora_block(128, 128, 8)
+
+# %% [markdown]
+# In symbols, for a wanted update $M$ with singular values $\sigma_1 \ge \sigma_2 \ge \dots$:
 #
 # $$\operatorname{rank}(BA) \le \min(r, d_\text{out}, d_\text{in}), \qquad
 # \min_{\operatorname{rank} X \le r} \lVert M - X \rVert_F^2 = \sum_{i > r} \sigma_i^2 .$$
 #
-# $M$ is the update that full fine-tuning finds. Its **energy** at rank $r$ is $\sum_{i \le r}\sigma_i^2 / \sum_i \sigma_i^2$.
+# **Why the bound holds.** Column $j$ of $BA$ is $B$ times column $j$ of $A$. So every column is a combination of the $r$
+# columns of $B$, and $r$ vectors span at most $r$ dimensions. Conversely, a matrix of rank $r$ has a singular value
+# decomposition with $r$ terms, and $B = U_r \Sigma_r$, $A = V_r^\top$ reach it.
 #
-# <details><summary>Why: two lines for the bound, four for the error</summary>
+# **Why truncation is best**, in four steps.
 #
-# Every column of $BA$ is a combination of $B$'s $r$ columns. For the error: an $X$ of rank $r$ has a kernel of dimension at
-# least $d_\text{in} - r$, which meets the span of the top $r + 1$ right singular vectors in some unit $v$; there
-# $\lVert (M - X) v \rVert = \lVert M v \rVert \ge \sigma_{r+1}$, so no $X$ has a smaller spectral error than truncation. For
-# the Frobenius norm, $\sigma_{i + r}(M) \le \sigma_i(M - X) + \sigma_{r + 1}(X) = \sigma_i(M - X)$ (Weyl), and squaring and
-# summing over $i$ gives the tail (Eckart and Young 1936, Mirsky 1960).
+# 1. Keep the first $r$ terms of $M = \sum_i \sigma_i u_i v_i^\top$. What is left is $\sum_{i>r} \sigma_i u_i v_i^\top$, and
+#    since the $u_i v_i^\top$ are orthonormal, its squared norm is $\sum_{i>r} \sigma_i^2$.
+# 2. No $X$ of rank $r$ can do better. For any two matrices, $\sigma_{i+j-1}(P + Q) \le \sigma_i(P) + \sigma_j(Q)$ (Weyl).
+# 3. Put $P = M - X$, $Q = X$ and $j = r + 1$. Because $X$ has rank $r$, $\sigma_{r+1}(X) = 0$, and so
+#    $\sigma_{i+r}(M) \le \sigma_i(M - X)$ for every $i$.
+# 4. Square and sum over $i$: $\sum_{i > r} \sigma_i(M)^2 \le \lVert M - X \rVert_F^2$ (Eckart and Young 1936, Mirsky 1960).
 #
-# The factors are not unique: $BA = (BG)(G^{-1}A)$ for any invertible $G$. So $r(d_\text{out} + d_\text{in})$ numbers describe
-# only $r(d_\text{out} + d_\text{in} - r)$ degrees of freedom.
+# The **energy** that rank $r$ keeps is the share $\sum_{i \le r}\sigma_i^2 / \sum_i \sigma_i^2$.
+#
+# <details><summary>How many numbers does rank r really have?</summary>
+#
+# The factors are not unique: $BA = (BG)(G^{-1}A)$ for every invertible $(r, r)$ matrix $G$. So $r(d_\text{out} + d_\text{in})$
+# numbers describe only $r(d_\text{out} + d_\text{in} - r)$ degrees of freedom.
 # </details>
-
-# %% [markdown]
+#
 # **By hand.** $M = \begin{pmatrix}3&1\\1&3\\1&1\end{pmatrix}$ has $M^\top M = \begin{pmatrix}11&7\\7&11\end{pmatrix}$ with
-# eigenvalues 18 and 4. The next cell computes the rest.
+# eigenvalues 18 and 4. So rank 1 misses an error of $\sqrt 4 = 2$ and keeps $18/22$ of the energy.
 
 # %%
 M = torch.tensor([[3.0, 1], [1, 3], [1, 1]], dtype=torch.float64)
 U, sigma, Vh = torch.linalg.svd(M, full_matrices=False)
 part = sigma[0] * torch.outer(U[:, 0], Vh[0])
-error, energy = torch.linalg.norm(M - part), sigma[0] ** 2 / (sigma**2).sum()
-assert torch.allclose(sigma**2, torch.tensor([18.0, 4.0], dtype=torch.float64))
-assert abs(error - 2) < 1e-12
-print("rank-1 part", part.round(decimals=3).tolist(), f"error {error:.4f}, energy {energy:.4f}")
+error, kept = torch.linalg.norm(M - part), sigma[0] ** 2 / (sigma**2).sum()
+print("rank-1 part", part.round(decimals=3).tolist(), f"error {error:.4f}, energy {kept:.4f}")
+assert abs(error - 2) < 1e-12 and abs(kept - 18 / 22) < 1e-12
 
 # %% [markdown]
-# **Predict.** Our base model is fine-tuned, all parameters, on `flip` (an old skill under a new name) for 60 steps. Each
-# query projection's update is a (128, 128) matrix. Which share of its energy lies in the first **4** of 128 directions?
+# **How low is the rank of a real update?** First the null model: what would a matrix without any preferred direction show? A
+# Gaussian matrix of a query projection's shape keeps the following energy.
+
+
+# %%
+def energy(matrix, rank):
+    """Return the share of a matrix's energy that its best approximation of a rank keeps."""
+    squares = torch.linalg.svdvals(matrix.double()) ** 2
+    return float(squares[:rank].sum() / squares.sum())
+
+
+def gaussian(shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+for rank in (4, 16):
+    print(
+        f"a Gaussian (128, 128) matrix keeps {energy(gaussian((128, 128), 0), rank):.1%} of its energy at rank {rank}"
+    )
+
+# %% [markdown]
+# **Predict.** The base model is now fine-tuned, all parameters, on `flip` (an old skill under a new name) for 60 steps. A
+# step's gradient is a sum of outer products $\delta x^\top$, one for each token, and tokens of one task resemble each other.
+# Which share of a query update's energy lies in its first **4** of 128 directions? (Without a preference: the number above.)
 
 # %%
 guess = None  # between 0 and 1
 
-# %%
-base = dict(base_model().named_parameters())
-KINDS = ("q", "k", "v", "o", "gate", "up", "down")
-
-
-def energies(model, ranks=(4, 16)):
-    """Return for each kind of projection the mean share of energy at some ranks, and the mean stable rank."""
-    found = {kind: [] for kind in KINDS}
-    for name, weight in model.named_parameters():
-        kind = name.split(".")[-2]
-        if weight.ndim == 2 and kind in found:
-            s2 = torch.linalg.svdvals((weight.cpu() - base[name]).detach().double()) ** 2
-            found[kind].append([*(float(s2[:r].sum() / s2.sum()) for r in ranks), float(s2.sum() / s2[0])])
-    return {kind: np.mean(rows, axis=0) for kind, rows in found.items()}
-
-
-tuned = [fine_tune("full", "flip", rows=16, seed=seed, device=device) for seed in range(3)]
-spectra = [energies(model) for model, _ in tuned]
-print("\n".join(str(run) for _, run in tuned))
-mean = {kind: np.mean([spectrum[kind] for spectrum in spectra], axis=0) for kind in KINDS}
-ends = [
-    [f([spectrum[kind][column] for spectrum in spectra]) for kind in KINDS] for column in (0, 1) for f in (min, max)
-]
-predicted("energy of a query update at rank 4", guess, mean["q"][0])
 
 # %%
-at_4, at_16 = [mean[kind][0] for kind in KINDS], [mean[kind][1] for kind in KINDS]
-assert min(at_16) > 0.8 > max(at_4) - 0.05  # low-rank-ish: most at 16 of 128, not all at 4
+def updates(model):
+    """Return what fine-tuning added to each of the 28 projections, by name."""
+    base = dict(base_model().named_parameters())
+    return {
+        name: (weight.detach().cpu() - base[name].detach()).double()
+        for name, weight in model.named_parameters()
+        if weight.ndim == 2 and name.split(".")[-2] in KINDS
+    }
+
+
+tuned = [updates(fine_tune("full", "flip", rows=16, seed=seed, device=device)[0]) for seed in SEEDS]
+nulls = [{name: gaussian(M.shape, seed) for name, M in tuned[seed].items()} for seed in SEEDS]
+
+
+def energy_of(kind, rank, found):
+    """Return the mean energy of one kind of projection over the four blocks."""
+    return float(np.mean([energy(M, rank) for name, M in found.items() if name.split(".")[-2] == kind]))
+
+
+why = "Training moves a matrix mostly along the few directions that the task's tokens share."
+predicted("energy of a query update at rank 4", guess, np.mean([energy_of("q", 4, found) for found in tuned]), why)
+
+# %% fold="picture"
+# Picture: energy at ranks 4 and 16, of the updates and of Gaussian matrices
+at = {rank: [np.mean([energy_of(kind, rank, found) for found in tuned]) for kind in KINDS] for rank in (4, 16)}
+null_at = {rank: [np.mean([energy_of(kind, rank, found) for found in nulls]) for kind in KINDS] for rank in (4, 16)}
+shown = {"rank 16": at[16], "rank 4": at[4], "rank 16, Gaussian": null_at[16], "rank 4, Gaussian": null_at[4]}
 bars(
     KINDS,
-    {"rank 4": at_4, "rank 16": at_16},
-    spread={"rank 4": (ends[0], ends[1]), "rank 16": (ends[2], ends[3])},
-    title=f"Rank 16 of 128 holds {min(at_16):.0%} or more of a full update, rank 4 only {min(at_4):.0%} to {max(at_4):.0%}",
+    shown,
+    title=f"Rank 16 of 128 keeps {min(at[16]):.0%} or more of a full update, {max(null_at[16]):.0%} or less of noise",
     y_label="share of energy",
-    alt=f"Bars for seven projections. Rank 4 keeps from {min(at_4):.2f} to {max(at_4):.2f} of the energy, rank 16 from "
-    f"{min(at_16):.2f} to {max(at_16):.2f}; three seeds differ by at most {max(b - a for a, b in zip(ends[0], ends[1])):.2f}.",
+    alt="Bars for seven projections. "
+    + "; ".join(f"{name}: {min(v):.2f} to {max(v):.2f}" for name, v in shown.items())
+    + ".",
+)
+
+# %%
+finding(
+    "A full update puts more of its energy into 16 directions than noise of the same shape does",
+    figure="energy at rank 16, least of the seven kinds of projection",
+    measured=[min(energy_of(kind, 16, found) for kind in KINDS) for found in tuned],
+    null="Gaussian matrices of the same shapes",
+    control=[min(energy_of(kind, 16, found) for kind in KINDS) for found in nulls],
+    holds=lambda share: min(share) > 0.6,
+    scope="flip, 60 steps of full fine-tuning with AdamW at rate 1e-4, the course's model, 3 seeds",
 )
 
 # %% [markdown]
-# Move the slider: kept singular values are filled, dropped ones hollow.
+# Energy isn't quality, though. Does the model still solve the task if each update is cut to a rank? The control cuts to as
+# many *random* directions, and stretches what is left to the same norm.
+
 
 # %%
-delta = (dict(tuned[0][0].named_parameters())["blocks.1.attn.q.weight"].cpu() - base["blocks.1.attn.q.weight"]).detach()
+def accuracy_with(change, found):
+    """Return the accuracy on `flip` of the base model with a changed version of each update."""
+    model = base_model()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name in found:
+                weight += change(found[name]).float()
+    return quality(model.to(device), "flip")
+
+
+def truncated(M, rank=16):
+    U, sigma, Vh = torch.linalg.svd(M, full_matrices=False)
+    return (U[:, :rank] * sigma[:rank]) @ Vh[:rank]
+
+
+def random_cut(M, rank=16, seed=0):
+    Q = torch.linalg.qr(gaussian((len(M), rank), seed).double()).Q
+    cut = Q @ (Q.T @ M)
+    return cut * truncated(M, rank).norm() / cut.norm()
+
+
+# %%
+finding(
+    "The first 16 directions of each update carry the task",
+    figure="accuracy on flip after the cut",
+    measured=[accuracy_with(truncated, found) for found in tuned],
+    null="16 random directions, stretched to the same norm",
+    control=[accuracy_with(partial(random_cut, seed=seed), found) for seed, found in enumerate(tuned)],
+    holds=lambda right: min(right) > 0.5,
+    scope="flip, 128 probes, projections alone are changed, the course's model, 3 seeds",
+)
+
+# %% [markdown]
+# This is how an adapter is extracted from a finished full fine-tuning. Move the slider: kept singular values are filled,
+# dropped ones hollow.
+
+# %%
+delta = tuned[0]["blocks.1.attn.q.weight"]
 lora_explorer(delta)
 
 # %% [markdown]
-# **Check.** The truncation's error is the tail, and no random pair of factors does better.
+# **Check.** Truncation is a formula for the best pair of factors. A search that knows nothing of it should end in the same
+# place: start from a random $B$, and solve in turn for the best $A$ and the best $B$ (alternating least squares).
+
 
 # %%
-U, sigma, Vh = torch.linalg.svd(delta.double(), full_matrices=False)
-for r in (1, 4, 16):
-    best = torch.linalg.norm(delta - (U[:, :r] * sigma[:r]) @ Vh[:r])
-    assert abs(best - (sigma[r:] ** 2).sum().sqrt()) < 1e-9
-    for seed in range(20):
-        generator = torch.Generator().manual_seed(seed)
-        B = torch.randn(128, r, generator=generator, dtype=torch.float64)
-        A = torch.linalg.lstsq(B, delta.double()).solution  # the best A for this B
-        assert torch.linalg.norm(delta - B @ A) >= best
+def alternating(M, rank, rounds, seed=0):
+    """Return the error of factors that were fitted in turn: each is least squares with the other one fixed."""
+    B = gaussian((len(M), rank), seed).double()
+    for _ in range(rounds):
+        A = torch.linalg.lstsq(B, M).solution
+        B = torch.linalg.lstsq(A.T, M.T).solution.T
+    return float(torch.linalg.norm(M - B @ A))
+
+
+sigma = torch.linalg.svdvals(delta)
+for rank in (1, 4, 16):
+    tail = float((sigma[rank:] ** 2).sum().sqrt())
+    first, last = alternating(delta, rank, 1), alternating(delta, rank, 60)
+    print(f"rank {rank:>2}: tail {tail:.4f}; fitted {first:.4f} after one round, {last:.4f} after 60")
+    assert tail * (1 - 1e-9) <= last < 1.01 * tail and torch.allclose(torch.linalg.norm(delta - truncated(delta, rank)), torch.tensor(tail).double())  # fmt: skip
 
 # %% [markdown]
-# **The usual mistake: energy with $\sigma$ instead of $\sigma^2$.** Its symptom is ranks that come out far too large.
+# **The usual mistake: energy with $\sigma$ instead of $\sigma^2$.** On a spectrum that falls fast it asks for far too large a
+# rank. On a flat one it hardly shows, and so a test on random matrices misses it.
+
 
 # %%
-right = int(((sigma**2).cumsum(0) < 0.9 * (sigma**2).sum()).sum()) + 1
-wrong = int((sigma.cumsum(0) < 0.9 * sigma.sum()).sum()) + 1
-assert wrong > 2 * right
-print(f"rank for 90 % of the energy: {right}; with sigma in place of its square: {wrong}")
+def rank_for(M, power, share=0.9):
+    """Return the least rank whose part of the sum of sigma ** power reaches a share."""
+    parts = torch.linalg.svdvals(M.double()) ** power
+    return int((parts.cumsum(0) < share * parts.sum()).sum()) + 1
+
+
+name = "blocks.1.attn.q.weight"
+print(f"rank for 90 % of the energy: {rank_for(delta, 2)}; with sigma in place of its square: {rank_for(delta, 1)}")
+finding(
+    "Summing sigma instead of its square more than doubles the rank that seems to be needed",
+    figure="rank by sigma over rank by sigma squared, for 90 %",
+    measured=[rank_for(found[name], 1) / rank_for(found[name], 2) for found in tuned],
+    null="Gaussian matrices of the same shape",
+    control=[rank_for(found[name], 1) / rank_for(found[name], 2) for found in nulls],
+    holds=lambda ratio: min(ratio) > 2,
+    scope="query update of block 1, flip, 60 steps of AdamW at rate 1e-4, 3 seeds",
+)
 
 # %% [markdown]
-# **In practice** an adapter is extracted from a finished full fine-tuning by exactly this truncation; how many directions a
-# task needs was first measured as its *intrinsic dimension* (Aghajanyan et al. 2021, arXiv:2012.13255).
+# **In practice** the question "how many directions does this task need" was first asked by training in a random subspace of
+# all parameters, the *intrinsic dimension* (Li et al. 2018, arXiv:1804.08838; for fine-tuning Aghajanyan et al. 2021,
+# arXiv:2012.13255). That is a number of directions in the space of all parameters, not the rank of a matrix; LoRA took the
+# idea over to matrices.
 #
 # → [exercise 5.1](exercises.ipynb#5.1-Rank-constraint) ·
 # graded: [p05, truncated SVD](../../source/p05_truncated_svd/p05_truncated_svd.ipynb)
@@ -171,19 +298,19 @@ print(f"rank for 90 % of the energy: {right}; with sigma in place of its square:
 # **LoRA costs the sum of a matrix's sides for each rank, not their product, and it's cheaper than the matrix only below half
 # the harmonic mean of the sides.**
 #
+# $A$ has $r$ rows as long as the input, $B$ has $r$ columns as long as the output. Nothing else is trained.
+#
 # $$P = r\,(d_\text{out} + d_\text{in}), \qquad P < d_\text{out} d_\text{in} \iff
 # r < \frac{d_\text{out}\, d_\text{in}}{d_\text{out} + d_\text{in}} .$$
 #
-# <details><summary>Why</summary>
+# <details><summary>What the limit looks like for square and for narrow matrices</summary>
 #
-# $A$ has $r\,d_\text{in}$ entries and $B$ has $d_\text{out}\,r$. Divide $r(d_\text{out} + d_\text{in}) < d_\text{out}
-# d_\text{in}$ by the sum. For a square matrix the limit is $d/2$; for a narrow one it is close to the narrow side: a
-# (1024, 4096) key projection of grouped-query attention has its limit at 819.2.
+# Divide $r(d_\text{out} + d_\text{in}) < d_\text{out} d_\text{in}$ by the sum. For a square matrix the limit is $d/2$. For a
+# narrow one it is close to the narrow side: a (1024, 4096) key projection of grouped-query attention has its limit at 819.2.
 # </details>
-
-# %% [markdown]
-# **Worked.** Three weights of a Llama-3-8B block, computed below. **Predict** first: a team counts `2 * r * 4096` for every
-# matrix, at $r = 8$. By which factor is the key projection's count too high?
+#
+# **Predict.** A team counts `2 * r * 4096` for every matrix of a model whose key projection is (1024, 4096). By which factor
+# is the key projection's count too high? Write both counts down; the rank cancels.
 
 # %%
 guess = None  # a factor
@@ -197,10 +324,13 @@ def lora_numbers(d_out, d_in, r):
 for name, (d_out, d_in), r in (("key", (1024, 4096), 8), ("query", (4096, 4096), 8), ("gate", (14336, 4096), 16)):
     n, full = lora_numbers(d_out, d_in, r), d_out * d_in
     print(
-        f"{name:>6} r={r:<3} {n:>8,} numbers, {n / full:.2%} of the matrix, cheaper below r = {full / (d_out + d_in):.1f}"
+        f"{name:>6} r={r:<3} {n:>8,} numbers, {n / full:.2%} of the matrix; cheaper below {full / (d_out + d_in):.1f}"
     )
 assert lora_numbers(1024, 4096, 8) == 40_960
-predicted("the factor by which 2 r d overcounts a key projection", guess, 2 * 8 * 4096 / lora_numbers(1024, 4096, 8))
+why = "It is 2 x 4096 over 1024 + 4096: the team counts a square matrix."
+predicted(
+    "the factor by which 2 r d overcounts a key projection", guess, 2 * 8 * 4096 / lora_numbers(1024, 4096, 8), why
+)
 
 # %% [markdown]
 # **On the model.** What the formula says and what torch counts, for three sets of targets.
@@ -209,12 +339,15 @@ predicted("the factor by which 2 r d overcounts a key projection", guess, 2 * 8 
 counts = {}
 for targets, r in ((("q", "v"), 4), (KINDS, 4), (KINDS, 16)):
     model = base_model()
-    shapes = {name: module.weight.shape for name, module in model.named_modules() if name.split(".")[-1] in targets}
+    shapes = [module.weight.shape for name, module in model.named_modules() if name.split(".")[-1] in targets]
     add_lora(model, targets, r, 2.0 * r)
-    formula = sum(lora_numbers(*shape, r) for shape in shapes.values())
-    counted = sum(parameter.numel() for name, parameter in model.named_parameters() if name.endswith((".A", ".B")))
-    assert formula == counted == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    counted = sum(p.numel() for p in model.parameters() if p.requires_grad)
     counts[f"{','.join(targets)} r={r}"] = counted
+    assert counted == sum(lora_numbers(*shape, r) for shape in shapes)
+counts
+
+# %% fold="picture"
+# Picture: the count against the rank, for a square and a narrow matrix
 sides = range(1, 129)
 lines(
     list(sides),
@@ -231,20 +364,21 @@ lines(
 )
 
 # %% [markdown]
-# **The mistake and its symptom**: `2 * r * d` with $d$ the model's width. On a square projection nothing shows; with grouped
-# heads the printed total is too high, and the share of the model too.
+# **The mistake and its symptom**: `2 * r * d` with $d$ the model's width. On a square projection nothing shows. With grouped
+# heads the printed total is too high, and so is the share of the model.
 
 # %%
 wrong = sum(2 * 8 * 4096 for _ in range(4))
 right = sum(lora_numbers(*shape, 8) for shape in ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096)))
-assert wrong > right
 print(f"q, k, v, o of one grouped block at r = 8: {right:,}, not {wrong:,}")
+assert wrong > right
 
 # %% [markdown]
-# **In practice** the count is what PEFT prints as *trainable params*; table 4 of the LoRA paper reports 4.7 M for GPT-3 with
+# **In practice** the count is what PEFT prints as *trainable params*. Table 4 of the LoRA paper reports 4.7 M for GPT-3 with
 # rank 1 on $q$ and $v$ (Hu et al. 2021, arXiv:2106.09685), and $96 \cdot 2 \cdot (12288 + 12288) \cdot 1 = 4{,}718{,}592$.
 
-# %%
+# %% fold="checks"
+# Check: the paper's 4.7 M
 assert 96 * 2 * lora_numbers(12288, 12288, 1) == 4_718_592
 
 # %% [markdown]
@@ -254,101 +388,202 @@ assert 96 * 2 * lora_numbers(12288, 12288, 1) == 4_718_592
 # %% [markdown]
 # ## 5.3 Scaling
 #
-# **The scale decides how much a higher rank can use its freedom: with $\alpha / r$ and a fixed $\alpha$, extra rank is
-# switched off as fast as it is added.**
+# **The scale sets how far a step moves the model, and how that depends on the rank is decided by the optimizer. So a sweep of
+# ranks at one learning rate measures the rate: sweep the rate for each rank, then compare.**
+#
+# At a given rate, a run with twice the scale takes a step twice as long, or longer. If it reaches a lower loss in 40 steps,
+# that may only mean that 40 steps were too few for the other run. Two scales are common:
 #
 # $$\Delta W = \frac{\alpha}{r} BA \quad\text{or, rank-stabilised,}\quad \Delta W = \frac{\alpha}{\sqrt r} BA .$$
 #
-# <details><summary>Why: the first step of gradient descent</summary>
+# **How long is the first step?** Take one example $x$ whose output has the gradient $\delta$. At the start $B = 0$, so only
+# $B$ moves; $A$ gets no gradient.
 #
-# At $B = 0$ only $B$ moves. On one example $x$ with output gradient $\delta$, $\partial L / \partial B = s\,\delta (Ax)^\top$,
-# so after a step of rate $\eta$
-# $$\Delta W x = s B A x = -\eta s^2 \lVert Ax \rVert^2 \delta .$$
-# $A$'s entries are uniform within $1/\sqrt{d_\text{in}}$, of variance $1/(3 d_\text{in})$, so
-# $\mathbb E\lVert Ax\rVert^2 = r \lVert x\rVert^2 / (3 d_\text{in})$. The step grows as $s^2 r$: $\alpha^2 / r$ under the
-# first rule, $\alpha^2$ under the second (Kalajdzievski 2023, arXiv:2312.03732).
+# 1. The gradient is $\partial L / \partial B = s\,\delta\,(Ax)^\top$.
+# 2. **SGD** of rate $\eta$ steps by $-\eta$ times that. The output then moves by
+#    $\Delta W x = s B A x = -\eta\, s^2 \lVert Ax \rVert^2\, \delta$.
+# 3. $A$'s entries are uniform within $1/\sqrt{d_\text{in}}$, with variance $1/(3 d_\text{in})$, so
+#    $\mathbb E\lVert Ax\rVert^2 = r \lVert x\rVert^2 / (3 d_\text{in})$. SGD's step grows as $s^2 r$.
+# 4. **Adam** divides each entry of the gradient by its size, so its first step is $-\eta$ times the *sign*:
+#    $B = -\eta \operatorname{sign}(\delta) \operatorname{sign}(Ax)^\top$. The scale in the gradient has cancelled.
+# 5. The output moves by $sBAx = -\eta\, s \lVert Ax \rVert_1 \operatorname{sign}(\delta)$, a sum of $r$ positive terms. Adam's
+#    step grows as $s\,r$.
 #
-# Adam divides by the gradient's size, so there the coherent part of the step grows as $s\,r$ instead. Which power is right
-# depends on the optimizer; measure.
+# | | SGD: $s^2 r$ | Adam: $s\,r$ |
+# | --- | --- | --- |
+# | $s = \alpha / r$ | $\alpha^2 / r$: falls with the rank | $\alpha$: **the same at every rank** |
+# | $s = \alpha / \sqrt r$ | $\alpha^2$: the same at every rank | $\alpha \sqrt r$: grows with the rank |
+#
+# <details><summary>Where the paper's rule comes from</summary>
+#
+# Rank-stabilised LoRA asks that neither activations nor gradients of the adapter vanish or explode as $r$ grows, over the
+# whole of training and not just at its first step (Kalajdzievski 2023, arXiv:2312.03732). That gives $1/\sqrt r$.
 # </details>
-
-# %% [markdown]
-# **Worked**, with $\alpha = 16$, from rank 8 to rank 64; and the expectation by drawing $A$ many times.
+#
+# **Measured on the model**: one step on 16 lines of `neb` (an invented language of 48 words), and how far it moves the logits.
 
 # %%
-for rule, scale in (("alpha / r", lambda r: 16 / r), ("alpha / sqrt r", lambda r: 16 / r**0.5)):
-    print(
-        f"{rule:>14}: s {scale(8):.2f} -> {scale(64):.2f}, s^2 r {scale(8) ** 2 * 8:.0f} -> {scale(64) ** 2 * 64:.0f}"
-    )
-x, generator = torch.ones(256), torch.Generator().manual_seed(0)
-draws = torch.stack([((torch.rand(16, 256, generator=generator) * 2 - 1) / 16 @ x).square().sum() for _ in range(2000)])
-expected = 16 * 256 / (3 * 256)
-assert abs(draws.mean() / expected - 1) < 0.05
-print(f"E|Ax|^2 at r = 16, |x|^2 = 256: {draws.mean():.2f} drawn, {expected:.2f} by the formula")
+OPTIMIZERS = {"SGD": partial(torch.optim.SGD, lr=1e-2), "AdamW": partial(torch.optim.AdamW, lr=1e-5)}
+
+
+def first_step(rank, optimizer, seed, stabilised=False):
+    """Return how far one step moves the logits of its own lines, as a root mean square."""
+    model, generator = base_model(), torch.Generator().manual_seed(seed)
+    add_lora(model, KINDS, rank, 8.0, rank_stabilised=stabilised, generator=generator)
+    lines = probes("neb", 16, seed)
+    before = model(lines.ids).detach()
+    model_loss(model, lines.ids, lines.answer_mask).backward()
+    OPTIMIZERS[optimizer]([p for p in model.parameters() if p.requires_grad]).step()
+    return float((model(lines.ids).detach() - before).square().mean().sqrt())
+
+
+def power(optimizer, seed, stabilised=False):
+    """Return the power of the rank that the first step grows with, from rank 8 to rank 64."""
+    moved = [first_step(rank, optimizer, seed, stabilised) for rank in (8, 64)]
+    return float(np.log(moved[1] / moved[0]) / np.log(8))
+
+
+# %%
+powers = {
+    (name, rule): [power(name, seed, rule == "alpha / √r") for seed in SEEDS]
+    for name in OPTIMIZERS
+    for rule in ("alpha / r", "alpha / √r")
+}
+for (name, rule), values in powers.items():
+    print(f"{name:>5}, {rule:<10}: the first step grows as r to the power {np.round(values, 2).tolist()}")
+
+# %%
+finding(
+    "Under AdamW and alpha / r, the first step is as long at rank 64 as at rank 8",
+    figure="power of the rank in the first step's size",
+    measured=powers["AdamW", "alpha / r"],
+    null="the same under SGD, where the formula says -1",
+    control=powers["SGD", "alpha / r"],
+    holds=lambda power: max(map(abs, power)) < 0.25,
+    scope="first step on 16 lines of neb, all seven projections, ranks 8 and 64, the course's model, 3 seeds",
+)
 
 # %% [markdown]
-# **Predict.** On `neb` (48 new words, a task that needs rank) LoRA trains for 40 steps of Adam at one rate and $\alpha = 8$.
-# With $\alpha / r$, how much lower is the loss at rank 64 than at rank 1, as a ratio (1: no difference)?
+# **Predict.** LoRA on all projections trains on `neb` for 40 steps of AdamW, at rate 1e-3, with $\alpha = 8$ and the scale
+# $\alpha / r$. By which factor is the loss at rank 1 higher than at rank 64? The table above has the handle.
 
 # %%
 guess = None  # loss at rank 1 / loss at rank 64
 
-
 # %%
-def lora_run(targets, rank, alpha, seed, *, rank_stabilised=False, rate=1e-3, steps=40, task="neb"):
-    """Return the mean loss of the last ten steps, in nats per token, and the model."""
-    model = base_model()
-    add_lora(
-        model, targets, rank, alpha, rank_stabilised=rank_stabilised, generator=torch.Generator().manual_seed(seed)
-    )
-    model, rng = model.to(device), np.random.default_rng(seed)
-
-    def loss(step):
-        rows = mixture({task: 1.0}, 16, rng).to(device)
-        return model_loss(model, rows.ids, rows.answer_mask)
-
-    losses = train(model, loss, rate_groups(model, {}, rate), steps, label=f"rank {rank}")
-    return np.mean(losses[-10:]), model
-
-
-RANKS, found = (1, 8, 64), {}
-for rule, stabilised in (("alpha / r", False), ("alpha / sqrt r", True)):
-    found[rule] = np.array(
-        [[lora_run(KINDS, r, 8.0, s, rank_stabilised=stabilised)[0] for s in range(3)] for r in RANKS]
-    )
-    print(rule, {r: f"{row.min():.2f} to {row.max():.2f}" for r, row in zip(RANKS, found[rule])})
+scale = {name: row["losses"] for name, row in RUNS["scale"].items()}
+low_rate = {name: np.array(losses["0.001"]) for name, losses in scale.items()}
+for name, losses in low_rate.items():
+    print(f"{name:<20} at rate 1e-3: {losses.mean():.2f} nats/token, seeds {np.round(losses, 2).tolist()}")
+ratio = low_rate["alpha 8, rank 1"].mean() / low_rate["alpha 8, rank 64"].mean()
 predicted(
-    "loss at rank 1 over loss at rank 64, alpha / r", guess, found["alpha / r"][0].mean() / found["alpha / r"][2].mean()
-)
-
-# %%
-means = {rule: values.mean(1).tolist() for rule, values in found.items()}
-assert abs(means["alpha / r"][2] / means["alpha / r"][0] - 1) < 0.35  # flat: rank looks useless
-assert means["alpha / sqrt r"][2] < 0.6 * means["alpha / sqrt r"][0]  # and isn't
-lines(
-    list(RANKS),
-    means,
-    log_x=True,
-    title="With alpha / r a sweep of ranks looks flat; the same ranks help under alpha / sqrt r",
-    x_label="rank r",
-    y_label="loss after 40 steps, nats/token",
-    alt="Loss against rank 1, 8 and 64. "
-    + "; ".join(f"{rule}: " + ", ".join(f"{v:.2f}" for v in values) for rule, values in means.items())
-    + ". Means of three seeds.",
+    "loss at rank 1 over loss at rank 64", guess, ratio, "Under alpha / r Adam's steps are equally long at each rank."
 )
 
 # %% [markdown]
-# One rate, one $\alpha$ and 40 steps: part of what rank buys here is speed. The point is narrower, and holds: **a rank sweep
-# at fixed $\alpha$ under $\alpha / r$ measures the scale, not the rank.**
-#
-# **Check.** Doubling $\alpha$ doubles $\Delta W$; doubling $r$ with the same $BA$ halves it.
+# So at this rate the rank seems to do nothing under $\alpha / r$. Under $\alpha / \sqrt r$ the same ranks look very useful:
+# with $\alpha = 8$ its rank 64 has $s = 1$, which is the row "alpha 64, rank 64", bit for bit the same run. Is that the rank?
+# The control keeps rank 1 and raises $\alpha$ alone.
 
 # %%
-from ftmath import LoRALinear
+low, high = low_rate["alpha 8, rank 1"], low_rate["alpha 64, rank 64"]
+fall = np.log(low / high)  # from rank 1 to rank 64 with rank-stabilised scale
+finding(
+    "At one low rate, most of what rank-stabilised scaling seems to gain from rank is had at rank 1 by raising alpha",
+    figure="share of the fall in log loss",
+    measured=np.log(low / low_rate["alpha 64, rank 1"]) / fall,
+    null="raising the rank to 64 and leaving alpha",
+    control=np.log(low / low_rate["alpha 8, rank 64"]) / fall,
+    holds=lambda share: min(share) > 0.5,
+    scope="neb, 40 steps of AdamW at rate 1e-3, alpha 8 and 64, all seven projections, 3 seeds",
+)
 
+# %% [markdown]
+# **A sweep at one rate measures the rate.** Here is the whole sweep; a ring marks each curve's best rate.
+
+# %% fold="picture"
+# Picture: loss against the rate for each rank, alpha = 8
+shown = {f"rank {r}": scale[f"alpha 8, rank {r}"] for r in (1, 8, 64)}
+shown["rank 64, alpha / √r"] = scale["alpha 64, rank 64"]
+bests = {name: (best_rate(losses), np.mean(at_best_rate(losses))) for name, losses in shown.items()}
+sweep(
+    shown,
+    title="Under alpha / r every rank wants the same rate; under alpha / √r, rank 64 wants a lower one",
+    y_label="loss after 40 steps, nats/token",
+    alt="Loss against the learning rate, alpha 8. Best: "
+    + "; ".join(f"{name}: {loss:.2f} at rate {rate}" for name, (rate, loss) in bests.items())
+    + ". Bars show the least and the most of three seeds.",
+)
+
+
+# %%
+def best_by_seed(losses):
+    """Return each seed's own best rate."""
+    return [min(map(float, losses), key=lambda rate: losses[f"{rate:g}"][seed]) for seed in SEEDS]
+
+
+finding(
+    "Under AdamW and alpha / r, the best rate is the same at rank 64 as at rank 1",
+    figure="best rate at rank 64 over best rate at rank 1",
+    measured=np.divide(best_by_seed(scale["alpha 8, rank 64"]), best_by_seed(scale["alpha 8, rank 1"])),
+    null="rank 64 with the scale alpha / √r",
+    control=np.divide(best_by_seed(scale["alpha 64, rank 64"]), best_by_seed(scale["alpha 8, rank 1"])),
+    holds=lambda ratio: min(ratio) > 0.5 and max(ratio) < 2,
+    scope="neb, 40 steps, rates 3e-4 to 3e-2 in steps of about three, alpha 8, all seven projections, 3 seeds",
+)
+
+# %% [markdown]
+# **And what does the rank do, once the rate is swept?** Compare rank 8 with rank 1 at the same $\alpha = 64$, each at its own
+# best rate.
+
+# %%
+best_of = {name: np.array(at_best_rate(losses)) for name, losses in scale.items()}
+finding(
+    "With the rate swept for each, rank 8 ends far below rank 1",
+    figure="loss at rank 8 over loss at rank 1, each at its best rate",
+    measured=best_of["alpha 64, rank 8"] / best_of["alpha 64, rank 1"],
+    null="rank 1 against rank 1 with another seed",
+    control=np.roll(best_of["alpha 64, rank 1"], 1) / best_of["alpha 64, rank 1"],
+    holds=lambda ratio: max(ratio) < 0.7,
+    scope="neb, 40 steps of AdamW, alpha 64, scale alpha / r, rates 3e-4 to 3e-2, all seven projections, 3 seeds",
+)
+
+# %% [markdown]
+# The scale has an effect of its own, too, beyond the length of the first step: it decides how much of the movement comes from
+# $B$ alone, and how much from $A$, which only joins in once $B \ne 0$. At rank 64 a larger $\alpha$ with a lower rate ends
+# lower than any rate reaches with $\alpha = 8$. At rank 1 it doesn't.
+
+# %%
+finding(
+    "With the rate swept for each, rank 64 gains from an alpha that grows with the rank",
+    figure="loss with alpha 64 over loss with alpha 8 at rank 64, each at its best rate",
+    measured=best_of["alpha 64, rank 64"] / best_of["alpha 8, rank 64"],
+    null="the same two alphas at rank 1",
+    control=best_of["alpha 64, rank 1"] / best_of["alpha 8, rank 1"],
+    holds=lambda ratio: max(ratio) < 0.75,
+    scope="neb, 40 steps of AdamW, scale alpha / r, rates 3e-4 to 3e-2, all seven projections, 3 seeds",
+)
+
+# %% [markdown]
+# So rank-stabilised scaling does help on this task, for a reason that a sweep at one rate can't show. And LoRA's best rate
+# under $\alpha / r$ doesn't depend on the rank, as Schulman et al. (2025, *LoRA Without Regret*,
+# thinkingmachines.ai/blog/lora) report for large models. They also find it to be about ten times the best rate of
+# full fine-tuning; that is tried on our model at the end of this part.
+#
+# The runs above were recorded. This cell trains one of them again.
+
+# %%
+again = short_run(
+    lambda model, generator: add_lora(model, KINDS, 8, 8.0, generator=generator), 0, rate=1e-2, device=device
+)
+kept = scale["alpha 8, rank 8"]["0.01"][0]
+print(f"alpha 8, rank 8, rate 1e-2, seed 0: {again.loss:.4f} here, {kept:.4f} recorded")
+assert abs(again.loss / kept - 1) < 0.25  # another machine rounds otherwise, and 40 steps amplify that
+
+# %% fold="checks"
+# Check: doubling alpha doubles the update; doubling r with the same BA halves it
 layer = torch.nn.Linear(6, 5)
-one, two = LoRALinear(layer, 2, alpha=4), LoRALinear(layer, 2, alpha=8)
-wide = LoRALinear(layer, 4, alpha=4)
+one, two, wide = LoRALinear(layer, 2, alpha=4), LoRALinear(layer, 2, alpha=8), LoRALinear(layer, 4, alpha=4)
 with torch.no_grad():
     one.B.normal_(generator=torch.Generator().manual_seed(0))
     two.A.copy_(one.A), two.B.copy_(one.B)
@@ -357,72 +592,90 @@ assert torch.allclose(two.delta(), 2 * one.delta())
 assert torch.allclose(wide.delta(), one.delta() / 2)
 
 # %% [markdown]
-# **The mistake**: leaving out the division, $\alpha\,BA$. Its symptom: a rank sweep at one $\alpha$ that trains at small ranks
-# and gets worse at large ones, since the step is $r$ times too large.
+# **The mistake**: leaving out the division, $\alpha\,BA$. Nothing raises. At rank 64 each step is 64 times as long as it should
+# be, so the rate that is best for $\alpha / r$ ruins the run. It isn't a worse layer, though: with its own, much lower rate it
+# trains.
 
 # %%
-late = {}
-for name, alpha in (("alpha / r", 16.0), ("no division", 16.0 * 64)):  # LoRALinear divides: this undoes it
-    late[name] = lora_run(KINDS, 64, alpha, 0, rate=3e-3, steps=30)[0]
-print({name: f"loss of the last ten of 30 steps at rank 64: {value:.2f} nats" for name, value in late.items()})
-assert late["no division"] > 1.3 * late["alpha / r"]
+undivided, divided = scale["no division, rank 64"], scale["alpha 8, rank 64"]
+rate = best_rate(divided)
+print(f"best rate with the division {rate}, without it {best_rate(undivided)}")
+finding(
+    "Without the division by r, the rate that is best for alpha / r ruins a run of rank 64",
+    figure="loss without the division over loss with it, both at the rate that is best with it",
+    measured=np.divide(undivided[rate], divided[rate]),
+    null="each at its own best rate",
+    control=np.divide(at_best_rate(undivided), at_best_rate(divided)),
+    holds=lambda ratio: min(ratio) > 1.5,
+    scope="neb, 40 steps of AdamW, rank 64, alpha 8, rates 3e-5 to 1e-2 without and 3e-4 to 3e-2 with the division, 3 seeds",
+)
 
 # %% [markdown]
-# **In practice** "$\alpha = 2r$" is folklore for "keep $s = 2$"; rsLoRA keeps $s\sqrt r$ instead (arXiv:2312.03732).
+# **In practice** "$\alpha = 2r$" keeps $s = 2$ at every rank. Under Adam that lengthens the first step in proportion to $r$, so
+# the rate has to be tuned again when the rank changes. A fixed $\alpha$ with $\alpha / r$ keeps the best rate where it was
+# (Hu et al. 2021, arXiv:2106.09685, give this as the reason for dividing by $r$).
 #
 # → [exercise 5.3](exercises.ipynb#5.3-Scaling) · graded: [p04, the LoRA update](../../source/p04_lora_update/p04_lora_update.ipynb)
 
 # %% [markdown]
 # ## 5.4 Merge for inference
 #
-# **In exact arithmetic a merged model is the same function; in sixteen bits the sum is rounded, and an update that is small
-# beside its weight can vanish.**
+# **In exact arithmetic a merged model is the same function. In sixteen bits the sum is rounded once more, and an update that is
+# small beside its weight can vanish.**
+#
+# A merge adds the update to the weight, so that serving needs no second path and saves $2r(d_\text{out} + d_\text{in})$
+# operations a token. A short type can hold only some numbers, so the sum goes to the nearest one. If the update is less than
+# half the way to the next number, the weight stays what it was.
 #
 # $$W_\text{merged} = \operatorname{round}_\text{dtype}\!\left(W + s\,BA\right), \qquad
 # \text{entry lost if } |\Delta W_{ij}| < \tfrac12 \operatorname{ulp}(W_{ij}) .$$
 #
-# The ulp is the distance to the next number of the type; a merge saves $2r(d_\text{out} + d_\text{in})$ operations a token.
+# The ulp is the distance to the next number of the type. By distributivity $Wx + s B(Ax) = (W + sBA)x$, so rounding is the
+# only difference.
 #
-# <details><summary>Why</summary>
+# <details><summary>How far apart bfloat16's numbers are</summary>
 #
-# $Wx + s B(Ax) = (W + sBA)x$ by distributivity. bfloat16 keeps 8 significant bits: between $2^{-6}$ and $2^{-5}$ numbers stand
-# $2^{-13} \approx 1.22 \cdot 10^{-4}$ apart, so near 0.02 a change below $6.1 \cdot 10^{-5}$ rounds back.
+# bfloat16 keeps 8 significant bits: between $2^{-6}$ and $2^{-5}$ its numbers are $2^{-6} \cdot 2^{-7} = 2^{-13} \approx
+# 1.22 \cdot 10^{-4}$ apart. So near 0.02 a change below $6.1 \cdot 10^{-5}$ rounds back.
 # </details>
-
-# %% [markdown]
-# **Worked.** $W = 0.02$ in bfloat16, and two updates on either side of half an ulp.
+#
+# **By hand.** $W = 0.02$ in bfloat16, and two updates on either side of half an ulp.
 
 # %%
 W = torch.tensor(0.02).bfloat16()
-ulp = torch.tensor(2.0**-13)
 small, large = ((W.float() + step).bfloat16() for step in (5e-5, 7e-5))
+print(f"W = {W.item():.8f}, ulp = {2**-13:.3e}; +5e-5 gives {small.item():.8f}, +7e-5 gives {large.item():.8f}")
 assert small == W and large != W
-print(f"W = {W.item():.8f}, ulp = {ulp:.3e}; +5e-5 gives {small.item():.8f}, +7e-5 gives {large.item():.8f}")
 
 # %% [markdown]
 # **Predict.** A weight with entries of standard deviation 0.02 gets an update of standard deviation $5\cdot10^{-5}$, merged in
-# bfloat16. Which share of the entries doesn't change at all?
+# bfloat16. Which share of the entries doesn't change at all? Compare the update's size with half an ulp at 0.02, above, and
+# remember that smaller weights have smaller ulps.
 
 # %%
 guess = None  # between 0 and 1
 
-# %%
-generator = torch.Generator().manual_seed(0)
-W = 0.02 * torch.randn(200_000, generator=generator)
-noise = torch.randn(200_000, generator=generator)
-sizes, lost, realised = [1e-6, 1e-5, 5e-5, 2e-4, 1e-3, 5e-3], [], []
-for size in sizes:
-    stored, delta = W.bfloat16(), size * noise
-    merged = (stored.float() + delta).bfloat16()
-    lost.append(float((merged == stored).double().mean()))
-    realised.append(float(((merged.float() - stored.float()) - delta).norm() / delta.norm()))
-predicted("share of entries that a 5e-5 update leaves as they were", guess, lost[2])
 
 # %%
-assert lost == sorted(lost, reverse=True) and lost[2] > 0.4
+def merge_noise(size, seed, dtype=torch.bfloat16):
+    """Return the share of entries that an update leaves as they were, and the relative error of what it became."""
+    W, noise = 0.02 * gaussian(200_000, 2 * seed), gaussian(200_000, 2 * seed + 1)
+    stored, delta = W.to(dtype), size * noise
+    merged = (stored.float() + delta).to(dtype)
+    became = merged.float() - stored.float()
+    return float((merged == stored).double().mean()), float((became - delta).norm() / delta.norm())
+
+
+sizes = [1e-6, 1e-5, 5e-5, 2e-4, 1e-3, 5e-3]
+lost, errors = zip(*(merge_noise(size, 0) for size in sizes))
+why = "Half an ulp is 6e-5 for weights above 0.0156 and half of that for the next smaller ones; the update is about as large."
+predicted("share of entries that a 5e-5 update leaves as they were", guess, lost[2], why)
+
+# %% fold="picture"
+# Picture: what a merge in bfloat16 loses, against the update's size
 lines(
     sizes,
-    {"entries unchanged": lost, "error of the realised update": realised},
+    {"entries unchanged": lost, "error of the realised update": errors},
     log_x=True,
     title="An update of 1/400 of the weight's size is half lost in a bfloat16 merge",
     x_label="update's standard deviation",
@@ -430,78 +683,151 @@ lines(
     alt="Two falling curves. Unchanged entries: " + ", ".join(f"{v:.2f} at {s:g}" for s, v in zip(sizes, lost)) + ".",
 )
 
+# %%
+finding(
+    "Merged in bfloat16, an update of a 400th of the weight's size leaves close to half of the entries as they were",
+    figure="share of entries unchanged",
+    measured=[merge_noise(5e-5, seed)[0] for seed in SEEDS],
+    null="the same merge in float32",
+    control=[merge_noise(5e-5, seed, torch.float32)[0] for seed in SEEDS],
+    holds=lambda share: min(share) > 0.4,
+    scope="Gaussian weights of deviation 0.02, Gaussian updates of deviation 5e-5, 200,000 entries, 3 seeds",
+)
+
 # %% [markdown]
-# **On a trained adapter**, the largest change of any logit when it is merged in float32, in bfloat16 with one rounding, and in
-# bfloat16 with the update rounded before the sum.
+# **On trained adapters.** A trained update is much larger than that. What does a merge cost then? The comparison needs care: a
+# bfloat16 model that holds a merged adapter differs from the float32 model in *two* ways. Its base was rounded, and the merge
+# rounded again. So there are three models to compare: float32 with the adapter apart, bfloat16 with the adapter apart, and
+# bfloat16 merged.
 
 # %%
-_, adapted = lora_run(KINDS, 4, 8.0, 0, rate=3e-3)
-adapted, rows = adapted.cpu().requires_grad_(False), probes("neb", 64, 1)
+rows = probes("neb", 64, 1).to(device)
+prepare = lambda model, generator: add_lora(model, KINDS, 4, 8.0, generator=generator)
+adapted = [short_run(prepare, seed, rate=3e-3, device=device).model.requires_grad_(False) for seed in SEEDS]
 
 
-def logits(model):
-    return model(rows.ids)
-
-
-def merged_in(dtype, *, update_first):
-    """Return the largest change of a logit when the merged weights are stored in a type; the model stays as it was."""
-    before, kept = logits(adapted), {}
-    for name, layer in lora_layers(adapted).items():
-        update = layer.delta().to(dtype) if update_first else layer.delta()
-        kept[name] = layer
-        plain = layer.merged()
-        plain.weight.data = (layer.base.weight.to(dtype).float() + update.float()).to(dtype).float()
-        parent, _, last = name.rpartition(".")
-        setattr(adapted.get_submodule(parent), last, plain)
-    found = (logits(adapted) - before).abs().max().item()
-    unmerge(adapted, kept)
+def stored(model, dtype, *, merged):
+    """Return the logits, and the loss, with the base rounded to a type and the adapter apart or merged into it."""
+    kept = {}
+    for name, layer in lora_layers(model).items():
+        kept[name] = layer.base.weight.data
+        base = kept[name].to(dtype)
+        layer.base.weight.data = ((base.float() + layer.delta()).to(dtype) if merged else base).float()
+        layer.on = not merged
+    found = model(rows.ids), model_loss(model, rows.ids, rows.answer_mask).item()
+    for name, layer in lora_layers(model).items():
+        layer.base.weight.data, layer.on = kept[name], True
     return found
 
 
-changes = {
-    "float32": merge_difference(adapted, logits),
-    "bfloat16": merged_in(torch.bfloat16, update_first=False),
-    "bfloat16, update rounded first": merged_in(torch.bfloat16, update_first=True),
-}
-print(
-    {name: f"{value:.1e}" for name, value in changes.items()},
-    f"the adapter's own effect: {adapter_effect(adapted, logits):.1f}",
-)
-assert changes["float32"] < 1e-3 < 1e-2 < changes["bfloat16"]
+short, wide = torch.bfloat16, torch.float32
+apart_32, merged_32 = ([stored(model, wide, merged=merged) for model in adapted] for merged in (False, True))
+apart_16, merged_16 = ([stored(model, short, merged=merged) for model in adapted] for merged in (False, True))
 
-# %% [markdown]
-# **Check.** Merging and going back leaves every bit, since our `merge` keeps the layers it replaced; subtracting would not.
 
 # %%
-before = logits(adapted)
-kept = merge(adapted)
-assert not lora_layers(adapted)
-unmerge(adapted, kept)
-assert torch.equal(logits(adapted), before)
-W, delta = torch.randn(10_000, generator=generator), 1e-3 * torch.randn(10_000, generator=generator)
+def moved(some, others):
+    """Return for each seed how far the logits differ between two ways of storing a model, as a root mean square."""
+    return [float((a - b).square().mean().sqrt()) for (a, _), (b, _) in zip(some, others)]
+
+
+table = {
+    "base rounded, adapter apart": moved(apart_16, apart_32),
+    "and then merged, against that": moved(merged_16, apart_16),
+    "both, against float32": moved(merged_16, apart_32),
+    "merged in float32": moved(merged_32, apart_32),
+}
+for name, values in table.items():
+    print(f"{name:<30} moves the logits by", ", ".join(f"{value:.1e}" for value in values))
+print("loss:", {name: f"{np.mean([loss for _, loss in runs]):.4f}" for name, runs in
+                (("float32", apart_32), ("bfloat16, apart", apart_16), ("bfloat16, merged", merged_16))})  # fmt: skip
+
+# %%
+finding(
+    "A merge in bfloat16 moves the logits, by rounding alone",
+    figure="root mean square change of the logits, merged against apart on the same bfloat16 base",
+    measured=table["and then merged, against that"],
+    null="the same merge in float32",
+    control=table["merged in float32"],
+    holds=lambda change: min(change) > 1e-3,
+    scope="LoRA of rank 4 on all projections, neb, 40 steps of AdamW at rate 3e-3, 64 lines, 3 seeds",
+)
+
+
+# %%
+def share_before_merge(models, already=lambda weight: weight):
+    """Return the change by rounding the base over the change by rounding and merging, for bases changed before."""
+    shares = []
+    for model in models:
+        kept = {name: layer.base.weight.data for name, layer in lora_layers(model).items()}
+        for layer in lora_layers(model).values():
+            layer.base.weight.data = already(layer.base.weight.data)
+        apart, rounded, both = ([stored(model, d, merged=m)] for d, m in ((wide, False), (short, False), (short, True)))
+        shares += [moved(rounded, apart)[0] / moved(both, apart)[0]]
+        for name, layer in lora_layers(model).items():
+            layer.base.weight.data = kept[name]
+    return shares
+
+
+finding(
+    "Against float32, most of the change that a bfloat16 merge shows is there before anything is merged",
+    figure="change by rounding the base over change by rounding and merging",
+    measured=share_before_merge(adapted),
+    null="a base whose weights are bfloat16 numbers from the start",
+    control=share_before_merge(adapted, lambda weight: weight.bfloat16().float()),
+    holds=lambda share: min(share) > 0.5,
+    scope="LoRA of rank 4 on all projections, neb, 40 steps of AdamW at rate 3e-3, 64 lines, 3 seeds",
+)
+
+# %% [markdown]
+# So compare a merged model with its own base *in the type that it is served in*. The merge then costs about as much as storing
+# the base in that type did: it is one more rounding of the same size.
+#
+# **Check.** Merging and going back leaves every bit, since our `merge` keeps the layers it replaced. Subtracting wouldn't.
+
+# %%
+model, logits = adapted[0], lambda model: model(rows.ids)
+before = logits(model)
+kept = merge(model)
+assert not lora_layers(model)
+unmerge(model, kept)
+assert torch.equal(logits(model), before)
+print(
+    f"merged in float32, no logit moves by more than {merge_difference(model, logits):.0e}, and the adapter's own "
+    f"effect is up to {adapter_effect(model, logits):.0f}"
+)
+W, delta = gaussian(10_000, 0), 1e-3 * gaussian(10_000, 1)
 back = (W + delta) - delta
 print(f"W + delta - delta differs from W in {float((back != W).float().mean()):.1%} of the entries")
 assert (back != W).any()
 
 # %% [markdown]
-# **The mistake**: saving while merged and wrapping again on load. The symptom is a doubled effect: the adapter is added to a
-# weight that holds it already.
+# **The mistake**: saving while merged, and wrapping again on load. The adapter is then added to a weight that holds it already,
+# and its effect is doubled. Nothing raises; the symptom is a loss that is worse after loading than before saving.
 
 
 # %%
-def task_loss():
-    return model_loss(adapted, rows.ids, rows.answer_mask).item()
+def loss_after_loading(model, *, adapter_too):
+    """Return the loss of a model whose file was saved while merged, loaded with or without its adapter."""
+    kept = {name: layer.base.weight.data for name, layer in lora_layers(model).items()}
+    for layer in lora_layers(model).values():
+        layer.base.weight.data, layer.on = layer.base.weight + layer.delta(), adapter_too
+    found = model_loss(model, rows.ids, rows.answer_mask).item()
+    for name, layer in lora_layers(model).items():
+        layer.base.weight.data, layer.on = kept[name], True
+    return found
 
 
-with torch.no_grad():
-    once = task_loss()
-    for layer in lora_layers(adapted).values():
-        layer.base.weight += layer.delta()  # what a file holds that was saved while merged
-    twice = task_loss()
-    for layer in lora_layers(adapted).values():
-        layer.base.weight -= layer.delta()
-print(f"loss on the task: {once:.2f} nats with the update once, {twice:.2f} with it twice")
-assert twice > 1.15 * once
+once = [loss for _, loss in apart_32]
+finding(
+    "A file that was saved while merged and is wrapped again has a higher loss on the task",
+    figure="loss after loading over loss before saving",
+    measured=np.divide([loss_after_loading(model, adapter_too=True) for model in adapted], once),
+    null="the same file, loaded without the adapter",
+    control=np.divide([loss_after_loading(model, adapter_too=False) for model in adapted], once),
+    holds=lambda ratio: min(ratio) > 1.1,
+    scope="LoRA of rank 4 on all projections, neb, 40 steps of AdamW at rate 3e-3, 64 lines, 3 seeds",
+)
 
 # %% [markdown]
 # **In practice** one tenant is served merged, many are served unmerged from one base (S-LoRA, Sheng et al. 2023,
@@ -516,6 +842,9 @@ assert twice > 1.15 * once
 # **Where the ranks go is a budget: $\sum_t r_t (d_{\text{out},t} + d_{\text{in},t})$ a layer, over seven projections, the gate
 # among them.**
 #
+# A block has four projections in its attention and three in its gated MLP. The same number of trained values can buy a high
+# rank for a few of them or a low rank for many.
+#
 # $$P = L \sum_{t \in S} r_t\,(d_{\text{out},t} + d_{\text{in},t}), \qquad
 # S \subseteq \{q, k, v, o, \text{gate}, \text{up}, \text{down}\} .$$
 #
@@ -526,65 +855,89 @@ assert twice > 1.15 * once
 # One LoRA on a fused $(3d, d)$ weight costs $r(3d + d) = 4dr$ and shares $A$ among $q$, $k$ and $v$; three LoRAs cost $6dr$ and
 # share nothing. The fused one reaches updates whose three row spaces lie in one $r$-dimensional space.
 # </details>
-
-# %% [markdown]
+#
 # **Worked**: a Llama-3-8B at $r = 16$ on everything. Published logs of PEFT print 41,943,040.
 
 # %%
-LLAMA_8B = {
-    "q": (4096, 4096),
-    "k": (1024, 4096),
-    "v": (1024, 4096),
-    "o": (4096, 4096),
-    "gate": (14336, 4096),
-    "up": (14336, 4096),
-    "down": (4096, 14336),
-}
+LLAMA_8B = {"q": (4096, 4096), "k": (1024, 4096), "v": (1024, 4096), "o": (4096, 4096)}
+LLAMA_8B |= {"gate": (14336, 4096), "up": (14336, 4096), "down": (4096, 14336)}
 block = {name: lora_numbers(*shape, 16) for name, shape in LLAMA_8B.items()}
-print(
-    block,
-    f"in 32 blocks: {32 * sum(block.values()):,}; a fused (3 x 1024, 1024) at r = 4: {4 * 4 * 1024:,}, not {6 * 4 * 1024:,}",
-)
+print(block, f"in 32 blocks: {32 * sum(block.values()):,}")
 assert 32 * sum(block.values()) == 41_943_040
 
 # %% [markdown]
-# **Predict.** About 24,500 numbers are spent on our model in three ways: $q, v$ at rank 12; $q, k, v, o$ at rank 6; the MLP at
-# rank 4. Same task, rate and steps, $s = 2$. How many times lower is the best placement's loss than the worst one's?
+# **The experiment.** About 24,500 numbers are spent on our model in three ways: $q, v$ at rank 12; $q, k, v, o$ at rank 6; the
+# MLP at rank 4, each with $\alpha = 2r$. All seven at this budget would need a rank between 2 and 3.
+#
+# **Predict.** At rate 1e-3, which leads on `neb`, and by which factor is the MLP's loss higher than that of $q, v$? By 5.3, the
+# first step under AdamW grows with $s\,r = 2r$, and that is 24 for $q, v$ and 8 for the MLP.
 
 # %%
-guess = None  # a ratio
+guess = None  # the MLP's loss over that of q, v, at rate 1e-3
 
 # %%
-PLACES = {
-    "q, v": (("q", "v"), 12),
-    "q, k, v, o": (("q", "k", "v", "o"), 6),
-    "gate, up, down": (("gate", "up", "down"), 4),
-}
-found, spent = {}, {}
-for name, (targets, r) in PLACES.items():
-    runs = [lora_run(targets, r, 2.0 * r, seed, rate=3e-3) for seed in range(3)]
-    found[name] = [loss for loss, _ in runs]
-    spent[name] = sum(p.numel() for p in runs[0][1].parameters() if p.requires_grad)
-print({name: f"{spent[name]:,} numbers, loss {min(v):.2f} to {max(v):.2f}" for name, v in found.items()})
-means = {name: float(np.mean(values)) for name, values in found.items()}
-predicted("worst placement's loss over the best one's", guess, max(means.values()) / min(means.values()))
+places = {name: row["losses"] for name, row in RUNS["places"].items()}
+for name, row in RUNS["places"].items():
+    rate = best_rate(row["losses"])
+    print(f"{name:<22} {row['trained']:,} numbers; best at rate {rate:<6} {np.round(row['losses'][rate], 2).tolist()}")
+at_low = np.divide(places["neb: gate, up, down"]["0.001"], places["neb: q, v"]["0.001"])
+predicted("the MLP's loss over that of q, v at rate 1e-3", guess, at_low.mean(), "The shorter steps fall behind.")
 
-# %%
-assert max(spent.values()) < 1.1 * min(spent.values())
-bars(
-    list(PLACES),
-    {"loss": list(means.values())},
-    spread={"loss": ([min(v) for v in found.values()], [max(v) for v in found.values()])},
-    title=f"Equal budgets end within {max(means.values()) / min(means.values()) - 1:.0%} of each other; {min(means, key=means.get)} leads",
+# %% fold="picture"
+# Picture: loss against the rate for three places of equal cost
+shown = {name.removeprefix("neb: "): losses for name, losses in places.items() if name.startswith("neb")}
+bests = {name: (best_rate(losses), np.mean(at_best_rate(losses))) for name, losses in shown.items()}
+leader = min(bests, key=lambda name: bests[name][1])
+sweep(
+    shown,
+    title=f"Equal budgets on neb: the order turns with the rate, and at its best rate {leader} leads",
     y_label="loss after 40 steps, nats/token",
-    alt="; ".join(
-        f"{name}: {means[name]:.2f}, from {min(v):.2f} to {max(v):.2f} over three seeds" for name, v in found.items()
-    )
-    + ".",
+    alt="Loss against the learning rate. Best: "
+    + "; ".join(f"{name}: {loss:.2f} at rate {rate}" for name, (rate, loss) in bests.items())
+    + ". Bars show the least and the most of three seeds.",
+)
+
+# %%
+best = {name: np.array(at_best_rate(losses)) for name, losses in places.items()}
+finding(
+    "At rate 1e-3 the MLP looks like the wrong place, which is an effect of its shorter steps",
+    figure="loss with LoRA on the MLP over loss with LoRA on q, v",
+    measured=at_low,
+    null="each at its own best rate",
+    control=best["neb: gate, up, down"] / best["neb: q, v"],
+    holds=lambda ratio: min(ratio) > 1,
+    scope="neb, 40 steps of AdamW, about 24,500 numbers, alpha = 2r, rates 1e-3 to 3e-2, 3 seeds",
+)
+
+# %%
+finding(
+    "On new words, LoRA on the MLP ends below LoRA on q, v of equal cost",
+    figure="loss on the MLP over loss on q, v, each at its best rate",
+    measured=best["neb: gate, up, down"] / best["neb: q, v"],
+    null="q, v against q, v with another seed",
+    control=np.roll(best["neb: q, v"], 1) / best["neb: q, v"],
+    holds=lambda ratio: max(ratio) < 0.9,
+    scope="neb, 40 steps of AdamW, about 24,500 numbers, alpha = 2r, rates 1e-3 to 3e-2, 3 seeds",
 )
 
 # %% [markdown]
-# One task and one rate: a bar chart, not a law. What carries over is the method, equal budgets beside each other.
+# Does that carry over to another task? On `flip`, which needs no new words, all three places solve the task, and the MLP's lead
+# isn't seen.
+
+# %%
+ratios = {task: best[f"{task}: gate, up, down"] / best[f"{task}: q, v"] for task in ("neb", "flip")}
+finding(
+    "The MLP's lead on new words isn't seen on a task without any",
+    figure="loss on the MLP over loss on q, v, each at its best rate, on neb",
+    measured=ratios["neb"],
+    null="the same on flip",
+    control=ratios["flip"],
+    holds=lambda ratio: np.mean(ratio) < 0.9,
+    scope="neb and flip, 40 steps of AdamW, about 24,500 numbers, alpha = 2r, rates 1e-3 to 3e-2, 3 seeds",
+)
+
+# %% [markdown]
+# Two tasks and one small model give no law about places. The method carries over: equal budgets, and the rate swept for each.
 #
 # **Check.** Every target names a layer, and every wrapped layer is used in a forward pass.
 
@@ -592,8 +945,10 @@ bars(
 model = base_model()
 names = add_lora(model, KINDS, 2, 4.0)
 called = set()
-handles = [lora_layers(model)[name].register_forward_hook(lambda *_, name=name: called.add(name)) for name in names]
-logits(model)
+for name in names:
+    lora_layers(model)[name].register_forward_hook(lambda *_, name=name: called.add(name))
+with torch.no_grad():
+    model(rows.ids.cpu())
 assert called == set(names) and len(names) == 4 * 7
 
 # %% [markdown]
@@ -613,22 +968,111 @@ print(f"'o' as a substring matches {len(by_substring)} layers, as a name {len(by
 assert len(by_substring) > len(by_name) == 4
 
 # %% [markdown]
-# **In practice** "all linear layers" is the default since QLoRA found it necessary to match full fine-tuning (Dettmers et al.
-# 2023, arXiv:2305.14314, section 4).
+# **In practice** "all linear layers" has been the usual choice since QLoRA found it necessary to match full fine-tuning
+# (Dettmers et al. 2023, arXiv:2305.14314, section 4), and Schulman et al. (2025, *LoRA Without Regret*) report that LoRA on
+# attention alone falls behind LoRA on the MLP at equal cost.
 #
 # → [exercise 5.5](exercises.ipynb#5.5-Target-modules) ·
 # graded: [p03, model-wide counts](../../source/p03_lora_parameters/p03_lora_parameters.ipynb)
 
 # %% [markdown]
+# ## LoRA's variants, each at its best rate
+#
+# Five methods change one thing about LoRA. Each is a few lines of `ftmath.variants` (rank-stabilised LoRA is an option of
+# `add_lora`).
+#
+# | method | what it changes | trained per matrix | source |
+# | --- | --- | --- | --- |
+# | rsLoRA | the scale: $\alpha / \sqrt r$ | $r(d_\text{out} + d_\text{in})$ | arXiv:2312.03732 |
+# | LoRA+ | the rates: $B$'s is 16 times $A$'s | the same | arXiv:2402.12354 |
+# | DoRA | trains each row's length $m$ apart from its direction | the same, and $d_\text{out}$ lengths | arXiv:2402.09353 |
+# | PiSSA | the start: $A$ and $B$ hold the top $r$ directions of $W$ itself, the frozen base holds the rest | $r(d_\text{out} + d_\text{in})$ | arXiv:2404.02948 |
+# | VeRA | $A$ and $B$ are random, frozen and shared by all layers; two vectors are trained | $r + d_\text{out}$ | arXiv:2310.11454 |
+#
+# PiSSA follows from 5.1: it trains the best rank-$r$ part of the weight. Here is its whole idea, and DoRA's.
+
+# %%
+import inspect
+
+from ftmath.variants import DoRALinear, add_pissa
+
+print(inspect.getsource(DoRALinear.weight))
+print(inspect.getsource(add_pissa).partition('"""\n')[2])
+
+# %% [markdown]
+# All of them were run on `neb`: all seven projections, rank 4 (VeRA 64), 40 steps of AdamW, six rates each, three seeds.
+
+# %% fold="picture"
+# Picture: each variant's loss at its own best rate
+variants = {name: row["losses"] for name, row in RUNS["variants"].items()}
+ends = {name: at_best_rate(losses) for name, losses in variants.items()}
+for name, row in RUNS["variants"].items():
+    rate, losses = best_rate(row["losses"]), np.round(ends[name], 2)
+    print(
+        f"{name:<8} {row['trained']:>9,} trained; best rate {rate:<6} loss {losses.mean():.2f}, seeds {losses.tolist()}"
+    )
+bars(
+    list(ends),
+    {"loss": [float(np.mean(losses)) for losses in ends.values()]},
+    spread={"loss": ([min(losses) for losses in ends.values()], [max(losses) for losses in ends.values()])},
+    title="At their own best rates, the variants of LoRA are closer to each other than to full fine-tuning",
+    y_label="loss after 40 steps, nats/token",
+    alt="; ".join(f"{name}: {np.mean(v):.2f}, from {min(v):.2f} to {max(v):.2f}" for name, v in ends.items()) + ".",
+)
+
+# %% [markdown]
+# What can be concluded? Compared at *one* rate, some variant wins by far. That is the rate again: rsLoRA and LoRA+ take longer
+# steps at the same nominal rate.
+
+# %%
+finding(
+    "At rate 1e-3, LoRA+ looks far better than LoRA, which is mostly an effect of its longer steps",
+    figure="loss of LoRA+ over loss of LoRA",
+    measured=np.divide(variants["LoRA+"]["0.001"], variants["LoRA"]["0.001"]),
+    null="each at its own best rate",
+    control=np.divide(ends["LoRA+"], ends["LoRA"]),
+    holds=lambda ratio: max(ratio) < 0.5,
+    scope="neb, rank 4, alpha 8, all projections, 40 steps of AdamW, rates 3e-4 to 3e-2, 3 seeds",
+)
+
+# %%
+finding(
+    "On new words and in few steps, full fine-tuning ends below LoRA of rank 4",
+    figure="loss of full fine-tuning over loss of LoRA, each at its best rate",
+    measured=np.divide(ends["full"], ends["LoRA"]),
+    null="LoRA against LoRA with another seed",
+    control=np.divide(np.roll(ends["LoRA"], 1), ends["LoRA"]),
+    holds=lambda ratio: max(ratio) < 0.65,
+    scope="neb, rank 4, alpha 8, all projections, 40 steps of AdamW, rates swept for both, 3 seeds",
+)
+
+# %%
+finding(
+    "LoRA's best rate is several times that of full fine-tuning",
+    figure="best rate of LoRA over best rate of full fine-tuning",
+    measured=np.divide(best_by_seed(variants["LoRA"]), best_by_seed(variants["full"])),
+    null="DoRA's best rate over LoRA's",
+    control=np.divide(best_by_seed(variants["DoRA"]), best_by_seed(variants["LoRA"])),
+    holds=lambda ratio: 4 < min(ratio) and max(ratio) < 25,
+    scope="neb, rank 4, alpha 8, all projections, 40 steps of AdamW, rates in steps of two to three, 3 seeds",
+)
+
+# %% [markdown]
+# Schulman et al. (2025) report a factor of about ten for large models. On this one it is the figure above.
+#
+# Between the variants themselves, three seeds and 40 steps of a small model decide little. VeRA's place is its price: it trains
+# a small fraction of LoRA's numbers. Whoever publishes a variant shows it ahead; before you change methods, sweep LoRA's rate.
+
+# %% [markdown]
 # ## On a real model: a style in 20 seconds
 #
 # LoRA of rank 8 on $q$ and $v$ teaches SmolLM2-135M to talk like a pirate from eight examples; then it's switched off and
-# merged. The cell is skipped where the model isn't there (`python3 start.py model smollm2`).
+# merged. It is one run on one model: it shows the mechanics, and no conclusion rests on it. The cell is skipped where the model
+# isn't there (`python3 start.py model smollm2`).
 
-# %%
-from pathlib import Path
-
-from ftmath import fastest_dtype, generate, smollm2
+# %% fold="data"
+# The eight examples
+from ftmath import disabled, fastest_dtype, generate, smollm2
 from ftmath.skills import padded
 from ftmath.smollm import cache_folder
 
@@ -642,6 +1086,8 @@ PIRATE = {
     "What is ice made of?": "Arr, that be frozen water, matey!",
     "How many days are in a week?": "Arr, that be seven, matey!",
 }
+
+# %%
 if any(cache_folder().glob("SmolLM2*.gguf")):
     model, tokenizer = smollm2(dtype=fastest_dtype(device))
     model.to(device)
@@ -657,8 +1103,6 @@ if any(cache_folder().glob("SmolLM2*.gguf")):
     losses = train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, 2e-3), 16)
     print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f} nats/token on {describe(device)}")
     print("adapter on: ", after := says())
-    from ftmath import disabled
-
     with disabled(model):
         print("adapter off:", says())
     merge(model)
@@ -672,10 +1116,10 @@ else:
 #
 # | | statement | number to remember |
 # | --- | --- | --- |
-# | 5.1 | rank at most $r$; the best error is the tail of the spectrum | $\sqrt{\sum_{i>r}\sigma_i^2}$ |
+# | 5.1 | rank at most $r$; the best error is the tail of the spectrum; compare a spectrum with noise | $\sqrt{\sum_{i>r}\sigma_i^2}$ |
 # | 5.2 | sides added, not multiplied | break-even at half the harmonic mean |
-# | 5.3 | under SGD the first step grows as $s^2 r$ | a flat rank sweep measures $\alpha / r$ |
-# | 5.4 | merging rounds once | lost below half an ulp |
-# | 5.5 | a budget over seven matrices | equal budgets, then compare |
+# | 5.3 | the first step grows as $s^2 r$ under SGD and as $s\,r$ under Adam | a sweep at one rate measures the rate |
+# | 5.4 | a merge rounds once more | lost below half an ulp |
+# | 5.5 | a budget over seven matrices | equal budgets, each at its best rate |
 #
-# Next: [part 5, exercises](exercises.ipynb).
+# All conclusions with their controls and intervals: [claims](../claims.md).
