@@ -333,7 +333,7 @@ def allocated_bytes(run: Callable[[], object]) -> int:
     events = [] if results is None else [one for one in results.events() if one.name() == "[memory]"]
     now = most = 0
     for one in sorted(events, key=lambda one: one.start_ns()):
-        now += one.nbytes()
+        now += one.nbytes()  # pyright: ignore
         most = max(most, now)
     return most
 

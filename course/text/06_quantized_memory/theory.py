@@ -84,9 +84,9 @@ progress(6)
 # $$c_b = \max_{j \in b} \lvert w_j \rvert, \qquad k(i) = \arg\min_k \lvert w_i / c_b - q_k \rvert, \qquad
 # \hat w_i = c_b\, q_{k(i)}, \qquad y = \widehat W x + s B A x .$$
 #
-# A block $b$ holds $n$ weights in a row; $q$ are the levels of a code book. With 32-bit constants a weight takes $4 + 32/n$ bits;
-# if the constants themselves are stored in 8 bits, by blocks of 256, it takes $4 + 8/n + 32/(256\,n)$. That second step is
-# called **double quantisation**. The code book **normal float**, NF4 for short, puts its $2^4$ levels at quantiles of the normal distribution.
+# A block $b$ holds $n$ weights in a row; $q$ are the levels of a code book. The code book **normal float**, NF4 for short, puts its $2^4$
+# levels at quantiles of the normal distribution. With 32-bit constants a weight takes $4 + 32/n$ bits. Storing the constants themselves
+# in 8 bits, by blocks of 256, is called **double quantisation**: a weight then takes $4 + 8/n + 32/(256\,n)$ bits.
 #
 # <details><summary>Why: the error of one weight, and why quantiles</summary>
 #
@@ -450,9 +450,9 @@ assert after == before > 3 * state_bytes(fresh)
 
 # %% [markdown]
 # **In practice** 8-bit optimizers (Dettmers et al. 2021, arXiv:2110.02861) are worth their trouble for full tuning; under LoRA, what
-# they'd save is less than a GiB, as you just saw. *Paged* optimizers serve another purpose. They came with QLoRA (Dettmers et al.
+# they'd save is less than a GiB, as you just saw. A **paged optimizer** serves another purpose. It came with QLoRA (Dettmers et al.
 # 2023, arXiv:2305.14314, section 3): a few long sequences make a spike of memory, and the optimizer's state moves to the host's
-# memory until the spike is over. They keep a run from crashing and make no term of the sum smaller.
+# memory until the spike is over. It keeps a run from crashing and makes no term of the sum smaller.
 #
 # → [exercise 6.2](exercises.ipynb#6.2-Adapter-optimizer-states) ·
 # graded: [p10, what trains](../../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb)

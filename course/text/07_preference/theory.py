@@ -274,7 +274,7 @@ for size, accuracies, losses in zip(SIZES, fresh, seen):
 predicted("accuracy on fresh pairs after 4 pairs", guess, fresh[0].mean())
 
 # %%
-assert fresh[0].max() < 0.75 and fresh[-1].min() > 0.75 and seen[0].max() < seen[-1].min()
+assert fresh[-1].min() > 0.75 and seen[0].max() < seen[-1].min()
 bars(
     [f"{size} pairs" for size in SIZES],
     {"accuracy on fresh pairs": fresh.mean(1).tolist(), "training loss, nats": seen.mean(1).tolist()},
@@ -287,6 +287,17 @@ bars(
     alt="Pairs of bars for "
     + ", ".join(f"{size} pairs: accuracy {f.mean():.2f}, loss {s.mean():.2f}" for size, f, s in zip(SIZES, fresh, seen))
     + ". Both grow with the number of pairs; three seeds each.",
+)
+
+# %%
+finding(
+    "A reward model with a training loss near 0 on 4 pairs hardly judges fresh ones",
+    figure="accuracy on fresh pairs after 40 steps on 4 pairs",
+    measured=fresh[0],
+    null="the same 40 steps on 256 pairs, which end at a higher training loss",
+    control=fresh[-1],
+    holds=lambda accuracy: max(accuracy) < 0.75,
+    scope="sort with its first two letters swapped, all parameters, AdamW at 3e-4, three seeds",
 )
 
 # %% [markdown]
@@ -445,6 +456,9 @@ for beta in (0.1, 1.0, 10.0):
     assert J.max() < optimal_policy(ref4, r4, beta)[1]
 
 # %% [markdown]
+# A **reverse divergence** has the policy first, $D_\text{KL}(\pi \Vert \pi_\text{ref})$: its mean is over what the policy says, in nats. A **forward
+# divergence** has the reference first: its mean is over what the reference says.
+#
 # **The mistake: the other KL.** With $D_\text{KL}(\pi_\text{ref} \Vert \pi)$ as the price, which is what training on the
 # reference's own answers pays, the optimum is $\beta\,\pi_\text{ref} / (\lambda - r)$: it must cover all that the reference
 # says. The symptom is bad answers that survive at any price.
@@ -839,7 +853,7 @@ assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo
 # $$\hat r = r + \varepsilon, \qquad D_\text{KL}(\text{best of } n \,\Vert\, \pi_\text{ref}) \le \log n - \frac{n - 1}{n}, \qquad
 # R_\text{gold}(d) = d\,(a - b\,d), \quad d = \sqrt{D_\text{KL}} .$$
 #
-# $\hat r$ is the proxy, $r$ the gold reward; $d$ in $\sqrt{\text{nats}}$. The KL is equal to its bound if no two draws tie. The last is a
+# $d$ is in $\sqrt{\text{nats}}$. The **proxy** $\hat r$ is the reward that training sees; the **gold reward** $r$ is what was meant. The KL is equal to its bound if no two draws tie. The last is a
 # *fit* for best-of-$n$, with its peak $a^2/(4b)$ at $d^\star = a/(2b)$; for updates by reinforcement learning the same paper fits
 # another form, $d\,(\alpha - \beta' \log d)$ (Gao et al. 2022, arXiv:2210.10760, section 3).
 #
@@ -911,10 +925,9 @@ best_of_n_explorer()
 # %% [markdown]
 # ### The same on the model
 #
-# The **proxy** is the reward that training sees, here a judge that counts the word *thanks*. The **gold reward** is what was meant: the right
-# answer followed by `, thanks!`. The policy is updated
+# A judge that counts the word *thanks* is the proxy; the right answer followed by `, thanks!` is gold. The policy is updated
 # in 32 rounds. A round draws 8 answers to each of 8 prompts, and moves the weights once along the **policy gradient**: an answer's
-# log-probability goes up in proportion to its *advantage*, by how many standard deviations its reward lies above the mean of the 8
+# log-probability goes up in proportion to its **advantage**, by how many standard deviations its reward lies above the mean of the 8
 # (Shao et al. 2024, arXiv:2402.03300). PPO's clip (arXiv:1707.06347) belongs to several updates on one round's answers: it cuts the ratio
 # of the policy now to the one that drew them. With one update that ratio is 1, so *here the clip does nothing*. Two rounds,
 # with a narrow and with a wide clip:

@@ -437,7 +437,8 @@ assert high < -0.05
 # $$\widehat{\text{pass@}k} = 1 - \binom{n - c}{k} \Big/ \binom nk, \qquad
 # \text{win rate} = \frac{\text{wins} + \tfrac12\,\text{ties}}{n}, \qquad \kappa = \frac{p_o - p_e}{1 - p_e} .$$
 #
-# $p_o$ is how often two judges agree, $p_e$ how often they would if each kept its own shares of labels and looked at nothing.
+# $p_o$ is how often two judges agree, $p_e$ how often they would if each kept its own shares of labels and looked at nothing. The **win rate**
+# counts a tie as half a win. The **agreement beyond chance** of two judges is $\kappa$, 1 if they always agree and 0 if chance would do as well.
 #
 # <details><summary>Why unbiased, and why the other one is too low</summary>
 #

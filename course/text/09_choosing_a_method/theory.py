@@ -379,7 +379,7 @@ print({name: f"{form / forms['full']:.2%}" for name, form in forms.items()})
 
 # %% [markdown]
 # **The mistake**: "0.1 % of the parameters train, so the model has hardly changed." The symptom is a KL of several nats a token, and old
-# skills that are gone.
+# skills that are gone. A little **replay**, old lines mixed into each batch, changes more about that than the count does.
 
 # %%
 changes = {}
@@ -388,7 +388,7 @@ for row in ("full", "LoRA", "LoRA q,v", "BitFit", "soft prompt", "full + replay"
     print(
         f"{row:<14} {cost_of[row]['trained']:>8,} trained: KL {spread(measured_rows(row, 'flip'), 'kl')} nats a token"
     )
-assert changes["soft prompt"] > 3 * changes["full"] and changes["full + replay"] < 0.2 * changes["full"]
+assert changes["full + replay"] < 0.2 * changes["full"]
 points(
     {
         "alone": [(cost_of[row]["trained"], kl, row) for row, kl in changes.items() if "replay" not in row],
@@ -400,6 +400,18 @@ points(
     x_label="trained numbers",
     y_label="KL(tuned || base), nats/token",
     alt="On flip: " + "; ".join(f"{row} {kl:.2f} nats" for row, kl in changes.items()) + ". Means of three seeds.",
+)
+
+# %%
+kl_of = {row: np.array([run["kl"] for run in measured_rows(row, "flip")]) for row in ("full", "soft prompt")}
+finding(
+    "A method that trains 1,024 numbers changes behaviour more than full tuning does",
+    figure="KL to the base, soft prompt over full tuning",
+    measured=kl_of["soft prompt"] / kl_of["full"],
+    null="full tuning over full tuning with another seed",
+    control=np.roll(kl_of["full"], 1) / kl_of["full"],
+    holds=lambda ratios: min(ratios) > 3,
+    scope="flip, 80 steps, each method at the best of four rates by quality plus what is kept, three seeds",
 )
 
 # %% [markdown]
@@ -418,7 +430,8 @@ points(
 # $$\operatorname{srank}(\Delta W) = \frac{\lVert \Delta W \rVert_F^2}{\lVert \Delta W \rVert_2^2} = \frac{\sum_i \sigma_i^2}{\sigma_1^2},
 # \qquad r_{90} = \min\Big\{ r : \sum_{i \le r} \sigma_i^2 \ge 0.9 \sum_i \sigma_i^2 \Big\} .$$
 #
-# Both are counts of directions; "full tuning's $|\Delta\theta|$ can be large" says neither how many nor which.
+# Both are counts of directions. The **stable rank** weighs each direction by its squared length, in units of the longest. "Full tuning's
+# $|\Delta\theta|$ can be large" says neither how many nor which.
 #
 # <details><summary>Why 1 ≤ stable rank ≤ rank, and what it can't tell</summary>
 #
@@ -758,7 +771,8 @@ finding(
 # $$\max_m\ Q(m) \quad\text{subject to}\quad C_j(m) \le c_j \ \text{for every cost } j,\quad \Delta_\text{forget}(m) \le \phi .$$
 #
 # $m$ is a way to train *and* to serve; the $C_j$ are run time in full steps, bytes of a step, bytes to serve $T$ tasks, and latency as a
-# multiple of the base's; $\phi$ is the risk that you accept.
+# multiple of the base's; $\phi$ is the risk that you accept. A way is **dominated** if another one is as good in everything and better in
+# something.
 #
 # <details><summary>Why limits and fronts can be taken in either order</summary>
 #
