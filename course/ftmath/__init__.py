@@ -37,6 +37,8 @@ from ftmath.context import Notes, better_prompt, few_shot, retrieved
 from ftmath.device import best_device, describe, fastest_dtype, relative_times
 from ftmath.evaluate import (
     accuracy_change,
+    brier_score,
+    calibration_error,
     effective_sample_size,
     expected_best,
     kappa,
@@ -45,6 +47,7 @@ from ftmath.evaluate import (
     paired_interval,
     pareto_set,
     pass_at_k,
+    reliability,
     scorecard,
     verdict,
 )  # fmt: skip
@@ -183,8 +186,9 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "polite_policy", "polite_requests", "preference_probability", "ranking_loss", "robust_dpo_loss", "roll_out",
     "sorting_rankings", "split_logprobs",
     # Part 8, evaluation
-    "accuracy_change", "distinct", "effective_sample_size", "fit_epochs", "kappa", "mcnemar", "outcomes",
-    "paired_error", "paired_interval", "pass_at_k", "scorecard", "spoilt", "verdict",
+    "accuracy_change", "brier_score", "calibration_error", "distinct", "effective_sample_size", "fit_epochs",
+    "kappa", "mcnemar", "outcomes", "paired_error", "paired_interval", "pass_at_k", "reliability", "scorecard",
+    "spoilt", "verdict",
     # Part 9, choosing a method
     "METHODS", "Advice", "Needs", "Notes", "Option", "ask", "choosing_table", "few_shot", "measured_options",
     "pareto_set", "recommend", "relative_times", "retrieved",

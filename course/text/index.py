@@ -48,8 +48,9 @@
 # SmolLM2-135M from base to policy. Both replay a recorded card where there is none, and say whose numbers they show.
 #
 # To look things up: the [formula sheet](formulas.md), with one relation for each subtopic; the [glossary](glossary.md) of
-# symbols and terms; the [checklist](checklist.md) to pin up, one page to go through before a run; and the [errata](errata.md), numbers
-# of well-known texts that come out differently here.
+# symbols and terms; the [claims](claims.md), each conclusion beside the control that could have overturned it; the
+# [checklist](checklist.md) to pin up, one page to go through before a run; and the [errata](errata.md), numbers of well-known texts that
+# come out differently here.
 
 # %%
 import hashlib

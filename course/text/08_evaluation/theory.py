@@ -14,6 +14,7 @@
 # | $S$ | a score, higher is better | between 0 and 1 |
 # | $l, g, n$ | items lost, gained, and all items of a comparison | counts |
 # | $w$ | importance weight $p_\text{dep} / p_\text{tr}$ | a number per row |
+# | $p_i, y_i$ | confidence in an answer; 1 if it's right, else 0 | between 0 and 1 |
 # | $c, k$ | right ones among $n$ samples; samples that a user sees | counts |
 
 # %%
@@ -31,6 +32,8 @@ from ftmath import (
     base_model,
     batch,
     best_device,
+    brier_score,
+    calibration_error,
     decode,
     describe,
     disabled,
@@ -54,6 +57,7 @@ from ftmath import (
     prompts,
     rate_groups,
     recorded,
+    reliability,
     scorecard,
     spoilt,
     train,
@@ -374,6 +378,80 @@ print(
     f"{min(careless):.2f} to {max(careless):.2f}"
 )
 assert np.mean(list(scores.values())) - scores[worst] > 0.2 and max(careless) < 0.25
+
+# %% [markdown]
+# ### Sure, and right?
+#
+# Accuracy counts answers. Whoever uses a model also goes by how sure it is. A model has **calibration** if of the answers that it gives with
+# confidence 0.8 eight in ten are right. Confidence here: the probability $p_i$ that the model gives to the greedy answer it writes, end
+# included; $y_i$ is 1 if that answer is right, else 0.
+#
+# $$\text{Brier} = \frac1n \sum_i (p_i - y_i)^2, \qquad \text{ECE} = \sum_b \frac{n_b}{n} \lvert \bar p_b - \bar y_b \rvert .$$
+#
+# The **expected calibration error** (ECE) puts the answers into bins $b$ by confidence and compares each bin's means (Guo et al. 2017,
+# arXiv:1706.04599). It isn't 0 for an honest model: in a bin of five answers the share of right ones is chance. So it needs its own control:
+# the same confidences, and "right" drawn with just those chances.
+#
+# **Predict.** LoRA was tuned on `flip` and has lost half of the old skills (as above). It still answers their prompts. How much larger than
+# its accuracy is its mean confidence there?
+
+# %%
+guess = None  # a difference, 0 to 1
+
+# %%
+sure = record["sure"]
+WAYS_SURE = {"base": [sure["base"]], **sure["runs"]}
+tables = {
+    name: [
+        (torch.tensor(one["confidence"], dtype=torch.float64), torch.tensor(one["right"], dtype=torch.float64))
+        for one in seeds
+    ]
+    for name, seeds in WAYS_SURE.items()
+}
+over = {name: [float(p.mean() - c.mean()) for p, c in found] for name, found in tables.items()}
+for name, found in tables.items():
+    honest = [
+        np.mean(
+            [calibration_error(p, torch.bernoulli(p, generator=torch.Generator().manual_seed(k))) for k in range(50)]
+        )
+        for p, _ in found
+    ]
+    for seed, (p, c) in enumerate(found):
+        print(
+            f"{name:>15}, seed {seed}: right {c.mean():.2f}, sure {p.mean():.2f}, Brier {brier_score(p, c):.3f}, "
+            f"ECE {calibration_error(p, c):.3f} (honest: {honest[seed]:.3f})"
+        )
+    assert name == "base" or calibration_error(*found[0]) > 1.5 * honest[0]
+predicted("LoRA's mean confidence less its accuracy on old skills", guess, np.mean(over["LoRA"]))
+
+# %%
+pooled = [torch.cat(side) for side in zip(*tables["LoRA"])]
+shown = reliability(*pooled, bins=5)
+bars(
+    [f"about {row[0]:.1f}" for row in shown],
+    {"mean confidence": [row[0] for row in shown], "share right": [row[1] for row in shown]},
+    title=f"LoRA after flip: sure {np.mean([float(p.mean()) for p, _ in tables['LoRA']]):.2f}, right {np.mean([float(c.mean()) for _, c in tables['LoRA']]):.2f} on old skills",
+    y_label="share",
+    alt="By confidence: "
+    + "; ".join(f"sure {a:.2f}, right {b:.2f} ({n} answers)" for a, b, n in shown)
+    + ". Three seeds together.",
+)
+
+# %%
+finding(
+    "After tuning on flip LoRA is surer of its answers to old prompts than they are right",
+    figure="mean confidence less accuracy on ten old skills",
+    measured=over["LoRA"],
+    null="full tuning with a KL anchor to the base",
+    control=over["full, KL anchor"],
+    holds=lambda gaps: min(gaps) > 0.1,
+    scope="60 steps on flip, AdamW, 200 items, greedy answers, three seeds",
+)
+
+# %% [markdown]
+# The base is a little too sure as well, and the anchored run stays like it. LoRA's confidence fell less than its accuracy, so that a threshold
+# on confidence which was set on the base lets more wrong answers through after tuning. Measure it again after each run, beside retention.
+# (A base that *refuses* needs a third column, what it still refuses: ours refuses nothing.)
 
 # %% [markdown]
 # **Run again**: LoRA with seed 0 on this machine; 8.5 uses the same model.
