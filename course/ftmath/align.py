@@ -180,7 +180,8 @@ class PolicySettings:
     - `updates_per_round`: updates of the weights on one round's samples.
     - `beta`: the weight of the KL estimate in the loss, per nat of KL per token.
     - `clip`: half the width of the interval around 1 to which a token's probability ratio is clipped; no unit.
-    - `estimator`: the estimator of KL for one token (`k1`, `k2` or `k3`), in nats.
+    - `estimator`: the estimator of KL for one token (`k1`, `k2` or `k3`), in nats. Its gradient is what counts: that of
+      KL(policy || reference) is `k2`'s; the default is GRPO's.
     - `replay_weight`: the weight of the mean loss per token on lines of the base skills; at 0 no lines are drawn. It is
       the pretraining coefficient of InstructGPT (arXiv:2203.02155, equation 2).
     - `seed`: the seed of the prompts, the samples and the replayed lines.
@@ -244,7 +245,7 @@ def improve_policy(
 
     In each round, answers to prompts from `texts` are drawn, and each answer's reward is compared with those of the
     other answers to its prompt (`group_advantages`). Then the clipped loss is minimised on these answers: PPO's update
-    with GRPO's baseline (arXiv:1707.06347, 2402.03300).
+    with GRPO's baseline (arXiv:1707.06347, 2402.03300). With one update a round the ratio is 1 and the clip does nothing.
 
     >>> from ftmath.weights import base_model
     >>> longer = lambda prompt, answer: float(len(answer))

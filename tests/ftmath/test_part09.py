@@ -9,6 +9,7 @@ import torch
 from ftmath.choose import Needs, Option, choosing_table, measured_options, recommend
 from ftmath.device import relative_times
 from ftmath.methods import METHODS, fine_tune
+from ftmath.weights import recorded
 from ftmath.widgets import choosing_explorer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +75,18 @@ def test_demands_are_asked_of_what_was_measured_and_rounding_decides_only_who_is
     assert recommend(near, Needs(), tell=0.1).beaten == {"b": "a"}
     with pytest.raises(ValueError, match="tell"):
         recommend(near, Needs(), tell=-1.0)
+
+
+def test_the_controls_are_recorded_with_three_seeds_each():
+    tables = recorded("choice_controls")
+    for table, names in (("lengths", ("kind", "rate")), ("widened", ("way", "rate")), ("budget", ("steps",))):
+        rows = [(tuple(row[name] for name in names), row["seed"]) for row in tables[table]]
+        assert sorted(map(str, rows)) == sorted(
+            str((kind, seed)) for kind in {kind for kind, _ in rows} for seed in (0, 1, 2)
+        )
+    assert all(row["update"] > 0 for row in tables["lengths"])
+    swept = {row["rate"] for row in tables["widened"] if row["way"] == "pairs"}
+    assert swept == {row["rate"] for row in tables["widened"] if row["way"] == "demonstrations"}
 
 
 MIB = 2**20

@@ -158,7 +158,7 @@ predicted("the fitted gap when one vote in five is flipped", guess, float(gaps[0
 order = truth.argsort().tolist()
 assert abs(gap - 3.7) < 0.05
 assert all(fit.argsort().tolist() == order for fit in fits[0.2])  # the order survives, three seeds of three
-assert abs(gaps[0.0].mean() / gap - 1) < 0.1 and gaps[0.2].max() < 0.6 * gap
+assert abs(gaps[0.0].mean() / gap - 1) < 0.1
 bars(
     ANSWERS,
     {"true": truth.tolist(), "no flips": fits[0.0].mean(0).tolist(), "1 in 5 flipped": fits[0.2].mean(0).tolist()},
@@ -171,6 +171,17 @@ bars(
     alt="Bars for six answers to sort dbca, from abcd, the right one, down to dcba. Without flips the fit stands at the "
     f"true rewards; with a fifth of the votes flipped the spread shrinks from {gap:.2f} to {gaps[0.2].mean():.2f} and the "
     "order is the same in three seeds.",
+)
+
+# %%
+finding(
+    "Flipped votes shrink fitted rewards",
+    figure="fitted gap over true gap, a fifth of the votes flipped",
+    measured=(gaps[0.2] / gap).tolist(),
+    null="no vote flipped",
+    control=(gaps[0.0] / gap).tolist(),
+    holds=lambda shares: max(shares) < 0.6,
+    scope="six answers to one prompt, 600 votes a pair, rewards 3.7 apart; three draws of votes",
 )
 
 # %% [markdown]

@@ -585,9 +585,7 @@ predicted("points that the plug-in lacks at k = 5", guess, low_by)
 
 # %%
 assert np.allclose(right_way[:, 0], plug_in[:, 0])  # one and the same at k = 1
-assert (plug_in[:, 2:] < right_way[:, 2:]).all() and truth[3] - plug_in[:, 3].mean() > abs(
-    truth[3] - right_way[:, 3].mean()
-)
+assert (plug_in[:, 2:] < right_way[:, 2:]).all()
 assert (abs(right_way.mean(0) - truth) < 0.08).all()
 bars(
     [f"pass@{k}" for k in KS],
@@ -605,6 +603,17 @@ bars(
         for k, t, a, b in zip(KS, truth, right_way.mean(0), plug_in.mean(0))
     )
     + "; three draws of samples.",
+)
+
+# %%
+finding(
+    "Plugging c/n into 1 - (1 - p)^k gives too low a pass@k",
+    figure="true pass@10 less the plug-in's, from ten samples",
+    measured=truth[3] - plug_in[:, 3],
+    null="the unbiased estimate from the same samples",
+    control=truth[3] - right_way[:, 3],
+    holds=lambda short: min(short) > 0.03,
+    scope="a half-trained model on flip, 128 prompts, 10 answers each at temperature 1; three draws",
 )
 
 # %% [markdown]

@@ -163,7 +163,7 @@ print(f"ratio at 32 examples over three seeds: {ratios.min():.1f} to {ratios.max
 predicted("one step's error over ridge's at 32 examples", guess, ratios.mean())
 
 # %%
-assert (errors[:, 2:, 0] > errors[:, 2:, 1]).all() and ratios.min() > 3
+assert (errors[:, 2:, 0] > errors[:, 2:, 1]).all()
 one, ridge = errors.mean(0).T.tolist()
 lines(
     COUNTS,
@@ -174,6 +174,17 @@ lines(
     y_label="squared error of a prediction",
     alt=f"Two falling curves over 2 to 64 examples: one step from {one[0]:.2f} to {one[-1]:.3f}, ridge from {ridge[0]:.2f} to "
     f"{ridge[-1]:.4f}. Means of three seeds.",
+)
+
+# %%
+finding(
+    "Reading examples by one gradient step falls behind solving the fit",
+    figure="squared error of one step at its best rate over ridge regression's, 32 examples in 8 dimensions",
+    measured=ratios,
+    null="2 examples, from which nothing can be solved",
+    control=errors[:, 0, 0] / errors[:, 0, 1],
+    holds=lambda found: min(found) > 3,
+    scope="200 linear tasks with noise 0.3, three seeds",
 )
 
 # %% [markdown]
@@ -225,8 +236,8 @@ assert abs(run.quality - stored["quality"]) < 0.06 and abs(run.kept - stored["ke
 # %% [markdown]
 # ## 9.2 PEFT methods
 #
-# **What is small in parameter-efficient tuning is a count. How long the update is, the rate decides more than the method; and what it does to
-# behaviour can be more than full tuning does.**
+# **What is small in parameter-efficient tuning is a count. The rate, more than the method, decides how long the update is; and it can change
+# behaviour more than full tuning does.**
 #
 # $$P_\text{train} \ll P \quad\text{says nothing about}\quad \frac{\lVert \Delta W \rVert_F}{\lVert W \rVert_F}
 # \quad\text{or}\quad D_\text{KL}(p_\theta \Vert p_{\theta_0}) .$$
@@ -425,7 +436,7 @@ finding(
 # %% [markdown]
 # ## 9.3 Full tuning
 #
-# **Full tuning is for updates that need many directions. A short pilot shows its spectrum; the spectrum overstates what LoRA needs.**
+# **A short pilot of full tuning shows how many directions its update has. That spectrum overstates what LoRA needs.**
 #
 # $$\operatorname{srank}(\Delta W) = \frac{\lVert \Delta W \rVert_F^2}{\lVert \Delta W \rVert_2^2} = \frac{\sum_i \sigma_i^2}{\sigma_1^2},
 # \qquad r_{90} = \min\Big\{ r : \sum_{i \le r} \sigma_i^2 \ge 0.9 \sum_i \sigma_i^2 \Big\} .$$
