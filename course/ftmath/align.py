@@ -245,7 +245,7 @@ def improve_policy(
 
     In each round, answers to prompts from `texts` are drawn, and each answer's reward is compared with those of the
     other answers to its prompt (`group_advantages`). Then the clipped loss is minimised on these answers: PPO's update
-    with GRPO's baseline (arXiv:1707.06347, 2402.03300). With one update a round the ratio is 1 and the clip does nothing.
+    with GRPO's baseline (arXiv:1707.06347, 2402.03300). With one update a round the ratio is 1: the clip does nothing.
 
     >>> from ftmath.weights import base_model
     >>> longer = lambda prompt, answer: float(len(answer))
