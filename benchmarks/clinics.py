@@ -88,7 +88,12 @@ def main() -> None:
             for f in FAST_FAULTS
             for s in range(3)
         ],
-        "rates": [lambda k=k, r=r, s=s: swept(k, r, s) for k in arguments.kinds for r in WIDE[k] for s in range(3)],
+        "rates": [
+            lambda k=k, r=r, s=s: swept(k, r, s)
+            for k in arguments.kinds
+            for r in WIDE[k]
+            for s in range(6 if "rank" in k else 3)
+        ],
         "seeds": [lambda s=s: seeded(s) for s in range(MANY_SEEDS)],
     }
     work = {name: runs for name, runs in work.items() if arguments.only is None or name in arguments.only}

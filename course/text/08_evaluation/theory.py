@@ -571,7 +571,7 @@ def rights(seed):
     return np.array([said[row] == answers[row // n] for row in range(len(said))]).reshape(-1, n).sum(1)
 
 
-counts = [rights(seed) for seed in range(3)]
+counts = [rights(seed) for seed in range(6)]
 KS = (1, 2, 5, 10)
 truth = [float((1 - (1 - p) ** k).mean()) for k in KS]
 right_way = np.array([[np.mean([pass_at_k(n, int(c), k) for c in found]) for k in KS] for found in counts])
@@ -602,7 +602,7 @@ bars(
         f"pass@{k}: true {t:.2f}, unbiased {a:.2f}, plugged in {b:.2f}"
         for k, t, a, b in zip(KS, truth, right_way.mean(0), plug_in.mean(0))
     )
-    + "; three draws of samples.",
+    + "; six draws of samples.",
 )
 
 # %%
@@ -612,8 +612,8 @@ finding(
     measured=truth[3] - plug_in[:, 3],
     null="the unbiased estimate from the same samples",
     control=truth[3] - right_way[:, 3],
-    holds=lambda short: min(short) > 0.03,
-    scope="a half-trained model on flip, 128 prompts, 10 answers each at temperature 1; three draws",
+    holds=lambda short: sum(short) / len(short) > 0.06,
+    scope="a half-trained model on flip, 128 prompts, 10 answers each at temperature 1; six draws",
 )
 
 # %% [markdown]
