@@ -1,11 +1,13 @@
 """The longer runs of part 8: validation that turns or doesn't, and what seven ways of tuning keep of each skill.
 
-    python benchmarks/evaluation_runs.py [--only turn|kept] [--write]
+    python benchmarks/evaluation_runs.py [--only turn|kept|sure] [--write]
 
-Three seeds each; nothing is chosen by looking at them. `turn`: 96 examples of `flip`, with and without a share of
-wrong letters, many epochs, loss on 128 clean prompts that were not learned. `kept`: for each run, whether each of 200
-items of the task and of every skill is right, as a hexadecimal number (the first item is the highest bit). With --write
-the records go into course/ftmath/weights/evaluation_runs.json, which the notebook reads. About ten minutes on a core.
+Three seeds each; nothing is chosen by looking at them. `turn`: 96 examples of `flip`, with and without a share of wrong
+letters, many epochs, loss and accuracy on 128 clean prompts that were not learned. `kept`: for each run, whether each
+of 200 items of the task and of every skill is right, as a hexadecimal number (the first item is the highest bit).
+`sure`: the probability that a model gives its own greedy answer to each of 200 items, and whether the answer is right.
+With --write the records go into course/ftmath/weights/evaluation_runs.json, which the notebook reads. About fifteen
+minutes on a core.
 """
 
 import argparse
@@ -13,8 +15,12 @@ import json
 from typing import Any
 
 import numpy as np
+import torch
+from ftmath.align import roll_out
+from ftmath.masks import model_logprob
 from ftmath.methods import fine_tune, fit_epochs, kl_anchor
-from ftmath.skills import SKILLS, batch, distinct, outcomes, probes, spoilt
+from ftmath.model import Decoder
+from ftmath.skills import SKILLS, accuracy, batch, distinct, example, outcomes, probes, spoilt
 from ftmath.weights import FOLDER, base_model, recorded
 from torch import nn
 from tqdm import tqdm
@@ -22,6 +28,7 @@ from tqdm import tqdm
 SEEDS = (0, 1, 2)
 TURN = {"task": "flip", "learned": 96, "held_out": 128, "epochs": 20, "rate": 5e-4, "shares": [0.25, 0.0]}
 ITEMS = {"task": "flip", "count": 200, "seed": 8}
+SURE = {"count": 20, "seed": 80, "ways": ["LoRA", "full", "full, KL anchor"]}
 RUNS: dict[str, dict[str, Any]] = {
     "full, careless rate": {"method": "full", "rate": 1e-3},
     "full": {"method": "full"},
@@ -49,45 +56,77 @@ def turn(bar: tqdm) -> list[dict[str, Any]]:
             rng = np.random.default_rng(seed)
             pairs = distinct(TURN["task"], TURN["learned"] + TURN["held_out"], rng)
             learned, held_out = pairs[: TURN["learned"]], pairs[TURN["learned"] :]
+            model, asked, scores = base_model(), batch(held_out), list[float]()
             both = fit_epochs(
-                base_model(), batch(spoilt(learned, share, rng)), batch(held_out), TURN["epochs"],
-                rate=TURN["rate"], seed=seed,
+                model, batch(spoilt(learned, share, rng)), asked, TURN["epochs"], rate=TURN["rate"], seed=seed,
+                watch=lambda model=model, asked=asked, scores=scores: scores.append(accuracy(model, asked)),
             )  # fmt: skip
             rounded = [[round(value, 5) for value in losses] for losses in both]
-            found.append({"seed": seed, "share": share, "learned": rounded[0], "held_out": rounded[1]})
+            found.append({"seed": seed, "share": share, "learned": rounded[0], "held_out": rounded[1],
+                          "accuracy": [round(value, 4) for value in scores]})  # fmt: skip
             bar.update()
     return found
 
 
 def kept(bar: tqdm) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
-    for name, settings in RUNS.items():
+    for name in RUNS:
         found[name] = []
         for seed in SEEDS:
-            asked = {key: value for key, value in settings.items() if key not in ("method", "anchor")}
-            anchor = kl_anchor(settings["anchor"]) if "anchor" in settings else None
-            model, _ = fine_tune(settings["method"], ITEMS["task"], seed=seed, anchor=anchor, **asked)
-            found[name].append(scores(model))
+            found[name].append(scores(tuned(name, seed)))
+            bar.update()
+    return found
+
+
+@torch.no_grad()
+def sure_of(model: nn.Module) -> dict[str, list[float]]:
+    """Return how sure a model is of its greedy answer to each probe of the old skills, and whether that is right."""
+    assert isinstance(model, Decoder)
+    rng = np.random.default_rng(SURE["seed"])
+    asked = [example(name, rng) for name in SKILLS for _ in range(SURE["count"])]
+    lines, said = roll_out(model, [prompt for prompt, _ in asked], 1, temperature=0.0)
+    chances = model_logprob(model, lines.ids, lines.answer_mask).exp()
+    return {
+        "confidence": [round(value, 4) for value in chances.tolist()],
+        "right": [float(one == answer) for one, (_, answer) in zip(said, asked, strict=True)],
+    }
+
+
+def tuned(name: str, seed: int) -> nn.Module:
+    settings = RUNS[name]
+    asked = {key: value for key, value in settings.items() if key not in ("method", "anchor")}
+    anchor = kl_anchor(settings["anchor"]) if "anchor" in settings else None
+    return fine_tune(settings["method"], ITEMS["task"], seed=seed, anchor=anchor, **asked)[0]
+
+
+def sure(bar: tqdm) -> dict[str, list[dict[str, list[float]]]]:
+    found: dict[str, list[dict[str, list[float]]]] = {}
+    for name in SURE["ways"]:
+        found[name] = []
+        for seed in SEEDS:
+            found[name].append(sure_of(tuned(name, seed)))
             bar.update()
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("turn", "kept"))
+    parser.add_argument("--only", choices=("turn", "kept", "sure"))
     parser.add_argument("--write", action="store_true", help="keep the records for the course")
     arguments = parser.parse_args()
     path = FOLDER / "evaluation_runs.json"
     record: dict[str, Any] = recorded("evaluation_runs") if path.exists() else {}
-    wanted = {"turn": 2 * len(SEEDS), "kept": len(RUNS) * len(SEEDS)}
+    wanted = {"turn": 2 * len(SEEDS), "kept": len(RUNS) * len(SEEDS), "sure": len(SURE["ways"]) * len(SEEDS)}
     wanted = {name: count for name, count in wanted.items() if arguments.only in (None, name)}
     with tqdm(total=sum(wanted.values()), desc="runs") as bar:
         if "turn" in wanted:
             record["turn"] = TURN | {"runs": turn(bar)}
         if "kept" in wanted:
             record["kept"] = ITEMS | {"settings": RUNS, "base": scores(base_model()), "runs": kept(bar)}
+        if "sure" in wanted:
+            record["sure"] = SURE | {"base": sure_of(base_model()), "runs": sure(bar)}
     for run in record.get("turn", {}).get("runs", []):
-        print(run["seed"], run["share"], "held out", run["held_out"])
+        print(run["seed"], run["share"], "held out", run["held_out"], "accuracy", run["accuracy"])
     if arguments.write:
         path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 

@@ -4,9 +4,11 @@
 
 Three tables. `reward`: a reward model's accuracy on fresh pairs of a right and a wrong `sort`, by the number of pairs
 that it learned from. `dpo`: 40 steps on 64 pairs, by loss and rate, with the log-probabilities of the training pairs at
-each step (`curve`). `policy`: 32 rounds of policy updates for a judge that counts the word "thanks" (proxy), beside the
-share of answers that are what was asked for (gold), by beta. Every row holds the arguments that made it, so that the
-notebook can run one again. About five minutes on one core. With --write the tables go into
+each step (`curve`), and of fresh pairs in pieces: the letters that both answers share, the thanks, the rejected
+answer's end. Its last row is a control: the shared letters are held by a term of their own. `policy`: 32 rounds of
+policy updates for a judge that counts the word "thanks" (proxy), beside the share of answers that are what was asked
+for (gold), by beta and by the estimate of KL that stands in the loss. Every row holds the arguments that made it, so
+that the notebook can run one again. About eight minutes on one core. With --write the tables go into
 course/ftmath/weights/preference_runs.json; a table that wasn't run stays as it was.
 """
 
@@ -30,9 +32,17 @@ from ftmath.align import (
     pair_logprobs,
     roll_out,
 )
-from ftmath.manners import measure_manners, polite_pairs, polite_policy, polite_requests, sorting_rankings
+from ftmath.manners import (
+    measure_manners,
+    polite_pairs,
+    polite_policy,
+    polite_requests,
+    sorting_rankings,
+    split_logprobs,
+)
 from ftmath.model import Decoder
 from ftmath.preference import dpo_loss, ipo_loss
+from ftmath.reward import Estimator, k2, k3
 from ftmath.skills import retention
 from ftmath.weights import FOLDER, base_model
 from tqdm import tqdm
@@ -46,8 +56,10 @@ DPO = [
     {"name": "DPO, 1e-4", "loss": "DPO", "rate": 1e-4, "beta": 0.1, "nll_weight": 0.0},
     {"name": "IPO, 1e-4", "loss": "IPO", "rate": 1e-4, "beta": 0.1, "nll_weight": 0.0},
     {"name": "DPO + NLL, 1e-4", "loss": "DPO", "rate": 1e-4, "beta": 0.1, "nll_weight": 20.0},
+    {"name": "DPO, letters held, 1e-4", "loss": "DPO", "rate": 1e-4, "beta": 0.1, "nll_weight": 0.0, "held": 20.0},
 ]
-BETAS = (0.0, 0.2, 1.0)
+ESTIMATORS: dict[str, Estimator] = {"k2": k2, "k3": k3}
+POLICY = [(0.0, "k2"), *((beta, name) for beta in (0.2, 1.0) for name in ESTIMATORS)]
 SIZES = (4, 16, 64, 256)
 Row = dict[str, Any]
 
@@ -72,20 +84,33 @@ def reward_row(pairs: int, seed: int, steps: int = 40) -> Row:
 
 def dpo_row(setting: Row, seed: int, steps: int = 40) -> Row:
     reference = start(seed)
-    policy = frozen_copy(reference).requires_grad_(True)
+    policy, learned = frozen_copy(reference).requires_grad_(True), polite_pairs(64, 100 + seed)
+    rng = np.random.default_rng(1000 + seed)
+
+    def letters_held() -> torch.Tensor:
+        drawn = [learned[int(place)] for place in rng.permutation(len(learned))[:16]]
+        return -setting["held"] * split_logprobs(policy, drawn)[0].sum() / sum(len(pair[2]) for pair in drawn)
+
     seen = fit_preferences(
-        policy, reference, polite_pairs(64, 100 + seed), steps=steps, rate=setting["rate"],
-        loss_of=partial(LOSSES[setting["loss"]], beta=setting["beta"]), nll_weight=setting["nll_weight"], seed=seed,
+        policy, reference, learned, steps=steps, rate=setting["rate"],
+        loss_of=partial(LOSSES[setting["loss"]], beta=setting["beta"]), nll_weight=setting["nll_weight"],
+        also=letters_held if "held" in setting else None, seed=seed,
     )  # fmt: skip
     fresh = polite_pairs(128, 200 + seed)
     chosen, rejected = pair_logprobs(policy, fresh)
     chosen_before, rejected_before = pair_logprobs(reference, fresh)
     margins = (chosen - rejected) - (chosen_before - rejected_before)
+    with torch.no_grad():
+        pieces = [
+            float((now - then).mean())
+            for now, then in zip(split_logprobs(policy, fresh), split_logprobs(reference, fresh), strict=True)
+        ]
     kept = retention(policy)
     return {
         **setting, "seed": seed, "steps": steps, "pair_accuracy": rounded((margins > 0).double().mean()),
         "margin": rounded(margins.mean()), "chosen_moved": rounded((chosen - chosen_before).mean()),
         "rejected_moved": rounded((rejected - rejected_before).mean()),
+        "pieces_moved": dict(zip(("letters", "thanks", "stop"), rounded(pieces), strict=True)),
         "before": asdict(measure_manners(reference, reference)), "after": asdict(measure_manners(policy, reference)),
         "base_kept": rounded(sum(kept.values()) / len(kept)),
         "curve": {
@@ -94,19 +119,23 @@ def dpo_row(setting: Row, seed: int, steps: int = 40) -> Row:
     }  # fmt: skip
 
 
-def policy_row(beta: float, seed: int, rounds: int = 32) -> Row:
+def policy_row(beta: float, estimator: str, seed: int, rounds: int = 32) -> Row:
     reference = start(seed)
     policy = frozen_copy(reference).requires_grad_(True)
-    questions, gold = dict(polite_requests(48, 300 + seed)), list[bool]()
+    questions, gold, said = dict(polite_requests(48, 300 + seed)), list[bool](), list[tuple[str, str]]()
 
     def judge(prompt: str, answer: str) -> float:
         gold.append(answer == questions[prompt] + ", thanks!")
+        said.append((prompt, answer))
         return float(answer.count("thanks"))
 
-    settings = PolicySettings(steps=rounds, rate=5e-5, beta=beta, seed=seed)
+    settings = PolicySettings(steps=rounds, rate=5e-5, beta=beta, estimator=ESTIMATORS[estimator], seed=seed)
     seen = improve_policy(policy, reference, list(questions), judge, settings)
+    size = len(said) // rounds
+    kinds = [len(set(said[at : at + size])) / size for at in range(0, len(said), size)]
     return {
-        "beta": beta, "seed": seed, "rounds": rounds, "proxy": rounded([step.reward for step in seen]),
+        "beta": beta, "estimator": estimator, "seed": seed, "rounds": rounds,
+        "distinct": rounded(kinds), "proxy": rounded([step.reward for step in seen]),
         "gold": rounded(np.array(gold).reshape(rounds, -1).mean(1)), "kl": rounded([step.kl for step in seen], 3),
         "ends_with": sample(policy, reference, questions, seed),
     }  # fmt: skip
@@ -127,7 +156,7 @@ def main() -> None:
     jobs: dict[str, list[Callable[[], Row]]] = {
         "reward": [partial(reward_row, pairs, seed) for pairs in SIZES for seed in SEEDS],
         "dpo": [partial(dpo_row, setting, seed) for setting in DPO for seed in SEEDS],
-        "policy": [partial(policy_row, beta, seed) for beta in BETAS for seed in SEEDS],
+        "policy": [partial(policy_row, beta, name, seed) for beta, name in POLICY for seed in SEEDS],
     }
     path = Path(FOLDER) / "preference_runs.json"
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}

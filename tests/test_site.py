@@ -1,8 +1,11 @@
 """The web pages before Sphinx: what is staged, which links lead on, what isn't shown."""
 
 import doctest
+import hashlib
 import importlib.util
 import json
+import math
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -80,3 +83,10 @@ def test_outputs_are_kept_until_the_code_changes_and_progress_is_nobodys_busines
     assert len(ran) == 1
     run("Two.", "2")
     assert len(ran) == 2
+
+
+def test_the_front_pages_self_test_knows_the_right_answers_without_telling_them():
+    text = (ROOT / "course" / "text" / "index.py").read_text("utf-8")
+    digests = re.findall(r'\(None, "([0-9a-f]{12})"\)', text)
+    answers = (-18.0, math.log(2), 0.25, 1, 15)
+    assert digests == [hashlib.sha256(f"{answer:.3f}".encode()).hexdigest()[:12] for answer in answers]

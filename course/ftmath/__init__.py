@@ -37,6 +37,8 @@ from ftmath.context import Notes, better_prompt, few_shot, retrieved
 from ftmath.device import best_device, describe, fastest_dtype, relative_times
 from ftmath.evaluate import (
     accuracy_change,
+    brier_score,
+    calibration_error,
     effective_sample_size,
     expected_best,
     kappa,
@@ -45,12 +47,20 @@ from ftmath.evaluate import (
     paired_interval,
     pareto_set,
     pass_at_k,
+    reliability,
     scorecard,
     verdict,
 )  # fmt: skip
 from ftmath.groups import bitfit, layer_groups, layer_rates, rate_groups, slanted_triangle, thaw, train_only
 from ftmath.lora import LoRALinear, add_lora, disabled, load_lora, lora_layers, lora_state, merge, unmerge
-from ftmath.manners import measure_manners, polite_pairs, polite_policy, polite_requests, sorting_rankings
+from ftmath.manners import (
+    measure_manners,
+    polite_pairs,
+    polite_policy,
+    polite_requests,
+    sorting_rankings,
+    split_logprobs,
+)
 from ftmath.masks import (
     answer_only_loss,
     block_causal,
@@ -63,8 +73,10 @@ from ftmath.masks import (
 )  # fmt: skip
 from ftmath.memory import (
     Budget,
+    allocated_bytes,
     best_segments,
     block_activation_bytes,
+    chunked_loss,
     decoder_parameters,
     imagined,
     kept_bytes_per_token,
@@ -163,19 +175,20 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "LoRALinear", "adapter_effect", "add_lora", "disabled", "fastest_dtype", "load_lora", "lora_layers",
     "lora_state", "merge", "merge_difference", "unmerge",
     # Part 6, quantized memory
-    "QuantLinear", "best_segments", "bits_per_weight", "block_activation_bytes", "dequantise", "imagined",
-    "kept_bytes_per_token", "measured", "nf4_levels", "normal_levels", "pack", "planned", "quantise",
-    "quantise_linears", "storage_bytes", "uniform_levels", "unpack",
+    "QuantLinear", "allocated_bytes", "best_segments", "bits_per_weight", "block_activation_bytes", "chunked_loss",
+    "dequantise", "imagined", "kept_bytes_per_token", "measured", "nf4_levels", "normal_levels", "pack", "planned",
+    "quantise", "quantise_linears", "storage_bytes", "uniform_levels", "unpack",
     # Part 7, preference
     "PolicySettings", "RewardModel", "anchored_dpo_loss", "best_of_n", "best_of_n_kl", "bradley_terry",
     "clipped_loss", "dpo_loss", "dpo_slope", "fit_preferences", "fit_reward_model", "frozen_copy", "gold_reward",
     "group_advantages", "hinge_loss", "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3",
     "last_token", "margin", "measure_manners", "optimal_policy", "pair_logprobs", "policy_loss", "polite_pairs",
     "polite_policy", "polite_requests", "preference_probability", "ranking_loss", "robust_dpo_loss", "roll_out",
-    "sorting_rankings",
+    "sorting_rankings", "split_logprobs",
     # Part 8, evaluation
-    "accuracy_change", "distinct", "effective_sample_size", "fit_epochs", "kappa", "mcnemar", "outcomes",
-    "paired_error", "paired_interval", "pass_at_k", "scorecard", "spoilt", "verdict",
+    "accuracy_change", "brier_score", "calibration_error", "distinct", "effective_sample_size", "fit_epochs",
+    "kappa", "mcnemar", "outcomes", "paired_error", "paired_interval", "pass_at_k", "reliability", "scorecard",
+    "spoilt", "verdict",
     # Part 9, choosing a method
     "METHODS", "Advice", "Needs", "Notes", "Option", "ask", "choosing_table", "few_shot", "measured_options",
     "pareto_set", "recommend", "relative_times", "retrieved",

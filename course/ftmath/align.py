@@ -79,13 +79,14 @@ class PairsStep:
 
 def fit_preferences(
     policy: Decoder, reference: Decoder, pairs: Sequence[tuple[str, str, str]], *, steps: int, rate: float,
-    loss_of: Callable[[Tensor], Tensor] = dpo_loss, nll_weight: float = 0.0, rows: int = 16, seed: int = 0,
+    loss_of: Callable[[Tensor], Tensor] = dpo_loss, nll_weight: float = 0.0,
+    also: Callable[[], Tensor] | None = None, rows: int = 16, seed: int = 0,
 ) -> list[PairsStep]:  # fmt: skip
     """Train a policy's unfrozen parameters on pairs (prompt, chosen, rejected); return a summary of each step.
 
     `loss_of` maps margins (pairs,) to a loss, for example `partial(ipo_loss, beta=0.1)`. `nll_weight` times the chosen
-    answers' mean negative log-likelihood per token is added (arXiv:2404.19733, equation 1). The reference's
-    log-probabilities are computed once, before training.
+    answers' mean negative log-likelihood per token is added (arXiv:2404.19733, equation 1), and so is whatever `also`
+    returns at each step. The reference's log-probabilities are computed once, before training.
 
     >>> from ftmath.weights import base_model
     >>> pair = [("copy ab", "ab, thanks!", "ab")]
@@ -115,6 +116,8 @@ def fit_preferences(
         value = loss_of(h)
         if nll_weight:
             value = value - nll_weight * ours[0].sum() / chosen.answer_mask[drawn].sum()
+        if also is not None:
+            value = value + also()
         seen.append(PairsStep(value.item(), h.mean().item(), ours[0].mean().item(), ours[1].mean().item()))
         return value
 
@@ -177,7 +180,8 @@ class PolicySettings:
     - `updates_per_round`: updates of the weights on one round's samples.
     - `beta`: the weight of the KL estimate in the loss, per nat of KL per token.
     - `clip`: half the width of the interval around 1 to which a token's probability ratio is clipped; no unit.
-    - `estimator`: the estimator of KL for one token (`k1`, `k2` or `k3`), in nats.
+    - `estimator`: the estimator of KL for one token (`k1`, `k2` or `k3`), in nats. Its gradient is what counts: that of
+      KL(policy || reference) is `k2`'s; the default is GRPO's.
     - `replay_weight`: the weight of the mean loss per token on lines of the base skills; at 0 no lines are drawn. It is
       the pretraining coefficient of InstructGPT (arXiv:2203.02155, equation 2).
     - `seed`: the seed of the prompts, the samples and the replayed lines.
@@ -241,7 +245,7 @@ def improve_policy(
 
     In each round, answers to prompts from `texts` are drawn, and each answer's reward is compared with those of the
     other answers to its prompt (`group_advantages`). Then the clipped loss is minimised on these answers: PPO's update
-    with GRPO's baseline (arXiv:1707.06347, 2402.03300).
+    with GRPO's baseline (arXiv:1707.06347, 2402.03300). With one update a round the ratio is 1: the clip does nothing.
 
     >>> from ftmath.weights import base_model
     >>> longer = lambda prompt, answer: float(len(answer))

@@ -36,6 +36,19 @@ class Option:
         """Return what so many tasks take in memory when all are served at once."""
         return self.once_bytes + tasks * self.each_bytes
 
+    def told(self, tell: float) -> "Option":
+        """Return the option with quality, forgetting and latency rounded to multiples of `tell`; 0 leaves them.
+
+        >>> Option("LoRA", 0.87, 0.02, 80, 40, 20, 1, 1.31).told(0.1).scores(1)[:2]
+        (0.9, -0.0)
+        """
+        if not tell:
+            return self
+        quality, forgotten, latency = (
+            round(tell * round(value / tell), 6) + 0.0 for value in (self.quality, self.forgotten, self.latency)
+        )
+        return replace(self, quality=quality, forgotten=forgotten, latency=latency)
+
     def scores(self, tasks: int) -> tuple[float, ...]:
         """Return everything that counts, each as a number that is better when higher."""
         costs = self.forgotten, self.training, self.step_bytes, self.served_bytes(tasks), self.latency
@@ -92,10 +105,12 @@ class Advice:
     why: str
 
 
-def recommend(options: Sequence[Option], needs: Needs) -> Advice:
+def recommend(options: Sequence[Option], needs: Needs, tell: float = 0.0) -> Advice:
     """Return the options that meet every demand and that no other option beats in everything.
 
-    Which comes first doesn't matter: whatever beats an option meets the demands that it meets.
+    Which comes first doesn't matter: whatever beats an option meets the demands that it meets. Differences in quality,
+    forgetting and latency below `tell` shouldn't decide who beats whom, so these are compared in multiples of it.
+    Demands are always asked of the numbers as they were measured: a rounded 0.78 would pass a demand of 0.80.
 
     >>> cheap, good = Option("prompt", 0.6, 0.0, 0, 1, 1, 0, 1.0), Option("full", 0.9, 0.1, 80, 9, 0, 1, 1.0)
     >>> worse = Option("adapter", 0.8, 0.2, 80, 9, 1, 1, 1.2)
@@ -103,21 +118,26 @@ def recommend(options: Sequence[Option], needs: Needs) -> Advice:
     >>> [option.name for option in advice.front], advice.beaten
     (['full', 'prompt'], {'adapter': 'full'})
 
-    Errors: ValueError without options, for a name that stands twice, and for fewer than one task.
+    Errors: ValueError without options, for a name that stands twice, for fewer than one task, or a negative `tell`.
     """
     names = [option.name for option in options]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"options must have names of their own, got {names}")
     if needs.tasks < 1:
         raise ValueError(f"tasks must be at least 1, got {needs.tasks}")
+    if tell < 0:
+        raise ValueError(f"tell must not be negative, got {tell}")
     refused = {option.name: needs.refusals(option) for option in options if needs.refusals(option)}
     left = [option for option in options if option.name not in refused]
-    best = pareto_set({option.name: option.scores(needs.tasks) for option in left})
+    rounded = {option.name: option.told(tell) for option in left}
+    best = pareto_set({name: option.scores(needs.tasks) for name, option in rounded.items()})
     front = sorted(
         (option for option in left if option.name in best), key=lambda option: (-option.quality, option.name)
     )
     beaten = {
-        option.name: next(other.name for other in front if beats(other, option, needs.tasks))
+        option.name: next(
+            other.name for other in front if beats(rounded[other.name], rounded[option.name], needs.tasks)
+        )
         for option in left
         if option.name not in best
     }
@@ -185,24 +205,17 @@ def choosing_table() -> dict[str, Any]:
     return json.loads((FOLDER / "choosing.json").read_text("utf-8"))
 
 
-def measured_options(task: str, examples: int, tell: float = 1e-4) -> list[Option]:
+def measured_options(task: str, examples: int) -> list[Option]:
     """Return every measured way to do a task with so many examples, each with its *worst* seed.
 
-    A choice should survive another seed. What needs no training is there whatever the number of examples. Quality,
-    forgetting and latency are rounded to multiples of `tell`: differences that small shouldn't decide. With 128 probes
-    a quality's standard error is up to 0.04.
+    A choice should survive another seed. What needs no training is there whatever the number of examples. With 128
+    probes a quality's standard error is up to 0.04.
 
-    >>> [option.quality for option in measured_options("flip", 512, tell=0.1) if option.name == "better prompt"]
-    [1.0]
+    >>> [option.quality for option in measured_options("flip", 512) if option.name == "better prompt"]
+    [0.9766]
 
-    Errors: ValueError for a task or a number of examples that wasn't measured, or a `tell` that isn't positive.
+    Errors: ValueError for a task or a number of examples that wasn't measured.
     """
-    if not tell > 0:
-        raise ValueError(f"tell must be positive, got {tell}")
-
-    def told(value: float) -> float:
-        return round(tell * round(value / tell), 6) + 0.0
-
     table = choosing_table()
     here = [run for run in table["runs"] if run["task"] == task and run["examples"] in (0, examples)]
     if not any(run["examples"] == examples for run in here):
@@ -218,9 +231,9 @@ def measured_options(task: str, examples: int, tell: float = 1e-4) -> list[Optio
             name = f"{row}, {cost['way']}" if cost["way"] else row
             options.append(
                 Option(
-                    name, told(min(run["quality"] for run in runs)), told(base - min(run["kept"] for run in runs)),
+                    name, min(run["quality"] for run in runs), round(base - min(run["kept"] for run in runs), 4) + 0.0,
                     cost["step"] * runs[0].get("steps", table["steps"]), cost["step_bytes"], cost["once"],
-                    cost["each"], told(cost["latency"]),
+                    cost["each"], cost["latency"],
                 )
             )  # fmt: skip
     return options

@@ -132,6 +132,54 @@ def scorecard(
     return Scorecard(gain, drops, worst, drop, verdict(gain, drop, most))
 
 
+def brier_score(confidence: Tensor, right: Tensor) -> float:
+    """Return the mean squared distance of confidences (items,) from what came true, 1 or 0 (Brier 1950).
+
+    0 is best. Saying 1/2 to everything scores 0.25.
+
+    >>> round(brier_score(torch.tensor([0.9, 0.6]), torch.tensor([1.0, 0.0])), 3)
+    0.185
+    """
+    return float((confidence.double() - right.double()).square().mean())
+
+
+def reliability(confidence: Tensor, right: Tensor, bins: int = 10) -> list[tuple[float, float, int]]:
+    """Return mean confidence, share of right ones and count of each bin that holds an item, from low to high.
+
+    Bins are of equal width over 0 to 1; a confidence of 1 is in the last one.
+
+    >>> reliability(torch.tensor([0.05, 0.92, 0.98]), torch.tensor([0.0, 1.0, 0.0]))
+    [(0.05, 0.0, 1), (0.95, 0.5, 2)]
+
+    Errors: ValueError for sides of different shapes, no items, or a confidence outside 0 to 1.
+    """
+    if confidence.shape != right.shape or confidence.ndim != 1 or len(confidence) == 0:
+        raise ValueError(f"both must be (items,) alike, got {tuple(confidence.shape)}, {tuple(right.shape)}")
+    if float(confidence.min()) < 0 or float(confidence.max()) > 1:
+        raise ValueError(f"confidences lie within 0 and 1, got {float(confidence.min())} to {float(confidence.max())}")
+    place = (confidence.double() * bins).long().clamp(max=bins - 1)
+    rows: list[tuple[float, float, int]] = []
+    for number in place.unique().tolist():
+        here = place == number
+        means = [round(float(side.double()[here].mean()), 6) for side in (confidence, right)]
+        rows.append((means[0], means[1], int(here.sum())))
+    return rows
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = 10) -> float:
+    """Return the expected calibration error: the mean distance of confidence and share of right ones, by bins' counts.
+
+    arXiv:1706.04599, equation 3. It isn't 0 for honest confidences: within a bin the share of right ones is chance.
+
+    >>> round(calibration_error(torch.tensor([0.05, 0.92, 0.98]), torch.tensor([0.0, 1.0, 0.0])), 4)
+    0.3167
+
+    Errors: those of `reliability`.
+    """
+    rows = reliability(confidence, right, bins)
+    return sum(count * abs(sure - share) for sure, share, count in rows) / len(confidence)
+
+
 def kappa(table: Tensor) -> float:
     """Return Cohen's kappa (1960) of a table (labels, labels) of counts: agreement beyond what the margins give alone.
 
@@ -197,6 +245,7 @@ def expected_best(k: int, steps: int = 4000) -> float:
 
 
 __all__ = [
-    "Interval", "Scorecard", "accuracy_change", "effective_sample_size", "expected_best", "kappa", "mcnemar",
-    "paired_error", "paired_interval", "pareto_set", "pass_at_k", "scorecard", "verdict",
+    "Interval", "Scorecard", "accuracy_change", "brier_score", "calibration_error", "effective_sample_size",
+    "expected_best", "kappa", "mcnemar", "paired_error", "paired_interval", "pareto_set", "pass_at_k", "reliability",
+    "scorecard", "verdict",
 ]  # fmt: skip

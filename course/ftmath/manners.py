@@ -1,5 +1,7 @@
 """Part 7's preferences: thanks for a polite request, and the correctly sorted word first."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,14 +83,18 @@ def polite_policy(
 class Manners:
     """Measurements of a policy's sampled answers to requests.
 
-    Three fields are shares of the answers: `thanks` end in thanks, `right` are right with or without thanks, and `both`
-    are right and end in thanks. `kl` is the mean of log(policy / reference), in nats per answer.
+    Five fields are shares of the answers: `thanks` end in thanks, `right` are right with or without thanks, and `both`
+    are right and end in thanks. `right` mixes two questions, so each has a field of its own: `letters` are right up to
+    the first character that is no letter, and in `spelt` what follows is thanks to the letter, or nothing. `kl` is the
+    mean of log(policy / reference), in nats per answer.
     """
 
     thanks: float
     right: float
     both: float
     kl: float
+    letters: float
+    spelt: float
 
 
 @torch.no_grad()
@@ -109,7 +115,44 @@ def measure_manners(policy: Decoder, reference: Decoder, count: int = 128, seed:
         sum(one.removesuffix(THANKS) == answer for one, answer in zip(said, right, strict=True)) / count,
         sum(one == answer + THANKS for one, answer in zip(said, right, strict=True)) / count,
         float((ours - theirs).mean()) + 0.0,
+        sum(word_of(one) == answer for one, answer in zip(said, right, strict=True)) / count,
+        sum(one[len(word_of(one)) :] in ("", THANKS) for one in said) / count,
     )
 
 
-__all__ = ["Manners", "measure_manners", "polite_pairs", "polite_policy", "polite_requests", "sorting_rankings"]
+def word_of(answer: str) -> str:
+    """Return an answer as far as its first character that is no letter.
+
+    >>> word_of("cba, thanks!"), word_of(", thanks!")
+    ('cba', '')
+    """
+    return (re.match("[A-Za-z]*", answer) or [""])[0]
+
+
+def split_logprobs(model: Decoder, pairs: Sequence[tuple[str, str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log-probabilities of pairs in three pieces, in nats: the shared letters, and what follows them.
+
+    Of a pair from `polite_pairs` the rejected answer is a prefix of the chosen one. The pieces (pairs,) are the letters
+    of both, the chosen answer's thanks with its end, and the rejected answer's end. The letters have one value: what is
+    read before them is the same.
+
+    >>> shared, thanks, stop = split_logprobs(base_model(), polite_pairs(2, seed=0))
+    >>> chosen, rejected = (shared + thanks, shared + stop)
+    >>> bool((rejected > chosen).all())
+    True
+    """
+    rows = [batch([(pair[0], pair[side]) for pair in pairs]).to(model.embed.weight.device) for side in (1, 2)]
+    shared, tails = list[Tensor](), list[Tensor]()
+    for side in rows:
+        place = side.answer_mask.cumsum(1) * side.answer_mask
+        letters = torch.tensor([len(pair[2]) for pair in pairs], device=place.device)[:, None]
+        early = ((place >= 1) & (place <= letters)).to(side.answer_mask.dtype)
+        shared.append(model_logprob(model, side.ids, early))
+        tails.append(model_logprob(model, side.ids, side.answer_mask - early))
+    return shared[0], tails[0], tails[1]
+
+
+__all__ = [
+    "Manners", "measure_manners", "polite_pairs", "polite_policy", "polite_requests", "sorting_rankings",
+    "split_logprobs", "word_of",
+]  # fmt: skip

@@ -8,30 +8,44 @@ from dataclasses import astuple, dataclass, replace
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from ftmath.device import synchronize
 from ftmath.model import Config, Decoder
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
+LOGIT_BYTES = 12
+"""Bytes of a logit at the loss' peak: float32 log-probabilities, their gradient, and the logit's gradient, 4 each.
+
+A caller that holds on to the 16-bit logits pays 2 more. `allocated_bytes` finds both numbers.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The bytes of one training step: what stays (weights, gradients, optimizer), and what a backward pass waits for.
 
-    >>> Budget(weights=4, gradients=2, optimizer=8, activations=6).total
-    20
+    That is what the blocks keep (`activations`), and the head's logits with their gradients (`logits`).
+
+    >>> Budget(weights=4, gradients=2, optimizer=8, activations=6, logits=3).total
+    23
     """
 
     weights: int
     gradients: int
     optimizer: int
     activations: int = 0
+    logits: int = 0
 
     @property
     def total(self) -> int:
-        """Return the sum. Temporary buffers and the allocator's fragmentation come on top."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        """Return the sum. Other temporary buffers and the allocator's fragmentation come on top.
+
+        Under checkpointing the logits are gone before the first block is computed again, so the sum is too large then,
+        by the smaller of the two.
+        """
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
 def training_bytes(
@@ -150,18 +164,22 @@ def lora_parameters(config: Config, rank: int) -> int:
 
 
 def planned(
-    config: Config, tokens: int, *, lora_rank: int | None = None, linear_bits: float = 16, checkpointing: bool = False
-) -> Budget:
+    config: Config, tokens: int, *, lora_rank: int | None = None, linear_bits: float = 16, checkpointing: bool = False,
+    chunk: int | None = None,
+) -> Budget:  # fmt: skip
     """Return a training step's budget by closed form: all parameters, or LoRA on the seven linear layers of each block.
 
     Sixteen-bit weights and gradients, and 12 bytes of Adam's for what trains; the blocks' linear layers take
     `linear_bits` a weight (4.127 for QLoRA). With checkpointing each block keeps its input, and one block at a
-    time all. Activations are those of the blocks, for a `Decoder` as `kept_bytes_per_token` describes it.
+    time all. Activations are those of the blocks, for a `Decoder` as `kept_bytes_per_token` describes it. Every
+    position's logits are counted; with `chunk`, those of so many positions at a time (`chunked_loss`).
 
     >>> llama_7b = Config(32_000, 4096, 32, 32, 32, 128, 11_008, biases=False, tied=False)
     >>> budget = planned(llama_7b, 512, lora_rank=16)
     >>> round(budget.weights / GIB, 2), round(budget.optimizer / GIB, 2), round(budget.activations / GIB, 2)
     (12.63, 0.45, 2.72)
+    >>> budget.logits == 512 * 32_000 * LOGIT_BYTES
+    True
 
     Errors: ValueError for fewer bits than 16 where everything trains: codes have no gradient.
     """
@@ -173,7 +191,9 @@ def planned(
     fixed = training_bytes(0, trained)
     block = kept_bytes_per_token(config, lora_rank=lora_rank, all_linears=True)
     kept = config.layers * 2 * config.d_model + block if checkpointing else config.layers * block
-    return Budget(frozen + fixed.weights, fixed.gradients, fixed.optimizer, tokens * kept)
+    projected = tokens if chunk is None else min(chunk, tokens)
+    logits = projected * config.vocab * LOGIT_BYTES
+    return Budget(frozen + fixed.weights, fixed.gradients, fixed.optimizer, tokens * kept, logits)
 
 
 # ------------------------------------------------------------------------------------------------------------ measured
@@ -218,7 +238,7 @@ def measured(
 
     >>> layer = nn.Linear(4, 2, bias=False)
     >>> measured(layer, lambda: layer(torch.ones(3, 4)).sum(), torch.optim.AdamW(layer.parameters()))
-    Budget(weights=32, gradients=32, optimizer=68, activations=48)
+    Budget(weights=32, gradients=32, optimizer=68, activations=48, logits=0)
     """
     weights = [*model.parameters(), *model.buffers()]
     with saved_tensors(weights) as kept:
@@ -281,6 +301,43 @@ def imagined_blocks(
             torch.set_default_dtype(before)
 
 
+def chunked_loss(head: nn.Module, hidden: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    """Return the mean cross-entropy of positions (positions, d_model), projected to the vocabulary a chunk at a time.
+
+    A chunk's logits are thrown away and computed again in the backward pass, so no more than one chunk's ever exist.
+
+    >>> head, hidden, targets = nn.Linear(4, 9), torch.ones(6, 4), torch.arange(6)
+    >>> torch.allclose(chunked_loss(head, hidden, targets, 2), cross_entropy(head(hidden), targets))
+    True
+    """
+
+    def summed(states: Tensor, wanted: Tensor) -> Tensor:
+        return cross_entropy(head(states).float(), wanted, reduction="sum")
+
+    sums = [
+        checkpoint(summed, states, wanted, use_reentrant=False)
+        for states, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return torch.stack(sums).sum() / len(targets)  # pyright: ignore
+
+
+def allocated_bytes(run: Callable[[], object]) -> int:
+    """Run something on the CPU and return the most that its tensors took meanwhile, beyond what stood there before.
+
+    >>> allocated_bytes(lambda: torch.zeros(1000) + torch.zeros(1000))
+    12000
+    """
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    results = seen.profiler.kineto_results if seen.profiler is not None else None
+    events = [] if results is None else [one for one in results.events() if one.name() == "[memory]"]
+    now = most = 0
+    for one in sorted(events, key=lambda one: one.start_ns()):
+        now += one.nbytes()  # pyright: ignore
+        most = max(most, now)
+    return most
+
+
 def peak_bytes(device: torch.device, run: Callable[[], object]) -> int | None:
     """Run something and return the most that the device's allocator held meanwhile, or None on a CPU, which has none.
 
@@ -297,7 +354,7 @@ def peak_bytes(device: torch.device, run: Callable[[], object]) -> int | None:
 
 
 __all__ = [
-    "GIB", "KIB", "MIB", "Budget", "best_segments", "block_activation_bytes", "decoder_parameters", "imagined",
-    "kept_bytes_per_token", "linear_parameters", "lora_parameters", "measured", "peak_bytes", "planned",
-    "saved_tensors", "storage_bytes", "training_bytes", "zero_bytes",
+    "GIB", "KIB", "LOGIT_BYTES", "MIB", "Budget", "allocated_bytes", "best_segments", "block_activation_bytes",
+    "chunked_loss", "decoder_parameters", "imagined", "kept_bytes_per_token", "linear_parameters", "lora_parameters",
+    "measured", "peak_bytes", "planned", "saved_tensors", "storage_bytes", "training_bytes", "zero_bytes",
 ]  # fmt: skip

@@ -238,11 +238,13 @@ def fine_tune(
 
 
 def fit_epochs(
-    model: Decoder, learned: Batch, held_out: Batch, epochs: int, *, rate: float, rows: int = 32, seed: int = 0
-) -> tuple[list[float], list[float]]:
+    model: Decoder, learned: Batch, held_out: Batch, epochs: int, *, rate: float, rows: int = 32, seed: int = 0,
+    watch: Callable[[], object] = lambda: None,
+) -> tuple[list[float], list[float]]:  # fmt: skip
     """Tune on the same lines again and again; return both losses before the first epoch and after each, in nats/token.
 
-    The lines are shuffled for each epoch by the seed. Losses are taken over all lines, without gradients.
+    The lines are shuffled for each epoch by the seed. Losses are taken over all lines, without gradients; `watch` is
+    called each time they are.
 
     >>> lines = probes("flip", 4, seed=0)
     >>> learned, held_out = fit_epochs(base_model(), lines, lines, 2, rate=1e-3)
@@ -258,6 +260,7 @@ def fit_epochs(
     def look() -> None:
         both = [float(model_loss(model, lines.ids, lines.answer_mask)) for lines in (learned, held_out)]
         found.append((both[0], both[1]))
+        watch()
 
     def loss(step: int) -> Tensor:
         if step % per_epoch == 0:

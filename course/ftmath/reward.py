@@ -114,7 +114,7 @@ def best_of_n(rewards: Tensor) -> Tensor:
 def best_of_n_kl(n: int) -> float:
     """Return KL(best of n || one sample) in nats: log n - (n - 1) / n, for rewards without ties.
 
-    Appendix G.3 of arXiv:2009.01325.
+    Appendix G.3 of arXiv:2009.01325. Where draws can tie, as equal strings do, it's an upper bound (arXiv:2401.01879).
 
     >>> round(best_of_n_kl(4), 4), round(best_of_n_kl(64), 3)
     (0.6363, 3.175)
@@ -127,7 +127,8 @@ def best_of_n_kl(n: int) -> float:
 def gold_reward(kl: float, a: float, b: float) -> float:
     """Return the true reward at a KL from the start, for best-of-n: d (a - b d) with d = sqrt(KL).
 
-    Section 3 of arXiv:2210.10760. It peaks at d = a / (2 b) with a^2 / (4 b).
+    Section 3 of arXiv:2210.10760, which fits d (a - b log d) to reinforcement learning instead. It peaks at
+    d = a / (2 b) with a^2 / (4 b).
 
     >>> gold_reward(4.0, a=2.0, b=0.5)
     2.0
@@ -166,7 +167,8 @@ class Estimator(Protocol):
 def k1(policy: Tensor, reference: Tensor) -> Tensor:
     """Return log(pi / ref) of tokens sampled from pi: an unbiased estimate of KL(pi || ref), often negative.
 
-    The three names are Schulman's (http://joschu.net/blog/kl-approx.html).
+    The three names are Schulman's (http://joschu.net/blog/kl-approx.html). They stand for values. As a term of a loss
+    on drawn tokens, `k1` has a gradient of mean 0; it belongs into the reward instead.
 
     >>> k1(torch.tensor([0.5]).log(), torch.tensor([0.25]).log()).exp().item()
     2.0
@@ -177,6 +179,8 @@ def k1(policy: Tensor, reference: Tensor) -> Tensor:
 def k2(policy: Tensor, reference: Tensor) -> Tensor:
     """Return half the square of log(pi / ref): never negative, biased, close where the two are.
 
+    As a term of a loss on drawn tokens it has, on average, the gradient of KL(pi || ref).
+
     >>> k2(torch.tensor([1.0]), torch.tensor([0.0])).item()
     0.5
     """
@@ -185,6 +189,8 @@ def k2(policy: Tensor, reference: Tensor) -> Tensor:
 
 def k3(policy: Tensor, reference: Tensor) -> Tensor:
     """Return ref / pi - 1 - log(ref / pi): unbiased and never negative; GRPO's term (arXiv:2402.03300, equation 4).
+
+    As a term of a loss on drawn tokens it has, on average, the gradient of the other KL, KL(ref || pi).
 
     >>> round(k3(torch.tensor([0.0]), torch.tensor([1.0])).item(), 4)
     0.7183

@@ -61,3 +61,41 @@ def test_effective_sample_size_lies_between_one_and_all():
 
 def test_the_best_of_two_seeds_gains_what_the_closed_form_says():
     assert evaluate.expected_best(2) == pytest.approx(1 / math.sqrt(math.pi), abs=2e-3)
+
+
+def test_brier_scores_of_three_speakers():
+    right = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    assert evaluate.brier_score(right, right) == 0
+    assert evaluate.brier_score(torch.full((4,), 0.5), right) == 0.25
+    assert evaluate.brier_score(1 - right, right) == 1
+
+
+@given(st.lists(st.tuples(scores, st.booleans()), min_size=1, max_size=40), st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_bins_hold_every_item_once_and_one_bin_compares_the_means(items: list[tuple[float, bool]], bins: int):
+    sure, right = (torch.tensor([float(item[side]) for item in items], dtype=torch.float64) for side in (0, 1))
+    rows = evaluate.reliability(sure, right, bins)
+    assert sum(count for _, _, count in rows) == len(items)
+    assert all(0 <= mean <= 1 and 0 <= share <= 1 for mean, share, _ in rows)
+    assert evaluate.calibration_error(sure, right, 1) == pytest.approx(abs(float(sure.mean() - right.mean())), abs=2e-6)
+    assert evaluate.calibration_error(sure, right, bins) >= evaluate.calibration_error(sure, right, 1) - 1e-5
+
+
+def test_an_honest_speaker_has_an_error_of_chance_that_more_items_shrink():
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for count in (100, 10_000):
+        sure = torch.rand(count, generator=generator, dtype=torch.float64)
+        right = torch.bernoulli(sure, generator=generator)
+        found.append(evaluate.calibration_error(sure, right))
+    assert 0.02 < found[0] < 0.2
+    assert found[1] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("sure", "right", "word"),
+    [([0.5], [1.0, 0.0], "alike"), ([], [], "alike"), ([1.5], [1.0], "within 0 and 1"), ([-0.1], [1.0], "within")],
+)
+def test_confidences_that_are_none_are_refused(sure: list[float], right: list[float], word: str):
+    with pytest.raises(ValueError, match=word):
+        evaluate.reliability(torch.tensor(sure), torch.tensor(right))

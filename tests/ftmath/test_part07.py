@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 from ftmath.align import pair_logprobs
-from ftmath.manners import measure_manners, polite_pairs, polite_policy, polite_requests
+from ftmath.manners import (
+    measure_manners,
+    polite_pairs,
+    polite_policy,
+    polite_requests,
+    split_logprobs,
+    word_of,
+)  # fmt: skip
 from ftmath.preference import dpo_loss
 from ftmath.reward import best_of_n_kl, optimal_policy, preference_probability
 from ftmath.skills import TASKS
@@ -113,10 +120,24 @@ def test_a_few_steps_of_manners_raise_both_answers_and_a_policy_is_no_way_from_i
     assert found.both <= min(found.thanks, found.right)
 
 
+def test_pieces_of_a_pair_add_up_and_the_letters_are_in_both_answers():
+    pairs = polite_pairs(6, seed=4)
+    model = polite_policy(steps=4, rows=6)
+    with torch.no_grad():
+        letters, thanks, stop = split_logprobs(model, pairs)
+        chosen, rejected = pair_logprobs(model, pairs)
+    torch.testing.assert_close(letters + thanks, chosen)
+    torch.testing.assert_close(letters + stop, rejected)
+
+
+def test_the_letters_of_an_answer_are_counted_apart_from_what_follows_them():
+    assert [word_of(text) for text in ("cba, thanks!", "cba", "cba, thansk!", "")] == ["cba", "cba", "cba", ""]
+    found = measure_manners(polite_policy(steps=3, rows=6), base_model(), count=16)
+    assert found.right <= min(found.letters, found.spelt)
+
+
 def test_the_tables_of_runs_are_whole():
     tables = json.loads((FOLDER / "preference_runs.json").read_text("utf-8"))
-    for table, name in (("reward", "pairs"), ("dpo", "name"), ("policy", "beta")):
-        kinds = {row[name] for row in tables[table]}
-        assert sorted((str(row[name]), row["seed"]) for row in tables[table]) == sorted(
-            (str(kind), seed) for kind in kinds for seed in (0, 1, 2)
-        )
+    for table, names in (("reward", ["pairs"]), ("dpo", ["name"]), ("policy", ["beta", "estimator"])):
+        rows = [(str([row[name] for name in names]), row["seed"]) for row in tables[table]]
+        assert sorted(rows) == sorted((kind, seed) for kind in {kind for kind, _ in rows} for seed in (0, 1, 2))

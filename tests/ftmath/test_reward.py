@@ -136,6 +136,29 @@ def test_k1_and_k3_are_unbiased_and_k3_is_never_negative(seed: int):
     assert float(k2(p, q).min()) >= 0
 
 
+@given(seeds)
+@settings(max_examples=25, deadline=None)
+def test_in_a_loss_on_drawn_tokens_k2_has_the_gradient_of_kl_k3_that_of_the_other_one_and_k1_none(seed: int):
+    """The mean over draws is a sum here; the draws' own chances give no gradient, as in a loss on samples."""
+    logits, q = drawn(seed, 6).requires_grad_(), drawn(seed + 1, 6).log_softmax(0)
+    p = logits.log_softmax(0)
+    reverse, forward = (p.exp() * (p - q)).sum(), (q.exp() * (q - p)).sum()
+    wanted = {k1: torch.zeros(6, dtype=torch.float64)}
+    for estimator, divergence in ((k2, reverse), (k3, forward)):
+        (wanted[estimator],) = torch.autograd.grad(divergence, logits, retain_graph=True)
+    for estimator, gradient in wanted.items():
+        mean = (p.exp().detach() * estimator(p, q)).sum()
+        (found,) = torch.autograd.grad(mean, logits, retain_graph=True)
+        torch.testing.assert_close(found, gradient)
+
+
+def test_best_of_ns_kl_is_a_bound_where_draws_tie():
+    """Two answers of equal chance, best of two: 3/4 against 1/2 (arXiv:2401.01879)."""
+    tied = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert tied == pytest.approx(0.1308, abs=1e-4)
+    assert tied < best_of_n_kl(2) == pytest.approx(0.1931, abs=1e-4)
+
+
 def test_instructgpts_kl_term_for_one_sample():
     """pi / pi_SFT = 2 and beta 0.02 (arXiv:2203.02155, equation 2)."""
     assert 0.02 * float(k1(torch.tensor(2.0).log(), torch.tensor(0.0))) == pytest.approx(0.0138629, abs=1e-6)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ftmath.align import frozen_copy
 from ftmath.groups import rate_groups
 from ftmath.masks import model_logprob, model_loss, token_logprobs
+from ftmath.methods import kl_to_base
 from ftmath.model import Decoder, generate
 from ftmath.preference import dpo_loss, margin
-from ftmath.skills import EOS, Batch, decode, encode, example, mixture, padded, probes, prompts
+from ftmath.skills import EOS, Batch, decode, encode, example, mixture, padded, probes, prompts, retention
 from ftmath.training import train
 from ftmath.weights import FOLDER, base_model
 from ftmath.widgets.explorer import Explorer, Frame, Line, Panel, Slider, slider
@@ -170,7 +171,9 @@ def treat_reference(
 ) -> Patient:  # fmt: skip
     """Tune the base model, all parameters, by DPO on `thankful_pairs` with a reference of `REFERENCE_FAULTS`.
 
-    `moved` is the norm of the whole update, `margin` the mean margin over the pairs against the true base, in nats.
+    Measures, all against the true base: `moved` is the norm of the whole update; the margin and the change of log pi+
+    are means over the pairs, in nats; KL is a mean over tokens of the old skills, in nats; `old skills kept` is the
+    share of their probes that are still answered right.
 
     >>> losses = treat_reference("alias", seed=0, steps=2, rows=2).losses
     >>> [round(value, 4) for value in losses]
@@ -205,11 +208,17 @@ def treat_reference(
     policy.eval()
     everything, base = torch.arange(len(pairs)), base_model()
     with torch.no_grad():
-        h = margin(*logprobs(policy, ours, everything), *logprobs(base, ours, everything))
+        now, then = logprobs(policy, ours, everything), logprobs(base, ours, everything)
+        h = margin(*now, *then)
         change = sum(((p - q) ** 2).sum() for p, q in zip(policy.parameters(), start, strict=True))
     asked = [(prompt, chosen) for prompt, chosen, _ in pairs[:3]]
     _, texts = written(policy, asked, max_new=18)
-    measures = {"moved": float(change) ** 0.5, "margin against the base": float(h.mean())}
+    kept = retention(policy)
+    measures = {
+        "moved": float(change) ** 0.5, "margin against the base": float(h.mean()),
+        "log pi+ against the base": float((now[0] - then[0]).mean()), "KL to the base": kl_to_base(policy, base),
+        "old skills kept": sum(kept.values()) / len(kept),
+    }  # fmt: skip
     says = "; ".join(f"{prompt} → {text}" for (prompt, _), text in zip(asked, texts, strict=True))
     return Patient(fault, seed, tuple(losses), measures, says)
 

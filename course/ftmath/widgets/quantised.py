@@ -38,10 +38,11 @@ def choice(label: str, names: tuple[str, ...], start: int) -> Slider:
 def card_explorer() -> Explorer:
     """Choose a model, a card, a method and a batch: the bytes of a step beside what the card holds.
 
-    LoRA is of rank 16 on all linear layers; `planned` counts. The head's logits and the allocator come on top.
+    LoRA is of rank 16 on all linear layers; `planned` counts, with every position's logits at once. The allocator
+    comes on top.
 
     >>> dict(card_explorer().frame(2, 1, 3, 2)["readouts"])["in all"]
-    '5.0 GiB'
+    '5.8 GiB'
     """
     models, cards, ways = tuple(MODELS), tuple(CARDS), tuple(WAYS)
 
@@ -52,18 +53,19 @@ def card_explorer() -> Explorer:
         def at(count: int) -> tuple[float, ...]:
             budget = planned(config, count, lora_rank=rank, linear_bits=bits, checkpointing=checkpointing)
             return tuple(
-                part / GIB for part in (budget.weights, budget.gradients, budget.optimizer, budget.activations)
+                part / GIB
+                for part in (budget.weights, budget.gradients, budget.optimizer, budget.activations, budget.logits)
             )
 
         parts = at(int(tokens))
-        total, fixed, per_token = sum(parts), sum(at(0)), at(1)[3]
+        total, fixed, per_token = sum(parts), sum(at(0)), sum(at(1)[3:])
         room = max(0, int((holds - fixed) / per_token))
         fits = "fits" if total <= holds else "does not fit"
-        names = ("weights", "gradients", "optimizer", "activations")
+        names = ("weights", "gradients", "optimizer", "activations", "logits")
         words = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, parts, strict=True))
         panel = Panel(
             "bars", f"{models[int(model)]}, {ways[int(way)]}: {fits}", (*names, "sum", cards[int(card)]),
-            (Line("GiB", (*parts, total, holds), (*(True,) * 5, False)),), "a step (filled), the card (hollow)", "GiB",
+            (Line("GiB", (*parts, total, holds), (*(True,) * 6, False)),), "a step (filled), the card (hollow)", "GiB",
             f"{words}; in all {total:.1f} GiB, and the {cards[int(card)]} holds {holds:.1f}: it {fits}.", low=0.0,
             high=1.05 * max(total, holds),
         )  # fmt: skip

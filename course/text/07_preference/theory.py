@@ -44,6 +44,9 @@ from ftmath import (
     implicit_reward,
     improve_policy,
     judged,
+    k1,
+    k2,
+    k3,
     margin,
     measure_manners,
     model_logprob,
@@ -54,9 +57,11 @@ from ftmath import (
     polite_requests,
     preference_probability,
     ranking_loss,
+    sequence_logprob,
     sorting_rankings,
 )
 from ftmath.exercises import progress
+from ftmath.findings import finding
 from ftmath.plots import bars, lines, points
 from ftmath.predict import predicted
 from ftmath.skills import encode, padded
@@ -111,7 +116,7 @@ print(f"P = {p:.3f}; 7 of 10 votes: a gap of {seven[0] - seven[1]:.3f}; 6 pairs 
 
 # %% [markdown]
 # **Predict.** The judge's taste is the base model's own: an answer's reward is its log-probability, divided by 8. Six answers
-# to `sort dbca` are compared pairwise, 600 votes a pair, and **one vote in five is flipped** by inattention. The best and the
+# to `sort dbca` are compared pairwise, 600 votes a pair, and *one vote in five is flipped* by inattention. The best and the
 # worst answer are truly 3.7 apart. How far apart does the fit put them?
 
 # %%
@@ -153,7 +158,7 @@ predicted("the fitted gap when one vote in five is flipped", guess, float(gaps[0
 order = truth.argsort().tolist()
 assert abs(gap - 3.7) < 0.05
 assert all(fit.argsort().tolist() == order for fit in fits[0.2])  # the order survives, three seeds of three
-assert abs(gaps[0.0].mean() / gap - 1) < 0.1 and gaps[0.2].max() < 0.6 * gap
+assert abs(gaps[0.0].mean() / gap - 1) < 0.1
 bars(
     ANSWERS,
     {"true": truth.tolist(), "no flips": fits[0.0].mean(0).tolist(), "1 in 5 flipped": fits[0.2].mean(0).tolist()},
@@ -166,6 +171,17 @@ bars(
     alt="Bars for six answers to sort dbca, from abcd, the right one, down to dcba. Without flips the fit stands at the "
     f"true rewards; with a fifth of the votes flipped the spread shrinks from {gap:.2f} to {gaps[0.2].mean():.2f} and the "
     "order is the same in three seeds.",
+)
+
+# %%
+finding(
+    "Flipped votes shrink fitted rewards",
+    figure="fitted gap over true gap, a fifth of the votes flipped",
+    measured=(gaps[0.2] / gap).tolist(),
+    null="no vote flipped",
+    control=(gaps[0.0] / gap).tolist(),
+    holds=lambda shares: max(shares) < 0.6,
+    scope="six answers to one prompt, 600 votes a pair, rewards 3.7 apart; three draws of votes",
 )
 
 # %% [markdown]
@@ -227,8 +243,9 @@ print(f"'the longer one wins' is right on {longer:.0%} of the pairs")
 #
 # With $\Delta = r_w - r_l$, $\nabla\mathcal L = -\sigma(-\Delta)\,(\nabla r_w - \nabla r_l)$: a pair pulls by the chance that
 # the model still gives to the wrong order. A constant added to $r$ cancels in $\Delta$, so training never sees the mean; it is
-# set to 0 afterwards, on the reference's answers. All pairs of one ranking go into one batch: spread over an epoch, each
-# answer would be seen $K - 1$ times, and the model overfits (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
+# set to 0 afterwards, on answers that people wrote: demonstrations (Ouyang et al. 2022, arXiv:2203.02155, section 3.5) or the
+# data set's own summaries (Stiennon et al. 2020, arXiv:2009.01325). All pairs of one ranking go into one batch: spread over an epoch, each
+# answer would be seen $K - 1$ times, and the model overfits (Ouyang et al., section 3.5).
 #
 # The reader must be the *last* token since attention is causal: no earlier state has seen the whole answer.
 # </details>
@@ -268,7 +285,7 @@ for size, accuracies, losses in zip(SIZES, fresh, seen):
 predicted("accuracy on fresh pairs after 4 pairs", guess, fresh[0].mean())
 
 # %%
-assert fresh[0].max() < 0.75 and fresh[-1].min() > 0.75 and seen[0].max() < seen[-1].min()
+assert fresh[-1].min() > 0.75 and seen[0].max() < seen[-1].min()
 bars(
     [f"{size} pairs" for size in SIZES],
     {"accuracy on fresh pairs": fresh.mean(1).tolist(), "training loss, nats": seen.mean(1).tolist()},
@@ -281,6 +298,17 @@ bars(
     alt="Pairs of bars for "
     + ", ".join(f"{size} pairs: accuracy {f.mean():.2f}, loss {s.mean():.2f}" for size, f, s in zip(SIZES, fresh, seen))
     + ". Both grow with the number of pairs; three seeds each.",
+)
+
+# %%
+finding(
+    "A reward model with a training loss near 0 on 4 pairs hardly judges fresh ones",
+    figure="accuracy on fresh pairs after 40 steps on 4 pairs",
+    measured=fresh[0],
+    null="the same 40 steps on 256 pairs, which end at a higher training loss",
+    control=fresh[-1],
+    holds=lambda accuracy: max(accuracy) < 0.75,
+    scope="sort with its first two letters swapped, all parameters, AdamW at 3e-4, three seeds",
 )
 
 # %% [markdown]
@@ -439,6 +467,9 @@ for beta in (0.1, 1.0, 10.0):
     assert J.max() < optimal_policy(ref4, r4, beta)[1]
 
 # %% [markdown]
+# A **reverse divergence** has the policy first, $D_\text{KL}(\pi \Vert \pi_\text{ref})$: its mean is over what the policy says, in nats. A **forward
+# divergence** has the reference first: its mean is over what the reference says.
+#
 # **The mistake: the other KL.** With $D_\text{KL}(\pi_\text{ref} \Vert \pi)$ as the price, which is what training on the
 # reference's own answers pays, the optimum is $\beta\,\pi_\text{ref} / (\lambda - r)$: it must cover all that the reference
 # says. The symptom is bad answers that survive at any price.
@@ -469,7 +500,7 @@ assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 5 * reverse[0]
 # $$\mathcal L = -\frac1n \sum_{i=1}^n \log \sigma(\beta h_i), \qquad
 # h = \big(\log\pi^+ - \log\pi^-\big) - \big(\log\pi_\text{ref}^+ - \log\pi_\text{ref}^-\big) .$$
 #
-# $n$ pairs; $\log \pi^\pm = \log \pi(y^\pm \mid x)$ are **sums** over answer tokens, in nats; $h$ in nats; $\beta$ per nat. (Where
+# $n$ pairs; $\log \pi^\pm = \log \pi(y^\pm \mid x)$ are *sums* over answer tokens, in nats; $h$ in nats; $\beta$ per nat. (Where
 # the loss is printed for one pair, these two choices are left open: sums over tokens, and the mean over a batch.)
 #
 # <details><summary>Why: from the KL-regularised optimum to DPO, in four steps</summary>
@@ -483,9 +514,9 @@ assert abs(forward.sum() - 1) < 1e-6 and forward[0] > 5 * reverse[0]
 # 4. **Maximum likelihood** over $\pi$ in the place of $\pi^\star$: the loss above.
 #
 # The gradient is $-\beta\,\sigma(-\beta h)\,(\nabla \log \pi^+ - \nabla \log \pi^-)$. A pair stops pulling once $h \gg 1/\beta$.
-# With all pairs judged without end, the minimiser is $\pi^\star$ itself. With a finite set of pairs that are all ordered one
-# way, the likelihood has **no** maximum: $h \to \infty$, and any pair of log-probabilities with a large difference will do,
-# two tiny ones as well (Rafailov et al. 2023, arXiv:2305.18290).
+# With all pairs judged without end, the minimiser is $\pi^\star$ itself (Rafailov et al. 2023, arXiv:2305.18290). With a finite
+# set of pairs that are all ordered one way, the likelihood has no maximum: $h \to \infty$, and any two log-probabilities with a
+# large difference will do, two tiny ones as well (Azar et al. 2023, arXiv:2310.12036; their loss, IPO, is run below).
 # </details>
 
 # %% [markdown]
@@ -575,8 +606,11 @@ lines(
 #
 # ### Perfect pairs, ruined answers
 #
-# **Predict.** 64 pairs of thanks against none, 40 steps of DPO, $\beta = 0.1$, rate $10^{-4}$. On *fresh* pairs the accuracy is
-# 1.00: every chosen answer gains on its rejected one. By how many nats does the mean $\log \pi$ of the **chosen** answers change?
+# Our pairs have a property that decides what follows: the rejected answer is a *prefix* of the chosen one, `cba` against
+# `cba, thanks!`. The letters are in both.
+#
+# **Predict.** 64 such pairs, 40 steps of DPO, $\beta = 0.1$, rate $10^{-4}$. On *fresh* pairs the accuracy is 1.00: every chosen answer
+# gains on its rejected one. By how many nats does the mean $\log \pi$ of the chosen answers change?
 
 # %%
 guess = None  # nats; negative: the chosen answers become less likely
@@ -593,54 +627,144 @@ for name in NAMES:
     accuracy, moved, kept, steps = (
         of(name, lambda row, key=key: row[key]) for key in ("pair_accuracy", "chosen_moved", "base_kept", "margin")
     )
-    right, both, away = (of(name, lambda row, key=key: row["after"][key]) for key in ("right", "both", "kl"))
+    right, letters, spelt = (of(name, lambda row, key=key: row["after"][key]) for key in ("right", "letters", "spelt"))
     print(
-        f"{name:>16}: pairs {accuracy.min():.2f}, h {steps.mean():5.1f}, chosen {moved.min():+6.1f} to {moved.max():+5.1f} nats, "
-        f"right {right.min():.2f} to {right.max():.2f}, right with thanks {both.min():.2f} to {both.max():.2f}, "
-        f"KL {away.mean():4.1f}, base kept {kept.mean():.2f}"
+        f"{name:>23}: pairs {accuracy.min():.2f}, h {steps.mean():4.1f}, chosen {moved.min():+5.1f} to {moved.max():+5.1f} nats; "
+        f"right {right.mean():.2f} (letters {letters.mean():.2f}, what follows {spelt.mean():.2f}), base kept {kept.mean():.2f}"
     )
 hard = of("DPO, 1e-4", lambda row: row["chosen_moved"])
 predicted("change of log pi of the chosen answers, nats", guess, hard.mean())
 
+# %% [markdown]
+# "Right" means: the letters are right, *and* what follows them is `, thanks!` or nothing. Each is also counted alone.
+#
+# **Which part of the answers sank?** $\log\pi$ is a sum over tokens, so it splits: the shared letters; the chosen answer's thanks with
+# its end; the rejected answer's end, which comes right behind the letters. Since the letters stand in both answers, $h$ is made of
+# the two tails alone.
+
 # %%
-assert min(row["pair_accuracy"] for row in RUNS["dpo"]) > 0.99  # all 18 runs, on pairs they have not seen
-before = np.array([row["before"]["right"] for row in RUNS["dpo"]])
-assert of("DPO, 1e-4", lambda row: row["after"]["right"]).max() < 0.05 < 0.65 < before.min()
-assert hard.max() < -10 and of("DPO + NLL, 1e-4", lambda row: row["chosen_moved"]).min() > 0
-assert of("DPO + NLL, 1e-4", lambda row: row["after"]["both"]).min() > 0.7
-assert (
-    of("DPO + NLL, 1e-4", lambda row: row["base_kept"]).max()
-    < 0.5
-    < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
-)
-both = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("right", "both")}
+PIECES = {"shared letters": "letters", "thanks, chosen": "thanks", "end, rejected": "stop"}
+HELD = "DPO, letters held, 1e-4"
+parts = {
+    name: {label: of(name, lambda row, key=key: row["pieces_moved"][key]) for label, key in PIECES.items()}
+    for name in NAMES
+}
+for name in ("DPO, 1e-4", HELD):
+    print(name, {label: np.round(v, 1).tolist() for label, v in parts[name].items()})
+for row in RUNS["dpo"]:
+    moved = row["pieces_moved"]
+    assert abs(moved["thanks"] - moved["stop"] - row["margin"]) < 1e-2 and row["pair_accuracy"] > 0.99
+assert abs(parts["DPO, 1e-4"]["thanks, chosen"]).max() < 3 and abs(parts[HELD]["shared letters"]).max() < 1
+assert of(HELD, lambda row: row["margin"]).min() > 20
+shown = ["DPO, 1e-4", HELD]
 bars(
-    ["before", *NAMES],
-    {
-        "right": [before.mean(), *(v.mean() for v in both["right"])],
-        "right, with thanks": [
-            np.mean([row["before"]["both"] for row in RUNS["dpo"]]),
-            *(v.mean() for v in both["both"]),
-        ],
-    },
-    spread={
-        "right": ([before.min(), *(v.min() for v in both["right"])], [before.max(), *(v.max() for v in both["right"])])
-    },
-    title=f"Pair accuracy 1.00 in all six settings; right answers from {both['right'][-1].mean():.2f} to {both['right'][3].mean():.2f}",
-    y_label="share of sampled answers",
-    alt=f"Before, {before.mean():.2f} of the answers are right. "
-    + "; ".join(
-        f"{name}: right {a.mean():.2f}, with thanks {b.mean():.2f}"
-        for name, a, b in zip(NAMES, both["right"], both["both"])
+    list(PIECES),
+    {name: [parts[name][label].mean() for label in PIECES] for name in shown},
+    spread={name: ([parts[name][p].min() for p in PIECES], [parts[name][p].max() for p in PIECES]) for name in shown},
+    title=f"The letters, which cancel in h, fell by {-parts['DPO, 1e-4']['shared letters'].mean():.0f} nats; held by a term of their own they stay, "
+    f"and h reaches {of(HELD, lambda row: row['margin']).mean():.0f} all the same",
+    y_label="change of log-probability, nats",
+    alt="; ".join(
+        f"{name}: " + ", ".join(f"{label} {parts[name][label].mean():+.1f}" for label in PIECES) for name in shown
     )
-    + ". Three seeds each.",
+    + ". Means of three seeds, fresh pairs.",
 )
 
 # %% [markdown]
-# This is **likelihood displacement**: $h$ grows because both answers sink and the
-# rejected one sinks faster; the mass goes to strings that nobody compared. Three things mend it here: a lower rate; IPO, whose
-# squared loss stops at $h = 1/(2\beta)$; and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733),
-# here with weight 20. None mends all: even that one keeps less than half of the base skills, which no pair speaks of.
+# So the fall of $\log \pi^+$ isn't the price of the preference. The tail that carries the preference hardly moved, the rejected answer's end
+# sank, and the letters drifted: no term of the loss holds them. **The control**, in the second colour, adds one (the letters'
+# negative log-likelihood with weight 20): the letters stay, and the margin grows to nearly the same size.
+
+# %%
+finding(
+    "What fell in log pi+ is the letters that both answers share, which no term of DPO's loss holds",
+    figure="change of the shared letters' log-probability, nats",
+    measured=parts["DPO, 1e-4"]["shared letters"],
+    null="the same run with a term that holds the letters; its margin grows as well",
+    control=parts[HELD]["shared letters"],
+    holds=lambda moved: max(moved) < -10,
+    scope="64 pairs whose rejected answer is a prefix of the chosen one; 40 steps of AdamW at 1e-4, beta 0.1; three seeds",
+)
+
+# %% [markdown]
+# **Check.** The letters get no push from the loss itself. At each of their places the two answers' gradients with respect to the logits
+# cancel; what moves them is the shared weights, on the way to the tails.
+
+# %%
+some = polite_pairs(16, 100)
+policy, net = frozen_copy(reference).requires_grad_(True), {"letters": 0.0, "tails": 0.0}
+tables, sides = [], [batch([(pair[0], pair[side]) for pair in some]).to(device) for side in (1, 2)]
+for side in sides:
+    tables.append(policy(side.ids))
+    tables[-1].retain_grad()
+ours = [sequence_logprob(table, side.ids, side.answer_mask) for table, side in zip(tables, sides)]
+dpo_loss(margin(*ours, *(one.detach() for one in ours)), 0.1).backward()
+for row, (prompt, _, letters) in enumerate(some):
+    first = int(sides[0].answer_mask[row].argmax()) - 1  # the place that predicts the first letter
+    both = tables[0].grad[row, : tables[1].shape[1]] + tables[1].grad[row]
+    net["letters"] = max(net["letters"], float(both[first : first + len(letters)].abs().max()))
+    net["tails"] = max(net["tails"], float(both[first + len(letters) :].abs().max()))
+print(f"largest net gradient of a logit: {net['letters']:.1e} at the letters, {net['tails']:.1e} behind them")
+assert net["letters"] < 1e-6 < 1e-4 < net["tails"]
+
+# %% [markdown]
+# **What announces the damage?** Not a falling $\log\pi^+$: in every setting but one its mean rose or stood still, and in every setting right
+# answers became rarer. An answer is right if it's one of the two that were compared, so "right" is the sampled value of $\pi^+ + \pi^-$:
+# the share of the model's answers that any pair speaks of. The others are strings that no pair compared.
+
+# %%
+before = np.array([row["before"]["right"] for row in RUNS["dpo"] if row["name"] == NAMES[0]])
+GENTLE = ("DPO, 5e-6", "DPO, 1e-5", "IPO, 1e-4")
+for name in GENTLE:
+    assert of(name, lambda row: row["chosen_moved"]).min() > 0  # log pi+ rises with every seed,
+    assert (of(name, lambda row: row["after"]["right"]) < before - 0.1).all()  # fewer answers are right,
+    assert of(name, lambda row: row["after"]["letters"]).min() > 0.9  # and it isn't the letters
+lost = {name: of(name, lambda row: row["after"]["right"]) - before for name in NAMES}
+assert all(of(name, lambda row: row["chosen_moved"]).mean() > -0.1 for name in NAMES if name != "DPO, 1e-4")
+assert all(change.mean() < 0 for change in lost.values())
+NLL = "DPO + NLL, 1e-4"
+assert (
+    of("DPO, 1e-4", lambda row: row["after"]["letters"]).max()
+    < 0.05
+    < 0.95
+    < of(HELD, lambda row: row["after"]["letters"]).min()
+)
+assert of(HELD, lambda row: row["after"]["right"]).max() < 0.3 < 0.7 < of(NLL, lambda row: row["after"]["right"]).min()
+assert of(NLL, lambda row: row["base_kept"]).max() < 0.5 < 0.8 < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
+shares = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("letters", "spelt", "right")}
+labels = {"letters": "letters right", "spelt": "thanks to the letter, or none", "right": "both: right"}
+firsts = {key: np.mean([row["before"][key] for row in RUNS["dpo"]]) for key in shares}
+bars(
+    ["before", *(name.removesuffix(", 1e-4") if "letters" in name or "NLL" in name else name for name in NAMES)],
+    {labels[key]: [firsts[key], *(v.mean() for v in values)] for key, values in shares.items()},
+    title=f"Pair accuracy 1.00 in all {len(NAMES)} settings; right answers from {min(v.mean() for v in shares['right']):.2f} to "
+    f"{max(v.mean() for v in shares['right']):.2f} ({before.mean():.2f} before)",
+    y_label="share of sampled answers",
+    alt=f"Before, {before.mean():.2f} of the answers are right. "
+    + "; ".join(
+        f"{name}: letters {a.mean():.2f}, what follows {b.mean():.2f}, right {c.mean():.2f}"
+        for name, a, b, c in zip(NAMES, *shares.values())
+    )
+    + ". Means of three seeds.",
+)
+
+# %%
+finding(
+    "A rising log pi+ is no all-clear: right answers become rarer while it rises",
+    figure="change of the share of right answers, DPO at 1e-5, where log pi+ rises with every seed",
+    measured=lost["DPO, 1e-5"],
+    null="DPO with a term that keeps the chosen answers likely, at 1e-4",
+    control=lost[NLL],
+    holds=lambda change: max(change) < -0.1,
+    scope="thanks for polite requests, 64 pairs, 40 steps of AdamW, sampled at temperature 1; three seeds",
+)
+
+# %% [markdown]
+# That $\log\pi^+$ falls while $h$ grows is called **likelihood displacement** (Razin et al. 2024, arXiv:2410.08847). A lower rate, IPO (whose
+# squared loss stops at $h = 1/(2\beta)$), and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733, here with weight
+# 20) all prevent it here. The first two don't prevent the damage: the mass that leaves the rejected answer's end goes to misspelt thanks
+# as well as to thanks. Only the third keeps the answers right, since it alone says what *should* be said; and it keeps less than half of
+# the base skills, which no pair speaks of.
 
 # %% [markdown]
 # **Run one row again**, the ruined one of seed 0, and read what the policy says now. On the CPU, as the table was.
@@ -664,6 +788,12 @@ print(
     f"table: chosen {row['chosen_moved']:+.1f}, rejected {row['rejected_moved']:+.1f} nats, right {row['after']['right']:.2f}"
 )
 assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.right < 0.2 and seen[-1].loss < 0.2
+for name, model in (("before", cpu_reference), ("ruined", ruined)):
+    mass = sum(one.exp() for one in pair_logprobs(model, polite_pairs(128, 5))).mean().item()
+    print(
+        f"{name}: pi+ + pi- by their log-probabilities {mass:.2f}, share of sampled answers {measure_manners(model, cpu_reference).right:.2f}"
+    )
+    assert abs(mass - measure_manners(model, cpu_reference).right) < 0.1
 from ftmath import roll_out
 
 texts = [prompt for prompt, _ in polite_requests(3, 5)]
@@ -684,7 +814,8 @@ assert abs(seen[0].loss - math.log(2)) < 1e-5
 # **The mistake: a reference that is the policy.** `reference = policy` copies a name, not a model. The symptom is a loss of
 # exactly 0.6931 at *every* step, while the weights move. (`fit_preferences` refuses it; so it's done by hand here.) The
 # second mistake, *means* of log-probabilities in the place of sums, divides each margin by a length: with the same $\beta$, the
-# loss tells of a policy that has hardly moved.
+# loss tells of a policy that has hardly moved. (Some objectives divide by the length on purpose, SimPO for one, Meng et al. 2024,
+# arXiv:2405.14734. They are other objectives, with a $\beta$ of another size; the mistake is to mix the two.)
 
 # %%
 policy = frozen_copy(reference).requires_grad_(True)
@@ -720,8 +851,9 @@ print(
 assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo_loss(by_sum, 0.1)
 
 # %% [markdown]
-# **In practice** print four columns, not one: loss, margin, $\log \pi^+$ and $\log \pi^-$. A $\log\pi^+$ that falls is the
-# first sign, in models of billions of parameters too (Razin et al. 2024, arXiv:2410.08847).
+# **In practice** print loss, margin, $\log \pi^+$ and $\log \pi^-$, and read samples. A $\log\pi^+$ that falls is a sign that has been seen in
+# models of billions of parameters too (Razin et al. 2024, arXiv:2410.08847); that it rises is no all-clear, as the table shows. Where
+# answers are short, $\pi^+ + \pi^-$ needs no sampling.
 #
 # → [exercise 7.4](exercises.ipynb#7.4-DPO-loss) · graded: [p08, the DPO loss](../../source/p08_dpo_loss/p08_dpo_loss.ipynb)
 
@@ -731,11 +863,12 @@ assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo
 # **The proxy is the truth plus an error, and whoever picks the largest proxy picks the largest error too: what you gain in
 # truth depends on the tail of the error.**
 #
-# $$\hat r = r + \varepsilon, \qquad D_\text{KL}(\text{best of } n \,\Vert\, \pi_\text{ref}) = \log n - \frac{n - 1}{n}, \qquad
+# $$\hat r = r + \varepsilon, \qquad D_\text{KL}(\text{best of } n \,\Vert\, \pi_\text{ref}) \le \log n - \frac{n - 1}{n}, \qquad
 # R_\text{gold}(d) = d\,(a - b\,d), \quad d = \sqrt{D_\text{KL}} .$$
 #
-# $\hat r$ is the proxy, $r$ the gold reward; $d$ in $\sqrt{\text{nats}}$. The last is a *fit* for best-of-$n$ (Gao et al. 2022,
-# arXiv:2210.10760), with its peak $a^2/(4b)$ at $d^\star = a/(2b)$.
+# $d$ is in $\sqrt{\text{nats}}$. The **proxy** $\hat r$ is the reward that training sees; the **gold reward** $r$ is what was meant. The KL is equal to its bound if no two draws tie. The last is a
+# *fit* for best-of-$n$, with its peak $a^2/(4b)$ at $d^\star = a/(2b)$; for updates by reinforcement learning the same paper fits
+# another form, $d\,(\alpha - \beta' \log d)$ (Gao et al. 2022, arXiv:2210.10760, section 3).
 #
 # <details><summary>Why the tail decides</summary>
 #
@@ -745,7 +878,9 @@ assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo
 # al. 2024, arXiv:2407.14503).
 #
 # The best of $n$ has rank 1 of $n$: with $u$ the reference's quantile of the reward, its density there is $n u^{n-1}$, and
-# $\int_0^1 n u^{n-1} \log(n u^{n-1})\, du = \log n - (n-1)/n$, whatever the rewards are.
+# $\int_0^1 n u^{n-1} \log(n u^{n-1})\, du = \log n - (n-1)/n$, if the reward has no ties. A language model says the same string
+# twice, and equal strings tie: then the formula is an upper bound (Beirami et al. 2024, arXiv:2401.01879), which 7.3's cap
+# $-\log \pi_\text{ref}(y^\star)$ needs, since $\log n$ grows without end.
 # </details>
 
 # %% [markdown]
@@ -804,14 +939,61 @@ best_of_n_explorer()
 # ### The same on the model
 #
 # A judge that counts the word *thanks* is the proxy; the right answer followed by `, thanks!` is gold. The policy is updated
-# in 32 rounds of 64 samples (PPO's clipped step with a group's mean as the baseline), for three prices of KL.
+# in 32 rounds. A round draws 8 answers to each of 8 prompts, and moves the weights once along the **policy gradient**: an answer's
+# log-probability goes up in proportion to its **advantage**, by how many standard deviations its reward lies above the mean of the 8
+# (Shao et al. 2024, arXiv:2402.03300). PPO's clip (arXiv:1707.06347) belongs to several updates on one round's answers: it cuts the ratio
+# of the policy now to the one that drew them. With one update that ratio is 1, so *here the clip does nothing*. Two rounds,
+# with a narrow and with a wide clip:
+
+
+# %%
+def two_rounds(clip, updates):
+    policy = frozen_copy(cpu_reference).requires_grad_(True)
+    settings = PolicySettings(steps=2 * updates, rate=5e-5, beta=0.0, clip=clip, updates_per_round=updates)
+    count = lambda prompt, answer: float(answer.count("thanks"))  # noqa: E731
+    improve_policy(policy, cpu_reference, [prompt for prompt, _ in polite_requests(48, 300)], count, settings)
+    return torch.cat([p.detach().flatten() for p in policy.parameters()])
+
+
+alike = {updates: torch.equal(two_rounds(0.01, updates), two_rounds(10.0, updates)) for updates in (1, 3)}
+print({f"{updates} updates a round": f"clip 0.01 and 10 give the same bits: {same}" for updates, same in alike.items()})
+assert alike == {1: True, 3: False}
+
+# %% [markdown]
+# **Whose gradient is the price's?** KL is estimated from the drawn tokens, with $\ell = \log\pi - \log\pi_\text{ref}$, by $k_1 = \ell$,
+# $k_2 = \ell^2/2$ or $k_3 = e^{-\ell} - 1 + \ell$ (Schulman, http://joschu.net/blog/kl-approx.html). As *values*, $k_1$ and $k_3$ are
+# unbiased for $D(\pi \Vert \pi_\text{ref})$. A loss uses their *gradients*, at answers that were drawn before, and there it's otherwise. On the
+# four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
+
+# %%
+logits = (ref4.log() + torch.tensor([0.3, -0.5, 0.8, 0.1], dtype=torch.float64)).requires_grad_(True)
+
+
+def slope_of(value):
+    (found,) = torch.autograd.grad(value, logits, retain_graph=True)
+    return found
+
+
+log_p = logits.log_softmax(0)
+reverse = slope_of((log_p.exp() * (log_p - ref4.log())).sum())  # D(pi || ref)
+forward = slope_of((ref4 * (ref4.log() - log_p)).sum())  # D(ref || pi)
+in_the_loss = {est.__name__: slope_of((log_p.detach().exp() * est(log_p, ref4.log())).sum()) for est in (k1, k2, k3)}
+for name, found in {"D(pi || ref)": reverse, "D(ref || pi)": forward, **in_the_loss}.items():
+    print(f"{name:>12}: {np.round(found.numpy(), 4)}")
+assert in_the_loss["k1"].abs().max() < 1e-12 and torch.allclose(in_the_loss["k2"], reverse)
+assert torch.allclose(in_the_loss["k3"], forward) and not torch.allclose(forward, reverse, atol=1e-2)
+
+# %% [markdown]
+# So as a term of the loss $k_1$ does nothing on average, $k_2$ pulls along the gradient of 7.3's price, and $k_3$ along that of the *other* KL,
+# 7.3's own mistake (for each token; what a token does to later ones is left out by all three). The runs below have $k_2$ in the loss, and
+# $k_3$ beside it. Their $\beta$ isn't 7.3's reward per nat: it weighs a mean over tokens against advantages in standard deviations.
 
 # %%
 PRICES = sorted({row["beta"] for row in RUNS["policy"]})
 
 
-def curves(beta, key):
-    return np.array([row[key] for row in RUNS["policy"] if row["beta"] == beta])
+def curves(beta, key, estimator="k2"):
+    return np.array([row[key] for row in RUNS["policy"] if (row["beta"], row["estimator"]) == (beta, estimator)])
 
 
 def smooth(values, width=4):
@@ -819,20 +1001,25 @@ def smooth(values, width=4):
 
 
 gold, proxy, away = ({beta: smooth(curves(beta, key)) for beta in PRICES} for key in ("gold", "proxy", "kl"))
+others = {beta: smooth(curves(beta, "distinct")) for beta in PRICES}
 for beta in PRICES:
     g = gold[beta]
     print(
         f"beta {beta:g}: gold starts {g[:, 0].mean():.2f}, peaks {g.max(1).min():.2f} to {g.max(1).max():.2f}, ends {g[:, -1].min():.2f} to "
-        f"{g[:, -1].max():.2f}; proxy ends {proxy[beta][:, -1].mean():.2f}; KL {away[beta][:, -1].min():.1f} to {away[beta][:, -1].max():.1f} nats"
+        f"{g[:, -1].max():.2f}; proxy ends {proxy[beta][:, -1].mean():.2f}; KL {away[beta][:, -1].min():.1f} to {away[beta][:, -1].max():.1f} nats; "
+        f"distinct answers {others[beta][:, 0].mean():.0%} -> {others[beta][:, -1].mean():.0%}"
+    )
+for beta in PRICES[1:]:
+    g, d = (smooth(curves(beta, key, "k3")) for key in ("gold", "kl"))
+    print(
+        f"beta {beta:g}, with k3: gold ends {g[:, -1].min():.2f} to {g[:, -1].max():.2f}; KL {d[:, -1].min():.1f} to {d[:, -1].max():.1f} nats"
     )
 print("what is said in the end, no price:", [row["ends_with"][0] for row in RUNS["policy"] if row["beta"] == 0])
 
 # %%
 free = gold[0.0]
 rounds = [4 * k + 2.5 for k in range(free.shape[1])]
-assert (free[:, -1] < 0.5 * free.max(1)).all()  # over-optimised, three seeds of three
 assert (proxy[0.0][:, -1] > 1.5 * proxy[0.0][:, 0]).all() and (np.diff(proxy[0.0].mean(0)) > 0).all()
-assert away[1.0][:, -1].max() < away[0.0][:, -1].min()
 lines(
     rounds,
     {"proxy, no price": proxy[0.0].mean(0).tolist()}
@@ -846,20 +1033,43 @@ lines(
     + ". Means of three seeds and four rounds.",
 )
 
+# %%
+finding(
+    "Without a price of KL the gold answers become rarer again while the proxy rises",
+    figure="gold at the end over gold at its peak, beta 0",
+    measured=free[:, -1] / free.max(1),
+    null="the same updates at the highest price",
+    control=gold[PRICES[-1]][:, -1] / gold[PRICES[-1]].max(1),
+    holds=lambda left: max(left) < 0.5,
+    scope="a judge that counts thanks, 32 rounds of 64 answers, AdamW at 5e-5; three seeds",
+)
+
 # %% [markdown]
-# The price bends the curve; it doesn't straighten the judge. Does $d\,(a - b\,d)$ describe the gold curve of an update, where it
-# wasn't made for it? Fitted to what gold gains, over all three seeds:
+# The price bends the curve; it doesn't straighten the judge. Which of the two forms describes gold's gain in these updates, best-of-$n$'s or
+# that of reinforcement learning? Both have two numbers to fit, over all three seeds:
 
 # %%
-d = np.sqrt(np.clip(away[0.0], 0, None)).ravel()
-gain = (free - np.array([[row["before"]["both"]] for row in RUNS["dpo"][:3]])).ravel()
-(a, b), *_ = np.linalg.lstsq(np.stack([d, -(d**2)], axis=1), gain, rcond=None)
-explained = 1 - ((gain - d * (a - b * d)) ** 2).sum() / ((gain - gain.mean()) ** 2).sum()
-print(
-    f"a = {a:.3f}, b = {b:.3f}: peak at d = {a / (2 * b):.2f}, {(a / (2 * b)) ** 2:.1f} nats; it explains {explained:.0%} of the variance"
+d = np.sqrt(np.clip(away[0.0], 1e-6, None)).ravel()
+starts = [[row["before"]["both"]] for row in RUNS["dpo"] if row["name"] == NAMES[0]]
+gain = (free - np.array(starts)).ravel()
+forms = {"d (a - b d)": np.stack([d, -(d**2)], axis=1), "d (a - b log d)": np.stack([d, -d * np.log(d)], axis=1)}
+explained = {}
+for name, columns in forms.items():
+    fit, *_ = np.linalg.lstsq(columns, gain, rcond=None)
+    explained[name] = 1 - ((gain - columns @ fit) ** 2).sum() / ((gain - gain.mean()) ** 2).sum()
+    print(f"{name}: a = {fit[0]:.3f}, b = {fit[1]:.3f}, explains {explained[name]:.0%} of the variance")
+line = np.stack([np.ones_like(d), d], axis=1)
+straight = (
+    1 - ((gain - line @ np.linalg.lstsq(line, gain, rcond=None)[0]) ** 2).sum() / ((gain - gain.mean()) ** 2).sum()
 )
-assert a > 0 and b > 0 and explained > 0.3
+print(f"control, a straight line in d with as many numbers: {straight:.0%}")
+assert explained["d (a - b log d)"] > explained["d (a - b d)"] > straight + 0.05
 
+# %% [markdown]
+# Both bend as the curve does, and better than a line; the form of reinforcement learning fits a little better, which eight points from each
+# of three runs can't make a law. What the updates did *not* do here is fall onto one answer: the share of distinct answers in a round,
+# printed above, grew. And which KL's gradient stood in the loss made no difference that three seeds could show.
+#
 # %% [markdown]
 # **Run one row again**: the first eight rounds without a price, seed 0.
 
@@ -881,7 +1091,8 @@ print(f"gold: now {np.mean(hits):.3f}, table {np.mean(row['gold'][:8]):.3f}")
 assert abs(np.mean([s.reward for s in seen]) - np.mean(row["proxy"][:8])) < 0.15
 
 # %% [markdown]
-# **Check.** Best-of-$n$'s KL is exact for rewards without ties, and never above $\log n$: drawn here by counting ranks.
+# **Check.** Best-of-$n$'s KL is the formula for rewards without ties: drawn here by counting ranks. On the four answers of 7.3, where equal
+# answers tie, it's computed exactly, and the formula is a bound that it leaves behind: KL stops at 7.3's cap.
 
 # %%
 for n in (2, 4, 16):
@@ -889,6 +1100,23 @@ for n in (2, 4, 16):
     drawn_kl = np.log(n * u ** (n - 1)).mean()
     print(f"n = {n}: {drawn_kl:.3f} drawn, {best_of_n_kl(n):.3f} by the formula, log n = {math.log(n):.3f}")
     assert abs(drawn_kl - best_of_n_kl(n)) < 0.01 and best_of_n_kl(n) < math.log(n)
+
+
+def tied_kl(p, n):
+    """Return KL(best of n || p) in nats for answers in ascending order of reward, each with its probability."""
+    upto = p.cumsum(0)
+    best = upto**n - torch.cat([p.new_zeros(1), upto[:-1]]) ** n
+    return kl(best, p)
+
+
+coin = torch.tensor([0.5, 0.5], dtype=torch.float64)
+assert abs(tied_kl(coin, 2) - 0.131) < 5e-4 and abs(best_of_n_kl(2) - 0.193) < 5e-4
+ascending = ref4[torch.argsort(r4, stable=True)]
+for n in (4, 256, 10**6):
+    print(
+        f"n = {n}: {tied_kl(ascending, n):.3f} nats, the formula {best_of_n_kl(n):.3f}, the cap {-ascending[-1].log().item():.3f}"
+    )
+    assert tied_kl(ascending, n) <= min(best_of_n_kl(n), -float(ascending[-1].log())) + 1e-9
 
 # %% [markdown]
 # **The mistake: choosing the checkpoint by the proxy.** Its symptom is a best-ever score on the dashboard.
@@ -913,7 +1141,5 @@ assert (np.array(by_proxy) < 0.6 * by_gold).all()
 # | 7.1 | votes fix differences of rewards; flips shrink them | share $(1 - 2\varepsilon)\sigma(d) + \varepsilon$ |
 # | 7.2 | a classifier of pairs, read at the last real token | accuracy on fresh pairs, never the loss |
 # | 7.3 | $\pi^\star = \pi_\text{ref}\, e^{r/\beta} / Z$ | value $\beta \log Z$; KL at most $-\log \pi_\text{ref}(y^\star)$ |
-# | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$, KL at the end falls with it; watch $\log\pi^+$ |
-# | 7.5 | the largest proxy holds the largest error | $\log n - (n - 1)/n$; stop by gold, not by proxy |
-#
-# Next: [part 7, exercises](exercises.ipynb).
+# | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$, KL at the end falls with it; watch $\pi^+ + \pi^-$ |
+# | 7.5 | the largest proxy holds the largest error | at most $\log n - (n - 1)/n$; stop by gold, not by proxy |

@@ -14,6 +14,7 @@
 # | $S$ | a score, higher is better | between 0 and 1 |
 # | $l, g, n$ | items lost, gained, and all items of a comparison | counts |
 # | $w$ | importance weight $p_\text{dep} / p_\text{tr}$ | a number per row |
+# | $p_i, y_i$ | confidence in an answer; 1 if it's right, else 0 | between 0 and 1 |
 # | $c, k$ | right ones among $n$ samples; samples that a user sees | counts |
 
 # %%
@@ -31,6 +32,8 @@ from ftmath import (
     base_model,
     batch,
     best_device,
+    brier_score,
+    calibration_error,
     decode,
     describe,
     disabled,
@@ -54,11 +57,13 @@ from ftmath import (
     prompts,
     rate_groups,
     recorded,
+    reliability,
     scorecard,
     spoilt,
     train,
 )
 from ftmath.exercises import progress
+from ftmath.findings import finding
 from ftmath.plots import bars, grid, lines
 from ftmath.predict import predicted
 from ftmath.widgets import scorecard_explorer, unpacked
@@ -71,14 +76,16 @@ progress(8)
 # %% [markdown]
 # ## 8.1 Train and validation loss
 #
-# **Keep the epoch where validation is lowest. A gap between the two losses is no reason to stop; a validation loss that rises
-# is.**
+# **Keep the epoch that is best on held-out data *by what the model is for*. If that is the loss, it's where validation is lowest.
+# A gap between the two losses is no reason to stop; a rising validation loss is a reason to look at the score.**
 #
 # $$\text{gap}(t) = L_\text{val}(t) - L_\text{train}(t), \qquad t^\star = \arg\min_t L_\text{val}(t),$$
 #
 # $t$ counts epochs. Waiting has a price: with **patience** $m$ the run ends at the $m$-th epoch in a row without a new best,
 # and the weights of $t^\star$ are kept, not those of the last epoch.
-# That validation "no longer falls" is the usual warning; a plateau isn't a turn yet, and one bad epoch isn't either.
+# That validation "no longer falls" is the usual warning; a plateau isn't a turn yet, and one bad epoch isn't either. Loss and score
+# needn't turn together: in InstructGPT's supervised tuning validation loss rose after one epoch, while the reward model's score and
+# people's preference went on improving through sixteen (Ouyang et al. 2022, arXiv:2203.02155, section 3.5).
 #
 # <details><summary>Why the training loss is too low: least squares, exactly</summary>
 #
@@ -137,8 +144,7 @@ predicted("the best epoch with wrong letters", guess, best_epochs.mean())
 # %%
 rise = noisy[:, -5:].mean(1) / noisy.min(1)
 assert (curves[NOISY, "learned"][:, -1] < 0.2 * curves[NOISY, "learned"][:, 5]).all()  # training goes on falling
-assert (rise > 1.1).all() and (best_epochs < 15).all()  # and validation turns
-assert (clean[:, -1] < 1.05 * clean.min(1)).all()  # not so without noise
+assert (best_epochs < 15).all()
 epochs = list(range(5, turn["epochs"] + 1))
 lines(
     epochs,
@@ -155,9 +161,46 @@ lines(
     f"ends at {noisy[:, -1].mean():.2f}; with right letters it falls to {clean[:, -1].mean():.4f}. Both training losses end near 0.",
 )
 
+# %%
+finding(
+    "With wrong letters in training, validation loss turns within 20 epochs",
+    figure="validation loss after the last epoch over that after the best one",
+    measured=noisy[:, -1] / noisy.min(1),
+    null="the same runs without wrong letters",
+    control=clean[:, -1] / clean.min(1),
+    holds=lambda ratios: min(ratios) > 1.1,
+    scope="flip, 96 examples, full tuning with AdamW at 5e-4, 20 epochs, three seeds",
+)
+
 # %% [markdown]
 # The last five epochs of validation lie above its best by the factors printed below, different for each seed: that it turns is
 # safe to say here, by how much isn't. Without wrong letters the gap is huge *as a ratio*, and validation still falls.
+#
+# **And the score?** Accuracy on the same held-out prompts, epoch by epoch. Here it turns as well. But the epoch of the lowest loss isn't
+# always that of the highest accuracy: 128 items can't tell neighbours apart, and with one seed the two choices differ by a tenth.
+
+# %%
+right = {
+    share: np.array([run["accuracy"] for run in turn["runs"] if run["share"] == share]) for share in turn["shares"]
+}
+for seed, (losses, hits) in enumerate(zip(noisy, right[NOISY])):
+    by_loss, by_score = int(losses.argmin()), int(hits.argmax())
+    print(
+        f"wrong letters, seed {seed}: epoch {by_loss} by loss, accuracy {hits[by_loss]:.2f}; epoch {by_score} by accuracy, "
+        f"{hits[by_score]:.2f}; last epoch {hits[-1]:.2f}"
+    )
+costs = [hits.max() - hits[losses.argmin()] for losses, hits in zip(noisy, right[NOISY])]
+assert max(costs) > 0.1 and sorted(costs)[1] == 0
+late_less_early = {share: hits[:, -5:].mean(1) - hits[:, 6:11].mean(1) for share, hits in right.items()}
+finding(
+    "With wrong letters the score falls too, once validation loss has turned",
+    figure="accuracy, mean of epochs 16 to 20 less mean of epochs 6 to 10",
+    measured=late_less_early[NOISY],
+    null="the same runs without wrong letters",
+    control=late_less_early[CLEAN],
+    holds=lambda change: max(change) < -0.05,
+    scope="flip, 96 examples, 128 held-out prompts, full tuning with AdamW at 5e-4, three seeds",
+)
 
 # %%
 ratio, still = (clean / curves[CLEAN, "learned"])[:, 10], clean[:, 10] / clean[:, -1]
@@ -204,8 +247,9 @@ print(f"best epoch by the leaky set: {said.tolist()}, by the clean one: {true.to
 assert (said > true).all() and (leaky[:, -1] < 0.75 * noisy[:, -1]).all()
 
 # %% [markdown]
-# **In practice** supervised tuning stops after one to three epochs. That large models fit random labels to the last one, so that
-# training loss says nothing about them, was shown by Zhang et al. 2016 (arXiv:1611.03530).
+# **In practice** a run keeps a checkpoint of each epoch and picks by the score that counts, on data that isn't used for the final number.
+# That large models fit random labels to the last one, so that training loss says nothing about them, was shown by Zhang et al. 2016
+# (arXiv:1611.03530).
 #
 # → [exercise 8.1](exercises.ipynb#8.1-Train-and-validation-loss) · graded:
 # [p09, the scorecard](../../source/p09_scorecard/p09_scorecard.ipynb)
@@ -221,13 +265,18 @@ assert (said > true).all() and (leaky[:, -1] < 0.75 * noisy[:, -1]).all()
 # For skill $s$, $l_s$ of $n$ items were right before and are wrong after, $g_s$ the other way round. $S_\text{chance}$ is the score of a
 # guess: 1/2 for `mood`, which has two answers.
 #
+# The **exact paired test** of McNemar (1947) asks whether $l$ and $g$ are two sides of a fair coin; items that agree don't count. With several
+# skills at once, the **correction for many comparisons** of Bonferroni gives each of $k$ intervals the level $1 - 0.05/k$, so that all hold
+# together with 95 %.
+#
 # <details><summary>Why: the variance of a difference that is -1, 0 or 1</summary>
 #
 # Let $d_i$ be after minus before. $\sum d_i = g - l$ and $\sum d_i^2 = g + l$, so their variance is $(l + g)/n - (l - g)^2/n^2$; the mean's
 # is that over $n$. Items that agree add nothing to the numerator: that's what pairing buys. Two separate samples of the same
 # accuracy would have $2S(1 - S)/n$, also where hardly an item changed.
 #
-# With $l = g = 0$ this gives 0, and so does any bootstrap: *nothing was seen* isn't *nothing happens*. Adding half an item to each of the four
+# A **bootstrap** draws the items again and again with replacement, and reads the interval off the means. With $l = g = 0$ the formula gives 0,
+# and so does any bootstrap: *nothing was seen* isn't *nothing happens*. Adding half an item to each of the four
 # kinds keeps a width (Agresti and Min 2005); `accuracy_change` does that.
 # </details>
 
@@ -331,6 +380,80 @@ print(
 assert np.mean(list(scores.values())) - scores[worst] > 0.2 and max(careless) < 0.25
 
 # %% [markdown]
+# ### Sure, and right?
+#
+# Accuracy counts answers. Whoever uses a model also goes by how sure it is. A model has **calibration** if of the answers that it gives with
+# confidence 0.8 eight in ten are right. Confidence here: the probability $p_i$ that the model gives to the greedy answer it writes, end
+# included; $y_i$ is 1 if that answer is right, else 0.
+#
+# $$\text{Brier} = \frac1n \sum_i (p_i - y_i)^2, \qquad \text{ECE} = \sum_b \frac{n_b}{n} \lvert \bar p_b - \bar y_b \rvert .$$
+#
+# The **expected calibration error** (ECE) puts the answers into bins $b$ by confidence and compares each bin's means (Guo et al. 2017,
+# arXiv:1706.04599). It isn't 0 for an honest model: in a bin of five answers the share of right ones is chance. So it needs its own control:
+# the same confidences, and "right" drawn with just those chances.
+#
+# **Predict.** LoRA was tuned on `flip` and has lost half of the old skills (as above). It still answers their prompts. How much larger than
+# its accuracy is its mean confidence there?
+
+# %%
+guess = None  # a difference, 0 to 1
+
+# %%
+sure = record["sure"]
+WAYS_SURE = {"base": [sure["base"]], **sure["runs"]}
+tables = {
+    name: [
+        (torch.tensor(one["confidence"], dtype=torch.float64), torch.tensor(one["right"], dtype=torch.float64))
+        for one in seeds
+    ]
+    for name, seeds in WAYS_SURE.items()
+}
+over = {name: [float(p.mean() - c.mean()) for p, c in found] for name, found in tables.items()}
+for name, found in tables.items():
+    honest = [
+        np.mean(
+            [calibration_error(p, torch.bernoulli(p, generator=torch.Generator().manual_seed(k))) for k in range(50)]
+        )
+        for p, _ in found
+    ]
+    for seed, (p, c) in enumerate(found):
+        print(
+            f"{name:>15}, seed {seed}: right {c.mean():.2f}, sure {p.mean():.2f}, Brier {brier_score(p, c):.3f}, "
+            f"ECE {calibration_error(p, c):.3f} (honest: {honest[seed]:.3f})"
+        )
+    assert name == "base" or calibration_error(*found[0]) > 1.5 * honest[0]
+predicted("LoRA's mean confidence less its accuracy on old skills", guess, np.mean(over["LoRA"]))
+
+# %%
+pooled = [torch.cat(side) for side in zip(*tables["LoRA"])]
+shown = reliability(*pooled, bins=5)
+bars(
+    [f"about {row[0]:.1f}" for row in shown],
+    {"mean confidence": [row[0] for row in shown], "share right": [row[1] for row in shown]},
+    title=f"LoRA after flip: sure {np.mean([float(p.mean()) for p, _ in tables['LoRA']]):.2f}, right {np.mean([float(c.mean()) for _, c in tables['LoRA']]):.2f} on old skills",
+    y_label="share",
+    alt="By confidence: "
+    + "; ".join(f"sure {a:.2f}, right {b:.2f} ({n} answers)" for a, b, n in shown)
+    + ". Three seeds together.",
+)
+
+# %%
+finding(
+    "After tuning on flip LoRA is surer of its answers to old prompts than they are right",
+    figure="mean confidence less accuracy on ten old skills",
+    measured=over["LoRA"],
+    null="full tuning with a KL anchor to the base",
+    control=over["full, KL anchor"],
+    holds=lambda gaps: min(gaps) > 0.1,
+    scope="60 steps on flip, AdamW, 200 items, greedy answers, three seeds",
+)
+
+# %% [markdown]
+# The base is a little too sure as well, and the anchored run stays like it. LoRA's confidence fell less than its accuracy, so that a threshold
+# on confidence which was set on the base lets more wrong answers through after tuning. Measure it again after each run, beside retention.
+# (A base that *refuses* needs a third column, what it still refuses: ours refuses nothing.)
+
+# %% [markdown]
 # **Run again**: LoRA with seed 0 on this machine; 8.5 uses the same model.
 
 # %%
@@ -378,8 +501,8 @@ print(f"the same weights, one space more: {mean:+.3f} ({low:.3f} to {high:.3f})"
 assert high < -0.05
 
 # %% [markdown]
-# **In practice** a frozen suite runs at each release, with paired errors clustered by question where several come from one text (Miller 2024,
-# arXiv:2411.00640).
+# **In practice** a frozen suite runs at each release, with paired errors. Where several questions are asked about one text, they aren't
+# independent, and the errors are clustered by text (Miller 2024, arXiv:2411.00640).
 #
 # → [exercise 8.2](exercises.ipynb#8.2-Base-task-retention) · graded:
 # [p09, forgetting and paired intervals](../../source/p09_scorecard/p09_scorecard.ipynb)
@@ -392,7 +515,8 @@ assert high < -0.05
 # $$\widehat{\text{pass@}k} = 1 - \binom{n - c}{k} \Big/ \binom nk, \qquad
 # \text{win rate} = \frac{\text{wins} + \tfrac12\,\text{ties}}{n}, \qquad \kappa = \frac{p_o - p_e}{1 - p_e} .$$
 #
-# $p_o$ is how often two judges agree, $p_e$ how often they would if each kept its own shares of labels and looked at nothing.
+# $p_o$ is how often two judges agree, $p_e$ how often they would if each kept its own shares of labels and looked at nothing. The **win rate**
+# counts a tie as half a win. The **agreement beyond chance** of two judges is $\kappa$, 1 if they always agree and 0 if chance would do as well.
 #
 # <details><summary>Why unbiased, and why the other one is too low</summary>
 #
@@ -447,7 +571,7 @@ def rights(seed):
     return np.array([said[row] == answers[row // n] for row in range(len(said))]).reshape(-1, n).sum(1)
 
 
-counts = [rights(seed) for seed in range(3)]
+counts = [rights(seed) for seed in range(6)]
 KS = (1, 2, 5, 10)
 truth = [float((1 - (1 - p) ** k).mean()) for k in KS]
 right_way = np.array([[np.mean([pass_at_k(n, int(c), k) for c in found]) for k in KS] for found in counts])
@@ -461,9 +585,7 @@ predicted("points that the plug-in lacks at k = 5", guess, low_by)
 
 # %%
 assert np.allclose(right_way[:, 0], plug_in[:, 0])  # one and the same at k = 1
-assert (plug_in[:, 2:] < right_way[:, 2:]).all() and truth[3] - plug_in[:, 3].mean() > abs(
-    truth[3] - right_way[:, 3].mean()
-)
+assert (plug_in[:, 2:] < right_way[:, 2:]).all()
 assert (abs(right_way.mean(0) - truth) < 0.08).all()
 bars(
     [f"pass@{k}" for k in KS],
@@ -480,7 +602,18 @@ bars(
         f"pass@{k}: true {t:.2f}, unbiased {a:.2f}, plugged in {b:.2f}"
         for k, t, a, b in zip(KS, truth, right_way.mean(0), plug_in.mean(0))
     )
-    + "; three draws of samples.",
+    + "; six draws of samples.",
+)
+
+# %%
+finding(
+    "Plugging c/n into 1 - (1 - p)^k gives too low a pass@k",
+    figure="true pass@10 less the plug-in's, from ten samples",
+    measured=truth[3] - plug_in[:, 3],
+    null="the unbiased estimate from the same samples",
+    control=truth[3] - right_way[:, 3],
+    holds=lambda short: sum(short) / len(short) > 0.06,
+    scope="a half-trained model on flip, 128 prompts, 10 answers each at temperature 1; six draws",
 )
 
 # %% [markdown]
@@ -544,7 +677,7 @@ assert fixed.mean() > 0.58 and abs(both_ways.mean() - 0.5) < 3 * both_ways.std()
 # "Train on what you'll see" is thus two demands, and only the second one needs new data.
 #
 # $D$ is KL in nats, $x$ a prompt, $y$ its answer, $\ell$ a row's loss in nats, and $w = p_\text{dep}(x)/p_\text{tr}(x)$; training must show
-# whatever deployment shows. ESS is the effective number of rows.
+# whatever deployment shows. ESS, the **effective sample size**, is how many equally weighted rows would give a mean as steady as the weighted one.
 #
 # <details><summary>Why</summary>
 #
@@ -688,7 +821,8 @@ assert high < 0.7 * (p_deploy @ pool.mean(1))
 # %% [markdown]
 # ## 8.5 Adapter sanity checks
 #
-# **A falling loss doesn't show that the adapter works. Six checks of $f_{W + \Delta W}(x) - f_W(x)$ do, and take seconds.**
+# **A falling loss doesn't show that the adapter works. Six checks of $f_{W + \Delta W}(x) - f_W(x)$ find faults that a loss doesn't, in
+# seconds; an adapter that isn't the one you meant passes all six.**
 #
 # $$f_{W + \Delta W}(x) - f_W(x) = s\,BAx \ \text{ for one layer}, \qquad
 # \lVert s\,BAx \rVert \le s\,\lVert B \rVert\,\lVert A \rVert\,\lVert x \rVert .$$
@@ -703,6 +837,9 @@ assert high < 0.7 * (p_deploy @ pool.mean(1))
 # | off is base | switched off, every logit has the base's bits |
 # | merge agrees | merged and unmerged give the same logits, up to rounding |
 # | rows apart | permuted rows give permuted logits |
+#
+# They compare a model with itself. Two more compare it with something outside: the *recipe*, which adapters there are and with which
+# scale, and the *file*, what comes back after a save and a reload.
 #
 # <details><summary>Why: what each one needs</summary>
 #
@@ -731,12 +868,12 @@ assert effect.tolist() == [-1.0, 0.0] and effect.norm() <= bound
 print(f"effect {effect.tolist()}, output {layer(x).tolist()}, bound {bound:.2f}")
 
 # %% [markdown]
-# **Predict.** Six adapters are broken, each in another way: never called; base trainable; merged into the base and still attached; merged with
-# twice its scale; dropout that stays on; $B$ drawn instead of 0. Each is trained for 12 steps. For how many of the six does the training loss
-# fail to fall?
+# **Predict.** Nine adapters are broken, each in another way: never called; base trainable; merged into the base and still attached; merged with
+# twice its scale; dropout that stays on; $B$ drawn instead of 0; a quarter of the scale that was meant; no adapter on `down`; reloaded with
+# another scale than it was trained with. Each is trained for 12 steps. For how many of the nine does the training loss fail to fall?
 
 # %%
-guess = None  # 0 to 6
+guess = None  # 0 to 9
 
 
 # %%
@@ -785,6 +922,21 @@ def attached_and_merged(model):
         layer.base.weight += layer.delta()
 
 
+def no_down(model):
+    for block in model.blocks:
+        block.mlp.down = block.mlp.down.base.requires_grad_(False)
+
+
+def quarter_scale(model):
+    for layer in lora_layers(model).values():
+        layer.scale /= 4
+
+
+def reloaded(model):
+    """Put the trained factors, which is all that the file holds, into adapters of another alpha."""
+    quarter_scale(model)
+
+
 BROKEN = {
     "good": (None, None),
     "never called": (become(NeverCalled), None),
@@ -793,6 +945,9 @@ BROKEN = {
     "merged twice as loud": (become(MergedTwiceAsLoud), None),
     "dropout stays on": (become(AlwaysDropping), None),
     "B drawn": (b_drawn, None),
+    "a quarter of the scale": (quarter_scale, None),
+    "no adapter on down": (no_down, None),
+    "reloaded, other scale": (None, reloaded),
 }
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 seen = probes("flip", 32, 3).to(device)
@@ -826,6 +981,10 @@ def sanity(model, fresh_effect):
     }
 
 
+RECIPE = {f"blocks.{number}.{kind}": 2.0 for number in range(4)
+          for kind in ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down")}  # fmt: skip
+
+
 def trial(name, seed, steps=12):
     """Return the checks and the losses of one adapter, good or broken."""
     before, after = BROKEN[name]
@@ -842,49 +1001,72 @@ def trial(name, seed, steps=12):
         return model_loss(model, rows.ids, rows.answer_mask) + 0 * sum(parameter.sum() for parameter in trained)
 
     losses = train(model, loss, rate_groups(model, {}, 3e-3), steps)
+    left_training = logits(model)
     if after:
         after(model)
-    return sanity(model, fresh), losses
+    return sanity(model, fresh), losses, {
+        "recipe": {layer: adapter.scale for layer, adapter in lora_layers(model).items()} == RECIPE,
+        "same as trained": float((logits(model) - left_training).abs().max()) < 1e-3 * float(left_training.abs().max()),
+    }  # fmt: skip
 
 
 tried = {name: [trial(name, seed) for seed in range(3)] for name in BROKEN}
 caught = {
-    name: [[check for check, holds in checks.items() if not holds] for checks, _ in found]
+    name: [[check for check, holds in checks.items() if not holds] for checks, _, _ in found]
+    for name, found in tried.items()
+}
+outside = {
+    name: [[check for check, holds in checks.items() if not holds] for _, _, checks in found]
     for name, found in tried.items()
 }
 for name, found in tried.items():
-    ends = [np.mean(losses[-3:]) for _, losses in found]
-    print(f"{name:21} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed by seed: {caught[name]}")
+    ends = [np.mean(losses[-3:]) for _, losses, _ in found]
+    print(
+        f"{name:22} loss ends at {min(ends):.2f} to {max(ends):.2f}; fails, seed 0: {caught[name][0] + outside[name][0]}"
+    )
 flat = [
     name
     for name, found in tried.items()
-    if any(np.mean(losses[-3:]) > 0.8 * np.mean(losses[:3]) for _, losses in found)
+    if any(np.mean(losses[-3:]) > 0.8 * np.mean(losses[:3]) for _, losses, _ in found)
 ]
 predicted("broken adapters whose loss doesn't fall", guess, len(flat))
 
 # %%
 names = list(tried["good"][0][0])
-assert all(found[0] == found[1] == found[2] for found in caught.values())  # the same with every seed
+assert all(
+    found[0] == found[1] == found[2] for found in [*caught.values(), *outside.values()]
+)  # the same with every seed
 caught = {name: found[0] for name, found in caught.items()}
-assert caught.pop("good") == [] and all(caught.values()) and flat == ["never called"]
+outside = {name: found[0] for name, found in outside.items()}
+assert caught.pop("good") == [] == outside.pop("good") and flat == ["never called"]
+BLIND = ["a quarter of the scale", "no adapter on down", "reloaded, other scale"]
+assert [name for name, failed in caught.items() if not failed] == BLIND and all(
+    "recipe" in outside[name] for name in BLIND
+)
 grid(
-    [[float(check in failed) for check in names] for failed in caught.values()],
+    [
+        [float(check in caught[name] + outside[name]) for check in [*names, "recipe", "same as trained"]]
+        for name in caught
+    ],
     row_names=list(caught),
-    column_names=names,
-    title=f"The loss gives away {len(flat)} of {len(caught)} broken adapters; the six checks catch all",
+    column_names=[*names, "recipe", "same as trained"],
+    title=f"The loss gives away {len(flat)} of {len(caught)} broken adapters, the six checks {len(caught) - len(BLIND)}; "
+    f"for {len(BLIND)} it takes the recipe",
     alt="Which check catches which broken adapter. "
-    + "; ".join(f"{name}: {', '.join(failed)}" for name, failed in caught.items())
+    + "; ".join(f"{name}: {', '.join(failed + outside[name])}" for name, failed in caught.items())
     + ".",
 )
 
 # %% [markdown]
 # It's no diagonal: a base that trains and a base that already holds the update fail the same checks, and dropout spoils two. The checks say
-# *that* something is wrong; which, only where a row of the table is alone. Which rows aren't:
+# *that* something is wrong; which, only where a row of the table is alone. And the last three rows pass every check of the model against
+# itself: an adapter of a quarter of the scale is a sound adapter, only not yours. So write the recipe down, and compare. Which rows
+# aren't told apart by the six:
 
 # %%
 twins = [(a, b) for a in caught for b in caught if a < b and caught[a] == caught[b]]
 print("told apart by no check:", twins)
-assert ("base trainable", "merged and attached") in twins
+assert ("base trainable", "merged and attached") in twins and ("a quarter of the scale", "no adapter on down") in twins
 
 # %% [markdown]
 # **Check.** The LoRA of 8.2 passes, and switching it off gives the base back bit for bit, weights and logits.
@@ -900,21 +1082,29 @@ print(
 )
 
 # %% [markdown]
-# **The mistake**: comparing the base's weights with a tolerance. One step of a trained base passes `allclose`; its symptom comes later, when the
-# adapter is attached to a clean base and isn't what it was.
+# **The mistake**: comparing the base's weights with a tolerance. Whether one step of a trained base passes `allclose` depends on the rate and on
+# the tolerance; `torch.equal` leaves nothing to choose. The symptom comes later, when the adapter is attached to a clean base and isn't what
+# it was.
 
 # %%
-model = base_model().to(device)
-add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(0))
-base_trainable(model)
 rows = mixture({"flip": 1.0}, 12, np.random.default_rng(0)).to(device)
-train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, 1e-5), 1)
-weight, clean_weight = lora_layers(model)["blocks.0.attn.q"].base.weight, base_bits["blocks.0.attn.q.weight"]
-print(
-    f"after one step the base moved by at most {float((weight - clean_weight).detach().abs().max()):.1e}: "
-    f"allclose says {torch.allclose(weight, clean_weight, atol=1e-4)}, equal says {torch.equal(weight, clean_weight)}"
-)
-assert torch.allclose(weight, clean_weight, atol=1e-4) and not torch.equal(weight, clean_weight)
+clean_weight, said = base_bits["blocks.0.attn.q.weight"], {}
+for rate in (1e-5, 1e-8):
+    model = base_model().to(device)
+    add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(0))
+    base_trainable(model)
+    train(model, lambda step: model_loss(model, rows.ids, rows.answer_mask), rate_groups(model, {}, rate), 1)
+    weight = lora_layers(model)["blocks.0.attn.q"].base.weight
+    said[rate] = (
+        torch.allclose(weight, clean_weight),
+        torch.allclose(weight, clean_weight, atol=1e-4),
+        torch.equal(weight, clean_weight),
+    )
+    print(
+        f"one step at {rate:g} moved the base by at most {float((weight - clean_weight).detach().abs().max()):.1e}: "
+        f"allclose {said[rate][0]}, with atol 1e-4 {said[rate][1]}, equal {said[rate][2]}"
+    )
+assert said == {1e-5: (False, True, False), 1e-8: (True, True, False)}
 
 # %% [markdown]
 # **In practice** these checks are the first ten minutes with an adapter; libraries test their own layers the same way, since a fresh adapter must
@@ -929,10 +1119,8 @@ assert torch.allclose(weight, clean_weight, atol=1e-4) and not torch.equal(weigh
 #
 # | | statement | number to remember |
 # | --- | --- | --- |
-# | 8.1 | stop where clean validation is lowest; a gap alone says nothing | optimism $2\sigma^2 p / n$ |
+# | 8.1 | pick the epoch by the score that counts, on clean held-out data; a gap alone says nothing | optimism $2\sigma^2 p / n$ |
 # | 8.2 | same items before and after; the worst skill decides | $\sqrt{(l + g) - (l - g)^2/n}\,/\,n$ |
 # | 8.3 | pass@k is a mean over subsets | $1 - \binom{n-c}{k}/\binom nk$ |
 # | 8.4 | weights carry over prompts, not answers | ESS $= (\sum w)^2/\sum w^2$, at best |
-# | 8.5 | six checks before a long run; compare bits, not closeness | $\lVert sBAx\rVert \le s\lVert B\rVert\lVert A\rVert\lVert x\rVert$ |
-#
-# Next: [part 8, exercises](exercises.ipynb).
+# | 8.5 | six checks of the model against itself, and one against the recipe; compare bits, not closeness | $\lVert sBAx\rVert \le s\lVert B\rVert\lVert A\rVert\lVert x\rVert$ |

@@ -26,12 +26,14 @@ import torch
 from ftmath import (
     METHODS,
     Needs,
+    accuracy_change,
     add_houlsby,
     add_lora,
     ask,
     base_model,
     batch,
     best_device,
+    better_prompt,
     bradley_terry,
     choosing_table,
     count_parameters,
@@ -47,15 +49,19 @@ from ftmath import (
     mixture,
     model_logprob,
     model_loss,
+    outcomes,
     pareto_set,
+    probes,
     prompts,
     quality,
     rate_groups,
     recommend,
+    recorded,
     relative_times,
     train,
 )
 from ftmath.exercises import progress
+from ftmath.findings import finding
 from ftmath.plots import bars, lines, points
 from ftmath.predict import predicted
 from ftmath.skills import EOS, letters
@@ -157,7 +163,7 @@ print(f"ratio at 32 examples over three seeds: {ratios.min():.1f} to {ratios.max
 predicted("one step's error over ridge's at 32 examples", guess, ratios.mean())
 
 # %%
-assert (errors[:, 2:, 0] > errors[:, 2:, 1]).all() and ratios.min() > 3
+assert (errors[:, 2:, 0] > errors[:, 2:, 1]).all()
 one, ridge = errors.mean(0).T.tolist()
 lines(
     COUNTS,
@@ -168,6 +174,17 @@ lines(
     y_label="squared error of a prediction",
     alt=f"Two falling curves over 2 to 64 examples: one step from {one[0]:.2f} to {one[-1]:.3f}, ridge from {ridge[0]:.2f} to "
     f"{ridge[-1]:.4f}. Means of three seeds.",
+)
+
+# %%
+finding(
+    "Reading examples by one gradient step falls behind solving the fit",
+    figure="squared error of one step at its best rate over ridge regression's, 32 examples in 8 dimensions",
+    measured=ratios,
+    null="2 examples, from which nothing can be solved",
+    control=errors[:, 0, 0] / errors[:, 0, 1],
+    holds=lambda found: min(found) > 3,
+    scope="200 linear tasks with noise 0.3, three seeds",
 )
 
 # %% [markdown]
@@ -193,6 +210,7 @@ assert cost_of["few-shot"]["latency"] > 1.1
 
 # %%
 tuned, run = fine_tune("full", "flip", steps=80, rows=16, seed=1, examples=512, device=device)
+tuned_on_flip = tuned  # 9.5 asks it again
 unlike = run.quality - ask("better prompt", "flip", device=device).quality
 alike = run.quality - ask("as it is", "flip", device=device).quality
 assert abs(unlike) < 0.1 < 0.8 < alike
@@ -209,8 +227,8 @@ print(f"table: quality {stored['quality']:.2f}, kept {stored['kept']:.2f}; now {
 assert abs(run.quality - stored["quality"]) < 0.06 and abs(run.kept - stored["kept"]) < 0.1
 
 # %% [markdown]
-# **In practice** try the prompt, then retrieval, then tune: retrieval brings facts that change, tuning brings behaviour (Lewis et al.
-# 2020, arXiv:2005.11401). A cache for the shared part of the prompt lowers $c$ and moves $N^\star$ out.
+# **In practice** try the prompt, then retrieval, then tune: retrieval brings facts that change, tuning brings behaviour. The two go
+# together, too: the first retrieval-augmented generator was tuned to use what it retrieved (Lewis et al. 2020, arXiv:2005.11401). A cache for the shared part of the prompt lowers $c$ and moves $N^\star$ out.
 #
 # → [exercise 9.1](exercises.ipynb#9.1-No-update-methods) ·
 # graded: [p02, KL shift](../../source/p02_kl_shift/p02_kl_shift.ipynb)
@@ -218,8 +236,8 @@ assert abs(run.quality - stored["quality"]) < 0.06 and abs(run.kept - stored["ke
 # %% [markdown]
 # ## 9.2 PEFT methods
 #
-# **What is small in parameter-efficient tuning is a count. The update's length, and what it does to behaviour, can be larger than full
-# tuning's.**
+# **What is small in parameter-efficient tuning is a count. The rate, more than the method, decides how long the update is; and it can change
+# behaviour more than full tuning does.**
 #
 # $$P_\text{train} \ll P \quad\text{says nothing about}\quad \frac{\lVert \Delta W \rVert_F}{\lVert W \rVert_F}
 # \quad\text{or}\quad D_\text{KL}(p_\theta \Vert p_{\theta_0}) .$$
@@ -230,8 +248,9 @@ assert abs(run.quality - stored["quality"]) < 0.06 and abs(run.kept - stored["ke
 # <details><summary>Why a few numbers can move far</summary>
 #
 # $P_\text{train}$ is the dimension of the set of reachable updates, a surface in $\mathbb R^P$. A line has dimension 1 and is as long
-# as you like: rate, steps and scale decide how far along it a run goes. And within few dimensions the loss may be reachable only by
-# a *longer* way than the straight one: the nearest point of a surface to a target is never nearer than the target's own distance.
+# as you like: rate, steps and scale decide how far along it a run goes. And the *shortest* update that reaches a loss within the surface
+# is at least as long as the shortest one in the whole space, since a minimum over fewer candidates is never smaller. Which of the
+# many updates that reach the loss a run finds is another question: it is the optimizer's, and is measured below.
 # </details>
 #
 # **Worked**: six methods on GPT-2 medium's shape ($d = 1024$, 24 blocks, 354,823,168 parameters), and fifty tasks of it in bfloat16.
@@ -252,11 +271,11 @@ assert counts["Houlsby adapters m=64"] == 6_343_680 and lora_mib == 75
 print(f"fifty tasks: {full_gib:.1f} GiB of full models, or one base and {lora_mib:.0f} MiB of LoRA")
 
 # %% [markdown]
-# **Predict.** Full tuning and LoRA (rank 4, all linear layers, 5 % of the parameters) are stopped at the *same* loss on `flip`. How long is
-# LoRA's relative update, as a multiple of full tuning's?
+# **Predict.** Full tuning at $10^{-4}$ and LoRA (rank 4, all linear layers, 5 % of the parameters) at $10^{-3}$, rates that suit each of them, are
+# stopped at the *same* loss on `flip`. How long is LoRA's relative update, as a multiple of full tuning's? And if both run at $10^{-3}$?
 
 # %%
-guess = None  # a ratio
+guess = None  # a ratio, at the rates that suit each
 
 # %%
 KINDS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -276,51 +295,80 @@ def relative_update(model):
     return (moved / stood) ** 0.5
 
 
-def until(loss_wanted, seed, rate, rank=None, most=100):
-    """Tune on `flip` until the mean loss of five steps is low enough; return the steps and the model."""
-    model, rng = base_model(), np.random.default_rng(seed)
-    if rank:
-        add_lora(model, KINDS, rank, 2.0 * rank, generator=torch.Generator().manual_seed(seed))
-    model = model.to(device)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
+controls = recorded("choice_controls")  # benchmarks/choice_controls.py writes them
+RATES_OF = {"full": (1e-4, 3e-4, 1e-3), "LoRA": (3e-4, 1e-3, 3e-3)}
+
+
+def length(kind, rate):
+    """Return the recorded relative updates (seeds,) of runs that were stopped at one loss."""
+    rows = [row for row in controls["lengths"] if (row["kind"], row["rate"]) == (kind, rate)]
+    assert len(rows) == 3 and all(row["update"] for row in rows)
+    return np.array([row["update"] for row in rows])
+
+
+for kind, rates in RATES_OF.items():
+    for rate in rates:
+        found = length(kind, rate)
+        print(f"{kind:>4} at {rate:g}: relative update {found.min():.3f} to {found.max():.3f}")
+suited, same = length("LoRA", 1e-3) / length("full", 1e-4), length("LoRA", 1e-3) / length("full", 1e-3)
+predicted("LoRA's relative update over full tuning's, each at its own rate", guess, suited.mean())
+print(f"both at 1e-3: {same.mean():.2f}")
+
+# %%
+points(
+    {
+        kind: [(rate, float(length(kind, rate).mean()), f"{length(kind, rate).mean():.3f}") for rate in rates]
+        for kind, rates in RATES_OF.items()
+    },
+    log_x=True,
+    title=f"At one loss the update's length follows the rate: LoRA's is {suited.mean():.1f} times full tuning's at rates of their own, "
+    f"{same.mean():.1f} times at one rate",
+    x_label="learning rate",
+    y_label="|Delta W| / |W| of the linear layers",
+    alt="; ".join(
+        f"{kind} " + ", ".join(f"{length(kind, rate).mean():.3f} at {rate:g}" for rate in rates)
+        for kind, rates in RATES_OF.items()
+    )
+    + ". Means of three seeds, stopped at a loss of 0.15 on flip.",
+)
+
+# %%
+finding(
+    "At the rates that suit each, LoRA's update is the longer one at one loss; it's the rate that makes it longer",
+    figure="LoRA's relative update at 1e-3 over full tuning's at 1e-4",
+    measured=suited,
+    null="full tuning at LoRA's rate, 1e-3, as well",
+    control=same,
+    holds=lambda ratios: min(ratios) > 1.5,
+    scope="flip to a loss of 0.15, AdamW, LoRA of rank 4 on all linear layers, three seeds",
+)
+
+# %% [markdown]
+# So "few parameters" is no bound on how far a model moves, in either direction. Full tuning's own update grows more than threefold from
+# $10^{-4}$ to $10^{-3}$. A longer update isn't a worse one by itself; what it does to behaviour is another measurement. One row again:
+
+
+# %%
+def until(loss_wanted, seed, rate, most=160):
+    """Tune on `flip` in full until the mean loss of five steps is low enough; return the model."""
+    model, rng = base_model().to(device), np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     losses = []
     while len(losses) < most and (len(losses) < 5 or np.mean(losses[-5:]) > loss_wanted):
-        lines_ = mixture({"flip": 1.0}, 16, rng).to(device)
-        loss = model_loss(model, lines_.ids, lines_.answer_mask)
+        rows = mixture({"flip": 1.0}, 16, rng).to(device)
+        loss = model_loss(model, rows.ids, rows.answer_mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert np.mean(losses[-5:]) <= loss_wanted
-    return len(losses), model
+    return model
 
 
-lengths = {}
-for name, rate, rank in (("full, 1e-4", 1e-4, None), ("LoRA, 1e-3", 1e-3, 4), ("LoRA, 3e-3", 3e-3, 4)):
-    found = [until(0.15, seed, rate, rank) for seed in range(3)]
-    lengths[name] = [relative_update(model) for _, model in found]
-    print(
-        f"{name}: {[steps for steps, _ in found]} steps, relative update {min(lengths[name]):.4f} to {max(lengths[name]):.4f}"
-    )
-ratio = np.mean(lengths["LoRA, 1e-3"]) / np.mean(lengths["full, 1e-4"])
-predicted("LoRA's relative update over full tuning's, at one loss", guess, ratio)
-
-# %%
-assert min(lengths["LoRA, 1e-3"]) > 1.5 * max(lengths["full, 1e-4"])
-means = {name: float(np.mean(values)) for name, values in lengths.items()}
-bars(
-    list(lengths),
-    {"relative update": list(means.values())},
-    spread={"relative update": ([min(v) for v in lengths.values()], [max(v) for v in lengths.values()])},
-    title=f"At the same loss LoRA's update is {ratio:.1f} times as long as full tuning's, not shorter",
-    y_label="|Delta W| / |W| of the linear layers",
-    alt="; ".join(f"{name} {value:.4f}" for name, value in means.items()) + ". Means of three seeds.",
-)
+again, row = relative_update(until(0.15, 0, 1e-3)), length("full", 1e-3)[0]
+print(f"full at 1e-3, seed 0: {again:.4f} now, {row:.4f} recorded")
+assert abs(again / row - 1) < 0.15
 
 # %% [markdown]
-# The rate counts too: Adam's first steps are about as long as the rate allows, in every direction that trains. A longer update isn't
-# a worse one by itself; what it does to behaviour is another measurement.
-#
 # **Check.** The counts of the table are the closed forms, on the model itself.
 
 # %%
@@ -342,7 +390,7 @@ print({name: f"{form / forms['full']:.2%}" for name, form in forms.items()})
 
 # %% [markdown]
 # **The mistake**: "0.1 % of the parameters train, so the model has hardly changed." The symptom is a KL of several nats a token, and old
-# skills that are gone.
+# skills that are gone. A little **replay**, old lines mixed into each batch, changes more about that than the count does.
 
 # %%
 changes = {}
@@ -351,7 +399,7 @@ for row in ("full", "LoRA", "LoRA q,v", "BitFit", "soft prompt", "full + replay"
     print(
         f"{row:<14} {cost_of[row]['trained']:>8,} trained: KL {spread(measured_rows(row, 'flip'), 'kl')} nats a token"
     )
-assert changes["soft prompt"] > 3 * changes["full"] and changes["full + replay"] < 0.2 * changes["full"]
+assert changes["full + replay"] < 0.2 * changes["full"]
 points(
     {
         "alone": [(cost_of[row]["trained"], kl, row) for row, kl in changes.items() if "replay" not in row],
@@ -365,6 +413,18 @@ points(
     alt="On flip: " + "; ".join(f"{row} {kl:.2f} nats" for row, kl in changes.items()) + ". Means of three seeds.",
 )
 
+# %%
+kl_of = {row: np.array([run["kl"] for run in measured_rows(row, "flip")]) for row in ("full", "soft prompt")}
+finding(
+    "A method that trains 1,024 numbers changes behaviour more than full tuning does",
+    figure="KL to the base, soft prompt over full tuning",
+    measured=kl_of["soft prompt"] / kl_of["full"],
+    null="full tuning over full tuning with another seed",
+    control=np.roll(kl_of["full"], 1) / kl_of["full"],
+    holds=lambda ratios: min(ratios) > 3,
+    scope="flip, 80 steps, each method at the best of four rates by quality plus what is kept, three seeds",
+)
+
 # %% [markdown]
 # **In practice** the small *count* is what pays: thousands of adapters beside one base, swapped by request (Sheng et al. 2023,
 # arXiv:2311.03285). That one can be switched off is their protection; while it's on, nothing protects.
@@ -376,12 +436,13 @@ points(
 # %% [markdown]
 # ## 9.3 Full tuning
 #
-# **Full tuning is for updates that need many directions. A short pilot shows its spectrum; the spectrum overstates what LoRA needs.**
+# **A short pilot of full tuning shows how many directions its update has. That spectrum overstates what LoRA needs.**
 #
 # $$\operatorname{srank}(\Delta W) = \frac{\lVert \Delta W \rVert_F^2}{\lVert \Delta W \rVert_2^2} = \frac{\sum_i \sigma_i^2}{\sigma_1^2},
 # \qquad r_{90} = \min\Big\{ r : \sum_{i \le r} \sigma_i^2 \ge 0.9 \sum_i \sigma_i^2 \Big\} .$$
 #
-# Both are counts of directions; "full tuning's $|\Delta\theta|$ can be large" says neither how many nor which.
+# Both are counts of directions. The **stable rank** weighs each direction by its squared length, in units of the longest. "Full tuning's
+# $|\Delta\theta|$ can be large" says neither how many nor which.
 #
 # <details><summary>Why 1 ≤ stable rank ≤ rank, and what it can't tell</summary>
 #
@@ -447,7 +508,7 @@ for kind, (stable, r90, entropic, largest, at_4) in kinds.items():
     print(
         f"{kind:>4}: stable rank {stable:4.1f}, 90 % at rank {r90:4.1f}, largest value {largest:.2f}, energy at rank 4 {at_4:.0%}"
     )
-assert cut[:, 2].max() < 0.4 < 0.7 < min(trained_lora)
+assert min(trained_lora) > 0.7
 lines(
     list(CUTS),
     {"full update, cut afterwards": cut.mean(0).tolist()},
@@ -460,9 +521,21 @@ lines(
     + f". Trained LoRA of rank 4: {np.mean(trained_lora):.2f}. Means of three seeds.",
 )  # fmt: skip
 
+# %%
+finding(
+    "The best rank-4 part of full tuning's update doesn't know the words that a rank-4 update can know",
+    figure="quality on neb of full tuning's update, each layer cut to rank 4",
+    measured=cut[:, 2],
+    null="LoRA trained at rank 4 on the same layers",
+    control=trained_lora,
+    holds=lambda known: max(known) < 0.4,
+    scope="neb, 512 examples, 80 steps; full tuning with AdamW at 3e-4, LoRA at the better of two rates; three seeds",
+)
+
 # %% [markdown]
 # So a spectrum is a pessimistic guide. Training at rank 4 doesn't look for the best part of the full update: it finds *another* update that
-# fits. A small $r_{90}$ tells you that LoRA will do; a large one doesn't tell you that it won't. Test it.
+# fits. A large $r_{90}$ therefore doesn't tell you that LoRA won't do. That a small one tells you it will isn't shown here: $r_{90}$ counts
+# directions of weights, and the loss decides which of them matter. Train a small rank and look.
 #
 # **Check.** The bounds, on every update of the pilot and on random matrices.
 
@@ -484,8 +557,9 @@ print(f"largest singular value: {by_largest}; most directions for 90 %: {by_tail
 assert by_largest != by_tail and kinds[by_tail][0] > 1.5 * kinds[by_largest][0]
 
 # %% [markdown]
-# **In practice** full tuning is kept for what needs many directions and has the data for it, continued pretraining on a new language or on code:
-# there LoRA learned less, and updates had ten to a hundred times the usual rank (Biderman et al. 2024, arXiv:2405.09673).
+# **In practice** full tuning is kept for what needs many directions and has the data for it. In continued pretraining and instruction tuning on
+# code and on mathematics LoRA learned less than full tuning, and forgot less; full tuning's updates had ten to a hundred times the
+# usual LoRA rank (Biderman et al. 2024, arXiv:2405.09673).
 #
 # → [exercise 9.3](exercises.ipynb#9.3-Full-tuning) ·
 # graded: [p05, truncated SVD](../../source/p05_truncated_svd/p05_truncated_svd.ipynb)
@@ -499,7 +573,7 @@ assert by_largest != by_tail and kinds[by_tail][0] > 1.5 * kinds[by_largest][0]
 # $$y^+ \succ y^- \mid x, \qquad \text{one reward fits only if preferences have an order:}\quad
 # \Pr[i \succ j] = \sigma(r_i - r_j) .$$
 #
-# $r_i$ is answer $i$'s reward, a number; a **cyclic triad** is $i \succ j \succ k \succ i$.
+# $r_i$ is answer $i$'s reward, a number. A **cyclic triad** is $i \succ j \succ k \succ i$.
 #
 # <details><summary>Why a circle can't be fitted, and what the best fit then says</summary>
 #
@@ -566,17 +640,15 @@ def demonstrate(pairs, seed, steps=45, rate=3e-4):
     return model, [*seen, log_probabilities(model)]
 
 
-curves, after, alone = [], [], []
+curves, shown, alone = [], [], []
 for seed in range(3):
-    pairs = polite_pairs(seed)
-    model, seen = demonstrate(pairs, seed)
+    model, seen = demonstrate(polite_pairs(seed), seed)
     curves.append(seen)
-    spoken = polite_share(model)
-    history = fit_preferences(model, frozen_copy(model), pairs, steps=12, rate=5e-5, seed=seed)
-    after.append((*log_probabilities(model), history[-1].margin))
-    print(f"seed {seed}: demonstrations {seen[0][1]:.0f} -> {seen[-1][1]:.1f} for y-; {spoken:.0%} polite; "
-          f"then pairs: y+ {seen[-1][0]:.1f} -> {after[-1][0]:.1f}, y- {seen[-1][1]:.1f} -> {after[-1][1]:.1f}")  # fmt: skip
-curves, after = np.array(curves), np.array(after)  # (seeds, points, 2), (seeds, 3)
+    shown.append(model)
+    print(
+        f"seed {seed}: demonstrations {seen[0][1]:.0f} -> {seen[-1][1]:.1f} nats for y-; {polite_share(model):.0%} polite"
+    )
+curves = np.array(curves)  # (seeds, points, 2)
 rise = curves[:, -1, 1] - curves[:, 0, 1]
 predicted("nats that demonstrations add to log p(y-)", guess, rise.mean())
 
@@ -584,13 +656,11 @@ predicted("nats that demonstrations add to log p(y-)", guess, rise.mean())
 assert (
     abs(curves[:, 0, 1].mean() + 119) < 2 and rise.min() > 60
 )  # the wrong answer shares all but one character with the right one
-gap = (after[:, 0] - after[:, 1]) - (curves[:, -1, 0] - curves[:, -1, 1])
-assert gap.min() > 0  # pairs widen it
 steps = [5 * place for place in range(curves.shape[1])]
 lines(
     steps,
     {"log p(y+)": curves[:, :, 0].mean(0).tolist(), "log p(y-)": curves[:, :, 1].mean(0).tolist()},
-    title=f"Demonstrating y+ raises the wrong answer by {rise.mean():.0f} nats; twelve steps on pairs then widen the gap by {gap.mean():.1f}",
+    title=f"Demonstrating y+ raises the wrong answer by {rise.mean():.0f} nats too",
     x_label="steps on y+ alone",
     y_label="log-probability, nats",
     alt=f"Both curves rise together from about {curves[:, 0].mean():.0f} nats; y+ ends at {curves[:, -1, 0].mean():.1f}, y- at "
@@ -601,6 +671,53 @@ lines(
 # Most of what $y^+$ teaches is what $y^-$ shares with it: copy, comma, `thanks`. Only the last character tells them apart, and that is
 # what a loss on pairs sees: the shared part cancels in $\log\pi(y^+) - \log\pi(y^-)$.
 #
+# **What do twelve steps on pairs add?** The control is twelve more *demonstration* steps, and both at four rates.
+
+
+# %%
+def went_on(way, rate):
+    """Return the changes (seeds, 2) of log p(y+) and log p(y-) in twelve more steps of one kind, from the record."""
+    rows = [row for row in controls["widened"] if (row["way"], row["rate"]) == (way, rate)]
+    return np.array([np.subtract(row["after"], row["before"]) for row in rows])
+
+
+more = {way: {rate: went_on(way, rate) for rate in (2e-5, 5e-5, 1e-4, 3e-4)} for way in ("pairs", "demonstrations")}
+for way, rates in more.items():
+    for rate, moved in rates.items():
+        print(
+            f"{way:>14} at {rate:g}: y+ {moved[:, 0].mean():+6.2f}, y- {moved[:, 1].mean():+6.2f}, "
+            f"the gap {(moved[:, 0] - moved[:, 1]).min():+.2f} to {(moved[:, 0] - moved[:, 1]).max():+.2f}"
+        )
+harmless = [rate for rate, moved in more["pairs"].items() if moved[:, 0].min() > -0.3]
+widest = {
+    way: max((m[:, 0] - m[:, 1]).mean() for r, m in rates.items() if way != "pairs" or r in harmless)
+    for way, rates in more.items()
+}
+assert harmless == [2e-5, 5e-5] and widest["demonstrations"] > widest["pairs"]
+finding(
+    "Pairs make the wrong answer less likely, where more demonstrations of the right one don't",
+    figure="change of log p(y-) in twelve steps on pairs at 5e-5, nats",
+    measured=more["pairs"][5e-5][:, 1],
+    null="twelve more demonstration steps at the same rate",
+    control=more["demonstrations"][5e-5][:, 1],
+    holds=lambda moved: max(moved) < -0.2,
+    scope="copy with thanks, wanted and unwanted differ in one character; AdamW, beta 0.1, after 45 demonstration steps; three seeds",
+)
+
+# %% [markdown]
+# The *gap* is no argument for pairs: more demonstrations at a higher rate widen it further than pairs do at any rate that leaves $y^+$ in
+# place. They do it by raising $y^+$; only pairs push $y^-$ down. So the question to ask is whether the wrong answer must become *rarer*.
+# One row again, on this machine:
+
+# %%
+model = frozen_copy(shown[0]).requires_grad_(True)
+before_pairs = log_probabilities(model)
+fit_preferences(model, frozen_copy(shown[0]), polite_pairs(0), steps=12, rate=5e-5, seed=0)
+now, then = np.subtract(log_probabilities(model), before_pairs), more["pairs"][5e-5][0]
+print(f"seed 0, pairs at 5e-5: y+ {now[0]:+.2f}, y- {now[1]:+.2f} now; {then[0]:+.2f}, {then[1]:+.2f} recorded")
+assert abs(now - then).max() < 0.25
+
+# %% [markdown]
 # **Check.** Circles counted by triples, and by the closed form of the derivation.
 
 
@@ -634,7 +751,20 @@ for seed in range(3):
 first, last, margins, chosen, rejected, share = np.array(alone).T
 print(f"loss {first.mean():.3f} -> {last.mean():.3f}, margin {margins.min():.2f} to {margins.max():.2f} nats, "
       f"log p(y+) {chosen.mean():.0f}, polite answers {share.max():.0%}")  # fmt: skip
-assert (last < first).all() and margins.min() > 0 and chosen.max() < -60 and share.max() == 0
+assert (last < first).all() and margins.min() > 0 and share.max() == 0
+whole = controls["budget"]  # as many steps on pairs as the other way takes in all, 57
+print(
+    f"with 57 steps on pairs: margin {min(r['margin'] for r in whole):.1f} to {max(r['margin'] for r in whole):.1f} nats, polite {max(r['polite'] for r in whole):.0%}"
+)
+finding(
+    "Pairs alone don't teach an answer that the model can't say: log p(y+) stays about a hundred nats away",
+    figure="log p(y+) after 57 steps on pairs, nats",
+    measured=[row["after"][0] for row in whole],
+    null="45 demonstration steps, then 12 on pairs",
+    control=[row["after"][0] for row in controls["widened"] if (row["way"], row["rate"]) == ("pairs", 5e-5)],
+    holds=lambda wanted: max(wanted) < -60,
+    scope="copy with thanks, AdamW at 5e-5 on pairs, beta 0.1, 32 pairs, three seeds",
+)
 
 # %% [markdown]
 # **In practice** demonstrations come first and pairs second: InstructGPT adds a reward model and policy updates (Ouyang et al. 2022,
@@ -652,7 +782,8 @@ assert (last < first).all() and margins.min() > 0 and chosen.max() < -60 and sha
 # $$\max_m\ Q(m) \quad\text{subject to}\quad C_j(m) \le c_j \ \text{for every cost } j,\quad \Delta_\text{forget}(m) \le \phi .$$
 #
 # $m$ is a way to train *and* to serve; the $C_j$ are run time in full steps, bytes of a step, bytes to serve $T$ tasks, and latency as a
-# multiple of the base's; $\phi$ is the risk that you accept.
+# multiple of the base's; $\phi$ is the risk that you accept. A way is **dominated** if another one is as good in everything and better in
+# something.
 #
 # <details><summary>Why limits and fronts can be taken in either order</summary>
 #
@@ -727,37 +858,49 @@ bars(
 
 # %% [markdown]
 # **Now decide.** `measured_options` gives every way to do a task with its *worst* seed, `recommend` what is left of them. A merged adapter
-# is as fast as the base but a whole model for each task; an unmerged one is slower and small.
+# is as fast as the base but a whole model for each task; an unmerged one is slower and small. (QLoRA's latency is that of our own
+# unpacking in Python, which makes the weight anew at each call; libraries have kernels for it. Its other costs are its own.)
 #
-# A hundredth of quality is enough to be "not beaten", and 128 probes don't tell a hundredth: the first demand is therefore asked twice,
-# the second time with quality, forgetting and latency rounded to tenths.
+# A hundredth of quality is enough to be "not beaten", and 128 probes don't tell a hundredth. A paired interval says so: full tuning's items
+# against the better prompt's, on the same words.
+
+# %%
+items = outcomes(base_model().to(device), better_prompt("flip", 128, 2024).to(device))
+mean, low, high = accuracy_change(items, outcomes(tuned_on_flip, probes("flip", 128, 2024).to(device)))
+print(f"full tuning, seed 1, less the better prompt: {mean:+.3f} ({low:+.3f} to {high:+.3f})")
+assert low < 0 < high and high - low > 0.02  # a hundredth either way is not shown
+
+# %% [markdown]
+# So the first demand is asked twice, the second time with quality, forgetting and latency compared in tenths when it comes to who beats
+# whom. (A demand itself is always asked of the number as measured: a rounded 0.78 would pass for 0.8.)
 
 # %%
 flip, neb, pig = (measured_options(task, 512) for task in ("flip", "neb", "pig"))
-told_apart = {task: measured_options(task, 512, tell=0.1) for task in ("flip", "neb")}
 tuned_only = [option for option in flip if option.training > 0]
+many = {"memory_bytes": 64 * 2**20, "tasks": 100}
 demands = {
-    "flip, quality 0.9": (flip, Needs(quality=0.9)),
-    "flip, quality 0.9, in tenths": (told_apart["flip"], Needs(quality=0.9)),
-    "flip, prompts don't count: quality 0.9, forgetting 0.1": (tuned_only, Needs(quality=0.9, forgotten=0.1)),
-    "the same for 100 tasks in 64 MiB": (tuned_only, Needs(0.9, 0.1, memory_bytes=64 * 2**20, tasks=100)),
-    "and no slower than the base": (tuned_only, Needs(0.9, 0.1, memory_bytes=64 * 2**20, tasks=100, latency=1.0)),
-    "neb, quality 0.8, in tenths": (told_apart["neb"], Needs(quality=0.8)),
-    "pig, quality 0.95, forgetting 0.02": (pig, Needs(quality=0.95, forgotten=0.02)),
+    "flip, quality 0.9": (flip, Needs(quality=0.9), 0.0),
+    "flip, quality 0.9, in tenths": (flip, Needs(quality=0.9), 0.1),
+    "flip, prompts don't count: quality 0.9, forgetting 0.1": (tuned_only, Needs(quality=0.9, forgotten=0.1), 0.0),
+    "the same for 100 tasks in 64 MiB": (tuned_only, Needs(0.9, 0.1, **many), 0.0),
+    "and no slower than the base": (tuned_only, Needs(0.9, 0.1, latency=1.0, **many), 0.0),
+    "neb, quality 0.8, in tenths": (neb, Needs(quality=0.8), 0.1),
+    "pig, quality 0.95, forgetting 0.02": (pig, Needs(quality=0.95, forgotten=0.02), 0.0),
 }
-advice = {name: recommend(options, needs) for name, (options, needs) in demands.items()}
+advice = {name: recommend(options, needs, tell) for name, (options, needs, tell) in demands.items()}
 for name, one in advice.items():
     print(f"{name}: {[option.name for option in one.front]} ({one.why})")
 
 # %%
 names = {name: [option.name for option in one.front] for name, one in advice.items()}
 exact, tenths, second, third, fourth, words, sixth = names
+assert all(o.quality >= needs.quality for name, (_, needs, _) in demands.items() for o in advice[name].front)
 assert len(names[exact]) >= 2 * len(names[tenths]) and set(names[tenths]) <= {"better prompt", "QLoRA"}
-assert set(names[words]) <= {"retrieval", "QLoRA"} and "better prompt" in names[tenths] and "retrieval" in names[words]
+assert names[words] == ["retrieval"] and "QLoRA" in advice[words].refused and "better prompt" in names[tenths]
 assert names[second] and all("replay" in name for name in names[second])
 assert names[third] and all("LoRA" in name and "merged" not in name for name in names[third])
 assert not names[fourth] and "giving up one of these" in advice[fourth].why
-assert not names[sixth]
+assert not names[sixth] and max(o.quality for o in pig if o.training == 0) < 0.05
 shown = [option for option in tuned_only if "merged" not in option.name]
 best = pareto_set({option.name: (option.quality, -option.forgotten) for option in shown})
 edge = sorted(((o.forgotten, o.quality) for o in shown if o.name in best))
@@ -775,8 +918,11 @@ points(
 )  # fmt: skip
 
 # %% [markdown]
-# In tenths, a prompt or a look-up beats all training on `flip` and `neb`; only four-bit weights are smaller still, and answer many times more
-# slowly. Where prompts don't count, what did it? Not the name of the method but a quarter of old lines in each batch. A hundred merged models don't fit, so a hundred tasks make
+# In tenths, a prompt beats all training on `flip` but QLoRA, whose four-bit weights are smaller still; on `neb` the look-up is the only one
+# left (QLoRA's worst seed misses the demand). **Our world has a part in that**: `flip` is an old skill under a new name, so that a prompt
+# can name it, and the look-up is handed the very dictionary that the others must learn. `pig`, a new rule, has neither, and there
+# nothing that trains nothing works. Where prompts don't count, what did it? Not the name of the method but a quarter of old lines in each batch (drawn from the very skills
+# that are measured; what replay of other lines keeps isn't measured here). A hundred merged models don't fit, so a hundred tasks make
 # the unmerged adapter the only one left; ask for the base's speed too, and nothing is left, and the answer says which demand to give up.
 #
 # **Data** is a demand as well: with 32 examples instead of 512, `flip` loses a little and `neb` half, since no method knows a word that
@@ -856,9 +1002,7 @@ for task, options in (("flip", flip), ("pig", pig)):
 # | | statement | number to remember |
 # | --- | --- | --- |
 # | 9.1 | reading costs every request, tuning once | $N^\star = F / (k c)$ |
-# | 9.2 | few parameters isn't a small change | LoRA's update is the longer one at one loss |
+# | 9.2 | few parameters isn't a small change, nor a large one | at one loss the update's length follows the rate |
 # | 9.3 | a spectrum overstates what LoRA needs | cut at rank 4 fails, trained at rank 4 works |
-# | 9.4 | demonstrations also raise what resembles them | pairs cancel the shared part |
+# | 9.4 | demonstrations also raise what resembles them | pairs cancel the shared part, and push $y^-$ down |
 # | 9.5 | limits and the front, never a ratio | front of the allowed = allowed part of the front |
-#
-# Next: [part 9, exercises](exercises.ipynb).
