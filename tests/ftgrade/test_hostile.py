@@ -136,7 +136,7 @@ def test_each_other_wall_holds_the_whole_corpus(root: Path, reports: dict[str, R
     hand_in_honestly(tmp_path)
     (tmp_path / ".ftgrade").mkdir()
     shutil.copyfile(root / ".ftgrade" / "secret", tmp_path / ".ftgrade" / "secret")
-    judges = Judges(home(), lambda: backend, 2)
+    judges = Judges(home(), lambda: backend, 4)  # much of the time is waiting
     grader = Grader(home(), Course(tmp_path), judges, limits=Limits(cell_seconds=5.0, patience=1.5))
     with contextlib.closing(grader):
         found = {report.student: report for report in grade_class(grader, [STEM])}

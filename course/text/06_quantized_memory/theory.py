@@ -667,12 +667,12 @@ assert long["all logits at once"].logits > 5 * 8e9 and long["chunks of 1,024 pos
 # %% [markdown]
 # The loss of this course projects the positions of answers alone, which is the same idea where prompts are long.
 #
-# **The mistake: switching to LoRA to cure a crash on long sequences.** The same model, one sequence of 16,384 tokens, a card of 24 GB. The
+# **The mistake: switching to LoRA to cure a crash on long sequences.** The same model, one sequence of 16,384 tokens, a card of 24 GiB. The
 # symptom is the same crash. The cure is the two tricks that touch
 # these terms, checkpointing and a chunked loss.
 
 # %%
-card, tokens = 24e9, 16_384
+card, tokens = 24 * GIB, 16_384  # an RTX 4090 reports 24,564 MiB
 tried = {
     "full": planned(LLAMA_1B, tokens),
     "LoRA, rank 16": planned(LLAMA_1B, tokens, lora_rank=16),
