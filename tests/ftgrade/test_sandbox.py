@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ftgrade.authoring import build
+from ftgrade.catalog import home
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault, OurFault
 from ftgrade.grading.grader import Grader
+from ftgrade.judging.judges import Judges
 from ftgrade.probing import doctor, probes
 from ftgrade.sandbox import backends, jail
 from ftgrade.sandbox.backends import BACKENDS, Backend
@@ -358,3 +361,28 @@ def test_a_grader_that_was_started_without_sigchld_grades_all_the_same(tmp_path:
     finished = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=False)
     assert finished.returncode == 0, finished.stderr
     assert "outline" in finished.stdout
+
+
+def test_a_folder_of_any_depth_is_removed(tmp_path: Path):
+    """With Landlock alone a child's folder is on the disk, and 3,000 levels stopped the grader at its end."""
+    subprocess.run(
+        [sys.executable, "-c", "import os\nfor _ in range(3_000): os.mkdir('d'); os.chdir('d')"],
+        cwd=tmp_path,
+        check=True,
+    )
+    backends.remove_folder(str(tmp_path / "d"))
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("name", ["bubblewrap", "landlock"])
+def test_a_judge_starts_each_other_sandbox(name: str, tmp_path: Path):
+    """A judge runs without `site`, and must find the packages of a virtual environment all the same."""
+    if BACKENDS[name].lacks():
+        pytest.skip(BACKENDS[name].lacks())
+    course, stem = Course(tmp_path), "p03_lora_parameters"
+    course.notebook("ada", stem).parent.mkdir(parents=True)
+    answers = home().leaves(stem).solution.read_text("utf-8")
+    course.notebook("ada", stem).write_text(build.filled_notebook(home(), stem, answers))
+    with contextlib.closing(Grader(home(), course, Judges(home(), lambda: BACKENDS[name], 1))) as grader:
+        made = grader.grade("ada", stem)
+    assert (made.state, made.score) == ("graded", 10.0), made.findings

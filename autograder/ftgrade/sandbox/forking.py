@@ -1,7 +1,6 @@
 """The grader's end of the nursery, the process that judges are forked from. Nothing here imports torch."""
 
 import os
-import shutil
 import socket
 import sys
 import sysconfig
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import jail, nursery
-from ftgrade.sandbox.backends import Backend, Program, exchange, prison_arguments, unwrapped, worker_file
+from ftgrade.sandbox.backends import Backend, Program, exchange, prison_arguments, remove_folder, unwrapped, worker_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class Nursery:
         """Start in the background; the first fork blocks until torch is imported."""
         self.base = tempfile.mkdtemp(prefix="ftgrade-")
         self.ready = self.broken = False
-        command = sys.executable, "-I", "-S", str(nursery.__file__), sysconfig.get_path("purelib"), worker_file()
-        self.program = Program(lambda number: [*command, str(jail.__file__), str(number)], self.base)
+        command = sys.executable, "-I", "-S", str(nursery.__file__), sysconfig.get_path("purelib"), sys.prefix
+        self.program = Program(lambda number: [*command, worker_file(), str(jail.__file__), str(number)], self.base)
 
     def fork(self, module: str, backend: Backend | None) -> Forked:
         """Fork a process that runs the module's function `serve(channel, control)`. Raises OurFault.
@@ -78,4 +77,4 @@ class Nursery:
     def close(self) -> None:
         """End the nursery; its judges end when their sockets close."""
         self.program.close()
-        shutil.rmtree(self.base, ignore_errors=True)
+        remove_folder(self.base)

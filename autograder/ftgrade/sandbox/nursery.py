@@ -26,7 +26,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 Code = dict[str, Any]  # a module's names, as runpy returns them
 
 
-def main(site: str, worker: str, jail: str, control: str) -> None:
+def main(site: str, prefix: str, worker: str, jail: str, control: str) -> None:
+    sys.prefix = sys.exec_prefix = prefix  # without `site`, a virtual environment's prefix isn't known
     sys.path.append(site)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as some services start programs, children have no status
     ours = socket.socket(fileno=int(control))

@@ -17,7 +17,16 @@ from typing import Any
 
 from ftgrade.errors import OurFault
 from ftgrade.sandbox import channel, jail
-from ftgrade.sandbox.backends import BACKENDS, START_SECONDS, Backend, Program, exchange, prison_arguments, worker_file
+from ftgrade.sandbox.backends import (
+    BACKENDS,
+    START_SECONDS,
+    Backend,
+    Program,
+    exchange,
+    prison_arguments,
+    remove_folder,
+    worker_file,
+)
 from ftgrade.sandbox.channel import Allowance
 from ftgrade.sandbox.worker import parse_json
 
@@ -204,7 +213,7 @@ class Sandbox:
         if program is not None:
             program.close()
         if base and not self.backend.base:
-            shutil.rmtree(base, ignore_errors=True)
+            remove_folder(base)
 
 
 def demand_confined(connection: socket.socket) -> int | None:
