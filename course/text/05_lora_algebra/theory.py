@@ -432,8 +432,8 @@ lines(
 )
 
 # %% [markdown]
-# **The mistake and its symptom**: `2 * r * d` with $d$ the model's width. On a square projection nothing shows. With grouped
-# heads the printed total is too high, and so is the share of the model.
+# **The mistake and its symptom**: `2 * r * d` with $d$ the model's width. On a square projection nothing shows. With fewer
+# heads for keys and values than for queries, the printed total is too high, and so is the share of the model.
 
 # %%
 wrong = sum(2 * 8 * 4096 for _ in range(4))
@@ -626,15 +626,17 @@ finding(
 # higher rate.
 
 # %%
+faster = {name: np.divide(losses["0.003"], losses["0.0017"]) for name, losses in scale.items() if "alpha 64" in name}
 finding(
-    "Under AdamW, α / r and α = 64, rank 64 takes a higher rate than rank 1",
-    figure="best rate at rank 64 over best rate at rank 1",
-    measured=np.divide(best_by_seed(scale["alpha 64, rank 64"]), best_by_seed(scale["alpha 64, rank 1"])),
-    null="the same two ranks at α 8",
-    control=np.divide(best_by_seed(scale["alpha 8, rank 64"]), best_by_seed(scale["alpha 8, rank 1"])),
-    holds=lambda ratio: min(ratio) > 1.5,
-    scope="neb, 40 steps, rates 3e-4 to 3e-2 in steps of about two to three, all seven projections, 3 seeds",
+    "At α = 64, going from rate 1.7e-3 to 3e-3 helps rank 64 and hurts rank 1",
+    figure="loss at rate 3e-3 over loss at rate 1.7e-3, at rank 64",
+    measured=faster["alpha 64, rank 64"],
+    null="the same at rank 1",
+    control=faster["alpha 64, rank 1"],
+    holds=lambda ratio: max(ratio) < 1,
+    scope="neb, 40 steps of AdamW, scale α / r, α 64, all seven projections, 3 seeds",
 )
+assert min(faster["alpha 64, rank 1"]) > 1
 
 # %% [markdown]
 # **And what does the rank do, once the rate is swept?** Compare rank 8 with rank 1 at the same $\alpha = 64$, each at its own
@@ -688,7 +690,7 @@ assert same < 1e-3 and one_dial > 100 * same and clipped > 10 * same
 
 # %% [markdown]
 # So a sweep of the rate at one $\alpha$ turns both dials at once and always by the same factor. Another $\alpha$ opens other
-# settings, and both ranks gain from it. Rank 64 gains more.
+# settings, and with gradients clipped at 1, as in all these runs, both ranks gain from it. Rank 64 gains more.
 
 # %%
 finding(
@@ -773,8 +775,9 @@ finding(
 # \text{entry lost if } |\Delta W_{ij}| < \tfrac12 \operatorname{gap}(W_{ij}) .$$
 #
 # The gap is the distance from $W_{ij}$ to the next number of the type, in the direction of $\Delta W_{ij}$. Upwards it's called
-# the *ulp*, the unit in the last place. At a power of two the gap towards zero is only half of that. By distributivity $Wx + s B(Ax) = (W + sBA)x$, so rounding is the
-# only difference.
+# the *ulp*, the unit in the last place. At a power of two the gap towards zero is only half of that.
+#
+# By distributivity $Wx + s B(Ax) = (W + sBA)x$, so rounding is the only difference.
 #
 # <details><summary>How far apart bfloat16's numbers are</summary>
 #
@@ -850,7 +853,7 @@ adapted = [short_run(prepare, seed, rate=3e-3, device=device).model.requires_gra
 
 
 def stored(model, dtype, *, merged):
-    """Return the logits, and the loss, with the base rounded to a type and the adapter apart or merged into it."""
+    """Return the logits, and the loss, with the base rounded to a type and the adapter unmerged or merged into it."""
     kept = {}
     for name, layer in lora_layers(model).items():
         kept[name] = layer.base.weight.data
@@ -875,7 +878,7 @@ def moved(some, others):
 
 
 table = {
-    "base rounded, adapter apart": moved(apart_16, apart_32),
+    "base rounded, not merged": moved(apart_16, apart_32),
     "and then merged, against that": moved(merged_16, apart_16),
     "both, against float32": moved(merged_16, apart_32),
     "merged in float32": moved(merged_32, apart_32),
@@ -883,12 +886,12 @@ table = {
 for name, values in table.items():
     print(f"{name:<30} moves the logits by", ", ".join(f"{value:.1e}" for value in values))
 print("loss:", {name: f"{np.mean([loss for _, loss in runs]):.4f}" for name, runs in
-                (("float32", apart_32), ("bfloat16, apart", apart_16), ("bfloat16, merged", merged_16))})  # fmt: skip
+                (("float32", apart_32), ("bfloat16, not merged", apart_16), ("bfloat16, merged", merged_16))})  # fmt: skip
 
 # %%
 finding(
     "A merge in bfloat16 moves the logits, by rounding alone",
-    figure="root mean square change of the logits, merged against apart on the same bfloat16 base",
+    figure="root mean square change of the logits, merged against unmerged on the same bfloat16 base",
     measured=table["and then merged, against that"],
     null="the same merge in float32",
     control=table["merged in float32"],
