@@ -707,7 +707,7 @@ finding(
 # So a scale that grows with the rank, as rank-stabilised scaling does, helps on this task with the rates swept. The sweep at one
 # rate couldn't have shown it: there, most of the gain was had at rank 1.
 #
-# Schulman et al. (2025, *LoRA Without Regret*, thinkingmachines.ai/blog/lora) report for large models, at one $\alpha$, a best rate
+# Schulman et al. (2025, *LoRA Without Regret*, thinkingmachines.ai/blog/lora) report for large models a best rate
 # under $\alpha / r$ that hardly depends on the rank and is about ten times that of full fine-tuning. The end of this part tries
 # the second statement on our model, at three alphas.
 #
