@@ -42,6 +42,8 @@ def lora(targets: tuple[str, ...], rank: int, alpha: float, *, stabilised: bool 
 
 VARIANTS: dict[str, tuple[Prepare, tuple[float, ...], Callable[..., Any]]] = {
     "LoRA": (lora(LINEARS, 4, 8.0), (1e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2), one_rate),
+    "LoRA, α 64": (lora(LINEARS, 4, 64.0), (1e-3, 2e-3, 3e-3, 5e-3), one_rate),
+    "LoRA, α 512": (lora(LINEARS, 4, 512.0), (1e-4, 3e-4, 1e-3), one_rate),
     "rsLoRA": (lora(LINEARS, 4, 8.0, stabilised=True), (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2), one_rate),
     "LoRA+": (lora(LINEARS, 4, 8.0), (3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 1e-2), lora_plus),
     "DoRA": (
@@ -76,6 +78,16 @@ def entries() -> Iterator[tuple[Entry, float]]:
     for name, (prepare, rates, groups) in VARIANTS.items():
         for rate in rates:
             yield ("variants", name, prepare, {"groups": groups}), rate
+    # Added after the first sweeps: rates between theirs, the other alphas, and a task that isn't solved yet
+    for alpha, between in ((8.0, (5e-3, 7e-3)), (64.0, (1.7e-3,))):
+        for rank in (1, 8, 64):
+            for rate in between:
+                yield ("scale", f"alpha {alpha:g}, rank {rank}", lora(LINEARS, rank, alpha), {}), rate
+    for name, rates in (("q, v", (5e-3, 1e-2, 1.5e-2, 2e-2)), ("gate, up, down", (1e-2, 2e-2, 3e-2))):
+        targets, rank = PLACES[name]
+        for rate in rates:
+            early = {"task": "flip", "steps": 20}
+            yield ("places", f"flip, 20 steps: {name}", lora(targets, rank, 2.0 * rank), early), rate
 
 
 def main() -> None:

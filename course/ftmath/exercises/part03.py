@@ -91,7 +91,9 @@ def steps_until(rate: float, decay: float, share: float) -> int:
     >>> steps_until(0.5, 1.0, 0.3)
     2
     """
-    return math.floor(math.log(share) / math.log(1 - rate * decay)) + 1
+    steps = math.log(share) / math.log(1 - rate * decay)
+    whole = round(steps) if math.isclose(steps, round(steps), rel_tol=1e-12) else math.floor(steps)
+    return whole + 1  # at a whole number of steps it's equal, not below; logarithms hit that only up to rounding
 
 
 # ------------------------------------------------------------------------------------------ what people write instead

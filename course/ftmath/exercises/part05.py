@@ -91,17 +91,18 @@ def tail_rank(sigma: Tensor, d_out: int, d_in: int, share: float) -> tuple[int, 
 
 
 def merged_error(W: Tensor, A: Tensor, B: Tensor, alpha: float, x: Tensor, dtype: torch.dtype) -> float:
-    """Return max |W_merged x - (W x + s B (A x))| where W_merged = W + s B A is rounded to dtype, computed in float32.
+    """Return max |W_merged x - (W x + s B (A x))|, where W is rounded to dtype first and W_merged = W + s B A is too.
 
+    So both sides stand on the same base, and the error is the merge's own. Everything else is computed in float32;
     s = alpha / r with r from A (r, d_in).
 
     >>> one = torch.ones(1, 1)
     >>> merged_error(one, one, torch.zeros(1, 1), 1.0, torch.ones(1), torch.bfloat16)
     0.0
     """
-    s = alpha / A.shape[0]
-    merged = (W + s * B @ A).to(dtype).float()
-    return float((merged @ x - (W @ x + s * (B @ (A @ x)))).abs().max())
+    s, base = alpha / A.shape[0], W.to(dtype).float()
+    merged = (base + s * B @ A).to(dtype).float()
+    return float((merged @ x - (base @ x + s * (B @ (A @ x)))).abs().max())
 
 
 # ------------------------------------------------------------------------------- a layer, its merge, its audit, a run
@@ -386,14 +387,20 @@ def one_rank_more(sigma: Tensor, d_out: int, d_in: int, share: float) -> tuple[i
 
 
 def update_rounded_first(W: Tensor, A: Tensor, B: Tensor, alpha: float, x: Tensor, dtype: torch.dtype) -> float:
+    s, base = alpha / A.shape[0], W.to(dtype)
+    merged = base + (s * B @ A).to(dtype)
+    return float((merged.float() @ x - (base.float() @ x + s * (B @ (A @ x)))).abs().max())
+
+
+def base_unrounded(W: Tensor, A: Tensor, B: Tensor, alpha: float, x: Tensor, dtype: torch.dtype) -> float:
     s = alpha / A.shape[0]
-    merged = W.to(dtype) + (s * B @ A).to(dtype)
-    return float((merged.float() @ x - (W @ x + s * (B @ (A @ x)))).abs().max())
+    return float(((W + s * B @ A).to(dtype).float() @ x - (W @ x + s * (B @ (A @ x)))).abs().max())
 
 
 def scale_forgotten(W: Tensor, A: Tensor, B: Tensor, alpha: float, x: Tensor, dtype: torch.dtype) -> float:
-    merged = (W + B @ A).to(dtype).float()
-    return float((merged @ x - (W @ x + alpha / A.shape[0] * (B @ (A @ x)))).abs().max())
+    base = W.to(dtype).float()
+    merged = (base + B @ A).to(dtype).float()
+    return float((merged @ x - (base @ x + alpha / A.shape[0] * (B @ (A @ x)))).abs().max())
 
 
 LLAMA_8B = {"q": (4096, 4096), "k": (1024, 4096), "v": (1024, 4096), "o": (4096, 4096), "gate": (14336, 4096),
@@ -489,10 +496,11 @@ EXERCISES = [
         "5.B", "How much a merge moves an output", merged_error,
         cases=[(*FLOATS[:3], 6.5, FLOATS[3], torch.bfloat16), (*FLOATS[:3], 1.0, FLOATS[3], torch.float16),
                (*FLOATS[:3], 4.0, FLOATS[3], torch.float32)],
-        hints=["s is alpha over A's number of rows.", "Round W + s B A once, then widen it to multiply.", "The other "
-               "side is never rounded: W x plus s times B (A x)."],
+        hints=["s is alpha over A's number of rows.", "Round W and widen it again; this base stands on both sides.",
+               "Round base + s B A once, then widen it to multiply; the other side is base x plus s times B (A x)."],
         mistakes=[
-            Mistake(update_rounded_first, "Rounded twice: W and the update each, then their sum. Add in float32 first."),
+            Mistake(update_rounded_first, "The update was rounded by itself before the sum. Add it in float32, then round."),
+            Mistake(base_unrounded, "Your error holds the base's own rounding too, even where B = 0: round W first."),
             Mistake(scale_forgotten, "The merged weight lacks s = alpha / r."),
         ],
         minutes=8, difficulty=4, tolerance=1e-4,

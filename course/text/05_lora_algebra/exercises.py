@@ -82,7 +82,8 @@ f"{numbers:,} numbers, {numbers / (d_out * d_in):.2%} of the matrix"
 # %% [markdown]
 # ## 5.B Two at once: scale and rounding
 #
-# Merge an adapter into a short type, and measure what that does to one output.
+# Merge an adapter into a type of sixteen bits, and measure what the merge does to one output. The base is served in that type too,
+# so round it first: with $B = 0$ the merge does nothing, whatever $W$ is.
 
 # %% exercise="5.B"
 

@@ -2,11 +2,11 @@
 # # Part 5: LoRA's algebra
 #
 # **The claim.** Everything that LoRA can and can't do follows from one matrix, $\Delta W = s\,BA$: which matrices it can be,
-# what it costs, how large a step of training makes it, what is left of it after a merge, and which layers get one.
+# what it costs, how far a step of training moves it, what a merge leaves of it, and which layers receive one.
 #
 # You need the singular value decomposition and part 4.5. Afterwards you can prove the rank bound and the error of the best
-# rank-$r$ update, count parameters with grouped heads, compare ranks and scales without fooling yourself, merge in a short
-# type without being surprised, and choose where to spend a budget. About 80 minutes of reading; the notebook itself runs in
+# rank-$r$ update, count parameters where keys and values have fewer heads than queries, compare ranks and scales without
+# fooling yourself, merge in a sixteen-bit type without being surprised, and choose where to spend a budget. About 80 minutes of reading; the notebook itself runs in
 # about a minute on two quiet CPU cores. Longer runs are recorded, and a cell beside each record runs one of them again.
 #
 # A green box is a **finding**: a conclusion, its figure with an interval over seeds, and a *control*, the same figure from a
@@ -32,12 +32,14 @@ from ftmath import (
     adapter_effect,
     add_lora,
     base_model,
+    batch,
     best_device,
     describe,
     fine_tune,
     lora_layers,
     merge,
     merge_difference,
+    mixture,
     model_loss,
     probes,
     quality,
@@ -113,8 +115,8 @@ print("rank-1 part", part.round(decimals=3).tolist(), f"error {error:.4f}, energ
 assert abs(error - 2) < 1e-12 and abs(kept - 18 / 22) < 1e-12
 
 # %% [markdown]
-# **How low is the rank of a real update?** First the null model: what would a matrix without any preferred direction show? A
-# Gaussian matrix of a query projection's shape keeps the following energy.
+# **How low is the rank of a real update?** First something to compare with: what would a matrix without any preferred
+# direction show? A Gaussian matrix of a query projection's shape keeps the following energy.
 
 
 # %%
@@ -135,7 +137,7 @@ for rank in (4, 16):
 
 # %% [markdown]
 # **Predict.** The base model is now fine-tuned, all parameters, on `flip` (an old skill under a new name) for 60 steps. A
-# step's gradient is a sum of outer products $\delta x^\top$, one for each token, and tokens of one task resemble each other.
+# step's gradient is a sum of outer products $\delta x^\top$, one for each token.
 # Which share of a query update's energy lies in its first **4** of 128 directions? (Without a preference: the number above.)
 
 # %%
@@ -162,11 +164,11 @@ def energy_of(kind, rank, found):
     return float(np.mean([energy(M, rank) for name, M in found.items() if name.split(".")[-2] == kind]))
 
 
-why = "Training moves a matrix mostly along the few directions that the task's tokens share."
+why = "The outer products of a few short steps mostly lie along few directions. It takes no task: see the second box below."
 predicted("energy of a query update at rank 4", guess, np.mean([energy_of("q", 4, found) for found in tuned]), why)
 
 # %% fold="picture"
-# Picture: the spectrum of query updates beside its null model and beside the weight itself
+# Picture: the spectrum of query updates beside noise of the same shape and beside the weight itself
 ranks = list(range(1, 65))
 
 
@@ -201,7 +203,7 @@ bars(
     KINDS,
     means,
     spread={name: ([min(row) for row in rows], [max(row) for row in rows]) for name, rows in shown.items()},
-    title=f"Rank 16 keeps {min(means['update']):.0%} or more of a full update, {max(means['Gaussian matrix']):.0%} or less of noise",
+    title=f"For each kind, rank 16 keeps {min(means['update']):.0%} or more of full updates on average, {max(means['Gaussian matrix']):.0%} or less of noise",
     y_label="share of energy at rank 16",
     alt="Bars for seven projections. "
     + "; ".join(f"{name}: {min(v):.2f} to {max(v):.2f}" for name, v in means.items())
@@ -220,8 +222,42 @@ finding(
 )
 
 # %% [markdown]
-# Energy isn't quality, though. Does the model still solve the task if each update is cut to a rank? The control cuts to as
-# many *random* directions, and stretches what is left to the same norm.
+# **Is that the task's doing?** Train on random strings that are to be answered by other random strings, newly drawn at each step.
+# There is nothing to learn but the alphabet, and the updates are concentrated all the same.
+
+
+# %%
+def random_strings(seed):
+    """Return the updates of 20 steps towards random answers to random prompts."""
+    model, rng = base_model().to(device), np.random.default_rng(seed)
+
+    def word(least, most):
+        return "".join(map(chr, rng.integers(33, 123, rng.integers(least, most))))
+
+    def loss(_):
+        lines = batch([(word(5, 16), word(1, 10)) for _ in range(8)]).to(device)
+        return model_loss(model, lines.ids, lines.answer_mask)
+
+    train(model, loss, rate_groups(model, {}, 1e-4), 20, label="random strings")
+    return updates(model)
+
+
+aimless = [random_strings(seed) for seed in SEEDS]
+
+# %%
+finding(
+    "Training on random strings concentrates the update as well, so few directions aren't a sign of a task",
+    figure="energy at rank 16, least of the seven kinds of projection",
+    measured=[min(energy_of(kind, 16, found) for kind in KINDS) for found in aimless],
+    null="Gaussian matrices of the same shapes",
+    control=[min(energy_of(kind, 16, found) for kind in KINDS) for found in nulls],
+    holds=lambda share: min(share) > 0.6,
+    scope="random strings, 20 steps on 8 lines with AdamW at rate 1e-4, the course's model, 3 seeds",
+)
+
+# %% [markdown]
+# Energy isn't quality, either. Does the model still solve the task if each update is cut to a rank? The control cuts to as
+# many *random* directions, and stretches what is left until its norm is that of the update cut to its first 16.
 
 
 # %%
@@ -251,7 +287,7 @@ finding(
     "The first 16 directions of each update carry the task",
     figure="accuracy on flip after the cut",
     measured=[accuracy_with(truncated, found) for found in tuned],
-    null="16 random directions, stretched to the same norm",
+    null="16 random directions, stretched to the norm of the first 16",
     control=[accuracy_with(partial(random_cut, seed=seed), found) for seed, found in enumerate(tuned)],
     holds=lambda right: min(right) > 0.5,
     scope="flip, 128 probes, projections alone are changed, the course's model, 3 seeds",
@@ -289,8 +325,9 @@ for rank in (1, 4, 16):
     assert abs(torch.linalg.norm(delta - truncated(delta, rank)) - tail) < 1e-9
 
 # %% [markdown]
-# **The usual mistake: energy with $\sigma$ instead of $\sigma^2$.** On a spectrum that falls fast it asks for far too large a
-# rank. On a flat one it hardly shows, and so a test on random matrices misses it.
+# **The usual mistake: energy with $\sigma$ instead of $\sigma^2$.** On a spectrum with a steep head and a long tail, as real
+# updates have, it asks for far too large a rank: the tail is small in squares and large in sum. On $\sigma_i = q^i$ it asks for
+# twice the rank at most, and on a flat spectrum it hardly shows, so a test on random matrices misses it.
 
 
 # %%
@@ -324,13 +361,15 @@ finding(
 # %% [markdown]
 # ## 5.2 Parameter count
 #
-# **LoRA costs the sum of a matrix's sides for each rank, not their product, and it's cheaper than the matrix only below half
-# the harmonic mean of the sides.**
+# **LoRA costs the sum of a matrix's sides for each rank, not their product. So it's cheaper than the matrix only up to some
+# rank: half the side of a square matrix.**
 #
 # $A$ has $r$ rows as long as the input, $B$ has $r$ columns as long as the output. Nothing else is trained.
 #
 # $$P = r\,(d_\text{out} + d_\text{in}), \qquad P < d_\text{out} d_\text{in} \iff
 # r < \frac{d_\text{out}\, d_\text{in}}{d_\text{out} + d_\text{in}} .$$
+#
+# The limit on the right is half the harmonic mean of the two sides.
 #
 # <details><summary>What the limit looks like for square and for narrow matrices</summary>
 #
@@ -393,8 +432,8 @@ lines(
 )
 
 # %% [markdown]
-# **The mistake and its symptom**: `2 * r * d` with $d$ the model's width. On a square projection nothing shows. With grouped
-# heads the printed total is too high, and so is the share of the model.
+# **The mistake and its symptom**: `2 * r * d` with $d$ the model's width. On a square projection nothing shows. With fewer
+# heads for keys and values than for queries, the printed total is too high, and so is the share of the model.
 
 # %%
 wrong = sum(2 * 8 * 4096 for _ in range(4))
@@ -417,8 +456,9 @@ assert 96 * 2 * lora_numbers(12288, 12288, 1) == 4_718_592
 # %% [markdown]
 # ## 5.3 Scaling
 #
-# **The scale sets how far a step moves the model, and how that depends on the rank is decided by the optimizer. So a sweep of
-# ranks at one learning rate measures the rate: sweep the rate for each rank, then compare.**
+# **The scale sets how far a step moves the model. The optimizer decides how that depends on the rank. Under Adam with
+# $\alpha / r$ the first step is equally long at every rank, so at one low rate all ranks look alike. They differ once the
+# learning rate is swept for each rank, and for each $\alpha$.**
 #
 # At a given rate, a run with twice the scale takes a step twice as long, or longer. If it reaches a lower loss in 40 steps,
 # that may only mean that 40 steps were too few for the other run. Two scales are common:
@@ -529,9 +569,9 @@ for name, losses in low_rate.items():
     print(f"{name:<20} at rate 1e-3: {losses.mean():.2f} nats/token, seeds {np.round(losses, 2).tolist()}")
 
 # %% [markdown]
-# So at this rate the rank seems to do nothing under $\alpha / r$. Under $\alpha / \sqrt r$ the same ranks look very useful:
-# with $\alpha = 8$ its rank 64 has $s = 1$, which is the row "alpha 64, rank 64", bit for bit the same run. Is that the rank?
-# The control keeps rank 1 and raises $\alpha$ alone.
+# So at this rate the rank seems to do nothing under $\alpha / r$. Under $\alpha / \sqrt r$ the same ranks look very useful.
+# With $\alpha = 8$, its rank 64 has the scale $8 / \sqrt{64} = 1$. That is the scale of the row "alpha 64, rank 64", so it is the
+# same run. Is the gain due to the rank? The control keeps rank 1 and raises $\alpha$ alone.
 
 # %%
 low, high = low_rate["alpha 8, rank 1"], low_rate["alpha 64, rank 64"]
@@ -556,7 +596,7 @@ shown["rank 64, α / √r"] = scale["alpha 64, rank 64"]
 bests = {name: (best_rate(losses), np.mean(at_best_rate(losses))) for name, losses in shown.items()}
 sweep(
     shown,
-    title="Under α / r every rank wants the same rate; under α / √r, rank 64 wants a lower one",
+    title="At α = 8 and α / r the best rates are within a factor of two; under α / √r, rank 64 wants a lower one",
     y_label="loss after 40 steps, nats/token",
     alt="Loss against the learning rate, α = 8. Best: "
     + "; ".join(f"{name}: {loss:.2f} at rate {rate}" for name, (rate, loss) in bests.items())
@@ -567,58 +607,109 @@ sweep(
 # %%
 def best_by_seed(losses):
     """Return each seed's own best rate."""
-    return [min(map(float, losses), key=lambda rate: losses[f"{rate:g}"][seed]) for seed in range(len(losses["0.001"]))]
+    seeds = range(len(next(iter(losses.values()))))
+    return [min(map(float, losses), key=lambda rate: losses[f"{rate:g}"][seed]) for seed in seeds]
 
 
 finding(
-    "Under AdamW and α / r, the best rate is the same at rank 64 as at rank 1",
+    "Under AdamW, α / r and α = 8, the best rate at rank 64 is within a factor of two of the best at rank 1",
     figure="best rate at rank 64 over best rate at rank 1",
     measured=np.divide(best_by_seed(scale["alpha 8, rank 64"]), best_by_seed(scale["alpha 8, rank 1"])),
     null="rank 64 with the scale α / √r",
     control=np.divide(best_by_seed(scale["alpha 64, rank 64"]), best_by_seed(scale["alpha 8, rank 1"])),
-    holds=lambda ratio: min(ratio) > 0.5 and max(ratio) < 2,
-    scope="neb, 40 steps, rates 3e-4 to 3e-2 in steps of about three, α 8, all seven projections, 3 seeds",
+    holds=lambda ratio: min(ratio) >= 0.5 and max(ratio) <= 2,
+    scope="neb, 40 steps, rates 3e-4 to 3e-2 in steps of 1.4 to three, α 8, all seven projections, 3 seeds",
 )
 
 # %% [markdown]
+# An equally long *first* step doesn't promise the same best rate for a whole run. At a larger $\alpha$ the higher rank takes the
+# higher rate.
+
+# %%
+faster = {name: np.divide(losses["0.003"], losses["0.0017"]) for name, losses in scale.items() if "alpha 64" in name}
+finding(
+    "At α = 64, going from rate 1.7e-3 to 3e-3 helps rank 64 and hurts rank 1",
+    figure="loss at rate 3e-3 over loss at rate 1.7e-3, at rank 64",
+    measured=faster["alpha 64, rank 64"],
+    null="the same at rank 1",
+    control=faster["alpha 64, rank 1"],
+    holds=lambda ratio: max(ratio) < 1,
+    scope="neb, 40 steps of AdamW, scale α / r, α 64, all seven projections, 3 seeds",
+)
+assert min(faster["alpha 64, rank 1"]) > 1
+
+# %% [markdown]
 # **And what does the rank do, once the rate is swept?** Compare rank 8 with rank 1 at the same $\alpha = 64$, each at its own
-# best rate.
+# best rate. The claim is about the speed of 40 steps, not about where a longer run ends.
 
 # %%
 best_of = {name: np.array(at_best_rate(losses)) for name, losses in scale.items()}
 finding(
-    "With the rate swept for each, rank 8 ends far below rank 1",
+    "With the rate swept for each, rank 8 learns faster in 40 steps than rank 1",
     figure="loss at rank 8 over loss at rank 1, each at its best rate",
     measured=best_of["alpha 64, rank 8"] / best_of["alpha 64, rank 1"],
-    null="rank 1 against rank 1 with another seed",
-    control=np.roll(best_of["alpha 64, rank 1"], 1) / best_of["alpha 64, rank 1"],
+    null="the same ranks at α 8 and the one rate 1e-3",
+    control=low_rate["alpha 8, rank 8"] / low_rate["alpha 8, rank 1"],
     holds=lambda ratio: max(ratio) < 0.7,
     scope="neb, 40 steps of AdamW, α 64, scale α / r, rates 3e-4 to 3e-2, all seven projections, 3 seeds",
 )
 
 # %% [markdown]
-# The scale has an effect of its own, too, beyond the length of the first step. At rank 64 a larger $\alpha$ with a lower rate
-# ends lower than any rate reaches with $\alpha = 8$. At rank 1 it doesn't. A likely reason, which isn't tested here: a lower
-# rate leaves $A$ closer to where it was drawn, and a larger scale lets small changes of $B$ do the work.
+# **Under Adam, LoRA has two dials.** Multiply $\alpha$ by 8. By steps 4 and 5 above, Adam's steps for $A$ and for $B$ stay as long
+# as they were, so the update $s\,BA$ moves 8 times as far through $B$. Raising $B$'s rate 8 times does exactly the same. So there are
+# two dials: $A$'s rate, compared with the size at which $A$ is drawn, and $\alpha$ times $B$'s rate. LoRA+ turns the second dial by
+# another name.
+#
+# There is one proviso. `train` scales the gradients down when their norm exceeds 1, and that norm does depend on $\alpha$. With this
+# clipping off, the two runs agree.
+
+
+# %%
+def two_dials(alpha, b_faster, clip):
+    """Return the losses of 12 steps of LoRA of rank 4, with B's rate `b_faster` times A's."""
+    model, rng = base_model().to(device), np.random.default_rng(0)
+    add_lora(model, KINDS, 4, alpha, generator=torch.Generator().manual_seed(0))
+
+    def loss(_):
+        lines = mixture({"neb": 1.0}, 8, rng).to(device)
+        return model_loss(model, lines.ids, lines.answer_mask)
+
+    return np.array(train(model, loss, rate_groups(model, {"*.B": b_faster * 1e-3}, 1e-3), 12, clip=clip))
+
+
+off = float("inf")
+apart = {
+    "α 64 against α 8 with B's rate times 8, clipping off": two_dials(64.0, 1, off) - two_dials(8.0, 8, off),
+    "the same, gradients clipped at norm 1": two_dials(64.0, 1, 1.0) - two_dials(8.0, 8, 1.0),
+    "α 64 against α 8, clipping off": two_dials(64.0, 1, off) - two_dials(8.0, 1, off),
+}
+for name, gap in apart.items():
+    print(f"{name:<54} losses differ by up to {abs(gap).max():.1e}")
+same, clipped, one_dial = (abs(gap).max() for gap in apart.values())
+assert same < 1e-3 and one_dial > 100 * same and clipped > 10 * same
+
+# %% [markdown]
+# So a sweep of the rate at one $\alpha$ turns both dials at once and always by the same factor. Another $\alpha$ opens other
+# settings, and with gradients clipped at 1, as in all these runs, both ranks gain from it. Rank 64 gains more.
 
 # %%
 finding(
-    "With the rate swept for each, rank 64 gains from an α that grows with the rank",
+    "With the rate swept for each, α 64 lowers the loss of rank 64 more than that of rank 1",
     figure="loss with α 64 over loss with α 8 at rank 64, each at its best rate",
     measured=best_of["alpha 64, rank 64"] / best_of["alpha 8, rank 64"],
     null="the same two alphas at rank 1",
     control=best_of["alpha 64, rank 1"] / best_of["alpha 8, rank 1"],
-    holds=lambda ratio: max(ratio) < 0.75,
-    scope="neb, 40 steps of AdamW, scale α / r, rates 3e-4 to 3e-2, all seven projections, 3 seeds",
+    holds=lambda ratio: max(ratio) < 0.65,
+    scope="neb, 40 steps of AdamW, gradients clipped at 1, scale α / r, rates 3e-4 to 3e-2, all seven projections, 3 seeds",
 )
 
 # %% [markdown]
-# So rank-stabilised scaling does help on this task, with the rates swept. The sweep at one rate couldn't have shown it: there,
-# most of the gain was had at rank 1.
+# So a scale that grows with the rank, as rank-stabilised scaling does, helps on this task with the rates swept. The sweep at one
+# rate couldn't have shown it: there, most of the gain was had at rank 1.
 #
-# LoRA's best rate under $\alpha / r$ doesn't depend on the rank, as Schulman et al. (2025, *LoRA Without Regret*,
-# thinkingmachines.ai/blog/lora) report for large models. They also find it to be about ten times the best rate of full
-# fine-tuning; that is tried on our model at the end of this part.
+# Schulman et al. (2025, *LoRA Without Regret*, thinkingmachines.ai/blog/lora) report for large models a best rate
+# under $\alpha / r$ that hardly depends on the rank and is about ten times that of full fine-tuning. The end of this part tries
+# the second statement on our model, at three alphas.
 #
 # The runs above were recorded. This cell trains one of them again.
 
@@ -642,14 +733,17 @@ assert torch.allclose(two.delta(), 2 * one.delta())
 assert torch.allclose(wide.delta(), one.delta() / 2)
 
 # %% [markdown]
-# **The mistake**: leaving out the division, $\alpha\,BA$. Nothing raises. At rank 64 each step is 64 times as long as it should
-# be, so the rate that is best for $\alpha / r$ ruins the run. It isn't a worse layer, though: with its own, much lower rate it
-# trains.
+# **The mistake**: leaving out the division, $\alpha\,BA$. Nothing raises. At rank 64 this is a layer with 64 times the $\alpha$ that
+# was written down, and its first step is 64 times as long. So the rate that is best for $\alpha / r$ ruins the run. The layer itself
+# isn't worse: at its own best rate it ends lower than the layer with the division does, as a larger $\alpha$ did above. The cell
+# prints both rates; they differ by less than 64, since $A$'s rate is in them too.
 
 # %%
 undivided, divided = scale["no division, rank 64"], scale["alpha 8, rank 64"]
 rate = best_rate(divided)
 print(f"best rate with the division {rate}, without it {best_rate(undivided)}")
+assert 5 < float(rate) / float(best_rate(undivided)) < 64
+assert (np.array(at_best_rate(undivided)) < at_best_rate(divided)).all()
 finding(
     "Without the division by r, the rate that is best for α / r ruins a run of rank 64",
     figure="loss without the division over loss with it, both at the rate that is best with it",
@@ -662,8 +756,8 @@ finding(
 
 # %% [markdown]
 # **In practice** "$\alpha = 2r$" keeps $s = 2$ at every rank. Under Adam that lengthens the first step in proportion to $r$, so
-# the rate has to be tuned again when the rank changes. A fixed $\alpha$ with $\alpha / r$ keeps the best rate where it was
-# (Hu et al. 2021, arXiv:2106.09685, give this as the reason for dividing by $r$).
+# the rate has to be tuned again when the rank changes. A fixed $\alpha$ with $\alpha / r$ keeps the best rate near where it was
+# (Hu et al. 2021, arXiv:2106.09685, give this as the reason for dividing by $r$); above, within a factor of two.
 #
 # → [exercise 5.3](exercises.ipynb#5.3-Scaling) · graded: [p04, the LoRA update](../../source/p04_lora_update/p04_lora_update.ipynb)
 
@@ -674,14 +768,16 @@ finding(
 # small beside its weight can vanish.**
 #
 # A merge adds the update to the weight, so that serving needs no second path and saves $2r(d_\text{out} + d_\text{in})$
-# operations a token. A short type can hold only some numbers, so the sum goes to the nearest one. If the update is less than
-# half the way to the next number, the weight stays what it was.
+# operations a token. A type of sixteen bits can hold only some numbers, so the sum is rounded to the nearest one. If the update is
+# less than half the way to the next number on the side that it moves to, the weight stays what it was.
 #
 # $$W_\text{merged} = \operatorname{round}_\text{dtype}\!\left(W + s\,BA\right), \qquad
-# \text{entry lost if } |\Delta W_{ij}| < \tfrac12 \operatorname{ulp}(W_{ij}) .$$
+# \text{entry lost if } |\Delta W_{ij}| < \tfrac12 \operatorname{gap}(W_{ij}) .$$
 #
-# The ulp is the distance to the next number of the type. By distributivity $Wx + s B(Ax) = (W + sBA)x$, so rounding is the
-# only difference.
+# The gap is the distance from $W_{ij}$ to the next number of the type, in the direction of $\Delta W_{ij}$. Upwards it's called
+# the *ulp*, the unit in the last place. At a power of two the gap towards zero is only half of that.
+#
+# By distributivity $Wx + s B(Ax) = (W + sBA)x$, so rounding is the only difference.
 #
 # <details><summary>How far apart bfloat16's numbers are</summary>
 #
@@ -699,8 +795,8 @@ assert small == W and large != W
 
 # %% [markdown]
 # **Predict.** A weight with entries of standard deviation 0.02 gets an update of standard deviation $5\cdot10^{-5}$, merged in
-# bfloat16. Which share of the entries doesn't change at all? Compare the update's size with half an ulp at 0.02, above, and
-# remember that smaller weights have smaller ulps.
+# bfloat16. Which share of the entries doesn't change at all? Compare the update's size with half the gap at 0.02, above, and
+# remember that smaller weights have smaller gaps.
 
 # %%
 guess = None  # between 0 and 1
@@ -718,7 +814,7 @@ def merge_noise(size, seed, dtype=torch.bfloat16):
 
 sizes = [1e-6, 1e-5, 5e-5, 2e-4, 1e-3, 5e-3]
 lost, errors = zip(*(merge_noise(size, 0) for size in sizes))
-why = "Half an ulp is 6e-5 for weights above 0.0156 and half of that for the next smaller ones; the update is about as large."
+why = "Half a gap is 6e-5 for weights above 0.0156 and half of that for the next smaller ones; the update is about as large."
 predicted("share of entries that a 5e-5 update leaves as they were", guess, lost[2], why)
 
 # %% fold="picture"
@@ -727,7 +823,7 @@ lines(
     sizes,
     {"entries unchanged": lost, "error of the realised update": errors},
     log_x=True,
-    title="An update of 1/400 of the weight's size is half lost in a bfloat16 merge",
+    title=f"An update of 1/400 of the weight's size leaves {lost[2]:.0%} of the entries unchanged, and is realised with an error of {errors[2]:.0%}",
     x_label="update's standard deviation",
     y_label="share",
     alt="Two falling curves. Unchanged entries: " + ", ".join(f"{v:.2f} at {s:g}" for s, v in zip(sizes, lost)) + ".",
@@ -747,8 +843,8 @@ finding(
 # %% [markdown]
 # **On trained adapters.** A trained update is much larger than that. What does a merge cost then? The comparison needs care: a
 # bfloat16 model that holds a merged adapter differs from the float32 model in *two* ways. Its base was rounded, and the merge
-# rounded again. So there are three models to compare: float32 with the adapter apart, bfloat16 with the adapter apart, and
-# bfloat16 merged.
+# rounded again. So there are three models to compare: float32 with the adapter unmerged (as a path of its own), bfloat16 with the
+# adapter unmerged, and bfloat16 merged.
 
 # %%
 rows = probes("neb", 64, 1).to(device)
@@ -757,7 +853,7 @@ adapted = [short_run(prepare, seed, rate=3e-3, device=device).model.requires_gra
 
 
 def stored(model, dtype, *, merged):
-    """Return the logits, and the loss, with the base rounded to a type and the adapter apart or merged into it."""
+    """Return the logits, and the loss, with the base rounded to a type and the adapter unmerged or merged into it."""
     kept = {}
     for name, layer in lora_layers(model).items():
         kept[name] = layer.base.weight.data
@@ -782,7 +878,7 @@ def moved(some, others):
 
 
 table = {
-    "base rounded, adapter apart": moved(apart_16, apart_32),
+    "base rounded, not merged": moved(apart_16, apart_32),
     "and then merged, against that": moved(merged_16, apart_16),
     "both, against float32": moved(merged_16, apart_32),
     "merged in float32": moved(merged_32, apart_32),
@@ -790,12 +886,12 @@ table = {
 for name, values in table.items():
     print(f"{name:<30} moves the logits by", ", ".join(f"{value:.1e}" for value in values))
 print("loss:", {name: f"{np.mean([loss for _, loss in runs]):.4f}" for name, runs in
-                (("float32", apart_32), ("bfloat16, apart", apart_16), ("bfloat16, merged", merged_16))})  # fmt: skip
+                (("float32", apart_32), ("bfloat16, not merged", apart_16), ("bfloat16, merged", merged_16))})  # fmt: skip
 
 # %%
 finding(
     "A merge in bfloat16 moves the logits, by rounding alone",
-    figure="root mean square change of the logits, merged against apart on the same bfloat16 base",
+    figure="root mean square change of the logits, merged against unmerged on the same bfloat16 base",
     measured=table["and then merged, against that"],
     null="the same merge in float32",
     control=table["merged in float32"],
@@ -805,33 +901,35 @@ finding(
 
 
 # %%
-def share_before_merge(models, already=lambda weight: weight):
-    """Return the change by rounding the base over the change by rounding and merging, for bases changed before."""
+def base_share(models, already=lambda weight: weight):
+    """Return the base's share of the two roundings' squared changes, for bases that were changed before."""
     shares = []
     for model in models:
         kept = {name: layer.base.weight.data for name, layer in lora_layers(model).items()}
         for layer in lora_layers(model).values():
             layer.base.weight.data = already(layer.base.weight.data)
         apart, rounded, both = ([stored(model, d, merged=m)] for d, m in ((wide, False), (short, False), (short, True)))
-        shares += [moved(rounded, apart)[0] / moved(both, apart)[0]]
+        of_base, of_merge = moved(rounded, apart)[0] ** 2, moved(both, rounded)[0] ** 2
+        shares += [of_base / (of_base + of_merge)]
         for name, layer in lora_layers(model).items():
             layer.base.weight.data = kept[name]
     return shares
 
 
 finding(
-    "Against float32, most of the change that a bfloat16 merge shows is there before anything is merged",
-    figure="change by rounding the base over change by rounding and merging",
-    measured=share_before_merge(adapted),
+    "Against float32, rounding the base and rounding the merge each make a large part of a bfloat16 merge's change",
+    figure="the base's share in the sum of both squared changes of the logits",
+    measured=base_share(adapted),
     null="a base whose weights are bfloat16 numbers from the start",
-    control=share_before_merge(adapted, lambda weight: weight.bfloat16().float()),
-    holds=lambda share: min(share) > 0.5,
+    control=base_share(adapted, lambda weight: weight.bfloat16().float()),
+    holds=lambda share: min(share) > 0.2 and max(share) < 0.8,
     scope="LoRA of rank 4 on all projections, neb, 40 steps of AdamW at rate 3e-3, 64 lines, 3 seeds",
 )
 
 # %% [markdown]
-# So compare a merged model with its own base *in the type that it is served in*. The merge then costs about as much as storing
-# the base in that type did: it is one more rounding of the same size.
+# Two independent roundings add in their *squares*: two equal ones would each show 71 % of the whole as a root mean square. So
+# compare a merged model with its own base *in the type that it is served in*. The merge is then one more rounding, of about the
+# same size as the one that stored the base.
 #
 # **Check.** Merging and going back leaves every bit, since our `merge` keeps the layers it replaced. Subtracting wouldn't.
 
@@ -853,7 +951,9 @@ assert (back != W).any()
 
 # %% [markdown]
 # **The mistake**: saving while merged, and wrapping again on load. The adapter is then added to a weight that holds it already,
-# and its effect is doubled. Nothing raises; the symptom is a loss that is worse after loading than before saving.
+# and its effect is doubled. Nothing raises. The sure symptom is in a layer's outputs: with the adapter on, they differ from the
+# original base's by twice as much as before saving (exercise 5.F). The loss is no sure symptom. It rises where training had gone
+# far enough, and falls where twice the update happens to be nearer to the goal.
 
 
 # %%
@@ -868,13 +968,31 @@ def loss_after_loading(model, *, adapter_too):
     return found
 
 
-once = [loss for _, loss in apart_32]
+def loss_by_loading(models):
+    """Return for each model its loss with the adapter twice, over its loss before saving."""
+    once = [stored(model, wide, merged=False)[1] for model in models]
+    assert np.allclose([loss_after_loading(model, adapter_too=False) for model in models], once, rtol=1e-4)
+    return np.divide([loss_after_loading(model, adapter_too=True) for model in models], once)
+
+
+layer = lora_layers(adapted[0])["blocks.0.attn.q"]
+inputs = adapted[0].embed(rows.ids[:4]).flatten(0, 1)
+plain, with_adapter = layer.base(inputs), layer(inputs)
+merged = torch.nn.functional.linear(inputs, layer.base.weight + layer.delta(), layer.base.bias)
+twice = merged + (with_adapter - plain)  # the merged weight, and the adapter again
+effects = (with_adapter - plain).norm(), (twice - plain).norm()
+print(f"one layer's effect, root of the sum of squares: {effects[0]:.3f} before saving, {effects[1]:.3f} after loading")
+assert (twice - plain - 2 * (with_adapter - plain)).norm() < 1e-3 * effects[0]
+
+unfinished = [
+    short_run(prepare, seed, rate=3e-4, steps=20, device=device).model.requires_grad_(False) for seed in SEEDS
+]
 finding(
-    "A file that was saved while merged and is wrapped again has a higher loss on the task",
+    "Wrapped again after it was saved while merged, an adapter that trained far enough has a higher loss",
     figure="loss after loading over loss before saving",
-    measured=np.divide([loss_after_loading(model, adapter_too=True) for model in adapted], once),
-    null="the same file, loaded without the adapter",
-    control=np.divide([loss_after_loading(model, adapter_too=False) for model in adapted], once),
+    measured=loss_by_loading(adapted),
+    null="an adapter that hasn't trained far, 20 steps at rate 3e-4",
+    control=loss_by_loading(unfinished),
     holds=lambda ratio: min(ratio) > 1.1,
     scope="LoRA of rank 4 on all projections, neb, 40 steps of AdamW at rate 3e-3, 64 lines, 3 seeds",
 )
@@ -889,8 +1007,8 @@ finding(
 # %% [markdown]
 # ## 5.5 Target modules
 #
-# **Where the ranks go is a budget: $\sum_t r_t (d_{\text{out},t} + d_{\text{in},t})$ a layer, over seven projections, the gate
-# among them.**
+# **Choosing the layers and their ranks is spending a budget. A projection $t$ costs $r_t (d_{\text{out},t} + d_{\text{in},t})$
+# numbers in each block, and a block has seven projections; the gate is one of them.**
 #
 # A block has four projections in its attention and three in its gated MLP. The same number of trained values can buy a high
 # rank for a few of them or a low rank for many.
@@ -898,7 +1016,8 @@ finding(
 # $$P = L \sum_{t \in S} r_t\,(d_{\text{out},t} + d_{\text{in},t}), \qquad
 # S \subseteq \{q, k, v, o, \text{gate}, \text{up}, \text{down}\} .$$
 #
-# $L$ is the number of blocks. A gated MLP has three matrices; lists of targets that name two were written for older models.
+# $L$ is the number of blocks. A gated MLP has three matrices: gate, up and down. A list of targets that names only two of them
+# leaves the third without an adapter.
 #
 # <details><summary>Why a fused projection is not three separate ones</summary>
 #
@@ -964,27 +1083,25 @@ finding(
     "On new words, LoRA on the MLP ends below LoRA on q, v of equal cost",
     figure="loss on the MLP over loss on q, v, each at its best rate",
     measured=best["neb: gate, up, down"] / best["neb: q, v"],
-    null="q, v against q, v with another seed",
-    control=np.roll(best["neb: q, v"], 1) / best["neb: q, v"],
+    null="q, v with seeds 0 to 2 over q, v with seeds 3 to 5",
+    control=best["neb: q, v"][:3] / best["neb: q, v"][3:],
     holds=lambda ratio: max(ratio) < 0.9,
     scope="neb, 40 steps of AdamW, about 24,500 numbers, α = 2r, rates 1e-3 to 3e-2, 6 seeds",
 )
 
 # %% [markdown]
-# Does that carry over to another task? On `flip`, which needs no new words, all three places solve the task, and the MLP's lead
-# isn't seen.
+# Does that carry over to another task? After 40 steps on `flip`, which needs no new words, all places have solved the task, so the
+# losses can't tell them apart. Halfway there, after 20 steps, the MLP's mean loss is lower, but not for every seed: these six runs
+# don't decide.
 
 # %%
-ratios = {task: best[f"{task}: gate, up, down"] / best[f"{task}: q, v"] for task in ("neb", "flip")}
-finding(
-    "The MLP's lead on new words isn't seen on a task without any",
-    figure="loss on the MLP over loss on q, v, each at its best rate, on neb",
-    measured=ratios["neb"],
-    null="the same on flip",
-    control=ratios["flip"],
-    holds=lambda ratio: np.mean(ratio) < 0.9,
-    scope="neb and flip, 40 steps of AdamW, about 24,500 numbers, α = 2r, rates 1e-3 to 3e-2, 6 seeds",
-)
+for steps in ("flip", "flip, 20 steps"):
+    for name in ("q, v", "gate, up, down"):
+        found = best[f"{steps}: {name}"]
+        print(f"{steps:<15} {name:<15} loss {found.mean():.3f} at its best rate, seeds {np.round(found, 2).tolist()}")
+early = best["flip, 20 steps: gate, up, down"], best["flip, 20 steps: q, v"]
+assert max(best[f"flip: {name}"].mean() for name in ("q, v", "gate, up, down")) < 0.1
+assert early[0].mean() < early[1].mean() and (early[0] > early[1]).any()
 
 # %% [markdown]
 # Two tasks and one small model give no law about places. The method carries over: equal budgets, and the rate swept for each.
@@ -1050,7 +1167,9 @@ print(inspect.getsource(DoRALinear.weight))
 print(inspect.getsource(add_pissa).partition('"""\n')[2])
 
 # %% [markdown]
-# All of them were run on `neb`: all seven projections, rank 4 (VeRA 64), 40 steps of AdamW, six rates each, six seeds.
+# All of them were run on `neb`: all seven projections, rank 4 (VeRA 64), $\alpha = 8$ (PiSSA 4), 40 steps of AdamW, six rates each,
+# six seeds. By 5.3, two rows are LoRA under another name: rsLoRA of rank 4 with $\alpha = 8$ is LoRA with $\alpha = 16$, and LoRA+
+# turns the dial that $\alpha$ turns. So plain LoRA must be allowed another $\alpha$ as well: it was also run with 64 and with 512.
 
 # %% fold="picture"
 # Picture: each variant's loss at its own best rate
@@ -1062,6 +1181,7 @@ for name, row in RUNS["variants"].items():
         f"{name:<8} {row['trained']:>9,} trained; best rate {rate:<6} loss {losses.mean():.2f}, seeds {losses.tolist()}"
     )
 order = sorted(ends, key=lambda name: np.mean(ends[name]))
+assert all(np.mean(ends["LoRA, α 64"]) < np.mean(ends[name]) for name in ("LoRA", "rsLoRA", "LoRA+", "DoRA", "PiSSA"))
 assert RUNS["variants"][order[-1]]["trained"] == min(row["trained"] for row in RUNS["variants"].values())
 bars(
     list(ends),
@@ -1073,8 +1193,23 @@ bars(
 )
 
 # %% [markdown]
-# What can be concluded? Compared at *one* rate, some variant wins by far. That is the rate again: rsLoRA and LoRA+ take longer
-# steps at the same nominal rate.
+# What can be concluded? First: the table mostly measures which method was given the better $\alpha$. Plain LoRA with $\alpha = 64$
+# has a lower mean than every variant that trains about as many numbers at $\alpha = 8$.
+
+# %%
+finding(
+    "A larger α lowers LoRA's loss by more than seeds do, with no change of method",
+    figure="loss of LoRA with α 64 over loss with α 8, each at its best rate",
+    measured=np.divide(ends["LoRA, α 64"], ends["LoRA"]),
+    null="LoRA with α 8, seeds 0 to 2 over seeds 3 to 5",
+    control=np.divide(ends["LoRA"][:3], ends["LoRA"][3:]),
+    holds=lambda ratio: np.mean(ratio) < 0.75,
+    scope="neb, rank 4, all projections, 40 steps of AdamW, rates swept for both, 6 seeds",
+)
+
+# %% [markdown]
+# Second: compared at *one* rate, some variant wins by far. That is the rate again. rsLoRA and LoRA+ take longer steps than LoRA at
+# the same value of the optimizer's learning rate.
 
 # %%
 finding(
@@ -1091,30 +1226,37 @@ finding(
 finding(
     "On new words and in few steps, full fine-tuning ends below LoRA of rank 4",
     figure="loss of full fine-tuning over loss of LoRA, each at its best rate",
-    measured=np.divide(ends["full"], ends["LoRA"]),
-    null="LoRA against LoRA with another seed",
-    control=np.divide(np.roll(ends["LoRA"], 1), ends["LoRA"]),
-    holds=lambda ratio: max(ratio) < 0.65,
-    scope="neb, rank 4, α 8, all projections, 40 steps of AdamW, rates swept for both, 6 seeds",
+    measured=np.divide(ends["full"], ends["LoRA, α 64"]),
+    null="LoRA with seeds 0 to 2 over LoRA with seeds 3 to 5",
+    control=np.divide(ends["LoRA, α 64"][:3], ends["LoRA, α 64"][3:]),
+    holds=lambda ratio: max(ratio) < 0.85,
+    scope="neb, rank 4, α 64, all projections, 40 steps of AdamW, rates swept, 6 seeds",
 )
 
 # %%
+full_rates = best_by_seed(variants["full"])
+assert max(best_by_seed(variants["LoRA, α 512"])) < min(full_rates)
+for name in ("LoRA", "LoRA, α 64", "LoRA, α 512"):
+    times = np.divide(best_by_seed(variants[name]), full_rates)
+    print(f"{name:<12} best rate over that of full fine-tuning: {np.round(times, 2).tolist()}, mean {times.mean():.2g}")
 finding(
-    "LoRA's best rate is several times that of full fine-tuning",
-    figure="best rate of LoRA over best rate of full fine-tuning",
-    measured=np.divide(best_by_seed(variants["LoRA"]), best_by_seed(variants["full"])),
-    null="DoRA's best rate over LoRA's",
+    "How LoRA's best rate compares with that of full fine-tuning depends on α: it falls as α grows",
+    figure="best rate with α 8 over best rate with α 512",
+    measured=np.divide(best_by_seed(variants["LoRA"]), best_by_seed(variants["LoRA, α 512"])),
+    null="DoRA's best rate with α 8 over LoRA's with α 8",
     control=np.divide(best_by_seed(variants["DoRA"]), best_by_seed(variants["LoRA"])),
-    holds=lambda ratio: 4 < min(ratio) and max(ratio) < 25,
-    scope="neb, rank 4, α 8, all projections, 40 steps of AdamW, rates in steps of two to three, 6 seeds",
+    holds=lambda ratio: min(ratio) > 5,
+    scope="neb, rank 4, all projections, 40 steps of AdamW, rates in steps of two to three, 6 seeds",
 )
 
 # %% [markdown]
-# Schulman et al. (2025) report a factor of about ten for large models; the box above has this model's.
+# Schulman et al. (2025) report a factor of about ten for large models. Here such a factor belongs to one $\alpha$ and to the size
+# at which $A$ is drawn: the cell above prints it for three alphas, and with $\alpha = 512$ LoRA's best rate is *below* that of full
+# fine-tuning.
 #
-# Among the variants that train as many numbers as LoRA, LoRA+ has the lowest mean. But the interval of its loss over LoRA's,
-# each at its best rate, is the control of the first box, and it includes 1: six seeds of a small model don't decide.
-# Before you change methods, sweep LoRA's rate.
+# At $\alpha = 8$, LoRA+ has the lowest mean of the variants that train as many numbers as LoRA. But the interval of its loss over
+# LoRA's, each at its best rate, is the control of the box about LoRA+, and it includes 1: six seeds of a small model don't decide.
+# Before you change methods, sweep LoRA's rate *and* $\alpha$.
 
 # %% [markdown]
 # ## On a real model: a style in 20 seconds
@@ -1170,9 +1312,9 @@ else:
 # | | statement | number to remember |
 # | --- | --- | --- |
 # | 5.1 | rank at most $r$; the best error is the tail of the spectrum; compare a spectrum with noise | $\sqrt{\sum_{i>r}\sigma_i^2}$ |
-# | 5.2 | sides added, not multiplied | break-even at half the harmonic mean |
-# | 5.3 | the first step grows as $s^2 r$ under SGD and as $s\,r$ under Adam | a sweep at one rate measures the rate |
-# | 5.4 | a merge rounds once more | lost below half an ulp |
+# | 5.2 | sides added, not multiplied | break-even at half the harmonic mean of the sides |
+# | 5.3 | the first step grows as $s^2 r$ under SGD and as $s\,r$ under Adam | two dials under Adam: $A$'s rate, and $\alpha$ times $B$'s rate |
+# | 5.4 | a merge rounds once more | an entry is lost below half the gap to the next number |
 # | 5.5 | a budget over seven matrices | equal budgets, each at its best rate |
 #
 # All conclusions with their controls and intervals: [claims](../claims.md).
