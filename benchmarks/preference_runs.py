@@ -1,17 +1,16 @@
 """What preference tuning does to the course's base model: the rows that part 7 shows, three seeds of each.
 
-    python benchmarks/preference_runs.py [--only reward dpo controls policy gold] [--write]
+    python benchmarks/preference_runs.py [--only reward dpo controls policy] [--write]
 
-Five tables. `reward`: a reward model's accuracy on fresh pairs of a right and a wrong `sort`, by the number of pairs
+Four tables. `reward`: a reward model's accuracy on fresh pairs of a right and a wrong `sort`, by the number of pairs
 that it learned from. `dpo`: 40 steps on 64 pairs, by loss and rate, with the log-probabilities of the training pairs at
 each step (`curve`), and of fresh pairs in pieces: the letters that both answers share, the thanks, the rejected
 answer's end. Its last row is a control: the shared letters are held by a term of their own. `controls`: the same steps
 with one thing changed each: no DPO beside the NLL, the same rate with and without the NLL, IPO with a farther target,
 one of the two tails alone, a reference that was trained for three times as many steps. `policy`: 32 rounds of
 policy updates for a judge that counts the word "thanks" (proxy), beside the share of answers that are what was asked
-for (gold), by beta and by the estimate of KL that stands in the loss. `gold`: the same
-updates for a judge that counts gold answers. Every row holds the arguments that made it, so
-that the notebook can run one again. About fourteen minutes on one core. With --write the tables go into
+for (gold), by beta and by the estimate of KL that stands in the loss. Every row holds the arguments that made it, so
+that the notebook can run one again. About twelve minutes on one core. With --write the tables go into
 course/ftmath/weights/preference_runs.json; a table that wasn't run stays as it was.
 """
 
@@ -75,7 +74,7 @@ CONTROLS = [
 ESTIMATORS: dict[str, Estimator] = {"k2": k2, "k3": k3}
 POLICY = [(0.0, "k2"), *((beta, name) for beta in (0.2, 1.0) for name in ESTIMATORS)]
 SIZES = (4, 16, 64, 256)
-TABLES = ("reward", "dpo", "controls", "policy", "gold")
+TABLES = ("reward", "dpo", "controls", "policy")
 Row = dict[str, Any]
 
 
@@ -187,24 +186,6 @@ def greedy_right(policy: Decoder, count: int = 128, seed: int = 5) -> float:
     return float(np.mean([one.removesuffix(THANKS) == right for one, (_, right) in zip(said, requests, strict=True)]))
 
 
-def gold_row(seed: int, rounds: int = 32) -> Row:
-    reference = start(seed)
-    policy = frozen_copy(reference).requires_grad_(True)
-    questions, gold = dict(polite_requests(48, 300 + seed)), list[float]()
-
-    def judge(prompt: str, answer: str) -> float:
-        gold.append(float(answer == questions[prompt] + THANKS))
-        return gold[-1]
-
-    seen = improve_policy(
-        policy, reference, list(questions), judge, PolicySettings(steps=rounds, rate=5e-5, beta=0.0, seed=seed)
-    )
-    return {
-        "seed": seed, "rounds": rounds, "gold": rounded(np.array(gold).reshape(rounds, -1).mean(1)),
-        "kl": rounded([step.kl for step in seen], 3),
-    }  # fmt: skip
-
-
 def policy_row(beta: float, estimator: str, seed: int, rounds: int = 32) -> Row:
     reference = start(seed)
     policy = frozen_copy(reference).requires_grad_(True)
@@ -243,7 +224,6 @@ def main() -> None:
         "reward": [partial(reward_row, pairs, seed) for pairs in SIZES for seed in SEEDS],
         "dpo": [partial(dpo_row, setting, seed) for setting in DPO for seed in SEEDS],
         "controls": [partial(control_row, setting, seed) for setting in CONTROLS for seed in SEEDS],
-        "gold": [partial(gold_row, seed) for seed in SEEDS],
         "policy": [partial(policy_row, beta, name, seed) for beta, name in POLICY for seed in SEEDS],
     }
     path = Path(FOLDER) / "preference_runs.json"
