@@ -846,7 +846,7 @@ finding(
 # %% [markdown]
 # So a rising $\log\pi^+$ says nothing of the answers that DPO doesn't compare. DPO moves mass from the rejected answer's end to what comes
 # after it. Once the comma stands, the rest is spelt as in the reference, right or wrong: DPO *exposes* what the reference says there. With a
-# reference that spells better, fewer right answers are lost; and the likeliest answer stays right with the short one too.
+# reference that spells better, fewer right answers are lost; and the likeliest answer stays right with the shorter trained one too.
 #
 # That $\log\pi^+$ falls while $h$ grows is called **likelihood displacement** (Razin et al. 2024, arXiv:2410.08847). A lower rate, IPO at
 # $\beta = 0.1$ and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733, here with weight 20) all prevent it here.
