@@ -820,7 +820,7 @@ for name in ("DPO, 1e-5", LONGER):
     g0, g1, h_ = (control(name, lambda row, key=key: row[key]) for key in ("greedy_before", "greedy_after", "margin"))
     r0, r1 = (control(name, lambda row, key=key: row[key]["right"]) for key in ("before", "after"))
     print(
-        f"{name}: once ', ' is begun, thanks is spelt right with chance {begun.round(2)} in the reference, {after_dpo.round(2)} after DPO; h {h_.round(1)}; "
+        f"{name}: once the comma stands, thanks is spelt right with chance {begun.round(2)} in the reference, {after_dpo.round(2)} after DPO; h {h_.round(1)}; "
         f"right {r0.round(2)} -> {r1.round(2)} when sampled, {g0.round(2)} -> {g1.round(2)} when greedy"
     )
     assert (control(name, lambda row: row["chosen_moved"]) > 0).all()
@@ -1201,7 +1201,7 @@ points(
     title=f"At equal KL the price buys no gold: at the end {max(f.max() for f in at_equal_kl.values()):+.2f} at best against no price",
     x_label="KL to the reference, nats",
     y_label="share of gold answers",
-    alt="Gold against KL, three seeds and eight stretches of four rounds for each price. The dots of all prices lie along one falling band; "
+    alt="Gold against KL, three seeds and eight stretches of four rounds for each price. The dots of all prices share one band, which rises and then falls; "
     + "; ".join(
         f"beta {beta:g} ends {f.min():+.2f} to {f.max():+.2f} from the run without a price"
         for beta, f in at_equal_kl.items()
@@ -1234,9 +1234,11 @@ by_seed = {
 }
 for name, shares_ in by_seed.items():
     print(f"{name}: explains {', '.join(f'{share:.0%}' for share in shares_)} of the variance, seed by seed")
+first_form, straight = by_seed["d (a - b d)"], by_seed["control, a straight line"]
+assert sum(bent < plain for bent, plain in zip(first_form, straight)) == 1
 
 # %% [markdown]
-# Eight points a run don't decide between forms. What the updates did *not* do here is fall onto one answer: the share of distinct answers in a
+# Eight points a run don't decide between forms: for one seed a straight line does better than the first of them. What the updates did *not* do here is fall onto one answer: the share of distinct answers in a
 # round, printed above, grew. And which KL's gradient stands in the loss does matter, if runs with the same seed are compared: at the same
 # $\beta$, $k_3$ holds the policy nearer.
 
