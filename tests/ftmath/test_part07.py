@@ -138,6 +138,7 @@ def test_the_letters_of_an_answer_are_counted_apart_from_what_follows_them():
 
 def test_the_tables_of_runs_are_whole():
     tables = json.loads((FOLDER / "preference_runs.json").read_text("utf-8"))
-    for table, names in (("reward", ["pairs"]), ("dpo", ["name"]), ("policy", ["beta", "estimator"])):
+    named = {"reward": ["pairs"], "dpo": ["name"], "controls": ["name"], "policy": ["beta", "estimator"]}
+    for table, names in named.items():
         rows = [(str([row[name] for name in names]), row["seed"]) for row in tables[table]]
         assert sorted(rows) == sorted((kind, seed) for kind in {kind for kind, _ in rows} for seed in (0, 1, 2))

@@ -66,13 +66,15 @@ def pair_weight(h: float, beta: float) -> float:
 
 
 def draws_for_kl(kl: float) -> int:
-    """Return the least n >= 1 whose best-of-n is at least `kl` nats from a single sample: log n - (n - 1) / n.
+    """Return the largest n whose best-of-n is at most `kl` nats from a single sample: log n - (n - 1) / n.
 
-    >>> draws_for_kl(0.0), draws_for_kl(0.19)
+    The budget is never overspent; one draw costs nothing. `kl` is at least 0.
+
+    >>> draws_for_kl(0.0), draws_for_kl(0.2)
     (1, 2)
     """
     n = 1
-    while math.log(n) - (n - 1) / n < kl:
+    while math.log(n + 1) - n / (n + 1) <= kl:
         n += 1
     return n
 
@@ -93,14 +95,19 @@ def implied_preference(policy: Tensor, reference: Tensor, beta: float) -> float:
 def beta_within(reference: Tensor, reward: Tensor, budget: float) -> float:
     """Return the beta at which the best policy stands exactly `budget` nats from its reference: KL(pi || reference).
 
-    `reference` and `reward` are (answers,), float64; the budget is positive and below -log of the best answer's
-    reference probability. KL falls as beta grows, from that limit to 0: halve an interval on a logarithmic scale.
+    `reference` and `reward` are (answers,), float64, and not all rewards are equal. The budget is positive and below
+    -log of the reference's probability of the best answer (of all best answers together, if several tie). KL falls as
+    beta grows, from that limit to 0: halve an interval on a logarithmic scale. beta is in the reward's unit, so the
+    interval must be too.
 
     >>> ref, r = torch.tensor([0.5, 0.5], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
     >>> round(beta_within(ref, r, 0.1109), 2)
     1.0
+    >>> round(beta_within(ref, 1e6 * r, 0.1109), -4)
+    1000000.0
     """
-    low, high = 1e-4, 1e4
+    unit = float(reward.max() - reward.min())
+    low, high = 1e-4 * unit, 1e4 * unit
     for _ in range(80):
         beta = math.sqrt(low * high)
         scores = reference.log() + reward / beta
@@ -180,16 +187,16 @@ def beta_outside_only(h: float, beta: float) -> float:
 
 
 def log_n_only(kl: float) -> int:
-    return max(1, math.ceil(math.exp(kl) - 1e-12))
+    return max(1, math.floor(math.exp(kl) + 1e-12))
 
 
-def one_below(kl: float) -> int:
-    return max(1, draws_for_kl(kl) - 1)
+def first_over(kl: float) -> int:
+    return draws_for_kl(kl) + 1
 
 
 def sign_of_the_term(kl: float) -> int:
     n = 1
-    while math.log(n) + (n - 1) / n < kl:
+    while math.log(n + 1) + n / (n + 1) <= kl:
         n += 1
     return n
 
@@ -206,8 +213,19 @@ def reference_added(policy: Tensor, reference: Tensor, beta: float) -> float:
     return implied_preference(policy, -reference, beta)
 
 
-def other_direction(reference: Tensor, reward: Tensor, budget: float) -> float:
+def fixed_interval(reference: Tensor, reward: Tensor, budget: float) -> float:
     low, high = 1e-4, 1e4
+    for _ in range(80):
+        beta = math.sqrt(low * high)
+        policy = (reference.log() + reward / beta).log_softmax(0)
+        kl = float((policy.exp() * (policy - reference.log())).sum())
+        low, high = (beta, high) if kl > budget else (low, beta)
+    return math.sqrt(low * high)
+
+
+def other_direction(reference: Tensor, reward: Tensor, budget: float) -> float:
+    unit = float(reward.max() - reward.min())
+    low, high = 1e-4 * unit, 1e4 * unit
     for _ in range(80):
         beta = math.sqrt(low * high)
         policy = (reference.log() + reward / beta).log_softmax(0)
@@ -286,12 +304,12 @@ EXERCISES = [
     ),
     Exercise(
         "7.5", "How many draws a KL budget buys", draws_for_kl,
-        cases=[(0.0,), (0.5,), (0.636,), (1.0,), (4.0,), (5.5,)],
+        cases=[(0.0,), (0.5,), (0.637,), (1.0,), (4.0,), (5.5,)],
         hints=["KL(best of n || one sample) is log n - (n - 1) / n.", "It grows with n, so that counting up from 1 is enough.",
-               "The first n that isn't below kl."],
+               "The last n that isn't above kl."],
         mistakes=[
             Mistake(log_n_only, "log n is an upper bound, not the divergence: (n - 1) / n goes off it."),
-            Mistake(one_below, "That n stays below the budget; asked is the least that reaches it."),
+            Mistake(first_over, "That n costs more than the budget; asked is the last that stays within it."),
             Mistake(sign_of_the_term, "(n - 1) / n is subtracted."),
         ],
         minutes=5, difficulty=2,
@@ -312,10 +330,11 @@ EXERCISES = [
     Exercise(
         "7.B", "The beta of a KL budget", beta_within,
         cases=[(doubles(0.5, 0.3, 0.2), doubles(0.0, 1.0, 2.0), 0.323), (doubles(0.9, 0.09, 0.01), doubles(0.0, 1.0, 3.0), 1.0),
-               (doubles(0.2, 0.5, 0.3), doubles(1.0, 0.0, 0.5), 0.05)],
+               (doubles(0.2, 0.5, 0.3), doubles(1.0, 0.0, 0.5), 0.05), (doubles(0.7, 0.3), doubles(0.0, 1e6), 0.2)],
         hints=["For a given beta, 7.3 gives the policy. How far is it from its reference?",
-               "Too far: which way must beta go?", "Halve between 1e-4 and 1e4, by the geometric mean; 80 times is plenty."],
+               "Too far: which way must beta go?", "Halve between 1e-4 and 1e4 times the spread of the rewards, by the geometric mean; 80 times is plenty."],
         mistakes=[
+            Mistake(fixed_interval, "beta is in the reward's unit: rewards a million apart need a beta that a fixed interval doesn't reach."),
             Mistake(other_direction, "That is KL(reference || pi). The price is paid for KL(pi || reference), the mean under pi."),
             Mistake(without_the_prior, "The policy starts at its reference, not at a uniform distribution."),
             Mistake(one_over_beta, "A larger budget means a smaller beta: r / beta, not r times it."),

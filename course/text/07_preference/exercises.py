@@ -59,7 +59,8 @@ f"{pairs} pairs; the mean loss of a model without an idea is {math.log(2):.4f} n
 # %% [markdown]
 # ## 7.5 Preference over-optimization
 #
-# You may go so many nats away from the policy. How many answers may you draw and pick from?
+# You may go so many nats away from the policy, and not one more. How many answers may you draw and pick from at most? (Rewards
+# without ties, so that the formula holds exactly.)
 
 # %% exercise="7.5"
 
