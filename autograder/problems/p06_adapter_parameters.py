@@ -65,7 +65,9 @@ def with_each_of_numpy(function: str, right: int, **whole: int) -> Relation:
     return Relation("Python's and NumPy's integers", calls, exact_ints(*[right] * len(ways)), promise=INTS)
 
 
-INTS = problem.promise("ints", "Counts are Python `int`s. `d`, `m`, `n_layers` and `budget` may be NumPy's")
+INTS = problem.promise(
+    "ints", "Counts are Python `int`s below $2^{31}$. `d`, `m`, `n_layers` and `budget` may be NumPy's"
+)
 problem.promise(
     "count", "Return the number of parameters of one adapter of width d and bottleneck m.",
     "An adapter goes down, W_down of shape (m, d), and up again, W_up of shape (d, m).",
