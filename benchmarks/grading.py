@@ -271,13 +271,13 @@ def stock_scores(root: Path, stem: str, checks: list[str]) -> Scores:
 
 
 def our_scores(catalog: Catalog, stem: str, count: int) -> Scores:
-    """Return what we give for the very cases that the assertions ask."""
+    """Return what we give for the very cases that the assertions ask; a cell of assertions is all or nothing."""
     judging, found = Oracle(catalog, stem), Scores()
     sandbox = Sandbox(strongest(cache_file()))
     for student, text in submissions(catalog, stem, count):
         with session(judging, sandbox, text) as opened:
             for verdict in judging.judge(opened.ask, [SEED]):
-                found[student, verdict.check.name] = verdict.score
+                found[student, verdict.check.name] = verdict.score if verdict.passed == verdict.cases else 0.0
     sandbox.close()
     return found
 
