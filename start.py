@@ -5,7 +5,8 @@
     python3 start.py test course --nulls   run each conclusion of the notebooks on its control (--record: keep figures)
     python3 start.py site            write the course as web pages, with outputs (site/out/html; minutes)
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
-    python3 start.py lab             predict and measure a step's bytes and speed; tune one model (--record: keep it)
+    python3 start.py lab             predict and measure a step's bytes and speed; tune one model (--record: keep it;
+                                     --model FOLDER: the one in a Hugging Face folder)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
     python3 start.py COMMAND --help  tell of a command of ftgrade: check, release, grade, todo, ...
 
@@ -63,6 +64,8 @@ def main(words: list[str]) -> int:
             install_peers()
         if words[:2] == ["test", "adapters"]:
             install_adapters()
+        if words == ["model", "smollm2"] or (words[:1] == ["lab"] and "--model" in words):
+            install_model()
         if words[:1] == ["site"] or words[:2] == ["test", "browser"]:
             install_site()
         if words[:2] == ["test", "cluster"]:
@@ -162,6 +165,13 @@ def install_peers() -> None:
     if not present("bitsandbytes", "gguf", "peft", "transformers", "trl"):
         print("The peers that our library is compared with (about 300 MB)", flush=True)
         pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[peers]")
+
+
+def install_model() -> None:
+    """Install what reads a real model's weights and text, unless it's there. Raises Trouble."""
+    if not present("gguf", "jinja2", "tokenizers"):
+        print("What reads a real model's weights and text (about 15 MB)", flush=True)
+        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[model]")
 
 
 def install_site() -> None:

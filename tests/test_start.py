@@ -66,7 +66,8 @@ def test_a_students_bundle_installs_the_course_alone(start: ModuleType, whole: b
     assert start.asked[-1][-1] == f"{start.ROOT}[{extras}]"
 
 
-def test_what_a_students_bundle_lacks_is_told_before_anything_is_installed(start: ModuleType, capsys):
+def test_what_a_students_bundle_lacks_is_told_before_anything_is_installed(start: ModuleType, monkeypatch, capsys):
+    monkeypatch.setattr(start, "present", lambda *_: True)
     (start.ROOT / "autograder").rmdir()
     for words in (["test"], ["test", "peers"], ["grade", "--demo"], ["site"], ["check", "p03"]):
         assert start.main(words) == 1
@@ -125,6 +126,18 @@ def test_the_course_opens_on_its_index_and_serves_the_whole_project(start: Modul
     assert not any(word.endswith(".ipynb") and not word.startswith("--") for word in words)
     (opened,) = [word.partition("=/lab/tree/")[2] for word in words if "default_url" in word]
     assert (ROOT / opened).is_file()
+
+
+@pytest.mark.parametrize("words", [["model", "smollm2"], ["lab", "--model", "folder"]])
+@pytest.mark.parametrize(("there", "asked"), [(True, 0), (False, 1)])
+def test_what_reads_a_real_model_is_installed_when_it_is_missing(
+    start: ModuleType, monkeypatch, words: list[str], there: bool, asked: int
+):
+    start.main(["build"])
+    before = len(start.asked)
+    monkeypatch.setattr(start, "present", lambda *_: there)
+    assert start.main(words) == 0
+    assert [words[-1] for words in start.asked[before:]] == [f"{start.ROOT}[model]"] * asked
 
 
 @pytest.mark.parametrize(("there", "asked"), [(True, 0), (False, 1)])

@@ -52,6 +52,7 @@ from ftmath.evaluate import (
     verdict,
 )  # fmt: skip
 from ftmath.groups import bitfit, layer_groups, layer_rates, rate_groups, slanted_triangle, thaw, train_only
+from ftmath.local_model import load_model
 from ftmath.lora import LoRALinear, add_lora, disabled, load_lora, lora_layers, lora_state, merge, unmerge
 from ftmath.manners import (
     measure_manners,
@@ -87,7 +88,7 @@ from ftmath.memory import (
     zero_bytes,
 )  # fmt: skip
 from ftmath.methods import METHODS, ask, ewc_anchor, fine_tune, fit_epochs, kl_anchor, kl_to_base, l2_anchor, quality
-from ftmath.model import Config, Decoder, generate, rotated, turn
+from ftmath.model import Config, Decoder, generate
 from ftmath.preference import (
     anchored_dpo_loss,
     dpo_loss,
@@ -129,6 +130,7 @@ from ftmath.reward import (
     preference_probability,
     ranking_loss,
 )  # fmt: skip
+from ftmath.rotary import rotated, turn
 from ftmath.shift import (
     anchored_minimum,
     ewc,
@@ -197,7 +199,8 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "count_parameters", "example", "expected_best", "turn",
     # Shared by several parts
     "SKILLS", "TASKS", "Config", "Decoder", "Run", "accuracy", "base_model", "batch", "best_device", "check",
-    "constant", "cosine", "decode", "describe", "encode", "fine_tune", "generate", "kl_to_base", "load_weights",
+    "constant", "cosine", "decode", "describe", "encode", "fine_tune", "generate", "kl_to_base", "load_model",
+    "load_weights",
     "mixture", "model_logprob", "model_loss", "probes", "prompts", "quality", "rate_groups", "recorded",
     "retention", "save_weights", "smollm2", "train",
 ]  # fmt: skip

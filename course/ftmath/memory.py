@@ -114,8 +114,10 @@ def decoder_parameters(config: Config) -> int:
     825728
     """
     d, queries, keys = config.d_model, config.heads * config.head_dim, config.kv_heads * config.head_dim
-    attention = 2 * d * (queries + keys) + (queries + 2 * keys + d) * config.biases
-    mlp = 3 * d * config.d_hidden + (2 * config.d_hidden + d) * config.biases
+    widths = {"q": queries, "k": keys, "v": keys, "o": d, "gate": config.d_hidden, "up": config.d_hidden, "down": d}
+    biases = sum(width for name, width in widths.items() if config.biases or name in config.biased)
+    attention = 2 * d * (queries + keys) + 2 * config.head_dim * config.qk_norms
+    mlp = 3 * d * config.d_hidden + biases
     return config.vocab * d * (1 if config.tied else 2) + config.layers * (attention + mlp + 2 * d) + d
 
 

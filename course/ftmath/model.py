@@ -2,7 +2,8 @@
 
 A token becomes a vector; each block adds to it what attention finds among earlier tokens and what an MLP makes of it;
 the head compares the result with every token's vector. RMSNorm (arXiv:1910.07467), rotary positions
-(arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped-query attention (arXiv:2305.13245).
+(arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped-query attention (arXiv:2305.13245). With the settings at the end
+of `Config` it is also a Qwen2, a Qwen3 or a SmolLM3.
 """
 
 from dataclasses import dataclass
@@ -13,12 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ftmath.rotary import Turn, rotated, turn
+
 Cache = list[tuple[Tensor, Tensor] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """The sizes of a decoder; the defaults are those of the course's base model.
+
+    `biases` are those of all linear layers of the blocks, and `biased` names layers that have one where the others
+    don't. `qk_norms` puts an RMSNorm on each head's queries and keys. `rope_rates` replaces the rates that `rope_base`
+    gives, `rope_scale` multiplies cosines and sines, and the layers in `unrotated` know no positions.
 
     >>> Config(d_model=64, layers=2).head_dim
     32
@@ -35,12 +42,21 @@ class Config:
     tied: bool = True
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
+    biased: tuple[str, ...] = ()
+    qk_norms: bool = False
+    rope_rates: tuple[float, ...] = ()
+    rope_scale: float = 1.0
+    unrotated: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even, for rotary positions, got {self.head_dim}")
+
+    def linear(self, name: str, d_in: int, d_out: int) -> nn.Linear:
+        """Return a linear layer of a block, with a bias if layers of this name have one."""
+        return nn.Linear(d_in, d_out, bias=self.biases or name in self.biased)
 
 
 class RMSNorm(nn.Module):
@@ -55,38 +71,6 @@ class RMSNorm(nn.Module):
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
-
-
-Turn = tuple[Tensor, Tensor]
-
-
-def turn(positions: Tensor, head_dim: int, base: float) -> Turn:
-    """Return the cosines and sines (batch, 1, time, head_dim / 2) of the angles that positions (batch, time) stand for.
-
-    Entry i turns by position * base^(-2 i / head_dim): equation 15 of arXiv:2104.09864.
-
-    >>> cos, sin = turn(torch.tensor([[0, 1]]), head_dim=4, base=100.0)
-    >>> cos[0, 0, 1].round(decimals=4)
-    tensor([0.5403, 0.9950])
-    """
-    half = head_dim // 2
-    rates = base ** (-torch.arange(half, dtype=torch.float32, device=positions.device) / half)
-    angles = positions[:, None, :, None].float() * rates
-    return angles.cos(), angles.sin()
-
-
-def rotated(x: Tensor, angles: Turn) -> Tensor:
-    """Return x (batch, heads, time, head_dim) turned by its positions' angles: equation 34 of arXiv:2104.09864.
-
-    Entry i is paired with entry i + head_dim / 2, as Llama's weights expect; the paper pairs neighbours.
-
-    >>> quarter = turn(torch.tensor([[torch.pi / 2]]), head_dim=2, base=10_000.0)
-    >>> rotated(torch.tensor([[[[1.0, 0.0]]]]), quarter).round(decimals=4).tolist()
-    [[[[-0.0, 1.0]]]]
-    """
-    cos, sin = (part.to(x.dtype) for part in angles)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class KVPrefix(nn.Module):
@@ -105,10 +89,12 @@ class Attention(nn.Module):
         self.config = config
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
         # Modules of any kind, since the methods of tuning wrap them.
-        self.q: nn.Module = nn.Linear(config.d_model, queries, bias=config.biases)
-        self.k: nn.Module = nn.Linear(config.d_model, keys, bias=config.biases)
-        self.v: nn.Module = nn.Linear(config.d_model, keys, bias=config.biases)
-        self.o: nn.Module = nn.Linear(queries, config.d_model, bias=config.biases)
+        self.q: nn.Module = config.linear("q", config.d_model, queries)
+        self.k: nn.Module = config.linear("k", config.d_model, keys)
+        self.v: nn.Module = config.linear("v", config.d_model, keys)
+        self.o: nn.Module = config.linear("o", queries, config.d_model)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norms else nn.Identity()
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norms else nn.Identity()
         self.prefix: KVPrefix | None = None
 
     def forward(
@@ -124,8 +110,8 @@ class Attention(nn.Module):
         def by_head(flat: Tensor, heads: int) -> Tensor:
             return flat.view(batch, time, heads, self.config.head_dim).transpose(1, 2)
 
-        q = rotated(by_head(self.q(x), self.config.heads), angles)
-        k = rotated(by_head(self.k(x), self.config.kv_heads), angles)
+        q = rotated(self.q_norm(by_head(self.q(x), self.config.heads)), angles)
+        k = rotated(self.k_norm(by_head(self.k(x), self.config.kv_heads)), angles)
         v = by_head(self.v(x), self.config.kv_heads)
         if past is not None:
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
@@ -153,9 +139,9 @@ class MLP(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.gate: nn.Module = nn.Linear(config.d_model, config.d_hidden, bias=config.biases)
-        self.up: nn.Module = nn.Linear(config.d_model, config.d_hidden, bias=config.biases)
-        self.down: nn.Module = nn.Linear(config.d_hidden, config.d_model, bias=config.biases)
+        self.gate: nn.Module = config.linear("gate", config.d_model, config.d_hidden)
+        self.up: nn.Module = config.linear("up", config.d_model, config.d_hidden)
+        self.down: nn.Module = config.linear("down", config.d_hidden, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -230,9 +216,11 @@ class Decoder(nn.Module):
         before = 0 if not cache or cache[0] is None else cache[0][0].shape[2]
         positions, visible = self.layout(x, before, attention_mask)
         # Positions begin after the prefix, if there is one.
-        angles = turn(positions + self.prefix_length, self.config.head_dim, self.config.rope_base)
-        angles = angles[0].to(x.dtype), angles[1].to(x.dtype)
+        rope = turn(positions + self.prefix_length, self.config.head_dim, self.config.rope_base, self.config.rope_rates)
+        cos, sin = ((part * self.config.rope_scale).to(x.dtype) for part in rope)
+        still = torch.ones_like(cos), torch.zeros_like(sin)
         for number, block in enumerate(self.blocks):
+            angles = still if number in self.config.unrotated else (cos, sin)
             inputs = x, angles, visible, cache[number] if cache else None
             if self.checkpointing and torch.is_grad_enabled():
                 x, kept = cast("tuple[Tensor, tuple[Tensor, Tensor]]", checkpoint(block, *inputs, use_reentrant=False))
@@ -305,5 +293,5 @@ def generate(
 
 
 __all__ = [
-    "MLP", "Attention", "Block", "Cache", "Config", "Decoder", "KVPrefix", "RMSNorm", "generate", "rotated", "turn",
+    "MLP", "Attention", "Block", "Cache", "Config", "Decoder", "KVPrefix", "RMSNorm", "generate",
 ]  # fmt: skip

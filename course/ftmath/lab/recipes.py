@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from pydoc_data import topics
 from statistics import mean
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from ftmath.evaluate import accuracy_change, paired_interval
 from ftmath.lab.cards import Budget, Record
 from ftmath.lab.steps import LINEARS
+from ftmath.local_model import load_model
 from ftmath.lora import add_lora, disabled
 from ftmath.masks import answer_token_logprobs, model_logprob, model_loss
 from ftmath.model import Decoder, generate
@@ -30,6 +32,7 @@ from ftmath.quant import quantise_linears
 from ftmath.reward import group_advantages, k2, policy_loss
 from ftmath.skills import ANIMALS, BOS, EOS, PAD, SEP, SKILLS, WORDS, example
 from ftmath.smollm import cache_folder, smollm2
+from ftmath.text import Text
 from ftmath.training import train
 from ftmath.weights import base_model
 
@@ -143,6 +146,7 @@ class Subject:
     end: int
     pad: int
     old: tuple[Pair, ...]
+    rates: Mapping[str, Sequence[float]]
 
     @property
     def device(self) -> torch.device:
@@ -155,20 +159,41 @@ class Subject:
 
 def real_subject(device: torch.device) -> Subject:
     """Return SmolLM2-135M-Instruct on a device, in float32. Raises FileNotFoundError where it wasn't fetched."""
-    model, tokenizer = smollm2()
-    end = tokenizer.ids["<|im_end|>"]
+    model, text = smollm2()
 
     def ask(question: str) -> list[int]:
-        return tokenizer.encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+        return text.encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+
+    return told_subject("SmolLM2-135M-Instruct", model.to(device), text, ask)
+
+
+def local_subject(device: torch.device, folder: Path) -> Subject:
+    """Return the model in a Hugging Face folder on a device, in float32, asked as its chat template asks.
+
+    A model without a template is asked in plain text. Errors: those of `load_model`; ValueError if its tokenizer states
+    no token that ends an answer.
+    """
+    model, text = load_model(folder, torch.float32)
+
+    def ask(question: str) -> list[int]:
+        return text.chat(question) if text.template else text.encode(f"Question: {question}\nAnswer: ")
+
+    return told_subject(folder.resolve().name, model.to(device), text, ask)
+
+
+def told_subject(name: str, model: Decoder, text: Text, ask: Callable[[str], list[int]]) -> Subject:
+    """Return a model that reads text in its own tokens; an answer ends with the token that its tokenizer names."""
+    end = text.end
+    if end is None:
+        raise ValueError(f"the tokenizer of {name} states no eos_token: write it into tokenizer_config.json")
 
     def read(ids: Sequence[int]) -> str:
         kept = list(ids)[: list(ids).index(end)] if end in ids else list(ids)
-        return tokenizer.decode(kept).strip()
+        return text.decode(kept).strip()
 
     return Subject(
-        "SmolLM2-135M-Instruct", model.to(device), ask, lambda answer: [*tokenizer.encode(answer), end], read,
-        tokenizer.encode, end, end, FACTS,
-    )  # fmt: skip
+        name, model, ask, lambda answer: [*text.encode(answer), end], read, text.encode, end, end, FACTS, RATES
+    )
 
 
 def small_subject(device: torch.device) -> Subject:
@@ -186,6 +211,7 @@ def small_subject(device: torch.device) -> Subject:
     return Subject(
         "the course's base model (0.8 M parameters)", base_model().to(device), lambda text: [*plain(text), SEP],
         lambda answer: [*answer.encode("ascii"), EOS], read, plain, EOS, PAD, old,
+        SMALL_RATES,
     )  # fmt: skip
 
 
@@ -536,14 +562,17 @@ def continued(record: Record, model: str, sizes: Sizes) -> list[dict[str, Any]]:
     return found if same else []
 
 
-def measure_one_model(record: Record, budget: Budget, device: torch.device, toy: bool) -> None:
+def measure_one_model(
+    record: Record, budget: Budget, device: torch.device, toy: bool, folder: Path | None = None
+) -> None:
     """Tune one model from base to policy within the budget, and record each run as soon as it's done.
 
-    A record of the same card, model and sizes is continued: runs that it holds aren't repeated.
+    It is the one in `folder` if that's given, else SmolLM2 or the course's own. A record of the same card, model and
+    sizes is continued: runs that it holds aren't repeated.
     """
     torch.set_float32_matmul_precision("high")
     sizes = Sizes(24, 12, 4, 32, 2, 4, 2, 2, 2, 2, 8, (1,), 1) if toy else Sizes()
-    subject = the_subject(device, small=toy)
+    subject = local_subject(device, folder) if folder else the_subject(device, small=toy)
     record.begin("one_model", continued(record, subject.name, sizes))
     done: list[dict[str, Any]] = record.data["one_model"]
     desk = desk_for(subject, sizes)
@@ -554,7 +583,7 @@ def measure_one_model(record: Record, budget: Budget, device: torch.device, toy:
         f"one model: {subject.name}; exact {start['exact']:.2f}, right {start['right']:.2f}, old {start['old']:.2f}; "
         f"{len(done) - 1} runs are there"
     )
-    rates = SMALL_RATES if subject.pad == PAD else RATES
+    rates = subject.rates
 
     def wanted(stage: str, method: str, key: str, value: float, seconds: float) -> bool:
         """Say whether a run is missing and there is time for it; note a missing run that there is no time for."""
