@@ -20,7 +20,8 @@ LOCKED = dict(
 
 def declared() -> list[Requirement]:
     lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
-    return [Requirement(line) for line in lines]
+    found = [Requirement(line) for line in lines]
+    return [one for one in found if one.name != PROJECT["name"]]  # an extra may take in another one
 
 
 def test_condas_python_is_one_that_the_project_takes():
