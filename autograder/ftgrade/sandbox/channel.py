@@ -122,11 +122,15 @@ class Deadline:
         self.channel, self.allowance = channel, allowance
         self.surplus = b""
         channel.settimeout(min(POLL_SECONDS, allowance.wall_seconds, allowance.seconds))
-        self.restart()
+        self.start()
 
     def restart(self) -> None:
-        """Give the next reply its full time."""
+        """Give the next reply its full time, from when its bytes are first waited for."""
+        self.started = False
+
+    def start(self) -> None:
         given = self.allowance
+        self.started = True
         self.late_bytes = MAX_LATE_BYTES
         self.end = min(time.monotonic() + given.wall_seconds, given.wall_end)
         if given.processor is not None:
@@ -138,6 +142,8 @@ class Deadline:
         return data[:length]
 
     def receive_any(self) -> bytes:
+        if not self.started:
+            self.start()
         while True:
             if self.late_bytes > 0 and select.select([self.channel], [], [], 0)[0]:
                 data = self.channel.recv(2**16)

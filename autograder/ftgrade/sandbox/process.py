@@ -52,14 +52,13 @@ class Worker:
         self.pid, self.inner_pid, self.connection, self.home = pid, inner_pid, connection, home
         self.empty_size = os.fstat(home).st_size  # on tmpfs the size grows with each entry
         self.tasks = 1, 0  # threads, child processes
-        try:
-            self.children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.children = -1  # this system has no such file
+        self.children = opened(f"/proc/{pid}/task/{pid}/children")
+        self.stat = opened(f"/proc/{pid}/stat")
 
     def close(self) -> None:
-        if self.children >= 0:
-            os.close(self.children)
+        for descriptor in (self.children, self.stat):
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def ask(self, op: str, items: Sequence[str], allowance: Allowance) -> Iterator[bytes]:
         """Yield the JSON text of each item's reply. Raises what `channel.ask` raises."""
@@ -72,11 +71,11 @@ class Worker:
 
     def processor_seconds(self) -> float:
         """Return the processor time of the child's first process and of those it waited for; 0 if that is unknown."""
-        if sys.platform != "linux":
+        if self.stat < 0:
             return 0.0
         try:
             own = time.clock_gettime((~self.pid << 3) | 2)  # the clock's id as in clock_getcpuclockid(3)
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            fields = os.pread(self.stat, 4096, 0).rpartition(b")")[2].split()
         except OSError:
             return 0.0  # the process has ended; reading its next reply will show that
         return own + sum(map(int, fields[13:15])) / CLOCK_TICKS  # cutime and cstime of proc_pid_stat(5)
@@ -106,6 +105,14 @@ class Worker:
         except OSError:
             return self.tasks  # the process has ended; reading its next reply will show that
         return threads, children
+
+
+def opened(path: str) -> int:
+    """Return the descriptor of a file of /proc, or -1 where the system has no such file."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def wipe(folder: int) -> None:
