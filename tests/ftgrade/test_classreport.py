@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dateutil import tz
@@ -16,12 +17,14 @@ from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.gradebook import late
 from ftgrade.gradebook.steps import make_alembic_findable
+from ftgrade.intake import language
+from ftgrade.intake.forms import answer_forms, answer_parts, definitions, notebook_definitions
 from ftgrade.intake.gate import MAX_WORDS
 from ftgrade.intake.notebook import Finding, read_submission
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.pages import classreport, similarity
 from ftgrade.pages.classreport import Arrivals, Row, Span, class_rows, discrimination, summarise
-from ftgrade.pages.similarity import Echo, alike_pairs, answer_parts, definitions, echoes, similar_answers
+from ftgrade.pages.similarity import Echo, alike_pairs, echoes, similar_answers
 from hypothesis import given
 from hypothesis import strategies as st
 from nbgrader.api import Gradebook
@@ -449,6 +452,16 @@ def test_what_is_odd_but_python_is_an_answer(source: str):
     assert form(source, "f")
 
 
+@pytest.mark.parametrize("line", ["a=!x", "a = %x", "x?", "%x", "!x"])
+def test_a_cell_of_many_magics_is_not_read_anew_for_each(line: str, monkeypatch: pytest.MonkeyPatch):
+    read: list[str] = []
+    reader = SimpleNamespace(transform_cell=lambda text: read.append(text) or text)
+    monkeypatch.setattr(language, "transformer", lambda: reader)
+    for lines in (20, 2_000):
+        language.as_python("# 1 def (\n" + f"{line}\n" * lines)
+    assert [text.count(line) for text in read] == [20]
+
+
 def test_a_notebook_is_parsed_within_bounds(hand_in: Callable[..., Path]):
     filler = "def filler(): return '" + "x" * 19_000 + "'"
     long = "def long(): return '" + "x" * 21_000 + "'"
@@ -457,7 +470,7 @@ def test_a_notebook_is_parsed_within_bounds(hand_in: Callable[..., Path]):
         for text in ("def first(): pass", long, *[filler] * 6, "def last(): " + "pass;" * 1_500)
     ]
     path = hand_in("ada", STEM, data=json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
-    assert set(similarity.notebook_definitions(read_submission(path).cells)) == {"first", "filler"}
+    assert set(notebook_definitions(read_submission(path).cells)) == {"first", "filler"}
 
 
 def test_very_long_answers_are_told_only_if_they_are_the_same():
@@ -527,7 +540,9 @@ def test_answers_are_read_from_notebooks_and_what_was_handed_out_takes_no_part(
         document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": functions})
         notebooks[f"s{number}"] = hand_in(f"s{number}", STEM, data=json.dumps(document))
     judged = {name: read_submission(path).cells for name, path in notebooks.items()} | {"broken": (), "nothing": ()}
-    found = similar_answers(judged.items(), ["low_rank_dof", "lora_model_params"], read_submission(stub).cells)
+    functions, given = ["low_rank_dof", "lora_model_params"], read_submission(stub).cells
+    forms = {name: answer_forms(cells, functions, given) for name, cells in judged.items()}
+    found = similar_answers(forms.items(), functions)
     assert [(one.function, one.students, one.of) for one in found] == [("low_rank_dof", ("ada", "bob"), 12)]
 
 
@@ -538,7 +553,7 @@ def test_nothing_of_a_notebook_is_run(hand_in: Callable[..., Path], tmp_path: Pa
     document = json.loads(path.read_text("utf-8"))
     document["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": source})
     path.write_text(json.dumps(document))
-    assert "low_rank_dof" in similarity.notebook_definitions(read_submission(path).cells)
+    assert "low_rank_dof" in notebook_definitions(read_submission(path).cells)
     assert not mark.exists()
 
 

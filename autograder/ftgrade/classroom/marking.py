@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ftgrade.catalog import Catalog
-from ftgrade.errors import StudentFault
 from ftgrade.gradebook import late
 from ftgrade.gradebook.book import Book, open_gradebook
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
-from ftgrade.intake.notebook import Cell, read_submission
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.moments import in_zone
 from ftgrade.pages import classreport
@@ -59,30 +56,22 @@ def grade_and_book(
 def slim(report: Report, seen: dict[CheckReport, CheckReport]) -> Report:
     """Return a report as it's kept for a whole class: without the notebook, and equal checks once."""
     checks = tuple(seen.setdefault(check, check) for check in report.checks)
-    return dataclasses.replace(report, cells=(), notes=(), graded_by={}, checks=checks)
+    return dataclasses.replace(report, cells=(), forms={}, notes=(), graded_by={}, checks=checks)
 
 
 def report_on_class(grader: Grader, by_stem: dict[str, list[Report]], progress: Progress) -> None:
     root = grader.course.root
     summaries: list[classreport.ProblemSummary] = []
     for stem, reports in by_stem.items():
-        # What is compared is read from the stored reports, one at a time: a class's notebooks fill memory.
+        # What is compared is read from the stored reports, one at a time: a class's answers fill memory.
         known = {report.student for report in reports}
         stored = (report for report in grader.reports.of_problem(stem) if report.student in known)
         functions = list(dict.fromkeys(check.function for check in grader.outline(stem).checks))
-        echoes = classreport.compare_answers(stored, functions, given_cells(grader.catalog, stem))
+        echoes = classreport.compare_answers(stored, functions)
         title, came = grader.catalog.title(stem), read_arrivals(root, stem)
         summaries.append(classreport.summarise(stem, title, reports, echoes, came))
         progress.compared(stem)
     classreport.write_class_report(root / "class_report.html", root.absolute().name, summaries)
-
-
-def given_cells(catalog: Catalog, stem: str) -> tuple[Cell, ...]:
-    """Return the cells that everybody was given, which are nobody's own work."""
-    try:
-        return read_submission(catalog.leaves(stem).notebook).cells
-    except StudentFault:
-        return ()
 
 
 def read_arrivals(root: Path, stem: str) -> classreport.Arrivals:

@@ -21,13 +21,13 @@ from ftgrade.errors import CourseFault, StudentFault
 from ftgrade.gradebook.cells import ReleasedCell, canonical_cells
 from ftgrade.grading.grader import Grader
 from ftgrade.intake import notebook
+from ftgrade.intake.forms import answer_parts, notebook_definitions
 from ftgrade.intake.placing import place_cells, released_of
 from ftgrade.judging.problem import PERSONAL, load_problem
 from ftgrade.judging.report import STATUS_WORDS, CheckReport, Report
 from ftgrade.judging.seeds import open_seed
 from ftgrade.pages.classreport import style_hash
 from ftgrade.pages.feedback import TEMPLATES, environment
-from ftgrade.pages.similarity import answer_parts, notebook_definitions
 
 TRIES_TO_OPEN = 3
 """So many different answers that were graded open a solution; so does an answer with all points."""

@@ -237,6 +237,7 @@ def fill_report(blank: Report, judgement: Judgement) -> Report:
         checks=judgement.checks or blank.checks,
         notes=judgement.notes,
         cells=judgement.cells,
+        forms=judgement.forms,
     )
 
 

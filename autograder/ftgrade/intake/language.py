@@ -12,8 +12,9 @@ CELL_MAGIC = re.compile(r"\s*%%(\w*)[^\n]*")
 TIMED = re.compile(r"^([ \t]*)%time[ \t]+(?=\w)", re.MULTILINE)
 CALL = re.compile(r"^([ \t]*)get_ipython\(\)\.\w+\(.*$", re.MULTILINE)
 MARKED = re.compile(r"^[ \t]*[%!?].*$", re.MULTILINE)
-MAX_WORK = 200_000
-"""The limit of characters times lines with a magic: IPython reads the whole cell anew for each of them."""
+MAY_BE_MARKED = re.compile(r"^.*[%!?]", re.MULTILINE)
+MAX_WORK = 100_000
+"""The limit of characters times lines that may hold a magic: IPython reads the whole cell anew for each of them."""
 
 
 def parse_cell(source: str) -> list[ast.stmt] | None:
@@ -45,7 +46,7 @@ def as_python(source: str) -> str:
         above = "\n" * found[0].count("\n")
         return above + (as_python(body) if found[1] in BODY_IS_PYTHON else "\n" * body.count("\n"))
     text = TIMED.sub(r"\1", source)
-    if len(text) * len(MARKED.findall(text)) > MAX_WORK:
+    if len(text) * len(MAY_BE_MARKED.findall(text)) > MAX_WORK:
         return MARKED.sub("", text)
     blank = len(text) - len(text.lstrip("\n"))
     try:

@@ -24,7 +24,9 @@ from typing import Any
 
 from ftgrade.catalog import Catalog
 from ftgrade.errors import GradingError, OurFault, StudentFault
+from ftgrade.guard import Mishap, guarded
 from ftgrade.intake import notebook
+from ftgrade.intake.forms import answer_forms
 from ftgrade.intake.gate import clean
 from ftgrade.intake.newer import newer_syntax
 from ftgrade.intake.notebook import Cell, Finding, Submission, cell_name, make_finding
@@ -99,7 +101,17 @@ class Bench:
         findings += newer_findings(cells, session.errors)
         for number, words in session.skipped.items():
             findings.append(make_finding("cell-left-out", f"{cell_name(number).capitalize()}: {words}"))
-        return Judgement("graded", checks, tuple(findings), tuple(session.notes), shown)
+        forms = guarded(lambda: answer_forms(shown, oracle.problem.functions, self.given_cells(brief.stem)))
+        if isinstance(forms, Mishap):
+            forms = {}  # nobody's answers are like what can't be read
+        return Judgement("graded", checks, tuple(findings), tuple(session.notes), shown, forms)
+
+    def given_cells(self, stem: str) -> tuple[Cell, ...]:
+        """Return the cells that everybody was given, which are nobody's own work."""
+        try:
+            return notebook.read_submission(self.catalog.leaves(stem).notebook).cells
+        except StudentFault:
+            return ()
 
 
 def newer_findings(cells: Sequence[Cell], errors: Mapping[int, Raised]) -> list[Finding]:

@@ -8,11 +8,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ftgrade.intake.forms import Forms
 from ftgrade.intake.gate import NOTHING, Clean
 from ftgrade.intake.notebook import Cell, Finding
 from ftgrade.intake.reaching import REACHING
 
-SCHEMA = 4
+SCHEMA = 5
 OUT_OF_MEMORY, SANDBOX_FAILED = 86, 87
 """The exit status of a judge that exceeds its memory limit, or whose sandbox failed."""
 DEADLY = "ended-its-grader"
@@ -77,7 +78,8 @@ class Report:
 
     `state` is `graded`, `unreadable` (the file) or `ours` (the grader or the problem failed, so a person must look).
     `key` is a digest of what was graded and by which versions, which `graded_by` lists: equal keys mean equal scores.
-    `cells` are the cells that were judged; booking, feedback and comparisons read them from here.
+    `cells` are the cells that were judged; booking and feedback read them from here. `forms` are the forms of the
+    answers, for comparing those of a class.
     """
 
     stem: str
@@ -91,6 +93,7 @@ class Report:
     notes: tuple[CellNote, ...] = ()
     graded_by: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
     cells: tuple[Cell, ...] = ()
+    forms: Forms = dataclasses.field(default_factory=dict[str, tuple[str, ...]])
     schema: int = SCHEMA
 
     @property
@@ -162,6 +165,7 @@ class Judgement:
     findings: tuple[Finding, ...] = ()
     notes: tuple[CellNote, ...] = ()
     cells: tuple[Cell, ...] = ()
+    forms: Forms = dataclasses.field(default_factory=dict[str, tuple[str, ...]])
 
 
 def safe_score(score: float, points: float) -> float:
@@ -236,4 +240,5 @@ def parse_records(data: dict[str, Any]) -> dict[str, Any]:
         "findings": tuple(Finding(**finding) for finding in data["findings"]),
         "notes": tuple(CellNote(**note | {"pictures": tuple(note["pictures"])}) for note in data["notes"]),
         "cells": tuple(Cell(**cell) for cell in data["cells"]),
+        "forms": {function: tuple(parts) for function, parts in data["forms"].items()},
     }

@@ -16,7 +16,6 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ftgrade.intake.gate import line, safe
-from ftgrade.intake.notebook import Cell
 from ftgrade.judging.report import DEADLY, SAME_NUMBER, STATUS_WORDS, CheckReport, Report
 from ftgrade.pages import similarity
 from ftgrade.pages.feedback import TEMPLATES, environment
@@ -244,9 +243,9 @@ def summarise(
     )  # fmt: skip
 
 
-def compare_answers(reports: Iterable[Report], functions: Sequence[str], given: Iterable[Cell] = ()) -> list[Echo]:
+def compare_answers(reports: Iterable[Report], functions: Sequence[str]) -> list[Echo]:
     """Return the answers of a problem's students that are alike; the reports may come one by one."""
-    return similarity.similar_answers(((report.student, report.cells) for report in reports), functions, given)
+    return similarity.similar_answers(((report.student, report.forms) for report in reports), functions)
 
 
 def check_counts(graded: Sequence[Report]) -> tuple[CheckCount, ...]:
