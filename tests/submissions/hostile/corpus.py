@@ -513,6 +513,13 @@ def without_checks(made: Document) -> None:
     made["cells"] = [cell for cell in made["cells"] if not cell["metadata"].get("nbgrader", {}).get("locked")]
 
 
+def magics_in_checks(made: Document) -> None:
+    """Put what looks like thousands of magics where nothing is run: IPython would read the cell anew for each."""
+    for cell in made["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("grade"):
+            cell["source"] = "# 1 def (\n" + "a=!x\n" * 3_000
+
+
 def answers_twice(made: Document) -> None:
     made["cells"] += [json.loads(json.dumps(cell)) for cell in made["cells"] if cell["metadata"].get("nbgrader")]
 
@@ -581,6 +588,7 @@ NOTEBOOKS: dict[str, Entry] = {
     "cells_of_odd_shapes": Entry(changed(odd_shapes), 10),
     "renamed_cells": Entry(changed(rename), 10),
     "checks_deleted": Entry(changed(without_checks), 10),
+    "magics_in_check_cells": Entry(changed(magics_in_checks), 10),
     "everything_twice": Entry(changed(answers_twice), 10),
     "answers_as_markdown": Entry(changed(as_markdown), 0),
     "twenty_thousand_cells": Entry(changed(many_cells), 10),
