@@ -19,10 +19,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -32,6 +36,9 @@ LOCK = ROOT / "requirements.lock"
 OLDEST = (3, 11)
 ADAPTERS = VENV / "adapters"  # a library that needs an older transformers than the other peers do
 ADAPTERS_NEED = ("adapters==1.3.0", "transformers==4.57.6", "huggingface-hub==0.36.2", "tokenizers==0.22.2")
+LOG = VENV / "install.log"
+WIDTH = 78
+STEP = re.compile(r"\s*(Collecting|Downloading|Building|Preparing|Installing|Resolved)(?: [a-z ]+:)?\s+([\w.-]*)")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 GIB = 2**30
 
@@ -149,7 +156,7 @@ def install() -> None:
     install_torch(torch, gpu)
     print("2/2 JupyterLab, nbgrader and the rest (about 150 MB; one to two minutes)", flush=True)
     extras = "course,grade,test" if has_autograder() else "course"
-    pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[{extras}]")
+    add(extras)
     STAMP.write_text(fingerprint())
     print("Installed.", flush=True)
 
@@ -164,28 +171,28 @@ def install_peers() -> None:
     """Install the libraries that ours is compared with, unless they are there. Raises Trouble."""
     if not present("bitsandbytes", "gguf", "peft", "transformers", "trl"):
         print("The peers that our library is compared with (about 300 MB)", flush=True)
-        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[peers]")
+        add("peers")
 
 
 def install_model() -> None:
     """Install what reads a real model's weights and text, unless it's there. Raises Trouble."""
     if not present("gguf", "jinja2", "tokenizers"):
         print("What reads a real model's weights and text (about 15 MB)", flush=True)
-        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[model]")
+        add("model")
 
 
 def install_site() -> None:
     """Install what writes the web pages, unless it's there. Raises Trouble."""
     if not present("furo", "myst_nb", "sphinx", "sphinx-mathjax-offline"):
         print("Sphinx with its theme and MathJax (about 20 MB)", flush=True)
-        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[site]")
+        add("site")
 
 
 def install_cluster() -> None:
     """Install what grades on many machines, and what speaks to PostgreSQL, unless they are there. Raises Trouble."""
     if not present("distributed", "bokeh", "psycopg"):
         print("Dask with its dashboard, and a client of PostgreSQL (about 30 MB)", flush=True)
-        pip("install", "--constraint", str(LOCK), "--editable", f"{ROOT}[cluster,postgres]")
+        add("cluster,postgres")
 
 
 def present(*modules: str) -> bool:
@@ -281,7 +288,7 @@ def locked(name: str) -> str:
 
 
 def pip(*words: str) -> None:
-    """Run pip in the environment, its progress in sight. Raises Trouble with the likely cause."""
+    """Run pip in the environment. Raises Trouble with the likely cause."""
     status, said = pip_status(list(words))
     if status == 0:
         return
@@ -289,20 +296,74 @@ def pip(*words: str) -> None:
         raise Trouble("the disk is full: free some space, then start again")
     if any(sign in said for sign in NETWORK_SIGNS):
         raise Trouble("the package index can't be reached: connect to the network and start again")
-    raise Trouble("pip failed, for the reason above; the next start tries again")
+    print("".join(line for line in said.splitlines(keepends=True) if "ERROR" in line)[-2000:], end="", file=sys.stderr)
+    raise Trouble(f"pip failed, for the reason above; the next start tries again. All that it said: {LOG}")
 
 
 def pip_status(words: list[str]) -> tuple[int, str]:
-    """Run pip; return its exit status and what it said of errors, which is also shown."""
+    """Run pip in the environment; return its exit status and what it said."""
+    return install_status([str(python()), "-m", "pip", *words])
+
+
+def add(extras: str) -> None:
+    """Install the project with some of its extras: with uv if it's there, else, or if that fails, with pip."""
+    words = "install", "--constraint", str(LOCK), "--editable", f"{ROOT}[{extras}]"
+    if not has_uv() or install_status(uv_program(words))[0] != 0:
+        pip(*words)
+
+
+def has_uv() -> bool:
+    return shutil.which("uv") is not None
+
+
+def uv_program(words: tuple[str, ...]) -> list[str]:
+    """Return an installation by pip as uv's command line."""
+    return ["uv", "pip", words[0], "--python", str(python()), *words[1:]]
+
+
+def install_status(program: list[str]) -> tuple[int, str]:
+    """Run an installer with one line of progress in sight and the rest in the log; return its status and output."""
+    LOG.parent.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [str(python()), "-m", "pip", *words], stderr=subprocess.PIPE, text=True, errors="replace", cwd=str(ROOT)
+        program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", cwd=str(ROOT)
     )
-    assert process.stderr is not None
     said: list[str] = []
-    for line in process.stderr:
-        said.append(line)
-        print(line, end="", file=sys.stderr, flush=True)
+    with process, LOG.open("a", encoding="utf-8") as log:
+        log.write(" ".join(program) + "\n")
+        reader = threading.Thread(target=read_lines, args=(process, said, log), daemon=True)
+        reader.start()
+        show_progress(reader, said)
     return process.wait(), "".join(said)
+
+
+def read_lines(process: subprocess.Popen[str], said: list[str], log: TextIO) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        log.write(line)
+
+
+def show_progress(reader: threading.Thread, said: list[str]) -> None:
+    """Show what is being done until the reader ends: one line that changes, or a line now and then in a file."""
+    begun, terminal = time.monotonic(), sys.stdout.isatty()
+    while reader.is_alive():
+        reader.join(1 if terminal else 30)
+        if not reader.is_alive():
+            break
+        seconds = int(time.monotonic() - begun)
+        words = f"    {seconds // 60}:{seconds % 60:02} {latest(said)}"
+        print(f"\r{words[:WIDTH]:<{WIDTH}}" if terminal else words[:WIDTH], end="" if terminal else "\n", flush=True)
+    if terminal:
+        print("\r" + " " * WIDTH + "\r", end="", flush=True)
+
+
+def latest(said: list[str]) -> str:
+    """Return the last step that an installer told, in a few words."""
+    for line in reversed(said):
+        found = STEP.match(line)
+        if found:
+            return f"{found.group(1).lower()} {found.group(2)}".rstrip()
+    return "looking at what is there"
 
 
 def quiet(words: list[str]) -> subprocess.CompletedProcess[str]:

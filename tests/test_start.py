@@ -32,6 +32,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name, value in places.items():
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "LOCK", tmp_path / "requirements.lock")
+    monkeypatch.setattr(module, "LOG", tmp_path / ".venv" / "install.log")
+    monkeypatch.setattr(module, "has_uv", lambda: False)
     module.asked = []  # pyright: ignore[reportAttributeAccessIssue]
     module.ran = []  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -186,6 +188,42 @@ def test_a_failing_pip_gets_one_line(start: ModuleType, monkeypatch, capsys, sai
     monkeypatch.setattr(start, "default_is_cpu_build", lambda _: True)
     assert start.main([]) == 1
     assert words in capsys.readouterr().err
+
+
+SAYS = (
+    "import sys; print('Collecting numpy==2.0 (from x)', flush=True); print('ERROR: no', file=sys.stderr); sys.exit(3)"
+)
+
+
+def test_what_an_installer_says_goes_to_the_log_and_not_to_the_screen(start: ModuleType, capsys):
+    """Some 200 lines of pip hid the one that mattered."""
+    assert start.install_status([sys.executable, "-c", SAYS]) == (3, "Collecting numpy==2.0 (from x)\nERROR: no\n")
+    assert "Collecting" not in capsys.readouterr().out
+    assert "Collecting numpy==2.0 (from x)\nERROR: no\n" in start.LOG.read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "looking at what is there"),
+        (["Collecting numpy>=2\n", "  x\n"], "collecting numpy"),
+        (["  Downloading torch-2.13.0-cp311.whl (184.5 MB)\n"], "downloading torch-2.13.0-cp311.whl"),
+        (["Installing collected packages: a, b\n"], "installing a"),
+    ],
+)
+def test_the_line_of_progress_says_what_is_being_done(start: ModuleType, lines: list[str], words: str):
+    assert start.latest(lines) == words
+
+
+def test_uv_is_used_if_it_is_there_and_pip_if_it_fails(start: ModuleType, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(start, "has_uv", lambda: True)
+    monkeypatch.setattr(start, "install_status", lambda program: (asked.append(program) or len(asked) % 2, ""))
+    start.add("site")
+    start.add("peers")
+    project = ["--constraint", str(start.LOCK), "--editable", f"{start.ROOT}[site]"]
+    assert asked[0] == ["uv", "pip", "install", "--python", str(start.python()), *project]
+    assert start.asked == [["install", *project]]
 
 
 def test_a_full_disk_is_noticed_before_anything_is_downloaded(start: ModuleType, monkeypatch, capsys):
