@@ -405,7 +405,7 @@ def command(words: list[str]) -> list[str]:
     if first == "lab":
         return ["-m", "ftmath.lab", *words[1:]]
     if words == ["model", "smollm2"]:
-        return ["-m", "ftmath.smollm"]
+        return ["-W", "ignore::RuntimeWarning:runpy", "-m", "ftmath.smollm"]  # the package imports it before
     if first == "model":
         raise Trouble("one model can be fetched: `python3 start.py model smollm2`")
     return ["-m", "ftgrade.commands.cli", *words]

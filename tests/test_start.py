@@ -110,7 +110,7 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
         (["test", "peers"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers"]),
         (["test", "adapters"], ["-m", "pytest", "-m", "peers", "-n", "0", "tests/peers/test_adapters.py"]),
         (["test", "course"], ["-m", "pytest", "-m", "course", "-n", "0", "tests/test_course.py"]),
-        (["model", "smollm2"], ["-m", "ftmath.smollm"]),
+        (["model", "smollm2"], ["-W", "ignore::RuntimeWarning:runpy", "-m", "ftmath.smollm"]),
         (["lab", "--record"], ["-m", "ftmath.lab", "--record"]),
         (["site", "--parts", "5"], ["site/pages.py", "--parts", "5"]),
         (["grade", "--demo"], ["-m", "ftgrade.commands.cli", "grade", "--demo"]),
