@@ -21,6 +21,7 @@ from ftgrade.commands import cli
 from ftgrade.course import Course
 from ftgrade.gradebook.book import Book
 from ftgrade.grading.grader import Grader
+from ftgrade.grading.reports import Reports
 from ftgrade.grading.run import grade_class
 from ftgrade.judging.judges import Judges
 from ftgrade.judging.report import Limits, Report
@@ -96,6 +97,39 @@ def two_judges() -> Judges:
 
 def test_the_corpus_is_large():
     assert len(CORPUS) >= 260
+
+
+WITHOUT_NAMESPACES = """
+import os, sys
+open("/proc/sys/user/max_user_namespaces", "w").write("0")  # of this namespace and those below it alone
+os.environ["PATH"] = os.path.dirname(sys.executable)  # bubblewrap isn't installed there either
+from ftgrade.commands import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_container_without_user_namespaces_grades_behind_landlock(tmp_path: Path):
+    """As Docker's default profile has it: no namespace can be made, and what needs none must hold all the same."""
+    if subprocess.run(["unshare", "-Ur", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine makes no user namespaces, so none can be taken away")
+    root, chosen = tmp_path / "course", [name for name in CORPUS if name.startswith(("harm_", "honest_"))][::9]
+    hand_in_honestly(root)
+    for name in chosen:
+        CORPUS[name].write(root / "submitted" / name / STEM)
+    Book(Course(root)).release(STEM)
+    words = ["unshare", "-Ur", sys.executable, "-c", WITHOUT_NAMESPACES, "grade", STEM, "--course", str(root)]
+    done = subprocess.run(
+        words,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert done.returncode == cli.FINE, done.stdout + done.stderr
+    assert '"landlock"' in (tmp_path / "cache" / "ftgrade" / "doctor.json").read_text("utf-8")
+    scores = {report.student: report.score for report in Reports(Course(root)).of_problem(STEM)}
+    wanted = {name: CORPUS[name].deserves for name in chosen} | {"neighbour_0": pytest.approx(9.25)}
+    assert scores == wanted | {"neighbour_1": 10.0, "neighbour_2": 10.0}
 
 
 @pytest.mark.parametrize("name", CORPUS)
