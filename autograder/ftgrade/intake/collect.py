@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -222,7 +222,9 @@ def people(gradebook: Gradebook, course: Course) -> People:
         for name in {normalized(f"{one.first_name} {one.last_name}"), normalized(f"{one.last_name} {one.first_name}")}:
             by_name[name].append(one.id)
     numbers = {one.lms_user_id: one.id for one in records if one.lms_user_id}
-    return People(tuple(ids), numbers, dict(by_name), {one.email.casefold(): one.id for one in records if one.email})
+    addresses = Counter(one.email.casefold() for one in records if one.email)
+    by_email = {one.email.casefold(): one.id for one in records if one.email and addresses[one.email.casefold()] == 1}
+    return People(tuple(ids), numbers, dict(by_name), by_email)
 
 
 @functools.lru_cache(maxsize=4)
