@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftgrade.classroom.table import Row, read_table
-from ftgrade.course import LONGEST_ID, is_id
+from ftgrade.course import NO_ID, is_id
 from ftgrade.errors import CourseFault
 
 IDS = (
@@ -125,7 +125,7 @@ def read_id(path: Path, row: Row, column: str) -> str:
     if not is_id(student):
         raise CourseFault(
             f"{path.name}, line {row.line}: {student!r} can't be a student's id, because it can't name a folder "
-            f"(no /, \\ or +, no leading dot, no invisible characters, at most {LONGEST_ID} bytes)"
+            f"({NO_ID})"
         )
     return student
 
