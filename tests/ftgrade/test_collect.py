@@ -63,7 +63,7 @@ def test_a_folder_and_an_archive_of_named_files_land_in_their_places(tmp_path: P
     assert reasons(found) == {
         "adda_p03.ipynb": "there is no student 'adda': ada?",
         "ada_p07.ipynb": "its name doesn't fit the pattern: it names no problem, "
-        "`--stem p03` would say that all are p03",
+        "and where the path tells the student, `--stem p03` takes all as p03",
         "notes.txt": "no notebook",
     }
     assert course.notebook("ada_b", P03).read_text() == "2"

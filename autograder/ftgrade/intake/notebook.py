@@ -159,15 +159,17 @@ def parse_submission(data: bytes) -> Submission:
 def format_of(document: Any) -> int:
     """Return the format of a notebook, also where a tool wrote it as a text, or not at all. Raises StudentFault.
 
-    >>> format_of({"nbformat": "4"}), format_of({"nbformat": 3.0}), format_of({"cells": [{"cell_type": "code"}]})
-    (4, 3, 4)
+    >>> cells = [{"cell_type": "code"}]
+    >>> [format_of(one | {"cells": cells}) for one in ({}, {"nbformat": "4"}, {"nbformat": 4.0}, {"nbformat": "3"})]
+    [4, 4, 4, 3]
     """
     told = document.get("nbformat") if isinstance(document, dict) else None
-    if isinstance(told, str | float) and re.fullmatch(r"\d(\.0)?", str(told)):
-        return int(float(told))
-    if isinstance(told, int) and not isinstance(told, bool):
+    if isinstance(told, int):
         return told
-    if told is None and isinstance(document, dict) and any(map(looks_like_a_cell, some_cells(document))):
+    number = re.fullmatch(r"(\d)(?:\.0)?", str(told)) if isinstance(told, str | float) else None
+    if number and number[1] != "4":
+        return int(number[1])
+    if (number or told is None) and isinstance(document, dict) and any(map(looks_like_a_cell, some_cells(document))):
         return 4
     raise StudentFault("malformed", "The file is JSON, but not a notebook. Hand in the .ipynb file of this problem.")
 
