@@ -486,6 +486,15 @@ def test_what_is_left_is_told_with_the_next_step(tmp_path: Path, course: Course,
     assert (found.taken, words in reasons(found)[name]) == ((), True)
 
 
+def test_another_platforms_download_is_told_by_its_names(tmp_path: Path, course: Course):
+    files = {"lovelaceada_4711_7_p03.ipynb": "1", "oneilzoe_LATE_12_8_p03-2.ipynb": "2", "notes.txt": "x"}
+    source = laid(tmp_path / "handed", **files)
+    found = collect(source, course, KNOWN, STEMS, "moodle")
+    assert found.hint == "the names are as canvas writes them: `--pattern canvas` takes 2 of these files"
+    assert collect(source, course, KNOWN, STEMS, "canvas").hint == ""
+    assert collect(laid(tmp_path / "other", **{"p03.ipynb": "1"}), course, KNOWN, STEMS).hint == ""
+
+
 def test_a_notebook_alone_is_taken_and_an_archive_of_nothing_is_told(tmp_path: Path, course: Course):
     laid(tmp_path, **{"ada_p03.ipynb": "1"})
     assert places(collect(tmp_path / "ada_p03.ipynb", course, KNOWN, STEMS)) == {("ada", "p03", "new")}

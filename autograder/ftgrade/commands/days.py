@@ -122,6 +122,7 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
     aside = f", {replaced} replaced earlier ones, which are in {Course(course).state / 'earlier'}" if replaced else ""
     out.line(
         *(f"left where it is: {path}: {why}" for path, why in found.left),
+        *([f"hint: {found.hint}"] if found.hint else []),
         f"{len(found.taken)} submissions are in place{aside}; {len(found.left)} files were left.",
     )
     return Done(asdict(found), needs_a_person=bool(found.left))

@@ -98,6 +98,8 @@ COPY = rf"(?P<copy>{MARK}*)(?P<again>-\d+)?"
 NOTEBOOK = r"(?i:(?:\.ipynb)+(?:\.txt|\.json)?)"
 CLOSED_ARCHIVES = (".rar", ".7z")
 METADATA = "submission_metadata.yml"
+MAX_TRIED = 200
+"""Files of a download of which none fits that are tried with the patterns of the other platforms."""
 DROPPED = re.compile(r"[&<>\"`|':\\/\u2019]")
 """What a platform leaves out of names that become paths, as `clean_param` of moodle/moodle does: O'Neil is ONeil."""
 
@@ -140,10 +142,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The submissions taken, and (path, reason) of each file that was left where it is."""
+    """The submissions taken, and (path, reason) of each file that was left where it is.
+
+    `hint` names the platform whose names fit, where the chosen pattern fits none.
+    """
 
     taken: tuple[Taken, ...]
     left: tuple[tuple[str, str], ...]
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -595,7 +601,25 @@ def collect(
                 left.append((several[0].file.shown, f"it could not be put in its place: {done.words}"))
             elif done is not None:
                 taken.append(done)
-    return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)))
+        hint = "" if by_place else better_pattern(found, known, stems, only, zone)
+    return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)), hint)
+
+
+def better_pattern(found: Sequence[File], known: People, stems: Sequence[str], only: str | None, zone: str) -> str:
+    """Return words on the platform whose names fit most of these files; empty if none fits any."""
+    fits: dict[str, int] = {}
+    names = composed_names(known.ids)
+    for pattern in PATTERNS:
+        matchers, owners = expressions(pattern, stems, only, names), owner_expressions(pattern, names)
+        download = read_download(found[:MAX_TRIED], owners, known, pattern in STRICT)
+        for file in found[:MAX_TRIED]:
+            with contextlib.suppress(CourseFault):
+                one = guarded(lambda file=file: identify(file, matchers, download, stems, only, zone))  # noqa: B023
+                fits[pattern] = fits.get(pattern, 0) + isinstance(one, Identified)
+    if not any(fits.values()):
+        return ""
+    best = max(fits, key=lambda pattern: fits[pattern])
+    return f"the names are as {best} writes them: `--pattern {best}` takes {fits[best]} of these files"
 
 
 def place_newest(
