@@ -59,13 +59,15 @@ GROUPS: Mapping[str, Sequence[Command]] = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return 0 (fine), 1 (done, and some submissions need a person) or 2 (could not)."""
     words = list(sys.argv[1:] if words is None else words)
-    if lacking := missing_ground():
+    if lacking := missing_stream():
         return fail(lacking, as_json="--json" in words)
     speak_any_encoding()
     if unknown := unknown_command(words):
         return fail(unknown, as_json="--json" in words)
     read = vars(parser().parse_args(words))
     chosen, as_json = read.pop("command"), read.pop("json", False)
+    if lacking := missing_folder():
+        return fail(lacking, as_json)
     try:
         return run(chosen, read, as_json)
     except KeyboardInterrupt:
@@ -103,8 +105,8 @@ def for_our_eyes() -> Generator[None]:
         os.umask(before)
 
 
-def missing_ground() -> str:
-    """Return what a command needs to stand on and lacks, in words; nothing if all is there.
+def missing_stream() -> str:
+    """Return which stream a command lacks, in words; nothing if none.
 
     Python says None for a stream that was closed when it started. A file that is opened later would get its number,
     and what another program prints would be written into a gradebook.
@@ -114,6 +116,11 @@ def missing_ground() -> str:
     for name, stream in (("output", sys.stdout), ("error", sys.stderr)):
         if stream is None:
             return f"standard {name} is closed, so nobody would read what is said: open it, or lead it to /dev/null"
+    return ""
+
+
+def missing_folder() -> str:
+    """Return which of the folders is gone that relative paths and a home's files need, in words; nothing if none."""
     try:
         os.getcwd()
     except FileNotFoundError:

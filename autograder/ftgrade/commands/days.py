@@ -79,7 +79,7 @@ def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, c
 
 @command(
     "put files from a folder or an archive into submitted/",
-    argument("source", type=Path, help="a folder, or a .zip or .tar as a learning platform gives it"),
+    argument("source", type=Path, help="a folder, a notebook, or a .zip or .tar as a platform gives it"),
     argument(
         "--pattern",
         default="plain",
