@@ -66,10 +66,25 @@ class Course:
         enrolled = self.enrolled()
         if not enrolled:
             return set()
-        with contextlib.suppress(FileNotFoundError):
-            names = {unicodedata.normalize("NFC", name) for name in os.listdir(self.root / "submitted") if is_id(name)}
-            return names - {unicodedata.normalize("NFC", one) for one in (*enrolled, *self.roster(), *known)}
-        return set()
+        names = {unicodedata.normalize("NFC", entry.name) for entry in self.handed_in() if is_id(entry.name)}
+        files = set(self.nobodys())
+        return names - files - {unicodedata.normalize("NFC", one) for one in (*enrolled, *self.roster(), *known)}
+
+    def handed_in(self) -> list[os.DirEntry[str]]:
+        """Return what stands in submitted/, without what systems and Jupyter put there (`.DS_Store` and the like)."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "submitted") as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+        return []
+
+    def nobodys(self) -> dict[str, str]:
+        """Return what stands in submitted/ and can't be a student's folder: its name, and why, in words."""
+        found: dict[str, str] = {}
+        for entry in sorted(self.handed_in(), key=lambda entry: entry.name):
+            if entry.is_file(follow_symlinks=False):
+                found[entry.name] = "is a file: put it into submitted/STUDENT/STEM/, or `ftgrade collect` takes it"
+            elif not is_id(entry.name):
+                found[entry.name] = f"has a name that can't be a student's id ({NO_ID}): rename it"
+        return found
 
     def quarantine(self, student: str, stem: str) -> Path:
         """Return the folder for files that must not be copied along with a submission."""
@@ -148,6 +163,8 @@ ODD_IN_AN_ID = re.compile(
     "\ud800-\udfff]"  # lone surrogates
 )
 LONGEST_ID = 200  # bytes
+NO_ID = f"no /, \\ or +, no leading dot, no invisible characters, at most {LONGEST_ID} bytes"
+"""What an id may not be, since it names a folder."""
 
 
 def is_id(name: str) -> bool:

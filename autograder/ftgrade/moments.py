@@ -12,8 +12,13 @@ from ftgrade.course import CONFIG_FILE
 from ftgrade.errors import CourseFault
 
 STAMP_CHARACTERS = 100
-# The parser takes a third word for the name of a time zone, and opens a file of that name if it is a path.
-STAMP = re.compile(r"[\w :.,+-]*\w(?:/[\w+-]+){0,2}", re.ASCII)
+# A third word names a time zone: no path, since a file of that name would be opened.
+DAY, CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?"
+STAMP = re.compile(
+    rf"(?P<moment>{DAY}[T ]{CLOCK}(?:Z|[+-]\d\d:\d\d)?)"
+    rf"|(?P<local>{DAY} {CLOCK}) (?P<zone>[A-Za-z][\w+-]*(?:/[\w+-]+){{0,2}})",
+    re.ASCII,
+)
 
 
 def parse_time(text: str, zone: str) -> datetime:
@@ -38,21 +43,37 @@ def parse_time(text: str, zone: str) -> datetime:
 
 
 def read_stamp(path: Path) -> datetime | None:
-    """Return the time (UTC) in a submission's `timestamp.txt`, as nbgrader reads it; None if there is no such time.
+    """Return the time (UTC) in a submission's `timestamp.txt`, as nbgrader reads it; None if it can't be told for sure.
 
-    The file may come from a student, so links aren't followed, and a time must lie between the years 1970 and 2200:
-    near the ends of the calendar a difference or another time zone can't be computed.
+    nbgrader takes a time without a zone, and one with a zone that it doesn't know, for UTC, and `+0100` after a space
+    for 100 seconds; the last two are no times here. The file may come from a student, so links aren't followed, and a
+    time must lie between the years 1970 and 2200: near the ends of the calendar another time zone can't be computed.
     """
-    from nbgrader.utils import parse_utc  # not at the top: it takes a second
-
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(descriptor, encoding="utf-8") as file:
             text = file.read(STAMP_CHARACTERS + 1)
-        found = parse_utc(text.strip()) if len(text) <= STAMP_CHARACTERS and STAMP.fullmatch(text.strip()) else None
-    except Exception:  # the parser raises many kinds of errors on odd text
+        found = stamped_time(text.strip()) if len(text) <= STAMP_CHARACTERS else None
+    except (OSError, ValueError, OverflowError):
         return None
     return found if found is not None and 1970 <= found.year <= 2200 else None
+
+
+def stamped_time(text: str) -> datetime | None:
+    """Return the time (UTC) that a stamp tells without doubt, or None. Raises ValueError and OverflowError.
+
+    >>> stamped_time("2026-03-01 10:00 CET"), stamped_time("2026-03-01 10:00 PST")
+    (datetime.datetime(2026, 3, 1, 9, 0), None)
+    """
+    told = STAMP.fullmatch(text)
+    if told is None:
+        return None
+    found = datetime.fromisoformat(told["moment"] or told["local"])
+    if told["zone"]:
+        if (zone := tz.gettz(told["zone"])) is None:
+            return None
+        found = found.replace(tzinfo=zone)
+    return found if found.tzinfo is None else found.astimezone(UTC).replace(tzinfo=None)
 
 
 def time_zone(name: str) -> Any:

@@ -4,6 +4,7 @@ import bz2
 import io
 import json
 import os
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -104,6 +105,55 @@ def test_a_broken_archive_is_told_and_stops_nobody(tmp_path: Path, data: bytes):
         path = tmp_path / f"a{ending}"
         path.write_bytes(data)
         assert "not a whole archive" in unpack(path, tmp_path / "goal")[0]
+
+
+def marked(path: Path, flags: int, method: int | None = None) -> Path:
+    """Set the flags, and the method of compression, of all entries of a zip archive."""
+    data = bytearray(path.read_bytes())
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = data.find(sign)
+        while place >= 0:
+            struct.pack_into("<H", data, place + offset, flags)
+            if method is not None:
+                struct.pack_into("<H", data, place + offset + 2, method)
+            place = data.find(sign, place + 4)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_name_in_utf8_is_read_also_where_the_archive_does_not_say_so(tmp_path: Path):
+    """Platforms write such archives; in code page 437, which a name without a mark counts as, it is M├╝ller."""
+    path = marked(packed(tmp_path / "a.zip", {"Zo\u00eb M\u00fcller/p03.ipynb": b"1"}), 0)
+    assert unpack(path, tmp_path / "utf8") == []
+    assert found(tmp_path / "utf8") == ["Zo\u00eb M\u00fcller/p03.ipynb"]
+    old = packed(tmp_path / "b.zip", {"Zo__ M_ller.ipynb": b"1"})
+    old.write_bytes(old.read_bytes().replace(b"M_ller", b"M\x81ller"))  # as Windows packs it in Western Europe
+    assert unpack(old, tmp_path / "cp437") == []
+    assert found(tmp_path / "cp437") == ["Zo__ M\u00fcller.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "method", "words"), [(1, None, "locked with a password"), (0, 9, "packed in a way that isn't opened")]
+)
+def test_a_file_that_is_not_opened_is_told_with_the_next_step(tmp_path: Path, flags: int, method: int, words: str):
+    (told,) = unpack(marked(packed(tmp_path / "a.zip", {"p03.ipynb": b"1"}), flags, method), tmp_path / "goal")
+    assert words in told
+    assert "unpack the archive yourself" in told
+
+
+def test_a_name_that_is_too_long_for_the_disk_stops_nobody(tmp_path: Path):
+    (told,) = unpack(packed(tmp_path / "a.zip", {"x" * 260 + "/a.ipynb": b"1", "p03.ipynb": b"1"}), tmp_path / "goal")
+    assert told.endswith("it can't be written: File name too long")
+    assert found(tmp_path / "goal") == ["p03.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(b"<html>Sign in", "it is a web page"), (b"", "it is empty"), (b"PK\x03\x04", "ask for it again")],
+)
+def test_what_is_no_archive_is_told_by_what_was_seen(tmp_path: Path, data: bytes, words: str):
+    (tmp_path / "a.zip").write_bytes(data)
+    assert words in unpack(tmp_path / "a.zip", tmp_path / "goal")[0]
 
 
 def test_nbgraders_collector_takes_these_limits(tmp_path: Path):

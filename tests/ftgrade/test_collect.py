@@ -1,5 +1,6 @@
 """`ftgrade collect`: what platforms and people hand over lands where it belongs, and nothing is lost on the way."""
 
+import dataclasses
 import json
 import unicodedata
 import zipfile
@@ -62,7 +63,7 @@ def test_a_folder_and_an_archive_of_named_files_land_in_their_places(tmp_path: P
     assert reasons(found) == {
         "adda_p03.ipynb": "there is no student 'adda': ada?",
         "ada_p07.ipynb": "its name doesn't fit the pattern: it names no problem, "
-        "`--stem p03` would say that all are p03",
+        "and where the path tells the student, `--stem p03` takes all as p03",
         "notes.txt": "no notebook",
     }
     assert course.notebook("ada_b", P03).read_text() == "2"
@@ -214,6 +215,9 @@ def test_two_files_of_which_none_is_newer_are_both_left(tmp_path: Path, course: 
     [
         "ada_p03 (1)-2.ipynb", "ada_p03-Copy1.ipynb", "ada_p03-Copy.ipynb", "ada_p03.ipynb.json", "ada_p03.ipynb.txt",
         "ada_P03.IPYNB", "ada_p03.ipynb.ipynb", "ada_p03-Copy1 (2).ipynb.txt",
+        "Copy of ada_p03.ipynb", "ada/Copy (2) of p03.ipynb", "ada/Kopie von p03.ipynb", "ada_p03 copy 2.ipynb",
+        "ada_p03 (copy).ipynb", "ada_p03 - Copy (2).ipynb", "ada_p03 (Ada's conflicted copy 2026-03-01).ipynb",
+        "ada_p03.sync-conflict-20260301-101010-ABCDEFG.ipynb", "ada/p03-lora-parameters.ipynb",
     ],
 )  # fmt: skip
 def test_names_that_browsers_and_jupyterlab_make_are_known(tmp_path: Path, course: Course, name: str):
@@ -283,7 +287,7 @@ def test_the_command_tells_what_it_took_and_what_it_left(tmp_path: Path, capsys:
     assert [one["outcome"] for one in told["taken"]] == ["unchanged"]
     assert told["left"] == [["eve_p03.ipynb", "there is no student 'eve'"]]
     assert cli.main(["collect", str(tmp_path / "nothing"), "--course", str(root)]) == cli.COULD_NOT
-    assert "neither a folder nor an archive" in capsys.readouterr().err
+    assert "isn't there: name a folder" in capsys.readouterr().err
     assert cli.main(["collect", str(source), "--course", str(tmp_path)]) == cli.COULD_NOT
     assert "holds no gradebook.db" in capsys.readouterr().err
 
@@ -461,6 +465,48 @@ def test_names_of_copies_endings_and_archives_that_are_not_opened(tmp_path: Path
     }
     with pytest.raises(CourseFault, match="unpack it into a folder ada_b"):
         collect(tmp_path / "handed" / "ada_b.rar", course, KNOWN, STEMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "words"),
+    [
+        ("ada/p03_final_v2.ipynb", "plain", "`--stem p03` takes all as p03"),
+        ("ada_p03.py", "plain", "no notebook: a Python file, ask for the .ipynb file"),
+        ("ada_p03.ipynb.crdownload", "plain", "a download that wasn't finished, ask for the file again"),
+        ("ada@x.org_p03.ipynb", "plain", "it is the address of ada; put the id there"),
+        ("Ada Lovelace/p03.ipynb", "plain", "it is the name of ada; {name} in place of {student}"),
+        ("anon_5wMz2_2041_p03.ipynb", "canvas", "the platform hides who it is: let it show the names"),
+        ("Participant_77_assignsubmission_file/p03.ipynb", "moodle", "the platform hides who it is"),
+        ("Lab 1-Ada Lovelace_77_assignsubmission_file/p03.ipynb", "moodle", "if 'Lab 1' is a group, show all"),
+    ],
+)
+def test_what_is_left_is_told_with_the_next_step(tmp_path: Path, course: Course, name: str, pattern: str, words: str):
+    known = dataclasses.replace(KNOWN, by_email={"ada@x.org": "ada"})
+    found = collect(laid(tmp_path / "handed", **{name: "1"}), course, known, STEMS, pattern)
+    assert (found.taken, words in reasons(found)[name]) == ((), True)
+
+
+def test_another_platforms_download_is_told_by_its_names(tmp_path: Path, course: Course):
+    files = {"lovelaceada_4711_7_p03.ipynb": "1", "oneilzoe_LATE_12_8_p03-2.ipynb": "2", "notes.txt": "x"}
+    source = laid(tmp_path / "handed", **files)
+    found = collect(source, course, KNOWN, STEMS, "moodle")
+    assert found.hint == "the names are as canvas writes them: `--pattern canvas` takes 2 of these files"
+    assert collect(source, course, KNOWN, STEMS, "canvas").hint == ""
+    assert collect(laid(tmp_path / "other", **{"p03.ipynb": "1"}), course, KNOWN, STEMS).hint == ""
+
+
+def test_a_notebook_alone_is_taken_and_an_archive_of_nothing_is_told(tmp_path: Path, course: Course):
+    laid(tmp_path, **{"ada_p03.ipynb": "1"})
+    assert places(collect(tmp_path / "ada_p03.ipynb", course, KNOWN, STEMS)) == {("ada", "p03", "new")}
+    with pytest.raises(CourseFault, match="holds no files"):
+        collect(zipped(tmp_path / "a.zip", {}), course, KNOWN, STEMS)
+
+
+@pytest.mark.parametrize("pattern", ["{student}+{time}{any}/{stem}.ipynb", "{student}+{time} UTC/{stem}.ipynb"])
+def test_a_time_that_says_utc_is_not_read_in_the_courses_zone(tmp_path: Path, course: Course, pattern: str):
+    source = laid(tmp_path / "in", **{"ada+2026-01-30 10:30:10 UTC/p03.ipynb": "1"})
+    (one,) = collect(source, course, KNOWN, STEMS, pattern, zone="Europe/Berlin").taken
+    assert one.time == datetime(2026, 1, 30, 10, 30, 10)
 
 
 def test_the_exchanges_folder_is_read_out_of_an_archive_too(tmp_path: Path, course: Course):

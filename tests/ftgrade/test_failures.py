@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -263,6 +264,59 @@ def test_a_slip_on_the_command_line_is_told(
     else:
         assert told in failing(*words)
     assert not (tmp_path / "out.ipynb").exists()
+
+
+def run_in_a_shell(script: str, **settings: str) -> tuple[int, str, str]:
+    """Run a script in which `$FTGRADE` is the command; return the exit status and what was said."""
+    python = shlex.quote(sys.executable)
+    whole = f"FTGRADE='{python} -m ftgrade.commands.cli'\n{script}"
+    done = subprocess.run(["sh", "-c", whole], capture_output=True, text=True, env=os.environ | settings, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path):
+    (tmp_path / "gone").mkdir()
+    path = shlex.quote(str(tmp_path / "gone"))
+    status, _, said = run_in_a_shell(f"cd {path}; rmdir {path}; exec $FTGRADE due")
+    assert (status, said) == (2, "ftgrade: the folder that you are in is gone: `cd` to one that is there\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- --json", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_told_where_it_can_be_told(course: Path, closed: str):
+    """Otherwise a gradebook could be opened under the stream's number, and take in what is printed."""
+    status, out, said = run_in_a_shell(f"exec $FTGRADE due --course {shlex.quote(str(course))} {closed}")
+    assert status == cli.COULD_NOT
+    heard = (out + said).splitlines()
+    assert len(heard) == (closed != "<&- >&- 2>&-")
+    assert all(one.startswith("ftgrade: standard ") and "is closed" in one for one in heard)
+
+
+def test_nothing_is_read_from_a_closed_input(course: Path):
+    status, out, said = run_in_a_shell(f"exec $FTGRADE due --course {shlex.quote(str(course))} <&-")
+    assert (status, said) == (cli.FINE, "")
+    assert "Due dates" in out
+
+
+def test_what_cannot_be_a_students_folder_is_told(course: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(course / "submitted" / "ada", course / "submitted" / "ada+bob")
+    for name in ("bob.ipynb", ".DS_Store"):
+        (course / "submitted" / name).write_text("x")
+    assert cli.main(["grade", "p03", "-j", "1", "--course", str(course)]) == cli.SOME_NEED_A_PERSON
+    said = capsys.readouterr().out
+    assert "not graded: submitted/ada+bob has a name that can't be a student's id (no /, \\ or +" in said
+    assert "not graded: submitted/bob.ipynb is a file: put it into submitted/STUDENT/STEM/" in said
+    assert "DS_Store" not in said
+    assert "nobody on the roster" not in said
+    assert "1 thing needs a person" in said
+
+
+def test_names_stand_beside_the_ids_where_there_are_some(course: Path, capsys: pytest.CaptureFixture[str]):
+    for name, shown in ((None, False), ("Ada Lovelace", True)):
+        with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as gradebook:
+            gradebook.update_or_create_student("ada", last_name=name)
+        cli.main(["grade", "p03", "-j", "1", "--course", str(course)])
+        table = capsys.readouterr().out.partition("gradebook:")[0]
+        assert ("Ada Lovelace" in table, "name" in table) == (shown, shown)
 
 
 @pytest.mark.parametrize(

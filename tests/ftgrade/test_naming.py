@@ -48,6 +48,7 @@ def told(course: Course) -> str:
         f"{STEM}/{STEM}.ipynb.json", f"{STEM}/{STEM}.IPYNB", f"{STEM}/P03.ipynb", f"{STEM}/{STEM}/{STEM}.ipynb",
         f"p03/{STEM}.ipynb", f"P3/{STEM}.ipynb", f"lora_parameters/{STEM}.ipynb", f"P03 LoRA-Parameters/{STEM}.ipynb",
         "p03/p03.ipynb", "Problem 3/answer.ipynb", f"{STEM}.ipynb", f"p03 (1)/{STEM}.ipynb", "p03-Copy1.ipynb.txt",
+        f"{STEM}/Copy of {STEM}.ipynb", f"{STEM} copy 2.ipynb", "p03 (copy).ipynb", "Kopie von p03/p03.ipynb",
     ],
 )  # fmt: skip
 def test_a_notebook_under_another_name_is_put_in_its_place_and_told(course: Course, name: str):

@@ -167,6 +167,13 @@ def test_a_folder_in_use_is_left_as_it_is(tmp_path: Path, roster: Path, capsys):
         (b"id\nada\nada\n", "line 3: 'ada' stands in line 2 already"),
         (b"id\n../ada\n", "line 2: '../ada' can't be a student's id"),
         (b"id,first_name\nzoe,Zo\xeb\n", "must be CSV in UTF-8, save it so"),
+        (b"id,name,email\nada,Lovelace, Ada,a@x\n", "line 2: it has 4 cells, and the first line has 3: put quotation"),
+        (b'id,name\nada,Ada\nbob,"Bob\ncyd,Cyd\n', "in what begins in line 3; is a quotation mark missing there?"),
+        (b"id,name,name\nada,Ada,A\n", "two columns are named name: rename or remove one of them"),
+        (b"identifier,github_username\nada,adagit\n", "the columns identifier and githubusername might both hold"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "is a web page, perhaps one that asks to sign in: download"),
+        (b'[{"id": "ada"}]', "is JSON: download or save the list as CSV"),
+        (b"id\n" + b"a" * 300, "at most 200 bytes"),
     ],
 )
 def test_a_roster_with_a_fault_makes_nothing(tmp_path: Path, roster: Path, capsys, content: bytes | None, words: str):
@@ -183,6 +190,12 @@ READ = {
     "Excel's Unicode text": "student_id\tfirst_name\tlast_name\r\nada\tAda\tLovelace, A.\r\n".encode("utf-16"),
     "Moodle's participants": b'"First name","Last name","ID number","Email address"\nAda,"Lovelace, A.",ada,\n',
     "an id number": b"Given name;Family name;ID-Number\nAda;Lovelace, A.;ada\n",
+    "Moodle's participants in German": b"Vorname;Nachname;ID-Nummer;E-Mail-Adresse\nAda;Lovelace, A.;ada;\n",
+    "Brightspace": b'Username,Last Name,First Name,End-of-Line Indicator\n#ada,"Lovelace, A.",Ada,#\n',
+    "bars": b"id|first_name|last_name\nada|Ada|Lovelace, A.\n",
+    "spaces before quotation marks": b'id, first_name, last_name\nada, "Ada", "Lovelace, A."\n',
+    "a text's mark of a spreadsheet": b'id,first_name,last_name\n="ada",Ada,"=""Lovelace, A."""\n',
+    "a line break in a cell": b'id,first_name,last_name\nada,Ada,"Lovelace,\r\nA."\n',
 }
 
 
@@ -192,10 +205,37 @@ def test_a_roster_is_read_as_spreadsheets_and_platforms_write_it(tmp_path: Path,
     assert read_roster(tmp_path / "r.csv").students == {"ada": {"first_name": "Ada", "last_name": "Lovelace, A."}}
 
 
-@pytest.mark.parametrize("header", ["", "id\n", "student_id\n", "ID number\n", "Students\n", "sep=,\nUsername\n"])
+@pytest.mark.parametrize(
+    "header", ["", "id\n", "student_id\n", "ID number\n", "Students\n", "sep=,\nUsername\n", "E-mail\n"]
+)
 def test_one_column_is_a_roster_with_and_without_its_name(tmp_path: Path, header: str):
     (tmp_path / "r.csv").write_text(f"{header}ada\nbob\n")
     assert list(read_roster(tmp_path / "r.csv").students) == ["ada", "bob"]
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ('"Lovelace, Ada"', {"last_name": "Lovelace", "first_name": "Ada"}),
+        ("Ada Lovelace", {"last_name": "Ada Lovelace"}),  # where a name without a comma is split is anybody's guess
+    ],
+)
+def test_a_name_in_one_column_is_kept(tmp_path: Path, name: str, read: dict[str, str]):
+    (tmp_path / "r.csv").write_text(f"identifier,name\nada,{name}\n")
+    assert read_roster(tmp_path / "r.csv").students == {"ada": read}
+
+
+def test_zeros_that_a_spreadsheet_was_told_to_keep_are_kept(tmp_path: Path):
+    (tmp_path / "r.csv").write_text('id\n="00123"\n\'00124\n')
+    assert list(read_roster(tmp_path / "r.csv").students) == ["00123", "00124"]
+
+
+def test_students_who_may_be_taken_for_each_other_are_told(tmp_path: Path):
+    (tmp_path / "r.csv").write_text("id,email\nada,a@x\nAda,b@x\nbob,A@x\ncyd,\ndan,\n")
+    assert read_roster(tmp_path / "r.csv").notes == (
+        "ada and Ada differ in case alone, and a disk of macOS or Windows gives them one folder",
+        "ada and bob have one address, so it identifies neither",
+    )
 
 
 def test_canvas_export_of_a_gradebook_is_a_roster(tmp_path: Path):

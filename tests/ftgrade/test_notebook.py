@@ -79,6 +79,19 @@ def test_json_that_is_no_notebook_is_malformed(data: bytes):
     assert refusal(data).kind == "malformed"
 
 
+@pytest.mark.parametrize("told", ["4", "4.0", 4.0, None])
+def test_a_notebook_whose_format_is_no_whole_number_is_read_and_told(told: object):
+    """Tools write it as a text, with a point, or leave it out; the cells say what it is."""
+    whole = document(cell("x = 1")) | {"nbformat": told}
+    found = parse_submission(json.dumps({name: value for name, value in whole.items() if value is not None}).encode())
+    assert (sources(found), kinds(found)) == (["x = 1"], ["repaired"])
+
+
+@pytest.mark.parametrize("told", ["four", "", [4], None])
+def test_what_has_neither_a_format_nor_cells_is_no_notebook(told: object):
+    assert refusal(json.dumps({"nbformat": told, "cells": [{"text": "print(1)"}]}).encode()).kind == "malformed"
+
+
 @pytest.mark.parametrize("data", [b"[" * 10**6, b'{"a":' * 10**5 + b"1" + b"}" * 10**5], ids=["open", "closed"])
 def test_json_that_nests_without_end_is_malformed_rather_than_a_crash(data: bytes):
     assert refusal(data).kind == "malformed"

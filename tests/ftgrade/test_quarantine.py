@@ -14,6 +14,7 @@ from ftgrade.intake import quarantine
 from ftgrade.intake.notebook import read_below
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.moments import read_stamp
+from nbgrader.utils import parse_utc
 
 STEM = "p03_lora_parameters"
 RIGHT = home().leaves(STEM).solution.read_text("utf-8")
@@ -121,6 +122,32 @@ def test_a_time_near_the_ends_of_the_calendar_or_of_odd_form_stops_no_booking(
     assert (done.failed, done.reports[0].score) == ([], 10.0)
     set_aside(folder, grader.course.quarantine("eve", STEM))
     assert not (folder / "timestamp.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("stamp", "read"),
+    [
+        ("2026-03-01 10:00:00.25 UTC", "10:00:00.250000"), ("2026-03-01 10:00", "10:00:00"),
+        ("2026-03-01T10:00:00Z", "10:00:00"), ("2026-03-01 10:00+01:00", "09:00:00"),
+        ("2026-03-01 10:00 CET", "09:00:00"), ("2026-03-01 10:00 Europe/Berlin", "09:00:00"),
+        ("2026-03-01 10:00 PST", None), ("2026-03-01 10:00 +0100", None), ("2026-03-01T10:00 CET", None),
+        ("2026-03-01 10:00 PM", None), ("01/03/2026 10:00", None), ("Sun Mar  1 10:00:00 CET 2026", None),
+        ("2026-03-01", None), ("10:00", None),
+    ],
+)  # fmt: skip
+def test_a_stamp_is_read_as_nbgrader_reads_it_or_not_at_all(tmp_path: Path, stamp: str, read: str | None):
+    """nbgrader takes a zone that it doesn't know for UTC, ` +0100` for 100 seconds, and puts in what is missing."""
+    (tmp_path / "timestamp.txt").write_text(stamp)
+    found = read_stamp(tmp_path / "timestamp.txt")
+    assert (found and str(found)) == (read and f"2026-03-01 {read}")
+    assert found is None or parse_utc(stamp) == found
+
+
+def test_a_time_that_is_set_aside_is_told_in_words(tmp_path: Path):
+    (tmp_path / STEM).mkdir()
+    (tmp_path / STEM / "timestamp.txt").write_text("2026-03-01 10:00 PST")
+    (told,) = set_aside(tmp_path / STEM, tmp_path / "aside")
+    assert "tells no time such as 2026-12-01 18:00:00 UTC, so this counts as handed in in time" in told.words
 
 
 def test_a_time_zone_is_never_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

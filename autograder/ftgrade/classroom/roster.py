@@ -1,11 +1,9 @@
 """Read the lists of students that people, spreadsheets and learning platforms write.
 
-A list is CSV in UTF-8, with commas, semicolons or tabs. One column holds the students' ids; it is found by its name.
-Canvas's export of a gradebook and Moodle's list of participants are read as they are.
+One column holds the students' ids; it is found by its name. Canvas's export of a gradebook and Moodle's list of
+participants are read as they are.
 """
 
-import csv
-import io
 import re
 import unicodedata
 from collections import Counter
@@ -13,24 +11,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ftgrade.course import is_id
+from ftgrade.classroom.table import Row, read_table
+from ftgrade.course import NO_ID, is_id
 from ftgrade.errors import CourseFault
 
-SEPARATORS = ",;\t"
 IDS = (
     "id", "studentid", "idnumber", "studentnumber", "username", "userid", "login", "loginid", "netid", "sid",
-    "matriculationnumber", "rosteridentifier",
+    "matriculationnumber", "rosteridentifier", "identifier", "githubusername", "orgdefinedid",
+    "idnummer", "matrikelnummer", "num\u00e9rodidentification", "n\u00famerodeid",
 )  # fmt: skip
 """Names of a column of ids, without case, spaces and marks. A column named `id` comes before all others."""
-ALONE = ("student", "students", "ids", "user", "users")
+EMAILS = ("email", "emailaddress", "mail", "emailadresse", "adressedecourriel", "direcci\u00f3ndecorreo")
+ALONE = ("student", "students", "ids", "user", "users", *EMAILS)
 """Further names of a column of ids, where it is the only column."""
 FIELDS = {
-    "first_name": ("firstname", "givenname", "forename"),
-    "last_name": ("lastname", "surname", "familyname"),
-    "email": ("email", "emailaddress", "mail"),
+    "first_name": ("firstname", "givenname", "forename", "vorname", "pr\u00e9nom", "nombre"),
+    "last_name": ("lastname", "surname", "familyname", "nachname", "nom", "nomdefamille", "apellidos"),
+    "email": EMAILS,
     "lms_user_id": ("lmsuserid", "lmsid", "canvasid"),
 }
-"""The fields of a gradebook, and the names of their columns."""
+"""The fields of a gradebook, and the names of their columns, also as Moodle writes them in other languages."""
+WHOLE_NAMES = ("name", "fullname", "studentname")
 CANVAS_IDS = ("sisloginid", "sisuserid")
 NOT_STUDENTS = ("Points Possible", "Student, Test")  # in the first column of Canvas's export
 
@@ -43,22 +44,15 @@ class Roster:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a list: its number in the file, blank lines included, and its cells by the column's plain name."""
-
-    line: int
-    cells: dict[str, str]
-
-
 def read_roster(path: Path) -> Roster:
     """Return the students of a file. Raises CourseFault, with the line where there is one, and OSError."""
-    header, rows = read_table(path)
+    header, rows = read_table(path, (*IDS, *ALONE))
     columns = {name: column_of(header, names) for name, names in FIELDS.items()}
-    column = id_column(path, header, rows)
+    column, whole_name = id_column(path, header, rows), column_of(header, WHOLE_NAMES)
+    demand_one_column_each(path, header, [column, *filter(None, (whole_name, *columns.values()))])
     without: list[str] = []
     if is_canvas(header):
-        columns["lms_user_id"] = "id"
+        columns["lms_user_id"], whole_name = "id", "student"
         rows = [row for row in rows if row.cells["student"] and not row.cells["student"].startswith(NOT_STUDENTS)]
         without = [row.cells["student"] for row in rows if not row.cells[column]]
         rows = [row for row in rows if row.cells[column]]
@@ -71,75 +65,13 @@ def read_roster(path: Path) -> Roster:
         lines[student] = row.line
         found = {name: row.cells.get(of or "", "") for name, of in columns.items()}
         found["lms_user_id"] = read_number(path, row, found["lms_user_id"])
-        if is_canvas(header):
-            found["last_name"], _, found["first_name"] = map(str.strip, row.cells["student"].partition(","))
+        if not found["last_name"] and not found["first_name"]:
+            found["last_name"], _, found["first_name"] = map(
+                str.strip, row.cells.get(whole_name or "", "").partition(",")
+            )
         students[student] = {name: text for name, text in found.items() if text}
     demand_one_number_each(path, students, lines)
     return Roster(students, tuple(notes(students, without)))
-
-
-# --------------------------------------------------------------------------------------------------------------- table
-
-
-def read_table(path: Path) -> tuple[list[str], list[Row]]:
-    """Return the plain names of a file's columns and its rows. A list of ids alone needs no header."""
-    text = read_text(path)
-    mark = re.match(r"sep=(.)\r?\n", text)
-    body = text[mark.end() :] if mark else text
-    found = list(numbered_rows(body, mark[1] if mark else separator(body), 1 + bool(mark)))
-    if not found:
-        return [], []
-    names = [plain(cell) for cell in found[0][1]]
-    if len(names) == 1 and names[0] not in (*IDS, *ALONE):
-        names = ["id"]
-    else:
-        found = found[1:]
-    return names, [Row(line, dict(zip(names, [*cells, *[""] * len(names)], strict=False))) for line, cells in found]
-
-
-def read_text(path: Path) -> str:
-    """Return a file's text. Raises CourseFault for one that isn't text in UTF-8, or in a spreadsheet's UTF-16."""
-    data = path.read_bytes()
-    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        raise CourseFault(f"the roster {path} is a spreadsheet's own file: save it as CSV in UTF-8")
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise CourseFault(
-            f"the roster {path} must be CSV in UTF-8, save it so (in Excel: `CSV UTF-8`): {error}"
-        ) from None
-
-
-def separator(text: str) -> str:
-    """Return what separates the cells: whichever makes the most cells of the first line that isn't blank.
-
-    >>> separator("id;name\\nada;A, B"), separator("ada\\nbob")
-    (';', ',')
-    """
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    return max(SEPARATORS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
-
-
-def numbered_rows(text: str, delimiter: str, first: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that aren't blank, each with the number of its first line in the file."""
-    reader, before = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), 0
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                yield first + before, [cell.strip() for cell in row]
-            before = reader.line_num
-    except csv.Error as error:
-        raise CourseFault(f"the roster must be CSV: {error}, in line {first + reader.line_num}") from None
-
-
-def plain(name: str) -> str:
-    """Return a column's name without case, spaces and marks.
-
-    >>> plain("ID number"), plain("LMS user-id")
-    ('idnumber', 'lmsuserid')
-    """
-    return re.sub(r"[\W_]+", "", name.casefold())
 
 
 # ------------------------------------------------------------------------------------------------------------- columns
@@ -147,6 +79,12 @@ def plain(name: str) -> str:
 
 def is_canvas(header: Sequence[str]) -> bool:
     return "student" in header and "id" in header and any(name in header for name in CANVAS_IDS)
+
+
+def demand_one_column_each(path: Path, header: Sequence[str], used: Iterable[str]) -> None:
+    """Raise CourseFault if a column that is read stands twice."""
+    if twice := sorted(name for name in set(used) if header.count(name) > 1):
+        raise CourseFault(f"{path.name}: two columns are named {twice[0]}: rename or remove one of them")
 
 
 def id_column(path: Path, header: Sequence[str], rows: Sequence[Row]) -> str:
@@ -164,7 +102,9 @@ def id_column(path: Path, header: Sequence[str], rows: Sequence[Row]) -> str:
         raise CourseFault(
             f"{path.name}: the columns {' and '.join(found)} might both hold the students' ids: name one of them `id`"
         )
-    raise CourseFault(f"{path.name} needs a column named `id`, its first line is: {told}")
+    raise CourseFault(
+        f"{path.name} needs a column named `id`, its first line is: {told}; name the column of the students' ids so"
+    )
 
 
 def column_of(header: Sequence[str], names: Sequence[str]) -> str | None:
@@ -185,7 +125,7 @@ def read_id(path: Path, row: Row, column: str) -> str:
     if not is_id(student):
         raise CourseFault(
             f"{path.name}, line {row.line}: {student!r} can't be a student's id, because it can't name a folder "
-            "(no /, \\ or +, no leading dot, no invisible characters)"
+            f"({NO_ID})"
         )
     return student
 
@@ -218,10 +158,15 @@ def demand_one_number_each(path: Path, students: dict[str, dict[str, str]], line
         owners[number] = student
 
 
-def notes(students: Iterable[str], without: Sequence[str]) -> Iterator[str]:
-    """Yield what a person should look at: rows without an id, and ids that may have lost their leading zeros."""
+def notes(students: dict[str, dict[str, str]], without: Sequence[str]) -> Iterator[str]:
+    """Yield what a person should look at: rows without an id, ids and addresses that may be meant otherwise."""
     if without:
         yield f"left out, because they have no id: {'; '.join(map(repr, without))}"
+    for words, alike in (
+        ("differ in case alone, and a disk of macOS or Windows gives them one folder", map(str.casefold, students)),
+        ("have one address, so it identifies neither", [one.get("email", "").casefold() for one in students.values()]),
+    ):
+        yield from (f"{' and '.join(several)} {words}" for several in same(students, alike))
     numbers = [student for student in students if re.fullmatch(r"[0-9]+", student)]
     usual = Counter(map(len, numbers)).most_common(1)
     if usual and (short := [one for one in numbers if len(one) < usual[0][0]]):
@@ -229,6 +174,14 @@ def notes(students: Iterable[str], without: Sequence[str]) -> Iterator[str]:
             f"{', '.join(short[:3])}{' …' if len(short) > 3 else ''}: fewer digits than the other ids. Did a "
             "spreadsheet drop leading zeros?"
         )
+
+
+def same(students: Iterable[str], texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the students who share a text, which isn't empty."""
+    by_text: dict[str, list[str]] = {}
+    for student, text in zip(students, texts, strict=True):
+        by_text.setdefault(text, []).append(student)
+    yield from (several for text, several in by_text.items() if text and len(several) > 1)
 
 
 __all__ = ["Roster", "read_roster"]

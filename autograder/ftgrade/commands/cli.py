@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ftgrade.catalog import home
@@ -57,12 +58,16 @@ GROUPS: Mapping[str, Sequence[Command]] = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return 0 (fine), 1 (done, and some submissions need a person) or 2 (could not)."""
-    speak_any_encoding()
     words = list(sys.argv[1:] if words is None else words)
+    if lacking := missing_stream():
+        return fail(lacking, as_json="--json" in words)
+    speak_any_encoding()
     if unknown := unknown_command(words):
         return fail(unknown, as_json="--json" in words)
     read = vars(parser().parse_args(words))
     chosen, as_json = read.pop("command"), read.pop("json", False)
+    if lacking := missing_folder():
+        return fail(lacking, as_json)
     try:
         return run(chosen, read, as_json)
     except KeyboardInterrupt:
@@ -100,10 +105,39 @@ def for_our_eyes() -> Generator[None]:
         os.umask(before)
 
 
+def missing_stream() -> str:
+    """Return which stream a command lacks, in words; nothing if none.
+
+    Python says None for a stream that was closed when it started. A file that is opened later would get its number,
+    and what another program prints would be written into a gradebook.
+    """
+    if sys.stdin is None:  # nothing is read from it
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  (it stays open)
+    for name, stream in (("output", sys.stdout), ("error", sys.stderr)):
+        if stream is None:
+            return f"standard {name} is closed, so nobody would read what is said: open it, or lead it to /dev/null"
+    return ""
+
+
+def missing_folder() -> str:
+    """Return which of the folders is gone that relative paths and a home's files need, in words; nothing if none."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the folder that you are in is gone: `cd` to one that is there"
+    except OSError as error:
+        return f"the folder that you are in can't be used: {error.strerror}; `cd` to another"
+    try:
+        Path.home()
+    except RuntimeError:
+        return "your home folder isn't known: set HOME to a folder that you may write to"
+    return ""
+
+
 def fail(words: str, as_json: bool) -> int:
     """Say why a command could not do its work, in a line and for a program that reads JSON."""
-    print(f"ftgrade: {words}", file=sys.stderr)
-    if as_json:
+    print(f"ftgrade: {words}", file=sys.stderr or sys.stdout)
+    if as_json and sys.stdout is not None:
         print(json_text({"error": words}))
     return COULD_NOT
 

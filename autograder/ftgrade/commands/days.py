@@ -79,7 +79,7 @@ def extend(out: "Out", student: str, stem: str, until: str | None, none: bool, c
 
 @command(
     "put files from a folder or an archive into submitted/",
-    argument("source", type=Path, help="a folder, or a .zip or .tar as a learning platform gives it"),
+    argument("source", type=Path, help="a folder, a notebook, or a .zip or .tar as a platform gives it"),
     argument(
         "--pattern",
         default="plain",
@@ -122,6 +122,7 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
     aside = f", {replaced} replaced earlier ones, which are in {Course(course).state / 'earlier'}" if replaced else ""
     out.line(
         *(f"left where it is: {path}: {why}" for path, why in found.left),
+        *([f"hint: {found.hint}"] if found.hint else []),
         f"{len(found.taken)} submissions are in place{aside}; {len(found.left)} files were left.",
     )
     return Done(asdict(found), needs_a_person=bool(found.left))

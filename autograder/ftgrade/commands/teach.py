@@ -4,7 +4,7 @@ import contextlib
 import os
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,7 @@ def grade(
     catalog = home()
     root = make_demo(out, catalog) if demo else course
     graded = Course(root.absolute())
+    out.line(*(f"not graded: submitted/{line(name)} {why}" for name, why in graded.nobodys().items()))
     if not anyone and graded.strangers(()):
         graded = without_strangers(out, graded)
     doubts = put_in_place(graded, chosen(catalog, stems), untouched_test(catalog))
@@ -160,7 +161,8 @@ def grade(
     with book.open_gradebook(graded.root) as gradebook:
         taken_off = late.booked_penalties(gradebook, problems)
         needs = todo.list_needs(Course(graded.root), gradebook, problems)
-    show_scores(out, done.reports, root, taken_off)
+        names = book.full_names(gradebook)
+    show_scores(out, done.reports, root, taken_off, names)
     sum_up(out, done, root)
     tell_needs(out, needs, stems, root)
     # The demo class hands in unreadable files and answers in words on purpose.
@@ -193,8 +195,14 @@ def make_demo(out: "Out", catalog: Catalog) -> Path:
     return root
 
 
-def show_scores(out: "Out", reports: "list[Report]", course: Path, taken_off: TakenOff) -> None:
-    """Print a row for each student, with what lateness takes off, and where everything is."""
+def show_scores(
+    out: "Out", reports: "list[Report]", course: Path, taken_off: TakenOff, names: Mapping[str, str]
+) -> None:
+    """Print a row for each student, with what lateness takes off, and where everything is.
+
+    A column of names stands beside the ids if any of these students has one.
+    """
+    named = any(names.get(report.student) for report in reports)
     stems = list(dict.fromkeys(report.stem for report in reports))
     by_student: dict[str, dict[str, Report]] = defaultdict(dict)
     for report in reports:
@@ -202,6 +210,7 @@ def show_scores(out: "Out", reports: "list[Report]", course: Path, taken_off: Ta
     rows = [
         (
             student,
+            *([names.get(student, "")] if named else []),
             *(score_text(mine.get(stem), taken_off.get((student, stem), 0.0)) for stem in stems),
             ", ".join(
                 [*finding_kinds(mine), *(["late"] if any((student, stem) in taken_off for stem in stems) else [])]
@@ -209,8 +218,8 @@ def show_scores(out: "Out", reports: "list[Report]", course: Path, taken_off: Ta
         )
         for student, mine in sorted(by_student.items())
     ]
-    columns = ("student", *(stem.partition("_")[0] for stem in stems), "to look at")
-    out.table("Scores", columns, rows, left=columns[-1:])
+    columns = ("student", *(["name"] if named else []), *(stem.partition("_")[0] for stem in stems), "to look at")
+    out.table("Scores", columns, rows, left=("name", "to look at"))
     out.line(
         f"gradebook: {course / 'gradebook.db'}",
         f"feedback pages: {course / 'feedback'}",

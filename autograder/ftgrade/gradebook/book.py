@@ -262,6 +262,13 @@ class Book:
         return self.course.state / "nbgrader.log"
 
 
+def full_names(gradebook: Gradebook) -> dict[str, str]:
+    """Return the full name of each student who has one, in words that are safe to show."""
+    records: list[Any] = list(gradebook.students)
+    names = {str(one.id): " ".join(filter(None, (one.first_name, one.last_name))) for one in records}
+    return {student: line(name) for student, name in names.items() if name}
+
+
 def open_gradebook(course: Path) -> Gradebook:
     """Return a course's gradebook, where its configuration puts it. Raises CourseFault for a folder that has none."""
     directory = course_directory(course.absolute(), course_config(course))

@@ -78,6 +78,9 @@ def list_needs(course: Course, gradebook: Gradebook, stems: Sequence[str], serve
 def problem_needs(course: Course, gradebook: Gradebook, stem: str, server: str) -> Iterator[Need]:
     booked, last = read_bookings(gradebook, stem), LastRun(course.last_path(stem))
     strangers = course.strangers(str(one.id) for one in gradebook.students)
+    for name, why in course.nobodys().items():
+        if (course.root / "submitted" / name / stem).exists():
+            yield Need("nobody", "", line(name), stem, f"submitted/{line(name)} {why}", "rename the folder", "")
     for student in course.students(stem):
         if student in strangers:
             words = f"nobody on the roster is called {line(student)}"

@@ -30,6 +30,7 @@ MAX_SECONDS, MAX_INNER_SECONDS, MAX_MEMORY = 300, 30, 512 * 2**20  # an inner ar
 PARTIAL = f".{secrets.token_hex(8)}.partial"  # no name in an archive can end so
 MAX_RATIO = 200
 CHUNK = 2**16
+UTF8_FLAG = 0x800  # of a zip archive's entry
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 ARCHIVE_ERRORS = (
     OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, tarfile.TarError,
@@ -152,7 +153,7 @@ def unpack_here(path: Path, goal: Path, rooms: dict[str, Quota], owner: str) -> 
                 elif is_archive(goal / safe_path(member.name)):
                     inner.append((str(safe_path(member.name)), owner or name))
     except (MemoryError, *ARCHIVE_ERRORS) as error:
-        left.append(f"{path.name}: not a whole archive ({type(error).__name__})")
+        left.append(f"{path.name}: not a whole archive ({type(error).__name__}): {broken_words(path)}")
     return left, inner
 
 
@@ -173,11 +174,23 @@ def members(archive: Any) -> Iterator[Member]:
         for entry in archive.infolist():
             link = (entry.external_attr >> 16) & 0o170000 == 0o120000
             if not entry.is_dir() and not link:
-                yield Member(entry.filename, archive, entry)
+                yield Member(zip_name(entry), archive, entry)
     else:
         for entry in archive:
             if entry.isreg():
                 yield Member(entry.name, archive, entry)
+
+
+def zip_name(entry: zipfile.ZipInfo) -> str:
+    """Return the name of a file in a zip archive, also where it is in UTF-8 and the archive doesn't say so.
+
+    A name that isn't marked as UTF-8 counts as code page 437, in which text of other languages is seldom valid UTF-8.
+    """
+    if entry.flag_bits & UTF8_FLAG or entry.filename.isascii():
+        return entry.filename
+    with contextlib.suppress(UnicodeError):
+        return entry.filename.encode("cp437").decode("utf-8")
+    return entry.filename
 
 
 def safe_path(name: str) -> PurePosixPath:
@@ -225,8 +238,32 @@ def write_member(member: Member, goal: Path, room: Quota, allowed: int) -> str:
             partial.rename(path)
             return ""
     except ARCHIVE_ERRORS as error:
-        return f"it can't be read ({type(error).__name__})"
+        return unread_words(error)
     return "too large, or packed too tightly to be honest"
+
+
+def unread_words(error: BaseException) -> str:
+    """Return why a file of an archive was left out, with the next step where there is one.
+
+    >>> unread_words(NotImplementedError("That compression method is not supported"))
+    "it is packed in a way that isn't opened here: unpack the archive yourself, and collect the folder"
+    """
+    if isinstance(error, NotImplementedError):
+        return "it is packed in a way that isn't opened here: unpack the archive yourself, and collect the folder"
+    if isinstance(error, RuntimeError) and "password" in str(error):
+        return "it is locked with a password: unpack the archive yourself, or ask for one without"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it can't be written: {error.strerror}"
+    return f"it can't be read ({type(error).__name__})"
+
+
+def broken_words(path: Path) -> str:
+    """Return what an archive that can't be read seems to be, and the next step."""
+    with path.open("rb") as file:
+        start = file.read(100).lstrip()
+    if start.startswith(b"<"):
+        return "it is a web page, perhaps one that asks to sign in; sign in and download it again"
+    return "it is empty; download it again" if not start else "download or ask for it again"
 
 
 class BoundedExtractor(ExtractorPlugin):

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,7 +27,8 @@ from ftgrade.errors import CourseFault
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.archives import ENDINGS, is_archive, unpack
 from ftgrade.intake.gate import MAX_FILE_BYTES, line
-from ftgrade.intake.names import names_notebook
+from ftgrade.intake.hints import anonymous_words, misfit_words, no_notebook_words, other_name_words
+from ftgrade.intake.names import COPY_OF, MARK, names_notebook
 from ftgrade.moments import parse_time, read_stamp
 
 PATTERNS = {
@@ -79,7 +80,8 @@ FIELDS = {
     "name": r"(?P<name>[^/_]+?)",
     "lms": r"(?P<lms>\d+)",
     "order": r"(?P<order>\d+)",
-    "time": r"(?P<time>\d{4}-?\d\d-?\d\d[ T_-]?\d\d[:.-]?\d\d(?:[:.-]?\d\d)?)",
+    "time": r"(?P<time>\d{4}-?\d\d-?\d\d[ T_-]?\d\d[:.-]?\d\d(?:[:.-]?\d\d)?)"
+    r"(?=(?P<utc>(?:\.\d+)?(?: ?UTC|Z)(?![A-Za-z0-9]))?)",
     "date": r"(?P<date>[A-Z][a-z]{2} \d{1,2}, \d{4} \d{1,2}:?\d\d [AP]M)",
     "submission": r"(?P<submission>\d+)",
     "branch": r"(?:main|master)",
@@ -91,11 +93,13 @@ FIELDS = {
 }
 IsUntouched = Callable[[str, bytes], bool]
 JUNK = {"__MACOSX", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db"}
-COPY = r"(?P<copy>(?: ?\(\d+\)|-(?i:copy)\d*)*)(?P<again>-\d+)?"
+COPY = rf"(?P<copy>{MARK}*)(?P<again>-\d+)?"
+"""What marks a copy, and then what a platform adds to a file that is handed in again."""
 NOTEBOOK = r"(?i:(?:\.ipynb)+(?:\.txt|\.json)?)"
-"""What a browser or JupyterLab adds to the name of a copy, and then a platform to a file that is handed in again."""
 CLOSED_ARCHIVES = (".rar", ".7z")
 METADATA = "submission_metadata.yml"
+MAX_TRIED = 200
+"""Files of a download of which none fits that are tried with the patterns of the other platforms."""
 DROPPED = re.compile(r"[&<>\"`|':\\/\u2019]")
 """What a platform leaves out of names that become paths, as `clean_param` of moodle/moodle does: O'Neil is ONeil."""
 
@@ -138,10 +142,14 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """The submissions taken, and (path, reason) of each file that was left where it is."""
+    """The submissions taken, and (path, reason) of each file that was left where it is.
+
+    `hint` names the platform whose names fit, where the chosen pattern fits none.
+    """
 
     taken: tuple[Taken, ...]
     left: tuple[tuple[str, str], ...]
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +195,22 @@ class People:
         if "name" in parts:
             found = self.by_name.get(normalized(parts["name"]), [])
             if len(found) != 1:
-                raise CourseFault(f"{len(found) or 'no'} students are called {parts['name']!r}")
+                words = f"{len(found) or 'no'} students are called {parts['name']!r}"
+                raise CourseFault(words + anonymous_words(parts["name"], lambda name: normalized(name) in self.by_name))
             return found[0]
         composed = composed_names(self.ids)
         if parts["student"] not in composed:
-            near = difflib.get_close_matches(parts["student"], composed, 1)
-            raise CourseFault(f"there is no student {parts['student']!r}" + (f": {near[0]}?" if near else ""))
+            text = parts["student"]
+            near = difflib.get_close_matches(text, composed, 1)
+            owners = {"address": self.by_email.get(text.casefold()), "name": self.one_called(text)}
+            words = other_name_words(owners) or (f": {near[0]}?" if near else "")
+            raise CourseFault(f"there is no student {text!r}{words}")
         return composed[parts["student"]]
+
+    def one_called(self, name: str) -> str | None:
+        """Return the only student of this full name, if there is one."""
+        found = self.by_name.get(normalized(name), [])
+        return found[0] if len(found) == 1 else None
 
     def owner_of(self, parts: dict[str, str]) -> str:
         """Return what `student_of` does, also for an id in another case or with invisible characters."""
@@ -222,7 +239,9 @@ def people(gradebook: Gradebook, course: Course) -> People:
         for name in {normalized(f"{one.first_name} {one.last_name}"), normalized(f"{one.last_name} {one.first_name}")}:
             by_name[name].append(one.id)
     numbers = {one.lms_user_id: one.id for one in records if one.lms_user_id}
-    return People(tuple(ids), numbers, dict(by_name), {one.email.casefold(): one.id for one in records if one.email})
+    addresses = Counter(one.email.casefold() for one in records if one.email)
+    by_email = {one.email.casefold(): one.id for one in records if one.email and addresses[one.email.casefold()] == 1}
+    return People(tuple(ids), numbers, dict(by_name), by_email)
 
 
 @functools.lru_cache(maxsize=4)
@@ -248,6 +267,8 @@ def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[
     """Yield the files of a folder or archive; unpack archives into a scratch folder. Raises CourseFault for others."""
     if source.is_file() and is_archive(source):
         yield from unpacked_files(source, "", scratch, left)
+    elif source.is_file() and names_notebook(source.name):
+        yield File(source.name, source)
     elif source.is_dir():
         for folder, names, found in os.walk(source):
             names[:] = sorted(name for name in names if name not in JUNK)
@@ -262,7 +283,8 @@ def files(source: Path, scratch: Path, left: list[tuple[str, str]]) -> Iterator[
     elif source.name.lower().endswith(CLOSED_ARCHIVES) and source.exists():
         raise CourseFault(f"{source} is {closed_archive(source.name)}")
     else:
-        raise CourseFault(f"{source} is neither a folder nor an archive ({', '.join(ENDINGS)})")
+        what = "isn't there" if not source.exists() else "is neither a folder nor a notebook nor an archive"
+        raise CourseFault(f"{source} {what}: name a folder, an .ipynb or one of {', '.join(ENDINGS)}")
 
 
 def is_junk(name: str) -> bool:
@@ -300,7 +322,8 @@ def expressions(pattern: str, stems: Sequence[str], only: str | None, students: 
     ('a-b', 'p03')
     """
     names = [name for stem in stems for name in (stem, stem.partition("_")[0])]
-    problem = r"[^/]*?" if only else rf"(?P<stem>(?i:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))}))"
+    either = "|".join(name.replace("_", "[-_ ]") for name in sorted(names, key=len, reverse=True))
+    problem = r"[^/]*?" if only else rf"{COPY_OF}(?P<stem>(?i:{either}))"
     known = "|".join(re.escape(one) for one in sorted(students, key=len, reverse=True))
     made: list[re.Pattern[str]] = []
     for fields in (FIELDS | {"student": f"(?P<student>{known})"}, FIELDS):
@@ -329,8 +352,9 @@ def owner_expressions(pattern: str, students: Iterable[str]) -> list[re.Pattern[
 
 
 def expression(pattern: str, fields: dict[str, str]) -> re.Pattern[str]:
-    text = pattern_text(pattern, fields).removesuffix(re.escape(".ipynb"))
-    return re.compile(rf"(?:.*/)?{text}{COPY}{NOTEBOOK}", re.DOTALL)
+    folders, slash, name = pattern.rpartition("/")
+    text = pattern_text(name, fields).removesuffix(re.escape(".ipynb"))
+    return re.compile(rf"(?:.*/)?{pattern_text(folders + slash, fields)}{COPY_OF}{text}{COPY}{NOTEBOOK}", re.DOTALL)
 
 
 def pattern_text(pattern: str, fields: dict[str, str]) -> str:
@@ -395,15 +419,15 @@ def identify(
     if file.shown.lower().endswith(CLOSED_ARCHIVES):
         raise CourseFault(closed_archive(file.shown.rpartition("/")[2]))
     if not names_notebook(file.shown.rpartition("/")[2]):
-        raise CourseFault("no notebook")
+        raise CourseFault(no_notebook_words(file.shown.rpartition("/")[2]))
     if file.path.stat().st_size > MAX_FILE_BYTES:
         raise CourseFault(f"larger than {MAX_FILE_BYTES // 2**20} MiB")
     path = unicodedata.normalize("NFC", file.shown)
     match = next(filter(None, (one.fullmatch(path) for one in matchers)), None)
     if match is None:
-        raise CourseFault("its name doesn't fit the pattern" + ("" if only else stem_hint(path, stems)))
+        raise CourseFault(misfit_words(path, stems, only))
     parts = {name: text for name, text in match.groupdict().items() if text is not None}
-    short = parts.get("stem", "").lower()
+    short = re.sub(r"[- ]", "_", parts.get("stem", "").lower())
     stem = only or next(stem for stem in stems if short in (stem, stem.partition("_")[0]))
     known = download.known
     time = known.submission_time(parts["submission"]) if "submission" in parts else time_of(parts, zone)
@@ -428,17 +452,10 @@ def demand_one_slug(parts: dict[str, str], slugs: frozenset[str]) -> None:
         )
 
 
-def stem_hint(path: str, stems: Sequence[str]) -> str:
-    """Say how a file is taken whose name tells no problem; nothing if it tells one."""
-    name = path.rpartition("/")[2].lower()
-    told = any(short in name for stem in stems for short in (stem, stem.partition("_")[0]))
-    return "" if told else ": it names no problem, `--stem p03` would say that all are p03"
-
-
 def time_of(parts: dict[str, str], zone: str) -> datetime | None:
     """Return the time (UTC) that a path tells, or None."""
     if "time" in parts:
-        return parse_time(dashed(parts["time"]), zone)
+        return parse_time(dashed(parts["time"]), "UTC" if "utc" in parts else zone)
     if "date" in parts:
         return parse_time(iso_time(parts["date"]), zone)
     return None
@@ -563,6 +580,8 @@ def collect(
     taken: list[Taken] = []
     with tempfile.TemporaryDirectory(dir=course.state, prefix="collect-") as scratch:
         found = list(files(source, Path(scratch), left))
+        if not found and not left:
+            raise CourseFault(f"{source} holds no files")
         if "submission_{submission}" in "".join(PATTERNS.get(pattern, (pattern,))):
             known = dataclasses.replace(known, submitters=read_submitters(found))
         download = read_download(found, owners, known, pattern in STRICT)
@@ -582,7 +601,25 @@ def collect(
                 left.append((several[0].file.shown, f"it could not be put in its place: {done.words}"))
             elif done is not None:
                 taken.append(done)
-    return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)))
+        hint = "" if by_place else better_pattern(found, known, stems, only, zone)
+    return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)), hint)
+
+
+def better_pattern(found: Sequence[File], known: People, stems: Sequence[str], only: str | None, zone: str) -> str:
+    """Return words on the platform whose names fit most of these files; empty if none fits any."""
+    fits: dict[str, int] = {}
+    names = composed_names(known.ids)
+    for pattern in PATTERNS:
+        matchers, owners = expressions(pattern, stems, only, names), owner_expressions(pattern, names)
+        download = read_download(found[:MAX_TRIED], owners, known, pattern in STRICT)
+        for file in found[:MAX_TRIED]:
+            with contextlib.suppress(CourseFault):
+                one = guarded(lambda file=file: identify(file, matchers, download, stems, only, zone))  # noqa: B023
+                fits[pattern] = fits.get(pattern, 0) + isinstance(one, Identified)
+    if not any(fits.values()):
+        return ""
+    best = max(fits, key=lambda pattern: fits[pattern])
+    return f"the names are as {best} writes them: `--pattern {best}` takes {fits[best]} of these files"
 
 
 def place_newest(

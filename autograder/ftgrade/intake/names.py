@@ -3,8 +3,14 @@
 import re
 
 ENDING = re.compile(r"(?:\.ipynb)+(?:\.txt|\.json)?$", re.IGNORECASE)
-COPY = r"(?:-copy\d*| ?\(\d+\)| ?- ?copy| ?- ?kopie|-\d+)*"
-"""What JupyterLab, browsers and file managers add to the name of a copy."""
+WORDS = "copy|kopie|copie|copia"
+COPY_OF = rf"(?i:(?:(?:{WORDS})(?: \(\d+\))? (?:of|von|de) )*)"
+"""What Google Drive and Windows put before the name of a copy."""
+MARK = (
+    rf"(?i: ?\(\d+\)|-copy\d*| ?- ?(?:{WORDS})| (?:{WORDS})(?: \d+)?| \((?:\w+ )?(?:{WORDS})\)"
+    r"| \([^()/]*conflicted copy[^()/]*\)|\.sync-conflict-\d+-\d+-\w+)"
+)
+"""What JupyterLab, browsers, file managers and sync services put after it; each may stand several times."""
 
 
 def names_notebook(name: str) -> bool:
@@ -19,10 +25,10 @@ def names_notebook(name: str) -> bool:
 def short_name(name: str) -> str:
     """Return what is compared of a name.
 
-    >>> short_name("P03 LoRA-parameters (2)"), short_name("p03-Copy1.ipynb.txt")
-    ('p03loraparameters', 'p03')
+    >>> short_name("P03 LoRA-parameters (2)"), short_name("p03-Copy1.ipynb.txt"), short_name("Copy of p03 copy 2.ipynb")
+    ('p03loraparameters', 'p03', 'p03')
     """
-    bare = re.sub(rf"{COPY}$", "", ENDING.sub("", name.casefold()))
+    bare = re.sub(rf"^{COPY_OF}|(?:{MARK}|-\d+)*$", "", ENDING.sub("", name.casefold()))
     return re.sub(r"[^a-z0-9]", "", bare)
 
 
@@ -49,4 +55,4 @@ def names_other_problem(name: str, stem: str) -> bool:
     return found is not None and found[1] != stem[1:3]
 
 
-__all__ = ["names_notebook", "names_other_problem", "short_name", "short_names"]
+__all__ = ["COPY_OF", "MARK", "names_notebook", "names_other_problem", "short_name", "short_names"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,9 @@ def read_file(path: Path, limit: int, folder: int | None) -> bytes:
         descriptor = os.open(path if folder is None else path.name, flags, dir_fd=folder)
     except FileNotFoundError:
         raise StudentFault("missing", f"No notebook named {path.name} was handed in.") from None
+    except PermissionError:
+        words = f"{path.name} can't be read with the grader's rights. Its owner allows it by `chmod u+r`."
+        raise StudentFault("not-a-file", words) from None
     except OSError:
         words = f"{path.name} is a link or can't be opened. Hand in the file itself."
         raise StudentFault("not-a-file", words) from None
@@ -135,22 +139,48 @@ def parse_submission(data: bytes) -> Submission:
         words = f"The file is larger than {MAX_FILE_BYTES // 2**20} MiB. Clear the outputs, save, and hand in again."
         raise StudentFault("too-large", words)
     document, repairs = read_document(data)
-    if not isinstance(document, dict) or not isinstance(document.get("nbformat"), int):
-        raise StudentFault(
-            "malformed", "The file is JSON, but not a notebook. Hand in the .ipynb file of this problem."
-        )
-    if document["nbformat"] == 4 and not isinstance(document.get("cells"), list):
+    version = format_of(document)
+    if version == 4 and not isinstance(document.get("cells"), list):
         raise StudentFault(
             "malformed", "The notebook has no list of cells. Open it in JupyterLab, save it, hand in again."
         )
-    if document["nbformat"] != 4:
+    if version != 4:
         words = (
-            f"The notebook has format {document['nbformat']}, and this grader reads format 4. "
+            f"The notebook has format {version}, and this grader reads format 4. "
             "Open it in a current JupyterLab, save it, and hand in again."
         )
         raise StudentFault("old-format", words)
+    if type(document.get("nbformat")) is not int:
+        repairs = [*repairs, "The notebook tells no format as a whole number. It was read as format 4."]
     read = within_bounds(document["cells"], len(data))
     return Submission(read.cells, (*(make_finding("repaired", words) for words in repairs), *read.findings))
+
+
+def format_of(document: Any) -> int:
+    """Return the format of a notebook, also where a tool wrote it as a text, or not at all. Raises StudentFault.
+
+    >>> cells = [{"cell_type": "code"}]
+    >>> [format_of(one | {"cells": cells}) for one in ({}, {"nbformat": "4"}, {"nbformat": 4.0}, {"nbformat": "3"})]
+    [4, 4, 4, 3]
+    """
+    told = document.get("nbformat") if isinstance(document, dict) else None
+    if isinstance(told, int):
+        return told
+    number = re.fullmatch(r"(\d)(?:\.0)?", str(told)) if isinstance(told, str | float) else None
+    if number and number[1] != "4":
+        return int(number[1])
+    if (number or told is None) and isinstance(document, dict) and any(map(looks_like_a_cell, some_cells(document))):
+        return 4
+    raise StudentFault("malformed", "The file is JSON, but not a notebook. Hand in the .ipynb file of this problem.")
+
+
+def some_cells(document: dict[str, Any]) -> list[Any]:
+    cells = document.get("cells")
+    return cells[:MAX_CELLS] if isinstance(cells, list) else []
+
+
+def looks_like_a_cell(raw: Any) -> bool:
+    return isinstance(raw, dict) and raw.get("cell_type") in ("code", "markdown", "raw")
 
 
 def within_bounds(raw_cells: list[Any], file_bytes: int) -> Submission:
@@ -189,7 +219,7 @@ def size_findings(cells: list[Cell], odd: int, file_bytes: int) -> list[Finding]
 
 def cell_of(number: int, raw: Any) -> Cell | None:
     """Return a notebook's cell as our record, or None if the JSON isn't a valid cell."""
-    if not isinstance(raw, dict) or raw.get("cell_type") not in ("code", "markdown", "raw"):
+    if not looks_like_a_cell(raw):
         return None
     source = raw.get("source", "")
     if isinstance(source, list):

@@ -40,12 +40,16 @@ def set_aside(folder: Path, aside: Path) -> tuple[Finding, ...]:
         for path in unwanted(folder) if folder.exists() else ():
             move(path, aside / path.relative_to(folder))
     except OSError as error:
-        raise OurFault(f"a submission's unwanted files can't be moved to {aside.name}: {error.strerror}") from error
+        mend = f", `chmod -R u+rwX submitted/{aside.name}` may help" if isinstance(error, PermissionError) else ""
+        words = f"a submission's unwanted files can't be moved to {aside.name}: {error.strerror}{mend}"
+        raise OurFault(words) from error
     if not aside.is_dir():
         return ()
     moved = sorted(path.relative_to(aside).as_posix() for path in files_below(aside))
     names = ", ".join(moved[:5]) + (f" and {len(moved) - 5} more" if len(moved) > 5 else "")
     words = f"Links, start-up files and very large files are set aside and take no part in grading: {names}."
+    if TIMESTAMP in moved and not (folder / TIMESTAMP).exists():
+        words += f" The {TIMESTAMP} tells no time such as 2026-12-01 18:00:00 UTC, so this counts as handed in in time."
     return (make_finding("set-aside", line(words)),)
 
 
