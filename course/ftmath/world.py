@@ -58,7 +58,7 @@ def world(names: Sequence[str], count: int = 5, seed: int = 0) -> World:
 
     >>> print(world(["add", "flip"], count=2))
     add: add 42+31 -> 73; add 25+13 -> 38
-    flip: flip nhibba -> abbihn; flip vriz -> zirv
+    flip: flip qnhibba -> abbihnq; flip vqx -> xqv
 
     Errors: ValueError for an unknown name.
     """
