@@ -1,16 +1,15 @@
-"""Chats of several turns: the course's template, who wrote which token, which are targets, and lines packed into one."""
+"""Chats of several turns: the template, who wrote which token, which are targets, and lines packed into one row."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from ftmath.model import Decoder, turn
 from ftmath.skills import BOS, EOS, SEP
 
 CLOSING = {"system": SEP, "user": SEP, "assistant": EOS}
-"""The token that ends a turn of each role. A chat of one question and one answer is a line of the base model's world."""
+"""The token that ends a turn of each role. A chat of one question and one answer is a line of the base model."""
 
 
 def chat(turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[str]]:
