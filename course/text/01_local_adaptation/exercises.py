@@ -125,6 +125,7 @@ f"gradient {g.tolist()}: the linear model promises {linear:.2f}, the loss change
 # measured every ten steps on lines of the old skills. One of them has a fault in its set-up. Before you run the cell: its last lines
 # build the three runs. Which fault is it, and what will your function say?
 
+
 # %%
 def batches(count, seed=0):
     rng = np.random.default_rng(seed)
@@ -143,7 +144,11 @@ def log_of(tuned, base, rate):
 old = mixture(dict.fromkeys(SKILLS, 1.0), 64, np.random.default_rng(1))
 model = base_model()
 try:
-    for tuned, base, rate in ((base_model(), base_model(), 3e-4), (model, model, 3e-4), (base_model(), base_model(), 1e-3)):
+    for tuned, base, rate in (
+        (base_model(), base_model(), 3e-4),
+        (model, model, 3e-4),
+        (base_model(), base_model(), 1e-3),
+    ):
         losses, drifts = log_of(tuned, base, rate)
         said = explain_run(losses, drifts)
         print(f"loss {losses[0]:.2f} -> {losses[-1]:.3f}, drift {[round(one, 3) for one in drifts]}: {said}")

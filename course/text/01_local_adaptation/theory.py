@@ -297,6 +297,7 @@ def answers(model, texts):
     return [decode(row) for row in new.tolist()]
 
 
+# %%
 losses, texts = {"flip, the task": [], "the ten old skills": []}, []
 for t in GRID:
     walk(t)
@@ -305,7 +306,8 @@ for t in GRID:
     texts.append("flip abcd: {}; copy abcd: {}".format(*answers(walker, ["flip abcd", "copy abcd"])))
 path_explorer(GRID, losses, texts)
 
-# %%
+# %% fold="picture"
+# Draw both losses along the update
 task_loss, old_loss = losses.values()
 half = GRID.index(0.5)
 assert min(task_loss) < 0.1 * task_loss[GRID.index(0.0)]
@@ -340,6 +342,7 @@ def quadratic_model(rows, delta):
     return loss.item(), slope.item(), sum((h * d).sum() for h, d in zip(bent, direction)).item()
 
 
+# %%
 STEPS, missed = (0.01, 0.02, 0.05, 0.125, 0.25, 0.5, 1.0), []
 for seed, one in enumerate(deltas):
     lines_ = probes("flip", 64, 1 + seed).to(device)
@@ -354,7 +357,8 @@ for seed, one in enumerate(deltas):
         + "; ".join(f"t = {t:g}: model {a:.2f}, true {b:.2f}" for t, a, b in zip(STEPS, says, true))
     )
 
-# %%
+# %% fold="picture"
+# Draw the error of the quadratic model against the length of the move
 at_half, near = ([shares[STEPS.index(t)] for shares in missed] for t in (0.5, 0.01))
 lines(
     [t * rho for t in STEPS],
@@ -394,6 +398,7 @@ def random_update(seed):
     return {name: noise[name] * (like[name].norm() / noise[name].norm()) for name in like}
 
 
+# %%
 random_missed = []
 for seed in range(3):
     lines_, noise = probes("flip", 64, 1 + seed).to(device), random_update(seed)
@@ -459,7 +464,10 @@ assert max(harm) < 0.25
 # weights as far in a random direction.
 
 # %%
-fresh, skills = probes("flip", 96, 7).to(device), mixture(dict.fromkeys(SKILLS, 1.0), 320, np.random.default_rng(5)).to(device)
+fresh, skills = (
+    probes("flip", 96, 7).to(device),
+    mixture(dict.fromkeys(SKILLS, 1.0), 320, np.random.default_rng(5)).to(device),
+)
 SHARES = (0.25, 0.5, 0.75, 1.0)
 on_task, on_skills, aside = (np.zeros((3, len(SHARES))) for _ in range(3))  # (seeds, shares): accuracies
 for seed, one in enumerate(deltas):
@@ -467,7 +475,9 @@ for seed, one in enumerate(deltas):
     for place, t in enumerate(SHARES):
         walk(t, one)
         on_task[seed, place], on_skills[seed, place] = accuracy(walker, fresh), accuracy(walker, skills)
-        noise = {name: torch.randn(d.shape, generator=generator, dtype=torch.float64).to(device) for name, d in one.items()}
+        noise = {
+            name: torch.randn(d.shape, generator=generator, dtype=torch.float64).to(device) for name, d in one.items()
+        }
         walk(1.0, {name: d + (1 - t) * noise[name] * d.norm() / noise[name].norm() for name, d in one.items()})
         aside[seed, place] = accuracy(walker, skills)
 for name, values in (("task", on_task), ("old skills", on_skills), ("old skills, random move", aside)):
@@ -570,7 +580,8 @@ why = (
 )
 predicted("mean training loss of the best softmax for 10 samples", guess, train_loss[0], why)
 
-# %%
+# %% fold="picture"
+# Draw both losses against the number of samples
 assert abs(excess[2] - 3 / 200) < 3e-3  # at 100 samples the rare tokens come ten times, and the rule holds
 assert train_loss[0] < entropy < true_loss[0] and abs(train_loss[-1] - entropy) < 1e-3
 lines(
@@ -709,6 +720,7 @@ def task_at(x, y):
     return 0.5 * (curvature[0] * (x - target[0]) ** 2 + curvature[1] * (y - target[1]) ** 2)
 
 
+# %%
 ANCHORS, around = {"L2-SP": np.ones(2), "EWC": fisher}, np.linspace(0, 2 * math.pi, 10_001)
 for name, f in ANCHORS.items():
     rest = rests(2.0, f)
@@ -756,7 +768,9 @@ for name, more in WAYS.items():
         settings = {"rate": 1e-3, "rows": 16, "steps": 40, "seed": seed, "device": device, **more}
         models[name], found = fine_tune("full", "flip", **settings)
         runs[name].append(found)
-    print(f"{name:>12}: task {np.mean([f.quality for f in runs[name]]):.2f}, KL {np.mean([f.kl for f in runs[name]]):.2f}")
+    print(
+        f"{name:>12}: task {np.mean([f.quality for f in runs[name]]):.2f}, KL {np.mean([f.kl for f in runs[name]]):.2f}"
+    )
 
 # %% [markdown]
 # **Predict.** Which share of the old skills does the *KL* anchor keep? The cell above printed its KL to the base, in nats per token. As a
@@ -778,7 +792,8 @@ kept = {name: float(np.mean([found.kept for found in runs[name]])) for name in W
 why = "The anchor's loss is the KL itself, so the run stays at a KL at which little is lost, while a run that isn't held drifts on."
 predicted("share of old skills that the KL anchor keeps", guess, kept["KL 1"], why)
 
-# %%
+# %% fold="picture"
+# Draw task and old skills for each way
 task = {name: float(np.mean([found.quality for found in runs[name]])) for name in WAYS}
 assert kept["replay 16/32"] > kept["KL 1"] - 0.05
 bars(
@@ -813,7 +828,8 @@ finding(
 #
 # **Check.** A penalty weighs nothing where it starts, and a strong one brings the solution back.
 
-# %%
+# %% fold="checks"
+# A fresh model pays nothing; a strong anchor lets it move by almost nothing
 for anchor in (l2_anchor(1.0), kl_anchor(1.0, 4)):
     assert abs(anchor(base_model().to(device), base)().item()) < 1e-6
 assert anchored_minimum(10.0, 1e8) < 1e-6
@@ -909,6 +925,7 @@ def flipped(move, generator):
     return {n: d * (2 * torch.randint(0, 2, d.shape, generator=generator) - 1).to(device) for n, d in move.items()}
 
 
+# %%
 exact, full, flips, true = base_model().to(device).double(), [], [], []
 for seed, one in enumerate(deltas):
     generator = torch.Generator().manual_seed(seed)
@@ -969,7 +986,8 @@ print(
 why = "Training picks directions that change what the model says; noise spreads its norm over all, and most hardly matter."
 predicted("KL of a trained update over that of a random one", guess, float(np.exp(np.log(ratios).mean())), why)
 
-# %%
+# %% fold="picture"
+# Draw the KL against the size of the move
 at = SCALES.index(0.1)
 doubled = {
     name: kls[:, at + 1] / kls[:, at] for name, kls in (("along", along), ("across", across))
@@ -1035,7 +1053,8 @@ finding(
 # %% [markdown]
 # **Check.** KL is never negative, 0 at the base, blind to a constant added to the logits, and not symmetric.
 
-# %%
+# %% fold="checks"
+# KL is 0 at the base, blind to a constant, not symmetric, and never negative
 assert float(token_kl(z, z)) == 0 and abs(float(token_kl(moved + 3, z)) - forward) < 1e-12 and forward != backward
 with torch.no_grad():
     assert (token_kl(tuned(old.ids), base(old.ids)) >= 0).all()
@@ -1123,7 +1142,8 @@ slack = [forgetting_bound(kl) / drop for kl, drop, _ in dots if drop > 1e-3]
 print(f"the bound is {min(slack):.1f} to {max(slack):.0f} times the measured fall")
 predicted("the largest fall of the right token's mean probability", guess, max(drop for _, drop, _ in dots))
 
-# %%
+# %% fold="picture"
+# Draw every run below the bound
 assert all(drop <= forgetting_bound(kl) + 1e-6 for kl, drop, _ in dots)
 across = np.geomspace(1e-3, max(kl for kl, _, _ in dots) * 1.2, 60).tolist()
 points(
