@@ -1,19 +1,23 @@
 # %% [markdown]
 # # Part 1: fine-tuning as local adaptation
 #
-# **The claim.** Fine-tuning is a move from a known point, short beside the size of the weights. How far the parameters moved says
-# little; how far the *behaviour* moved can be measured in nats, anchored, and bounds what is forgotten.
+# **The claim.** Fine-tuning moves a model a short way from a known point: the update is small beside the weights. The length of the move says
+# little about the model. What it *says* differently can be measured, in nats. A penalty can hold this number down, and the number
+# bounds what can be forgotten.
 #
-# You need gradients and Taylor's formula, entropy, cross-entropy and KL divergence. You'll be able to write the objective as
-# base plus update, to name the loss that can't be removed, to solve an anchored quadratic, to measure KL per token, and to
-# bound forgetting by it. About 80 minutes; the notebook itself runs in about a minute on two CPU cores.
+# You need gradients and Taylor's formula, entropy, cross-entropy and KL divergence. Afterwards you can write a tuned model as
+# base plus update, say which part of a loss no training removes, solve a quadratic with a penalty on leaving the base, measure KL per
+# token, and bound forgetting by it. About 90 minutes; the notebook itself runs in about a minute on two CPU cores.
+#
+# A green box is a **finding**: a conclusion, its figure with an interval over seeds, and a *control*, the same figure from a run without the
+# claimed effect. The cell raises an error if the conclusion fails, or if the control would pass as well.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
 # | $\theta_0, \Delta\theta$ | pretrained parameters, and the update | vectors in $\mathbb R^P$ |
 # | $g, H$ | gradient and Hessian of the task loss at $\theta_0$ | $\mathbb R^P$, $\mathbb R^{P \times P}$ |
 # | $q, p$ | distribution of the data, of the model | vectors over $V$ tokens |
-# | $\lambda, R$ | strength of an anchor, and the anchor | a number; nats or squared distance |
+# | $R, \lambda$ | an *anchor*, which is a penalty on leaving the base, and its strength | nats or squared distance; a number |
 # | $D$ | KL of the tuned model from the base, mean over positions | nats per token |
 
 # %% fold="imports"
@@ -423,7 +427,8 @@ finding(
 
 # %% [markdown]
 # So it isn't the norm: this trained direction, at this rate, leaves the reach of the quadratic model at a few percent, and a random one of
-# the same length doesn't. What holds to second order (1.3, 1.4) describes the first steps here, not the finished run. For the old skills it is worse, since the base stands at their minimum: the quadratic model sees almost nothing coming.
+# the same length doesn't. What holds to second order (1.3, 1.4) describes the first steps here, not the finished run. For the old skills the quadratic model is worse
+# still. The base stands at their minimum, so their slope is nearly 0 there and their curvature small: the model promises almost no harm.
 
 # %%
 old_few = mixture(dict.fromkeys(SKILLS, 1.0), 16, np.random.default_rng(1)).to(device)
@@ -443,8 +448,8 @@ with torch.no_grad():
     assert torch.equal(walker(flip.ids), base(flip.ids))
 
 # %% [markdown]
-# Half of an update does less than half of the harm wherever the old skills' loss is convex along it; a quadratic would give a quarter. Here it's less
-# than that, in each of the three seeds: one more sign that the move isn't local.
+# If the old skills' loss were a quadratic along the update, half of the update would do a quarter of the harm. It does less than a quarter,
+# in each of the three seeds: one more sign that the move isn't local.
 
 # %%
 harm = []
@@ -524,8 +529,8 @@ assert torch.equal(layer.weight, kept["weight"]) and not torch.equal(layer.weigh
 # $$\min_\theta\ \frac{\mathbb E_{(x, y)}\big[-\sum_j \log p_\theta(y_j \mid x, y_{<j})\big]}{\mathbb E_{(x, y)}\, |y|}, \qquad
 # \mathrm{CE}(q, p) = H(q) + D_\mathrm{KL}(q \Vert p) \ge H(q) .$$
 #
-# The sum runs over *all* answer tokens and is divided once. Averaging each answer first, $\mathbb E[-\tfrac1{|y|} \sum_j \log p]$, weighs the
-# tokens of short answers more, and is not least at $p = q$.
+# The sum runs over *all* answer tokens and is divided once. Averaging each answer first, $\mathbb E[-\tfrac1{|y|} \sum_j \log p]$, gives the
+# tokens of short answers more weight, and then $p = q$ isn't the minimum any more.
 #
 # <details><summary>Why</summary>
 #
@@ -646,24 +651,26 @@ for V in (4, 32_000):
 # %% [markdown]
 # ## 1.3 Regularized adaptation
 #
-# **An anchor trades the task against staying; what it's measured in decides what it protects.**
+# **An anchor is a penalty on leaving the base. It costs some of the task. What it protects depends on how it measures the distance.**
 #
 # $$L(\theta) = L_\text{task}(\theta) + \lambda R(\theta, \theta_0), \qquad
 # \hat\theta - \theta_0 = (H + \lambda F)^{-1} H\, (\theta^\star - \theta_0)$$
 #
-# for a quadratic task with Hessian $H$ and minimum $\theta^\star$. $F$ is the anchor's weight: the identity for L2-SP, the Fisher values on
-# the diagonal for EWC. If $H$ and $F$ share their eigenvectors (always with L2-SP), each direction makes the share $h / (h + \lambda f)$ of its
-# move. The third anchor is $R = \mathbb E_x D_\mathrm{KL}(p_\theta \Vert p_{\theta_0})$, measured on the output.
+# for a quadratic task with Hessian $H$ and minimum $\theta^\star$, and an anchor $R = \tfrac12 (\theta - \theta_0)^\top F (\theta - \theta_0)$. Three anchors are common:
 #
-# <details><summary>Why: set the gradient to zero; and where EWC comes from</summary>
+# - **L2-SP** counts every parameter's squared distance alike: $F$ is the identity.
+# - **EWC** gives each parameter a weight of its own, its Fisher value: how strongly the old tasks depend on it. $F$ is a diagonal matrix.
+# - **The KL anchor** looks at the output instead: $R = \mathbb E_x D_\mathrm{KL}(p_\theta \Vert p_{\theta_0})$, on stated prompts.
 #
-# With $x = \theta - \theta_0$ and $w = \theta^\star - \theta_0$ the sum is $\tfrac12 (x - w)^\top H (x - w) + \tfrac\lambda2 x^\top F x$. Its gradient
-# $H(x - w) + \lambda F x$ vanishes where $(H + \lambda F)\, x = H w$. With common eigenvectors this splits into one equation a direction,
-# $h(x - w) + \lambda f x = 0$.
+# **Why.** With $x = \theta - \theta_0$ and $w = \theta^\star - \theta_0$ the sum is $\tfrac12 (x - w)^\top H (x - w) + \tfrac\lambda2 x^\top F x$. Its gradient is
+# $H(x - w) + \lambda F x$. It vanishes where $(H + \lambda F)\, x = H w$. If $H$ and $F$ share their eigenvectors (always with L2-SP), this is one equation for each
+# direction, $h(x - w) + \lambda f x = 0$. So each direction makes the share $h / (h + \lambda f)$ of its move.
 #
-# EWC is Laplace's approximation. Near its optimum the old task's negative log-posterior is a quadratic, whose curvature is the Fisher
-# information. Bayes' rule adds this quadratic to the new loss. EWC keeps only the diagonal of the Fisher matrix. The KL anchor has the *full*
-# Fisher matrix as its second order at $\theta_0$ (1.4), and it is measured anew on the way.
+# <details><summary>Where EWC comes from</summary>
+#
+# EWC is Laplace's approximation, in three steps. First, near its optimum the old tasks' negative log-posterior is nearly a quadratic. Second, the
+# curvature of this quadratic is the Fisher information, since there the model fits the data. Third, Bayes' rule says that the posterior after the old tasks is the
+# prior of the new one, so the quadratic is added to the new loss. EWC keeps only the diagonal of the Fisher matrix.
 # </details>
 
 # %% [markdown]
@@ -835,8 +842,8 @@ for anchor in (l2_anchor(1.0), kl_anchor(1.0, 4)):
 assert anchored_minimum(10.0, 1e8) < 1e-6
 
 # %% [markdown]
-# **The mistake**: the optimizer's weight decay taken for an anchor. It pulls to 0, and at a usual setting it hardly pulls at all: the symptom
-# is no protection. Where rate times decay times steps is large enough to matter, the old skills get *worse*, with no task at all.
+# **The mistake**: taking the optimizer's weight decay for an anchor. It pulls to 0, not to the base. At a usual setting it hardly pulls at all, so it
+# protects nothing. If rate times decay times steps is large enough to matter, it makes the old skills *worse*, even without a task.
 
 # %%
 shrunk = {}
@@ -1006,10 +1013,10 @@ lines(
 )
 
 # %% [markdown]
-# KL behaves like a *squared* distance, so take its root before saying "times as far". And look at the slopes. Twice a random move gives
-# about 4 times the KL, as the quadratic law says. Along a trained update that law holds only near the base. Then comes a steep stretch: from
-# 0.1 to 0.2 of the update KL grows more than 100 times. Farther out it's flatter again. The old skills hold out for a while, then
-# break. So how much of an update a KL budget allows has to be measured; a square law from near the base would promise too much
+# KL behaves like a *squared* distance, so take its root before you say "times as far". Then look at the slopes. A random move of twice the length gives
+# about 4 times the KL, as the quadratic law says. Along a trained update this law holds only near the base. From
+# 0.1 to 0.2 of the update KL grows more than 100 times, and farther out more slowly again: the old skills hold out for a while, then
+# break. So measure how much of an update a KL budget allows. The square law, fitted near the base, would allow too much
 # (exercise 1.B).
 
 # %%
@@ -1078,7 +1085,8 @@ assert abs(swapped - backward) < 1e-9 and abs(mean - forward / 3) < 1e-9
 # %% [markdown]
 # ## 1.5 Catastrophic forgetting
 #
-# **What a sampled token can lose is bounded by its KL, a sampled answer by the sum over its tokens; what the greedy answer can lose is not.**
+# **The KL bounds what a sampled token can lose, and the sum of the KLs over its tokens what a sampled answer can lose. For the greedy answer
+# there is no such bound.**
 #
 # $$\Delta_\text{forget} = S(\theta_0) - S(\theta), \qquad
 # |\Delta_\text{forget}| \le \mathrm{TV} \le \min\!\big\{\sqrt{K / 2},\ \sqrt{1 - e^{-K}}\big\}, \qquad
@@ -1095,7 +1103,7 @@ assert abs(swapped - backward) < 1e-9 and abs(mean - forward / 3) < 1e-9
 # </details>
 
 # %% [markdown]
-# **By hand**: three divergences, and a pair of distributions that argmax can't forgive.
+# **By hand**: the bound at three divergences, and two distributions that are almost equal but have different likeliest tokens.
 
 # %%
 print({kl: round(forgetting_bound(kl), 3) for kl in (0.02, 0.5, 2.0)})
@@ -1157,8 +1165,8 @@ points(
 )
 
 # %% [markdown]
-# No run could have lost more: the bound is a theorem, and the figure can only show how loose it is. A small KL is a guarantee. A large one
-# is a warning, not a measurement of what was lost.
+# No run could have lost more: the bound is a theorem, and the figure can only show how loose it is. A small KL guarantees that little was lost. A large KL
+# says only that much *may* be lost.
 #
 # **Check.** It holds for twenty thousand random pairs.
 
@@ -1188,8 +1196,8 @@ assert after > before and before - after < 0
 #
 # | | statement | number to remember |
 # | --- | --- | --- |
-# | 1.1 | base plus update; local while the quadratic model holds, which depends on the direction more than on the norm | $\eta < 2 g^\top g / g^\top H g$ |
+# | 1.1 | base plus update; local while the quadratic model holds, which depends on the direction more than on the norm; a share of the update is a model too | $\eta < 2 g^\top g / g^\top H g$ |
 # | 1.2 | the floor is the entropy of the data | what can be trained away is KL |
 # | 1.3 | an anchored task makes $(H + \lambda F)^{-1} H$ of its move | decay pulls to 0, not to $\theta_0$ |
-# | 1.4 | drift is KL, tuned first, on stated prompts | half a variance of the logits' change |
+# | 1.4 | drift is KL, tuned first, on stated prompts | near the base half a variance of the logits' change, $\tfrac12 \Delta^\top F \Delta$ |
 # | 1.5 | a sampled token loses at most $\sqrt{D/2}$, an answer of $n$ tokens $\sqrt{nD/2}$ | greedy answers have no such bound |

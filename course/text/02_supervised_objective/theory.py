@@ -1,12 +1,13 @@
 # %% [markdown]
 # # Part 2: the supervised objective
 #
-# **The claim.** Supervised fine-tuning is decided before the first step: by which tokens are targets, how their losses are
-# averaged, and in which proportion the data sets are drawn. Each choice has a number that shows it.
+# **The claim.** Much of what supervised fine-tuning teaches is decided before the first step: which tokens are targets, how their losses are
+# averaged, in which shares the data sets are drawn, and how good the answers are. Each choice has a number that shows it.
 #
-# You need part 1, causal language models and padding. You'll be able to build lines and masks, to compute token and sequence
-# means, to prove causality by a test, to derive the floor of smoothed labels, and to weigh a mixture. About 70 minutes; the
-# notebook itself runs in under a minute on two CPU cores.
+# You need part 1, causal language models and padding. Afterwards you can build lines, chats of several turns and their masks, pack lines into
+# one row, compute token and sequence means, test that no position sees a later one, derive the floor of smoothed labels, and weigh and
+# clean a mixture. About 90 minutes; the notebook itself runs in about a minute on two CPU cores. Longer runs are recorded, and a cell beside the first record runs one
+# of them again. As in part 1, a green box is a finding beside its control.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
@@ -477,7 +478,8 @@ assert losses[-1] < 0.3 and len(set(said)) <= 3
 # %% [markdown]
 # ## 2.3 Teacher forcing
 #
-# **Training on gold prefixes computes the likelihood exactly; what it doesn't show is what happens after a first slip.**
+# **In training, the right answer so far (the *gold* prefix) stands before each target, whatever the model would have said. This gives the likelihood exactly. It
+# doesn't show what happens after a model's own first slip.**
 #
 # $$\log p_\theta(y \mid x) = \sum_j \log p_\theta(y_j \mid x, y^\star_{<j}), \qquad
 # \Pr[\text{greedy exact match}] = \Pr[\forall j: \arg\max_v p_\theta(v \mid x, y^\star_{<j}) = y^\star_j] \approx (1 - \varepsilon)^n .$$
@@ -564,8 +566,8 @@ finding(
 )
 
 # %% [markdown]
-# Only the answers that slipped show it: a better model slips less, and over all its answers the two curves come together. `flip` is also a mild case,
-# since each letter can be read off the prompt, whatever was written before. Where an answer builds on its own earlier steps, a slip can cost more.
+# The effect is in the answers that slipped. A better model slips less often, so over all its answers the two accuracies are nearly the same. `flip` is also a mild case,
+# since each letter can be read off the prompt, whatever was written before. If an answer builds on its own earlier steps, a slip can cost more.
 
 # %% [markdown]
 # **Check.** Causality: a later token changes no earlier logit by more than rounding (0.00001); and one pass gives what step by step gives.
@@ -615,7 +617,7 @@ assert losses[-1] < 0.3 * math.log(20)
 # %% [markdown]
 # ## 2.4 Label smoothing
 #
-# **Smoothing moves the floor up and caps the confidence that pays.**
+# **Smoothing gives a little probability to every token. This raises the floor of the loss, and beyond a certain gap more confidence costs loss.**
 #
 # $$q = (1 - \epsilon)\, e_y + \frac{\epsilon}{V}, \qquad L = (1 - \epsilon)(-\log p_y) + \epsilon\, \tfrac1V \sum_v (-\log p_v), \qquad
 # z_y - z_v = \ln\!\Big(\tfrac{V (1 - \epsilon)}{\epsilon} + 1\Big) \text{ at the optimum.}$$
@@ -623,7 +625,7 @@ assert losses[-1] < 0.3 * math.log(20)
 # <details><summary>Why</summary>
 #
 # The loss is $\mathrm{CE}(q, p) = H(q) + D_\mathrm{KL}(q \Vert p)$, least at $p = q$, where the logit gap is $\ln(q_y / q_v)$. The
-# gradient $p - q$ pushes a model back that is surer than $q$.
+# gradient $p - q$ pushes back a model that is surer than $q$.
 # </details>
 
 # %% [markdown]
@@ -772,7 +774,7 @@ assert accuracy(base, rows) == 1.0 and plain < 0.1 and smoothed > floor + 0.5  #
 # %% [markdown]
 # ## 2.5 Dataset mixture weights
 #
-# **A mixture is a point on a simplex; its temperature trades large sets against small ones, and what counts in the loss is tokens.**
+# **A mixture gives each data set a share. A temperature moves the shares from proportional to size towards equal. The loss counts tokens, not lines.**
 #
 # $$L = \sum_k \alpha_k\, \mathbb E_{D_k}[\ell], \quad \alpha_k \ge 0,\ \sum_k \alpha_k = 1, \qquad
 # \alpha_k = \frac{n_k^{1/\tau}}{\sum_j n_j^{1/\tau}} .$$
@@ -933,7 +935,7 @@ for tau in (1.0, 2.0, 5.0, 1e6):
 assert max(mixture_weights(sizes, 1e6)) - 1 / 3 < 1e-4
 
 # %% [markdown]
-# **The mistake**: sets put one behind the other in the belief that they count alike. The symptom is a small task that never moves.
+# **The mistake**: concatenating data sets and expecting each to count alike. The symptom is a small task that isn't learned.
 
 # %%
 order = np.random.default_rng(0).permutation(sum(sizes))[:2000]
@@ -979,8 +981,8 @@ else:
 #
 # | | statement | number to remember |
 # | --- | --- | --- |
-# | 2.1 | the answer *and its end* are targets | one more target than letters |
-# | 2.2 | one shift, one mean, said aloud | logits $t - 1$ against token $t$ |
+# | 2.1 | the answers *and their ends* are targets; a model knows the template and the turns that it was tuned with | one more target than letters, per answer |
+# | 2.2 | one shift, one mean, and the paper says which; packing must change no loss | logits $t - 1$ against token $t$ |
 # | 2.3 | gold prefixes give the exact likelihood | greedy exact match needs no decoding |
 # | 2.4 | smoothing raises the floor | best gap $\ln(V(1-\epsilon)/\epsilon + 1)$ |
-# | 2.5 | shares sum to 1, tokens count | epochs $\alpha_k N / n_k$ |
+# | 2.5 | shares sum to 1, tokens count; old lines hold old skills, also such as the model writes itself | epochs $\alpha_k N / n_k$ |
