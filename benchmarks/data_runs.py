@@ -2,7 +2,7 @@
 
     python benchmarks/data_runs.py [--only chats|rehearsal|quality] [--write] [--anew]
 
-All runs tune every parameter of the base model with AdamW, for three seeds. With --write the records go into
+All runs tune every parameter of the base model with AdamW, for three or six seeds. With --write the records go into
 course/ftmath/weights/data_runs.json, which the notebook reads; what is recorded isn't run again unless --anew is given.
 About five minutes on a core.
 """
@@ -17,7 +17,7 @@ from ftmath.datasets import chat_run, quality_run, rehearsal_run
 from ftmath.weights import FOLDER
 from tqdm import tqdm
 
-SEEDS = range(3)
+SEEDS = {"chats": 6, "rehearsal": 3, "quality": 6}
 Recorded = dict[str, dict[str, list[Any]]]
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     wanted = [entry for entry in entries() if arguments.only in (None, entry[0])]
     for experiment, name, run in tqdm(wanted, desc="runs", mininterval=10):
         found = record.setdefault(experiment, {}).setdefault(name, [])
-        found += [run(seed) for seed in SEEDS[len(found) :]]
+        found += [run(seed) for seed in range(len(found), SEEDS[experiment])]
         print(experiment, name, found, flush=True)
         if arguments.write:
             path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

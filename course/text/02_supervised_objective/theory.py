@@ -61,7 +61,7 @@ from ftmath.skills import EOS, SEP, SKILLS, accuracy, batch, decode, encode
 from ftmath.widgets import MaskPainter
 
 device = best_device()
-RUNS = recorded("data_runs")  # benchmarks/data_runs.py wrote it: three seeds of each run
+RUNS = recorded("data_runs")  # benchmarks/data_runs.py wrote it: three or six seeds of each run
 print(f"torch {torch.__version__} on {describe(device)}")
 progress(2)
 
@@ -267,7 +267,7 @@ finding(
     null="assistant-only in both, with different seeds",
     control=(second["assistant"] - np.roll(second["assistant"], 1)).tolist(),
     holds=lambda gaps: min(gaps) > 0.4,
-    scope="chats of two turns that both ask for flip, our base model, full tuning with AdamW, 20 steps of 8 chats, each choice at its best of three rates; three seeds",
+    scope="chats of two turns that both ask for flip, our base model, full tuning with AdamW, 20 steps of 8 chats, each choice at its best of three rates; six seeds",
 )
 
 # %% [markdown]
@@ -408,7 +408,7 @@ assert torch.equal(whole, cut) and torch.equal(logits.grad, spoiled.grad)
 # separate lines.
 
 # %%
-pair = [encode("flip ab", "ba"), encode("last sun", "n")]
+pair = [encode("reverse ab", "ba"), encode("last sun", "n")]
 lengths = [len(ids) for ids, _ in pair]
 allowed = block_causal(lengths)
 names = [NAMES.get(token, chr(token)) for ids, _ in pair for token in ids]
@@ -918,7 +918,7 @@ finding(
     null="right answers in both, with different seeds",
     control=(clean[:, 1] - np.roll(clean[:, 1], 1)).tolist(),
     holds=lambda lost: min(lost) > 0.05,
-    scope="1,000 lines of flip, our base model, full tuning with AdamW at 3e-4, 60 steps of 16 lines; three seeds",
+    scope="1,000 lines of flip, our base model, full tuning with AdamW at 3e-4, 60 steps of 16 lines; six seeds",
 )
 
 # %% [markdown]
