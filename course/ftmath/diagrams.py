@@ -125,8 +125,9 @@ def token_grid(
     axes = figure.subplots()
     for row, (_, mask) in enumerate(rows):
         for column, on in enumerate(mask):
-            look = {"facecolor": COLOURS[0], "hatch": "//"} if on else {"facecolor": "white"}
-            axes.add_patch(Rectangle((column, row), 1, 1, edgecolor="#bbbbbb", linewidth=0.6, **look))
+            colour, hatch = (COLOURS[0], "//") if on else ("white", "")
+            cell = Rectangle((column, row), 1, 1, facecolor=colour, hatch=hatch, edgecolor="#bbbbbb", linewidth=0.6)
+            axes.add_patch(cell)
     for border in borders:
         axes.axvline(border, color="black", linewidth=1.5)
         if len(rows) == len(tokens):

@@ -75,7 +75,7 @@ def test_the_record_holds_three_seeds_of_rehearsals_and_six_of_the_rest():
 
 def test_the_world_says_what_each_skill_and_task_answers():
     assert set(ANSWERS) == {*SKILLS, *TASKS}
-    shown = world(["mood", "flip"])._repr_mimebundle_()["text/html"]
+    shown = world(["mood", "flip"])._repr_mimebundle_()["text/html"]  # pyright: ignore[reportPrivateUsage]
     assert shown.count("<details>") == 2
     assert "flip (new)" in shown
 

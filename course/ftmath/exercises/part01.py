@@ -373,7 +373,8 @@ def row_by_row(tuned: nn.Module, base: nn.Module, ids: Tensor, mask: Tensor) -> 
     return sum(rows) / len(rows)
 
 
-Step, Measure = Callable[[nn.Module], object], Callable[[nn.Module], float]
+Step = Callable[[nn.Module], object]
+Measure = Callable[[nn.Module], float]
 Record = tuple[list[tuple[int, float]], dict[str, Tensor]]
 
 
