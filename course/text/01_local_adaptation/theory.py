@@ -549,7 +549,7 @@ assert abs(entropy - 0.9404) < 1e-4
 print(f"cross-entropy {uniform:.4f} = floor {entropy:.4f} + excess {uniform - entropy:.4f} nats")
 
 # %% [markdown]
-# And what averaging each answer first would do. Half the answers are one token long, half are four, and which kind comes is all that is
+# Now see what averaging each answer first does. Half of the answers have one token and half have four; which kind comes is all that is
 # random. The model gives the short kind the probability $p$; the truth is one half.
 
 # %%
@@ -603,7 +603,7 @@ lines(
 
 # %% [markdown]
 # **On the base model.** The letters of `copy` prompts are drawn at random, so their entropy is known: 26 letters, three to
-# seven of them. Five letters on average cost $5 \ln 26$, and where the word ends costs $\ln 5$. No training can go below.
+# seven of them. Five letters on average cost $5 \ln 26$, and the place where the word ends costs $\ln 5$. No training can go below.
 
 # %%
 rows = probes("copy", 256, 7).to(device)
@@ -833,7 +833,7 @@ finding(
 # with as many old lines, in each of three seeds. With as many old lines as the KL anchor sees, replay keeps about as much, and it needs no second
 # forward pass through the base. The first remedy costs nothing: a lower rate (3.3 and 4.5 measure it).
 #
-# **Check.** A penalty weighs nothing where it starts, and a strong one brings the solution back.
+# **Check.** A penalty is 0 at the base, and a strong one keeps the solution there.
 
 # %% fold="checks"
 # A fresh model pays nothing; a strong anchor lets it move by almost nothing
@@ -861,7 +861,7 @@ assert usual > 0.99 and shrunk[usual] < 1.5 * shrunk[1.0] and shrunk[strong] > 2
 
 # %% [markdown]
 # **In practice** the KL term of preference tuning, EWC (Kirkpatrick et al. 2016, arXiv:1612.00796) and L2-SP (Li et al. 2018,
-# arXiv:1802.01483) are one idea with three choices of $R$. Replay needs no $R$, but old data.
+# arXiv:1802.01483) are one idea with three choices of $R$. Replay needs no $R$ but old data; 2.5 tries lines that the base model writes itself.
 #
 # → [exercise 1.3](exercises.ipynb#1.3-Regularized-adaptation) · graded: [p02](../../source/p02_kl_shift/p02_kl_shift.ipynb)
 
@@ -904,7 +904,14 @@ assert abs(forward - 0.0401) < 1e-4 and abs(float(token_kl(z + small, z)) - vari
 # $$D_\mathrm{KL} \approx \tfrac12 (J\Delta)^\top \big(\operatorname{diag}(p) - p p^\top\big) (J\Delta) = \tfrac12 \Delta^\top F \Delta, \qquad
 # F = J^\top \big(\operatorname{diag}(p) - p p^\top\big) J .$$
 #
-# $F$ is the **Fisher information**: since $\nabla_\theta \log p_v = J^\top (e_v - p)$, its average $\mathbb E_{v \sim p}[\nabla \log p_v \nabla \log p_v^\top]$ is this very matrix.
+# $F$ is the **Fisher information**, $\mathbb E_{v \sim p}[\nabla \log p_v \nabla \log p_v^\top]$, which EWC estimates from gradients.
+#
+# <details><summary>Why both are one matrix</summary>
+#
+# The gradient of $\log p_v$ with respect to the logits is $e_v - p$, where $e_v$ is 1 at token $v$ and 0 elsewhere. By the chain rule $\nabla_\theta \log p_v = J^\top (e_v - p)$. So the
+# average is $J^\top\, \mathbb E[(e_v - p)(e_v - p)^\top]\, J$, and the covariance of a one-hot draw is $\operatorname{diag}(p) - p p^\top$.
+# </details>
+#
 # So near the base the drift *is* a quadratic anchor of the kind of 1.3. EWC keeps the diagonal alone, $\tfrac12 \sum_i F_{ii} \Delta_i^2$, and leaves out how
 # parameters work together. How much is that?
 #
@@ -1160,7 +1167,8 @@ for t in (0.125, 0.25, 0.5, 0.75):
     dots.append((kl, at_base - right_probability(walker), f"t={t:g}"))
 slack = [forgetting_bound(kl) / drop for kl, drop, _ in dots if drop > 1e-3]
 print(f"the bound is {min(slack):.1f} to {max(slack):.0f} times the measured fall")
-predicted("the largest fall of the right token's mean probability", guess, max(drop for _, drop, _ in dots))
+why = "The run of 1.1 lost most. A token's probability falls less than the share of wrong answers: one wrong token spoils a whole answer."
+predicted("the largest fall of the right token's mean probability", guess, max(drop for _, drop, _ in dots), why)
 
 # %% fold="picture"
 # Draw every run below the bound

@@ -21,7 +21,6 @@
 # Imports, and the device that this notebook runs on
 import math
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ from ftmath.exercises import progress
 from ftmath.findings import finding
 from ftmath.plots import bars, lines
 from ftmath.predict import predicted
-from ftmath.skills import EOS, SEP, SKILLS, accuracy, batch, decode, encode
+from ftmath.skills import EOS, SEP, SKILLS, Batch, accuracy, batch, decode, encode
 from ftmath.widgets import MaskPainter
 
 device = best_device()
@@ -280,7 +279,7 @@ finding(
 # %%
 single = chat_probes(1, 1, count=96)
 other = chat_probes(1, 1, count=96, seed=5)
-newline = replace(single, ids=single.ids.where(single.ids != SEP, 10))
+newline = Batch(single.ids.where(single.ids != SEP, 10), single.answer_mask, single.attention_mask)
 asked = {
     "known template": single,
     "other words": other,
