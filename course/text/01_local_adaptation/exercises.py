@@ -122,8 +122,8 @@ f"gradient {g.tolist()}: the linear model promises {linear:.2f}, the loss change
 
 # %% [markdown]
 # Now three real runs with your own functions. Every run trains the course's model on `flip` for 30 steps, and its drift is
-# measured every ten steps on lines of the old skills. One of them has a fault in its set-up. Before you run the cell: its last lines
-# build the three runs. Which fault is it, and what will your function say?
+# measured every ten steps on lines of the old skills. One of them has a fault in its set-up. Before you run the second cell: its `for` line
+# builds the three runs. Which fault is it, and what will your function say?
 
 
 # %%
@@ -141,6 +141,7 @@ def log_of(tuned, base, rate):
     return losses, drifts
 
 
+# %%
 old = mixture(dict.fromkeys(SKILLS, 1.0), 64, np.random.default_rng(1))
 model = base_model()
 try:

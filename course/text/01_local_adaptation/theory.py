@@ -942,6 +942,7 @@ def flipped(move, generator):
     return {n: d * (2 * torch.randint(0, 2, d.shape, generator=generator) - 1).to(device) for n, d in move.items()}
 
 
+# %%
 def another(seed):
     """Return the update of another run of 1.1's kind."""
     rng = np.random.default_rng(seed)

@@ -130,6 +130,7 @@ def losses_of(logits, row):
     return -token_logprobs(logits[:-1], row["ids"][1:])[row["labels"][1:] != -100].detach()
 
 
+# %%
 try:
     lines = [(ids, chat_labels(ids, roles, False)) for ids, roles in map(chat_ids, CHATS)]
     model, row = base_model(), pack(lines)
