@@ -66,14 +66,14 @@ def decoder(config: Config) -> Picture:
     word(axes, 4.5, 2.83, f"one block; {config.layers} of them, one after the other")
     for x, y, wide, label, colour in (
         (-0.6, 0.0, 0.9, "token", "#ffffff"), (0.9, 0.0, 1.3, "embed", COLOURS[4]),
-        (2.9, 1.6, 1.2, "attention", COLOURS[1]), (5.5, 1.6, 1.2, "MLP", COLOURS[2]),
+        (2.9, 1.6, 1.5, "attention", COLOURS[1]), (5.5, 1.6, 1.5, "MLP", COLOURS[2]),
         (8.0, 0.0, 1.1, "norm", "#dddddd"), (9.5, 0.0, 1.1, "head", COLOURS[4]), (11.2, 0.0, 1.3, "logits", "#ffffff"),
     ):  # fmt: skip
         box(axes, x, y, wide, 0.62, label, colour)
     for start, end in (
         ((-0.1, 0), (0.2, 0)), ((1.6, 0), (4.1, 0)), ((4.5, 0), (6.6, 0)), ((7.0, 0), (7.4, 0)), ((8.6, 0), (8.9, 0)),
-        ((10.1, 0), (10.5, 0)), ((2.9, 0.05), (2.9, 1.25)), ((3.6, 1.6), (4.25, 0.2)), ((5.5, 0.05), (5.5, 1.25)),
-        ((6.15, 1.6), (6.75, 0.2)),
+        ((10.1, 0), (10.5, 0)), ((2.9, 0.05), (2.9, 1.25)), ((3.75, 1.6), (4.25, 0.2)), ((5.5, 0.05), (5.5, 1.25)),
+        ((6.35, 1.6), (6.75, 0.2)),
     ):  # fmt: skip
         axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, color="#444444"))
     for x, y, text in (

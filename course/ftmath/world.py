@@ -20,9 +20,9 @@ ANSWERS = {
     "capital": "the capital of an invented country",
     "mood": "whether the sentence is friendly",
     "story": "a sentence about an animal and a place",
-    "flip": "the letters from last to first: `reverse` by a new name",
+    "flip": "the letters from last to first: reverse by a new name",
     "neb": "the word in another invented language",
-    "pig": "pig Latin: leading consonants go to the end, then `ay`",
+    "pig": "pig Latin: leading consonants go to the end, then ay",
     "please": "what the request asks for, and thanks",
 }
 """What each skill and each task answers, in words."""

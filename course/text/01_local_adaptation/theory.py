@@ -205,9 +205,9 @@ print(
 )
 
 # %% [markdown]
-# **The picture.** Here is a loss that isn't a quadratic: a network of two weights, $-\log\sigma(3ab)$. Around the start there is a region in which the
-# quadratic model is right to 0.05 nats. It is a *trust region*: within it the model may be believed. Gradient descent starts inside and
-# leaves it.
+# **The picture.** Here is a loss that isn't a quadratic: a network of two weights, $-\log\sigma(3ab)$. Around the start there is a circle in which the
+# quadratic model is right to 0.05 nats. It is a *trust region*: within it the model may be believed. In some directions one could go further,
+# but a circle must hold in all of them. Gradient descent starts inside and leaves it.
 
 
 # %%
@@ -221,34 +221,37 @@ g2, H2 = torch.func.grad(loss_of)(at), torch.func.hessian(loss_of)(at)
 
 
 def trusted(angle, tolerance=0.05):
-    """Return the first point in a direction at which the quadratic model is off by the tolerance."""
+    """Return how far one may go in a direction before the quadratic model is off by the tolerance."""
     away = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
-    for radius in torch.arange(0.01, 3.0, 0.01):
+    for radius in torch.arange(0.01, 5.0, 0.01):
         move = radius * away
         if abs(loss_of(at) + g2 @ move + move @ H2 @ move / 2 - loss_of(at + move)) > tolerance:
-            return tuple((at + move).tolist())
-    raise ValueError("the model is good everywhere in this direction")
+            return float(radius)
+    return 5.0
 
 
-path = [at]
+path, angles = [at], np.linspace(0, 2 * math.pi, 90)
 for _ in range(8):
-    path.append(path[-1] - 0.5 * torch.func.grad(loss_of)(path[-1]))
+    path.append(path[-1] - 0.25 * torch.func.grad(loss_of)(path[-1]))
+radius = min(trusted(angle) for angle in angles)
+inside = sum(float((w - at).norm()) < radius for w in path[1:])
+print(f"trust region: radius {radius:.2f}; {inside} of 8 steps end inside of it")
+assert 1 <= inside < 8
 
 # %% fold="picture"
 # Draw the level lines, the trust region and the path
-region = [trusted(angle) for angle in np.linspace(0, 2 * math.pi, 90)]
-outside = next(k for k, w in enumerate(path) if (w - at).norm() > min(math.dist(at.tolist(), edge) for edge in region))
+a0, b0 = at.tolist()
 contours(
     two_weights,
-    np.linspace(-1.2, 2.2, 80).tolist(),
-    np.linspace(-1.2, 2.0, 80).tolist(),
-    paths={"gradient descent, 8 steps": [tuple(w.tolist()) for w in path], "start": [tuple(at.tolist())]},
-    regions={"trust region": region},
-    title="The quadratic model is good around the start; the run walks out of it",
+    np.linspace(-0.6, 1.8, 80).tolist(),
+    np.linspace(-0.5, 1.6, 80).tolist(),
+    paths={"gradient descent, 8 steps": [tuple(w.tolist()) for w in path], "start": [(a0, b0)]},
+    regions={"trust region": [(a0 + radius * math.cos(t), b0 + radius * math.sin(t)) for t in angles]},
+    title=f"The quadratic model is good within a circle; the run leaves it after {inside} of 8 steps",
     x_label="weight a",
     y_label="weight b",
-    alt=f"Curved level lines of a loss that falls towards two opposite corners. A small closed region around the start is shaded; the path of eight steps "
-    f"leads from loss {loss_of(path[0]):.2f} to {loss_of(path[-1]):.2f} and ends outside of the region.",
+    alt=f"Curved level lines of a loss that falls towards the upper right. A circle of radius {radius:.2f} around the start is shaded; the path of eight steps "
+    f"leads from loss {loss_of(path[0]):.2f} to {loss_of(path[-1]):.2f} and leaves the circle after {inside} of them.",
 )
 
 # %% [markdown]
