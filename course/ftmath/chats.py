@@ -67,6 +67,7 @@ def answer_turns(mask: Sequence[int]) -> list[int]:
 def packed_logits(model: Decoder, ids: Tensor, positions: Tensor, allowed: Tensor) -> Tensor:
     """Return the logits (time, vocab) of one row of packed lines: ids and positions (time,), allowed (time, time).
 
+    >>> import torch
     >>> from ftmath.model import Config
     >>> model = Decoder(Config(layers=1)).requires_grad_(False)
     >>> ids, causal = torch.tensor([1, 70, 2]), torch.ones(3, 3, dtype=torch.bool).tril()
