@@ -270,8 +270,8 @@ finding(
 )
 
 # %% [markdown]
-# The reverse case exists: if early answers of a chat are bad, an assistant that learns them learns to be bad. Then completion-only loss is the
-# safe choice.
+# It needn't be so in other data, and this run can't tell: where the early answers of a chat are bad, assistant-only loss teaches them, and completion-only
+# loss doesn't. So look at the early answers before you choose.
 #
 # **What was never trained isn't there.** The models above, tuned on single lines with EOS, get three requests. They get the known template, the same
 # with a newline in place of SEP, and a second question after a right first answer.
@@ -802,8 +802,7 @@ assert [round(s, 3) for s in mixture_weights(sizes, 2)] == [0.706, 0.223, 0.071]
 
 # %% [markdown]
 # **Duplicates are weights that nobody chose.** A line that stands $k$ times among $n$ is drawn with probability $k / n$: copies are a mixture weight. So count the copies
-# before you choose a temperature. Removing them sets each line's weight to the same value again, and whether one wants that is a question about the data, as for the
-# sizes above.
+# before you choose a temperature. Removing the copies gives every line the same weight again. Whether that is better depends on why they are there.
 
 # %%
 pool = [("flip abc", "cba")] * 40 + [
@@ -901,7 +900,7 @@ finding(
 # %% [markdown]
 # Our base was trained on prompts too, so it can write them. A model that has learned answers alone needs prompts from elsewhere and writes the answers.
 #
-# **Quality.** What do wrong answers cost? In each run 1,000 lines of `flip` are drawn once, and in a share of them letters of the answers are replaced at random; training
+# **Quality.** What do wrong answers cost? In each run 1,000 lines of `flip` are drawn once, and each letter of their answers is replaced by a random one with the stated probability; training
 # takes 60 steps of 16 lines.
 
 # %%
@@ -911,7 +910,7 @@ for name, runs in by_wrong.items():
 clean, tenth = by_wrong["1000 lines, 0 wrong"], by_wrong["1000 lines, 0.1 wrong"]
 assert abs(clean[:, 0] - tenth[:, 0]).max() < 0.1  # the task hardly shows it
 finding(
-    "Wrong letters in a tenth of the places cost old skills while the task looks fine",
+    "Replacing a tenth of the answers' letters at random costs old skills while the task looks fine",
     figure="share of old skills kept, with right answers less with a tenth of the letters replaced",
     measured=(clean[:, 1] - tenth[:, 1]).tolist(),
     null="right answers in both, with different seeds",
