@@ -3,10 +3,11 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,6 +16,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKS = ("o", "s", "^", "D", "v", "P", "x")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 Numbers = Sequence[float]
+Track = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +236,42 @@ def grid(
     return Picture(figure, title, alt, ("", *column_names), rows)
 
 
+def contours(
+    loss: Callable[[Any, Any], Any], x: Numbers, y: Numbers, *, title: str, x_label: str, y_label: str, alt: str,
+    paths: Mapping[str, Track], regions: Mapping[str, Track] | None = None,
+) -> Picture:  # fmt: skip
+    """Return the level lines of a loss over a plane, with named paths of points on it and closed, shaded regions.
+
+    `loss` takes the grids of x and y. A path of a single point is a mark.
+
+    >>> flat = dict(title="A bowl", x_label="x", y_label="y", alt="Circles.")
+    >>> contours(lambda x, y: x**2 + y**2, [-1, 0, 1], [-1, 0, 1], paths={"start": [(1, 1)]}, **flat).rows
+    (('start', '1', '1', '2'),)
+    """
+    demand(alt, title)
+    figure, axes = canvas(title, x_label, y_label, wide=7.2)
+    axes.grid(visible=False)
+    across, up = np.meshgrid(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+    heights = loss(across, up)
+    levels = float(heights.min()) + (float(np.ptp(heights))) * np.linspace(0.02, 0.98, 12) ** 2
+    axes.contour(across, up, heights, levels=levels, colors="#999999", linewidths=0.8)
+    rows: list[tuple[str, ...]] = []
+    for place, (name, points_) in enumerate((regions or {}).items()):
+        edge = COLOURS[(place + 4) % 7]
+        axes.fill(*zip(*points_, strict=True), facecolor=edge, edgecolor=edge, alpha=0.25, label=name)
+    for place, (name, points_) in enumerate(paths.items()):
+        axes.plot(
+            *zip(*points_, strict=True), color=COLOURS[place % 7], linestyle=DASHES[place % 7], marker=MARKS[place % 7],
+            markersize=8 if len(points_) == 1 else 4, label=name,
+        )  # fmt: skip
+        rows += [(name, said(a), said(b), said(float(loss(a, b)))) for a, b in points_]
+    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return Picture(figure, title, alt, ("path", x_label, y_label, "loss"), tuple(rows))
+
+
 def demand(alt: str, title: str) -> None:
     if not alt.strip() or not title.strip():
         raise ValueError("a picture needs a title that states the finding and an alt text that describes it")
 
 
-__all__ = ["Picture", "bars", "grid", "lines", "points", "said", "sweep"]
+__all__ = ["Picture", "bars", "contours", "grid", "lines", "points", "said", "sweep"]

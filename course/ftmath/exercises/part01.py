@@ -1,14 +1,16 @@
 """The exercises of part 1: fine-tuning as a local move."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ftmath.exercises.exercise import Exercise, Mistake
 
 Weights = Mapping[str, Tensor]
+Lines = tuple[Tensor, Tensor]
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -109,6 +111,129 @@ def drift_budget(kl_allowed: float, near: tuple[float, float], far: tuple[float,
     return power, min(far[0], near[0] * (kl_allowed / near[1]) ** (1 / power))
 
 
+def fit(model: nn.Module, batches: Sequence[Lines], rate: float, clip: float) -> list[float]:
+    """Tune `model` in place, one step for each batch, and return the loss of each step.
+
+    A batch is (ids, mask), both (rows, time); mask is 1 where a token is a target. `model(ids)` gives logits (rows, time,
+    vocab), and those at t score the token at t + 1. The loss is the mean of -log p over all targets of the batch. If the
+    gradient of all weights together is longer than `clip`, it is scaled to that length. Then comes a step of
+    `torch.optim.AdamW` with this rate and `weight_decay=0`; gradients of one step don't enter the next.
+
+    >>> table = nn.Embedding.from_pretrained(torch.zeros(4, 4), freeze=False)
+    >>> losses = fit(table, [(torch.tensor([[0, 1, 2]]), torch.tensor([[0, 0, 1]]))] * 2, rate=0.1, clip=1.0)
+    >>> [round(loss, 3) for loss in losses]
+    [1.386, 1.24]
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    losses = []
+    for ids, mask in batches:
+        chosen = mask[:, 1:] == 1
+        loss = F.cross_entropy(model(ids)[:, :-1][chosen], ids[:, 1:][chosen])
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return losses
+
+
+def drift(tuned: nn.Module, base: nn.Module, ids: Tensor, mask: Tensor) -> float:
+    """Return KL(tuned || base) in nats, averaged over the places whose *next* token is a target.
+
+    ids and mask are (rows, time), as above; both models give logits (rows, time, vocab).
+
+    >>> base = nn.Embedding.from_pretrained(torch.tensor([[0.5, 0.5]] * 2).log())
+    >>> tuned = nn.Embedding.from_pretrained(torch.tensor([[0.8, 0.2]] * 2).log())
+    >>> round(drift(tuned, base, torch.tensor([[0, 1]]), torch.tensor([[0, 1]])), 4)
+    0.1927
+    """
+    chosen = mask[:, 1:] == 1
+    with torch.no_grad():
+        log_p, log_q = (model(ids)[:, :-1][chosen].log_softmax(-1) for model in (tuned, base))
+    return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+
+
+def tune_within(
+    model: nn.Module, step: Callable[[nn.Module], object], drift_of: Callable[[nn.Module], float],
+    steps: int, every: int, budget: float,
+) -> tuple[list[tuple[int, float]], dict[str, Tensor]]:  # fmt: skip
+    """Return the measurements (steps done, drift) of a run within a budget, and the weights to keep, by their names.
+
+    `step(model)` makes one step in place, `steps` times at most. After every `every` steps the drift is measured and noted. The
+    run ends at the first drift above `budget`. The weights to keep are those of the last measurement that wasn't above it,
+    or those at the start if there is none.
+
+    >>> point = nn.Embedding.from_pretrained(torch.zeros(1, 1))
+    >>> up = lambda model: model.weight.data.add_(1)
+    >>> seen, kept = tune_within(point, up, lambda model: model.weight.item() ** 2, steps=6, every=2, budget=5.0)
+    >>> seen, kept["weight"].item()
+    ([(2, 4.0), (4, 16.0)], 2.0)
+    """
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    seen = []
+    for done in range(1, steps + 1):
+        step(model)
+        if done % every:
+            continue
+        seen.append((done, drift_of(model)))
+        if seen[-1][1] > budget:
+            break
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+    return seen, kept
+
+
+def explain_run(losses: Sequence[float], drifts: Sequence[float]) -> str:
+    """Return what a log says of a run: "base moves along", "nothing trains", "forgets" or "healthy".
+
+    `losses` is the task's loss at each step, `drifts` the KL to the base in nats per token at each measurement. A run has learned
+    if its last loss is less than half of its first one. If it has, a drift of exactly 0 at every measurement means
+    "base moves along", and a last drift above 2 means "forgets". A run that hasn't learned is "nothing trains".
+
+    >>> explain_run([2.0, 1.0, 0.1], [0.02, 0.3])
+    'healthy'
+    """
+    if losses[-1] >= losses[0] / 2:
+        return "nothing trains"
+    if not any(drifts):
+        return "base moves along"
+    return "forgets" if drifts[-1] > 2 else "healthy"
+
+
+# ------------------------------------------------------------------------------------------ what the steps are tried on
+
+
+def table(seed: int, scale: float = 1.0) -> nn.Embedding:
+    """Return a model that scores the next token by the last one alone: a table of 6 x 6 logits."""
+    return nn.Embedding.from_pretrained(scale * drawn(seed, 6, 6), freeze=False)
+
+
+def some_lines(seed: int) -> Lines:
+    """Return two rows of six tokens, with four and two targets."""
+    ids = torch.randint(0, 6, (2, 6), generator=torch.Generator().manual_seed(seed))
+    return ids, torch.tensor([[0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 1, 0]])
+
+
+def one_up(model: nn.Module) -> None:
+    with torch.no_grad():
+        for value in model.parameters():
+            value += 1
+
+
+def back_and_forth(model: nn.Module) -> None:
+    """Go up while the first weight is below 3, then down to 0 at once."""
+    with torch.no_grad():
+        for value in model.parameters():
+            value.copy_(value + 1 if value.flatten()[0].item() < 3 else 0 * value)
+
+
+def squared(model: nn.Module) -> float:
+    return next(model.parameters()).flatten()[0].item() ** 2
+
+
+def point(value: float) -> nn.Embedding:
+    return nn.Embedding.from_pretrained(torch.tensor([[value]]), freeze=False)
+
+
 # ------------------------------------------------------------------------------------------ what people write instead
 
 
@@ -189,6 +314,113 @@ def linear_share(kl_allowed: float, near: Measured, far: Measured) -> tuple[floa
 def beyond_far(kl_allowed: float, near: Measured, far: Measured) -> tuple[float, float]:
     power, _ = drift_budget(kl_allowed, near, far)
     return power, near[0] * (kl_allowed / near[1]) ** (1 / power)
+
+
+def fitted(
+    model: nn.Module, batches: Sequence[Lines], rate: float, clip: float, *, forget: bool = True, shift: bool = True,
+    masked: bool = True, clipped: bool = True, decay: float = 0.0,
+) -> list[float]:  # fmt: skip
+    """Return the losses of `fit` with one of its lines missing or changed."""
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay), list[float]()
+    for ids, mask in batches:
+        chosen = (mask if masked else torch.ones_like(mask))[:, 1:] == 1
+        scores = model(ids)[:, :-1] if shift else model(ids)[:, 1:]
+        loss = F.cross_entropy(scores[chosen], ids[:, 1:][chosen])
+        losses.append(loss.item())
+        if forget:
+            optimizer.zero_grad()
+        loss.backward()
+        if clipped:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    return losses
+
+
+def gradients_pile_up(model: nn.Module, batches: Sequence[Lines], rate: float, clip: float) -> list[float]:
+    return fitted(model, batches, rate, clip, forget=False)
+
+
+def own_token(model: nn.Module, batches: Sequence[Lines], rate: float, clip: float) -> list[float]:
+    return fitted(model, batches, rate, clip, shift=False)
+
+
+def every_token(model: nn.Module, batches: Sequence[Lines], rate: float, clip: float) -> list[float]:
+    return fitted(model, batches, rate, clip, masked=False)
+
+
+def never_clipped(model: nn.Module, batches: Sequence[Lines], rate: float, clip: float) -> list[float]:
+    return fitted(model, batches, rate, clip, clipped=False)
+
+
+def decayed(model: nn.Module, batches: Sequence[Lines], rate: float, clip: float) -> list[float]:
+    return fitted(model, batches, rate, clip, decay=0.01)
+
+
+def base_first(tuned: nn.Module, base: nn.Module, ids: Tensor, mask: Tensor) -> float:
+    return drift(base, tuned, ids, mask)
+
+
+def at_the_targets(tuned: nn.Module, base: nn.Module, ids: Tensor, mask: Tensor) -> float:
+    return drift(tuned, base, torch.cat([ids[:, 1:], ids[:, :1]], dim=1), mask)
+
+
+def at_all_places(tuned: nn.Module, base: nn.Module, ids: Tensor, mask: Tensor) -> float:
+    return drift(tuned, base, ids, torch.ones_like(mask))
+
+
+def row_by_row(tuned: nn.Module, base: nn.Module, ids: Tensor, mask: Tensor) -> float:
+    rows = [drift(tuned, base, ids[row : row + 1], mask[row : row + 1]) for row in range(len(ids))]
+    return sum(rows) / len(rows)
+
+
+Step = Callable[[nn.Module], object]
+Measure = Callable[[nn.Module], float]
+Record = tuple[list[tuple[int, float]], dict[str, Tensor]]
+
+
+def kept_by_reference(model: nn.Module, step: Step, drift_of: Measure, steps: int, every: int, budget: float) -> Record:
+    seen, _ = tune_within(model, step, drift_of, steps, every, budget)
+    return seen, dict(model.state_dict())
+
+
+def never_stopped(model: nn.Module, step: Step, drift_of: Measure, steps: int, every: int, budget: float) -> Record:
+    return tune_within(model, step, drift_of, steps, every, math.inf)
+
+
+def stopped_unrecorded(
+    model: nn.Module, step: Step, drift_of: Measure, steps: int, every: int, budget: float
+) -> Record:
+    seen, kept = tune_within(model, step, drift_of, steps, every, budget)
+    return [one for one in seen if one[1] <= budget], kept
+
+
+def counted_from_zero(model: nn.Module, step: Step, drift_of: Measure, steps: int, every: int, budget: float) -> Record:
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    seen: list[tuple[int, float]] = []
+    for k in range(steps):
+        step(model)
+        if k % every:
+            continue
+        seen.append((k, drift_of(model)))
+        if seen[-1][1] > budget:
+            break
+        kept = {name: value.clone() for name, value in model.state_dict().items()}
+    return seen, kept
+
+
+def drift_alone(losses: Sequence[float], drifts: Sequence[float]) -> str:
+    if not any(drifts):
+        return "nothing trains"
+    return "forgets" if drifts[-1] > 2 else "healthy"
+
+
+def loss_alone(losses: Sequence[float], drifts: Sequence[float]) -> str:
+    return "nothing trains" if losses[-1] >= losses[0] / 2 else "healthy"
+
+
+def largest_drift(losses: Sequence[float], drifts: Sequence[float]) -> str:
+    said = explain_run(losses, drifts)
+    return "forgets" if said == "healthy" and max(drifts) > 2 else said
 
 
 TIED = torch.tensor([1.0, 2.0])
@@ -280,5 +512,60 @@ EXERCISES = [
             Mistake(beyond_far, "Beyond the far point nothing was measured: stop there."),
         ],
         minutes=6, difficulty=3,
+    ),
+    Exercise(
+        "1.C", "Build: the training loop", fit,
+        cases=[(table(1), [some_lines(seed) for seed in range(4)], 0.1, 1.0), (table(2, 3.0), [some_lines(7), some_lines(8)] * 3, 0.05, 0.3),
+               (table(3), [some_lines(9)] * 5, 1e-2, 100.0), (table(4, 5.0), [some_lines(seed) for seed in (1, 2, 3, 4, 5, 6)], 1.0, 0.02)],
+        hints=["Six lines a step: choose the targets, score them, note the loss, backward, clip, step. And one that clears the gradients.",
+               "`model(ids)[:, :-1]` stands over `ids[:, 1:]` and `mask[:, 1:]`: pick with the mask, then `F.cross_entropy` takes the mean.",
+               "`nn.utils.clip_grad_norm_(model.parameters(), clip)` comes after backward and before the step; `optimizer.zero_grad()` once a step."],
+        mistakes=[
+            Mistake(gradients_pile_up, "The second step's gradient contains the first one's: nothing sets gradients back to zero."),
+            Mistake(own_token, "Each place is scored on its own token: logits at t belong to the token at t + 1."),
+            Mistake(every_token, "Every token is learned: the mask isn't used."),
+            Mistake(never_clipped, "The gradient isn't clipped, or only after the step."),
+            Mistake(decayed, "AdamW decays weights by 0.01 unless told otherwise: `weight_decay=0`."),
+        ],
+        minutes=12, difficulty=3, tolerance=1e-5,
+    ),
+    Exercise(
+        "1.D", "Build: its drift", drift,
+        cases=[(table(5), table(6), *some_lines(3)), (table(7), table(7), *some_lines(4)), (table(8, 4.0), table(9), *some_lines(5))],
+        hints=["What the models say about a target stands one place before it.", "KL(tuned || base) is the tuned model's mean of log p - log q.",
+               "Pick the places as in the loop, sum over the vocabulary, then take the mean over places. No gradient is needed."],
+        mistakes=[
+            Mistake(base_first, "That is KL(base || tuned): the expectation is to be taken under the tuned model."),
+            Mistake(at_the_targets, "You measured where the targets stand. They are predicted one place earlier."),
+            Mistake(at_all_places, "That averages over all places; only those count whose next token is a target."),
+            Mistake(row_by_row, "Places count alike, not rows: take one mean over all places."),
+        ],
+        minutes=8, difficulty=3,
+    ),
+    Exercise(
+        "1.E", "Build: stop within a budget", tune_within,
+        cases=[(point(0.0), one_up, squared, 6, 2, 5.0), (point(0.0), one_up, squared, 7, 3, 100.0), (point(2.0), one_up, squared, 5, 1, 4.0),
+               (point(0.0), one_up, squared, 4, 2, 4.0), (point(0.0), back_and_forth, squared, 9, 1, 5.0)],
+        hints=["`state_dict()` holds the tensors that train on, not copies of them.", "Clone the weights at the start, and again after each measurement that is within the budget.",
+               "Note the drift first, then compare it: the one that ends the run is noted too."],
+        mistakes=[
+            Mistake(kept_by_reference, "The weights that you keep are those of the end: `state_dict()` gives references. Clone each tensor."),
+            Mistake(never_stopped, "The run goes on past a drift above the budget."),
+            Mistake(stopped_unrecorded, "The measurement that ended the run belongs to the record."),
+            Mistake(counted_from_zero, "After the first step one step is done, not none: measure when the number of steps done is a multiple of `every`."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "1.F", "Build: explain a run", explain_run,
+        cases=[([2.0, 1.0, 0.1], [0.02, 0.3]), ([2.0, 1.0, 0.1], [0.0, 0.0]), ([2.0, 1.9, 1.8], [0.0, 0.0]), ([2.0, 0.4, 0.02], [0.3, 4.0]),
+               ([2.0, 1.9, 1.7], [0.1, 0.2]), ([2.0, 0.4, 0.02], [3.7, 0.4])],
+        hints=["Ask first whether the run has learned.", "A model that learns can't have a drift of exactly 0, unless it's compared with itself.", "Only the last drift says where the run ended."],
+        mistakes=[
+            Mistake(drift_alone, "A drift of 0 beside a falling loss isn't a run that stands still: ask the loss first."),
+            Mistake(loss_alone, "The loss knows nothing of the old skills: the drift decides between the runs that learned."),
+            Mistake(largest_drift, "A run may drift and come back, as under an anchor: the last measurement counts."),
+        ],
+        minutes=6, difficulty=2,
     ),
 ]  # fmt: skip

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ftmath.exercises.exercise import Exercise, Mistake
 
+Said = tuple[str, str]
+
 
 def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -106,6 +108,87 @@ def length_for_exact_match(accuracy: float, wanted: float) -> int:
     2
     """
     return math.floor(math.log(wanted) / math.log(accuracy) + 1e-12)
+
+
+def chat_ids(turns: Sequence[Said]) -> tuple[list[int], list[str]]:
+    """Return the tokens of a chat, and for each token the role that wrote it.
+
+    `turns` are (role, text) pairs; a character's token is its ASCII code. The chat opens with token 1, whose role is "".
+    A turn is its text and a closing token: 2 for "system" and "user", 3 for "assistant". It belongs to the turn that it closes.
+
+    >>> chat_ids([("user", "Hi"), ("assistant", "A")])
+    ([1, 72, 105, 2, 65, 3], ['', 'user', 'user', 'user', 'assistant', 'assistant'])
+
+    Errors: ValueError naming `role` for a role that isn't one of the three.
+    """
+    closing = {"system": 2, "user": 2, "assistant": 3}
+    ids, roles = [1], [""]
+    for role, text in turns:
+        if role not in closing:
+            raise ValueError(f"role must be one of {', '.join(closing)}, got {role!r}")
+        said = [*text.encode("ascii"), closing[role]]
+        ids += said
+        roles += [role] * len(said)
+    return ids, roles
+
+
+def chat_labels(ids: Sequence[int], roles: Sequence[str], completion_only: bool) -> list[int]:
+    """Return the labels of a chat, not shifted: the token's id where it is a target, else -100.
+
+    Targets are the tokens of every assistant turn, with their closing tokens. With `completion_only` they are only those assistant
+    tokens that no token of another role follows, the last answer of the chat.
+
+    >>> chat_labels([1, 72, 2, 65, 3], ["", "user", "user", "assistant", "assistant"], False)
+    [-100, -100, -100, 65, 3]
+    """
+    begin = 0
+    if completion_only:
+        begin = max(place for place, role in enumerate(roles) if role != "assistant") + 1
+    kept = [place >= begin and role == "assistant" for place, role in enumerate(roles)]
+    return [token if keep else -100 for token, keep in zip(ids, kept, strict=True)]
+
+
+def pack(lines: Sequence[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
+    """Return (ids, labels) lines packed into one row: what a model needs to treat them as if each stood alone.
+
+    "ids" and "labels" (T,) are the lines one behind the other. "positions" (T,) count from 0 in every line. "allowed" (T, T)
+    is True where the query of a row may read the key of a column: in its own line, and not later. A line's first token
+    is never a target: what stands before it is another line's end.
+
+    >>> row = pack([([5, 6], [-100, 6]), ([7], [7])])
+    >>> row["labels"].tolist(), row["positions"].tolist()
+    ([-100, 6, -100], [0, 1, 0])
+    >>> row["allowed"].tolist()
+    [[True, False, False], [True, True, False], [False, False, True]]
+    """
+    lengths = [len(ids) for ids, _ in lines]
+    number = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    order = torch.arange(sum(lengths))
+    return {
+        "ids": torch.tensor([token for ids, _ in lines for token in ids]),
+        "labels": torch.tensor([token for _, labels in lines for token in [-100, *labels[1:]]]),
+        "positions": torch.cat([torch.arange(length) for length in lengths]),
+        "allowed": (number[:, None] == number) & (order[:, None] >= order),
+    }
+
+
+def explain_packing(alone: Sequence[Tensor], packed: Tensor) -> str:
+    """Return what packing did to the losses of some lines: "same", "leak", "targets" or "other".
+
+    `alone` holds for each line the losses of its targets when it is a row of its own, `packed` those of all targets of the
+    packed row, in order. Losses agree if they differ by 0.001 at most. "targets": the numbers of targets differ. "leak": the first line's
+    losses agree and some later ones don't. "other": losses of the first line differ already.
+
+    >>> explain_packing([torch.tensor([0.1]), torch.tensor([0.2])], torch.tensor([0.1, 0.9]))
+    'leak'
+    """
+    apart = torch.cat(list(alone))
+    if len(apart) != len(packed):
+        return "targets"
+    differs = (apart - packed).abs() > 1e-3
+    if not differs.any():
+        return "same"
+    return "other" if differs[: len(alone[0])].any() else "leak"
 
 
 # ------------------------------------------------------------------------------------------ what people write instead
@@ -227,6 +310,95 @@ def leaks_softly(ids: Tensor) -> Tensor:
     return 10 * F.one_hot(ids, 7).double() + 1e-3 * ids.double().mean()
 
 
+def closing_nobodys(turns: Sequence[Said]) -> tuple[list[int], list[str]]:
+    ids, roles = chat_ids(turns)
+    return ids, ["" if token < 4 else role for token, role in zip(ids, roles, strict=True)]
+
+
+def opened_every_turn(turns: Sequence[Said]) -> tuple[list[int], list[str]]:
+    parts = [chat_ids([one]) for one in turns]
+    return [token for ids, _ in parts for token in ids], [role for _, roles in parts for role in roles]
+
+
+def one_closing(turns: Sequence[Said]) -> tuple[list[int], list[str]]:
+    ids, roles = chat_ids(turns)
+    return [2 if token == 3 else token for token in ids], roles
+
+
+def closed_at_the_end(turns: Sequence[Said]) -> tuple[list[int], list[str]]:
+    ids, roles = chat_ids(turns)
+    kept = [place for place, token in enumerate(ids) if token != 3 or place == len(ids) - 1]
+    return [ids[place] for place in kept], [roles[place] for place in kept]
+
+
+def moved_left(ids: Sequence[int], roles: Sequence[str], completion_only: bool) -> list[int]:
+    return [*chat_labels(ids, roles, completion_only)[1:], -100]
+
+
+def end_untaught(ids: Sequence[int], roles: Sequence[str], completion_only: bool) -> list[int]:
+    return [-100 if label == 3 else label for label in chat_labels(ids, roles, completion_only)]
+
+
+def always_all(ids: Sequence[int], roles: Sequence[str], completion_only: bool) -> list[int]:
+    return chat_labels(ids, roles, False)
+
+
+def always_last(ids: Sequence[int], roles: Sequence[str], completion_only: bool) -> list[int]:
+    return chat_labels(ids, roles, True)
+
+
+def last_assistant_turn(ids: Sequence[int], roles: Sequence[str], completion_only: bool) -> list[int]:
+    end = max((place for place, role in enumerate(roles) if role == "assistant"), default=-1) + 1
+    return chat_labels(ids[:end], roles[:end], completion_only) + [-100] * (len(ids) - end)
+
+
+Row = dict[str, Tensor]
+Line = tuple[list[int], list[int]]
+
+
+def positions_run_on(lines: Sequence[Line]) -> Row:
+    row = pack(lines)
+    return row | {"positions": torch.arange(len(row["ids"]))}
+
+
+def plain_causal(lines: Sequence[Line]) -> Row:
+    row = pack(lines)
+    return row | {"allowed": torch.ones_like(row["allowed"]).tril()}
+
+
+def whole_blocks(lines: Sequence[Line]) -> Row:
+    row = pack(lines)
+    return row | {"allowed": row["allowed"] | row["allowed"].T}
+
+
+def across_the_border(lines: Sequence[Line]) -> Row:
+    return pack(lines) | {"labels": torch.tensor([token for _, labels in lines for token in labels])}
+
+
+def means_alone(alone: Sequence[Tensor], packed: Tensor) -> str:
+    return "same" if abs(float(torch.cat(list(alone)).mean() - packed.mean())) < 1e-3 else "leak"
+
+
+def any_difference_leaks(alone: Sequence[Tensor], packed: Tensor) -> str:
+    said = explain_packing(alone, packed)
+    return "leak" if said == "other" else said
+
+
+def not_counted(alone: Sequence[Tensor], packed: Tensor) -> str:
+    apart = torch.cat(list(alone))
+    count = min(len(apart), len(packed))
+    differs = (apart[:count] - packed[:count]).abs() > 1e-3
+    return "same" if not differs.any() else "other" if differs[: len(alone[0])].any() else "leak"
+
+
+TALK = [("user", "1+1"), ("assistant", "2"), ("user", "up ab"), ("assistant", "AB")]
+ASKED = [("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "bye")]
+TOLD = [(chat_ids(talk), only) for talk in (TALK, ASKED, TALK[:2]) for only in (False, True)]
+LINES = [([1, 70, 2, 65, 3], [-100, -100, -100, 65, 3]), ([1, 71, 2, 3], [-100, -100, -100, 3]), ([9, 8], [9, 8])]
+LOSSES = [drawn(seed, size).abs() for seed, size in ((11, 3), (12, 2), (13, 4))]
+WHOLE = torch.cat(LOSSES)
+
+
 MASK = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1]])
 LINE = torch.tensor([1, 4, 2, 5])
 
@@ -310,5 +482,59 @@ EXERCISES = [
             Mistake(errors_added, "Adding errors is a bound for small ones; the exact answer multiplies."),
         ],
         minutes=5, difficulty=2,
+    ),
+    Exercise(
+        "2.C", "Build: a chat template", chat_ids,
+        cases=[(TALK,), (ASKED,), ([("user", "Hi"), ("assistant", "A")],), ([("assistant", "yes?"), ("user", "up a"), ("assistant", "A")],)],
+        errors=[(([("user", "a"), ("tool", "b")],), "role")],
+        hints=["Begin with [1] and its role, then add each turn's tokens to both lists.", '`[*text.encode("ascii")]` are the tokens of a text.',
+               "A turn has len(text) + 1 tokens, and all of them have its role."],
+        mistakes=[
+            Mistake(closing_nobodys, "The closing tokens have no role. Then no mask of roles will ever teach the assistant to stop."),
+            Mistake(opened_every_turn, "Token 1 opens the chat, not every turn: the model would see a place that it never saw in training."),
+            Mistake(one_closing, "The assistant's turns close with 3: that is what generation stops at."),
+            Mistake(closed_at_the_end, "Every assistant turn closes with 3, not the last one alone."),
+        ],
+        minutes=8, difficulty=2,
+    ),
+    Exercise(
+        "2.D", "Build: its labels", chat_labels,
+        cases=[(ids, roles, only) for (ids, roles), only in TOLD],
+        hints=["Without `completion_only` the role of a token decides alone.", "With it, find the last token that isn't the assistant's: targets come after it.",
+               "If the chat ends with the user, there is no completion and nothing is a target."],
+        mistakes=[
+            Mistake(moved_left, "These labels are shifted already. A loss that shifts would then learn the token after the next."),
+            Mistake(end_untaught, "The closing token isn't a target: such a model doesn't learn to stop."),
+            Mistake(always_all, "With `completion_only` the earlier answers are context, not targets."),
+            Mistake(always_last, "Without `completion_only` every assistant turn is a target, not the last one alone."),
+            Mistake(last_assistant_turn, "A chat that ends with the user has no completion: its last answer is followed by a question."),
+        ],
+        minutes=8, difficulty=3,
+    ),
+    Exercise(
+        "2.E", "Build: pack lines into one row", pack,
+        cases=[(LINES,), (LINES[:1],), ([([5, 6], [-100, 6]), ([7], [7])],), (LINES[::-1],)],
+        hints=["First write down each token's line: `torch.repeat_interleave` of the line's number.", "Allowed: the same line, and a key not later than the query.",
+               "Positions are one `torch.arange` a line; the first label of each line becomes -100."],
+        mistakes=[
+            Mistake(positions_run_on, "Positions begin again with every line: alone, each would stand at 0."),
+            Mistake(plain_causal, "With the plain causal mask a line reads the lines before it."),
+            Mistake(whole_blocks, "Inside a line a token must not read later ones: blocks *and* causal."),
+            Mistake(across_the_border, "A line's first token would be predicted from another line's end: its label is -100."),
+        ],
+        minutes=12, difficulty=3,
+    ),
+    Exercise(
+        "2.F", "Build: explain a packed run", explain_packing,
+        cases=[(LOSSES, WHOLE), (LOSSES, WHOLE + torch.tensor([0.0] * 4 + [0.4] * 5)), (LOSSES, WHOLE[1:]), (LOSSES, WHOLE.flip(0)),
+               (LOSSES, torch.cat([WHOLE, WHOLE[:1]])), (LOSSES, WHOLE + 1e-5), (LOSSES[:1], LOSSES[0] + 0.1)],
+        hints=["Compare numbers of targets first: without that, losses don't stand over each other.", "`torch.cat` puts the lines' losses in the order of the packed row.",
+               "The first line has nothing before it, so a leak can't reach it."],
+        mistakes=[
+            Mistake(means_alone, "Means can agree by chance, and they don't say which line is hit: compare losses one by one."),
+            Mistake(any_difference_leaks, "If the first line differs too, it isn't other lines that it read: nothing stands before it."),
+            Mistake(not_counted, "Count first: one target more or less shifts all that follow."),
+        ],
+        minutes=8, difficulty=3,
     ),
 ]  # fmt: skip

@@ -1,19 +1,24 @@
 # %% [markdown]
 # # Part 1, exercises: a local move
 #
-# Seven questions, about 45 minutes. Each check answers at once and knows the usual slips; nothing here is graded. The theory
-# is in [theory.ipynb](theory.ipynb), the graded problem is [p02](../../source/p02_kl_shift/p02_kl_shift.ipynb).
+# Seven questions, about 45 minutes, and then a training loop of your own in four steps, about 40 more. Each check answers at
+# once and knows the usual slips; nothing here is graded. The theory is in [theory.ipynb](theory.ipynb), the graded problem is [p02](../../source/p02_kl_shift/p02_kl_shift.ipynb).
 
 # %%
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from ftmath import base_model
 from ftmath.exercises import check_exercise, hint, progress, solution
+from ftmath.skills import SKILLS, mixture
 
 Weights = Mapping[str, Tensor]
+Lines = tuple[Tensor, Tensor]
 progress(1)
 
 # %% [markdown]
@@ -79,6 +84,86 @@ f"gradient {g.tolist()}: the linear model promises {linear:.2f}, the loss change
 # large may $\alpha$ be?
 
 # %% exercise="1.B"
+
+# %% [markdown]
+# ## Build a training loop
+#
+# Four steps make the loop that the theory used: the loop itself, the drift that it should watch, a stop when the drift is used
+# up, and a function that reads the log of somebody else's run. Each step checks itself, and the next one doesn't need it to be
+# right.
+#
+# ## 1.C The loop
+#
+# Batches come in, losses go out, and the model is another one afterwards.
+
+# %% exercise="1.C"
+
+# %% [markdown]
+# ## 1.D Its drift
+#
+# The loss knows the task alone. Measure how far the model has moved from the base on lines that the task doesn't show.
+
+# %% exercise="1.D"
+
+# %% [markdown]
+# ## 1.E Stop within a budget
+#
+# Decide beforehand how many nats a token you can spend. Measure on the way, stop when they are spent, and go back to the last
+# weights that were within the budget.
+
+# %% exercise="1.E"
+
+# %% [markdown]
+# ## 1.F Explain a run
+#
+# You are sent the log of a run: the losses, and the drift whenever it was measured. Say what happened.
+
+# %% exercise="1.F"
+
+# %% [markdown]
+# Now three real runs with your own functions. Every run trains the course's model on `flip` for 30 steps, and its drift is
+# measured every ten steps on lines of the old skills. One of them has a fault in its set-up. Before you run the second cell: its `for` line
+# builds the three runs. Which fault is it, and what will your function say?
+
+
+# %%
+def batches(count, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = [mixture({"flip": 1.0}, 16, rng) for _ in range(count)]
+    return [(one.ids, one.answer_mask) for one in rows]
+
+
+def log_of(tuned, base, rate):
+    losses, drifts = [], []
+    for stretch in range(3):
+        losses += fit(tuned, batches(10, seed=stretch), rate, clip=1.0)
+        drifts.append(drift(tuned, base, old.ids, old.answer_mask))
+    return losses, drifts
+
+
+# %%
+old = mixture(dict.fromkeys(SKILLS, 1.0), 64, np.random.default_rng(1))
+model = base_model()
+try:
+    for tuned, base, rate in (
+        (base_model(), base_model(), 3e-4),
+        (model, model, 3e-4),
+        (base_model(), base_model(), 1e-3),
+    ):
+        losses, drifts = log_of(tuned, base, rate)
+        said = explain_run(losses, drifts)
+        print(f"loss {losses[0]:.2f} -> {losses[-1]:.3f}, drift {[round(one, 3) for one in drifts]}: {said}")
+except NotImplementedError:
+    print("Write fit, drift and explain_run above first.")
+
+# %% [markdown]
+# <details><summary>What the three runs are, in words</summary>
+#
+# The second run compares the model with itself: `tuned` and `base` are one object, so the drift is exactly 0 at every measurement,
+# whatever is learned. A base must be a model of its own, loaded a second time or copied before the first step. The first and the
+# third run differ in the rate alone. Both learn the task, and at the higher rate the drift is several times as large. The
+# loss hardly shows the difference. So watch the drift from the first steps on, not after the last one.
+# </details>
 
 # %% [markdown]
 # ## How far you are
