@@ -71,11 +71,11 @@ progress(3)
 # %% [markdown]
 # ## 3.1 All parameters trainable
 #
-# **Every distinct tensor counts once, and the sizes of a model give its parameters exactly.**
+# **The sizes of a model give its number of parameters exactly, if each tensor is counted once.**
 #
 # $$P_\text{GPT-2} = V d + T d + L (12 d^2 + 13 d) + 2 d , \qquad \Delta\theta \in \mathbb R^{P} .$$
 #
-# $T$ is the number of positions; the head is the embedding's tensor.
+# $T$ is the number of positions. The head uses the embedding's tensor (it's *tied*), so it adds nothing.
 #
 # <details><summary>Why</summary>
 #
@@ -171,12 +171,14 @@ assert by_names - counted == kinds["embedding"] and gpt2 + V * d == 163_037_184
 # %% [markdown]
 # ## 3.2 Memory cost
 #
-# **Sixteen bytes a trained parameter stay in memory under mixed-precision Adam, two a frozen one; activations come on top.**
+# **Under mixed-precision Adam a trained parameter takes sixteen bytes through the whole run, a frozen one two. Activations and logits come on
+# top.**
 #
 # $$M = b_w P + (b_g + b_o + b_\text{master})\, P_\text{train} + M_\text{act} + M_\text{tmp}$$
 #
-# in bytes: $b_w$ and $b_g$ for weights and gradients, $b_o$ for the optimizer's state, $b_\text{master}$ for a float32 copy,
-# $M_\text{act}$ for what a backward pass waits for, $M_\text{tmp}$ for buffers.
+# Mixed precision means: weights and gradients in sixteen bits, the optimizer in thirty-two. $b_w$ and $b_g$ are the bytes of a weight and of a
+# gradient, $b_o$ those of the optimizer's state, $b_\text{master}$ those of a float32 copy of the weight. $M_\text{act}$ are the activations that the
+# backward pass needs, $M_\text{tmp}$ are buffers.
 #
 # Sixteen and two are the count of the ZeRO paper (Rajbhandari et al. 2019, arXiv:1910.02054), for weights that are *stored* in sixteen bits with a float32 master copy beside them. Other
 # set-ups differ: torch's `autocast` leaves every weight in float32, frozen ones too, so a trained parameter also takes 16 bytes
@@ -294,7 +296,7 @@ byte_rows(
             part: size / 8 for part, size in (both | {"first moment": 4, "second moment": 4}).items()
         },
         "LoRA, rank 8 on q and v": {"weight": 2 + 2 * share}
-        | {"gradient": 2 * share, "master copy": 4 * share, "first moment": 4 * share},
+        | {"gradient": 2 * share, "master copy": 4 * share, "first moment": 4 * share, "second moment": 4 * share},
     },
     title=f"Three quarters of AdamW's bytes are the optimizer's; eight devices leave {zero[3]:.0f} of {zero[0]:.0f}",
 )
@@ -608,20 +610,25 @@ assert len(before) == 5 and len(after) == 1
 # %% [markdown]
 # ## 3.4 Weight decay
 #
-# **Decoupled decay shrinks every weight by a fixed share a step, towards zero; put into the gradient, Adam turns it into something
-# else.**
+# **AdamW's decay is decoupled: it shrinks every weight by the same share at each step. Put into the gradient instead, the decay is divided by the
+# gradient's size, and then a weight without another gradient shrinks at the learning rate, whatever $\lambda$ is.**
 #
 # $$\theta \leftarrow (1 - \eta\lambda)\,\theta - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon}$$
 #
-# with Adam's corrected moments $\hat m, \hat v$. If LoRA's loss itself holds the penalty $\tfrac\lambda2 (\lVert A \rVert_F^2 + \lVert B \rVert_F^2)$,
-# the best it can be for a product $M$ is $\lambda$ times $\min_{BA = M} \tfrac12 (\lVert A \rVert_F^2 + \lVert B \rVert_F^2) = \lVert M \rVert_*$, the
-# sum of the singular values of $M$. That is the *coupled* kind. AdamW's decay belongs to no such penalty, since the step that it's added
-# to is divided by $\sqrt{\hat v}$ and the decay isn't.
+# with Adam's corrected moments $\hat m, \hat v$. A decay that is part of the loss, $\tfrac\lambda2 \lVert \theta \rVert^2$, is called *coupled*.
+#
+# What would a coupled decay of LoRA's factors do to their product? Many pairs $A, B$ have the same product $BA = X$, and training can choose
+# among them. The smallest penalty is $\lambda$ times
+#
+# $$\min_{BA = X} \tfrac12 \left(\lVert A \rVert_F^2 + \lVert B \rVert_F^2\right) = \lVert X \rVert_* ,$$
+#
+# the sum of the singular values of $X$. It pushes small singular values to zero, so it favours a low rank. AdamW's decay isn't the gradient of any
+# such penalty: the step beside it is divided by $\sqrt{\hat v}$, and the decay isn't.
 #
 # <details><summary>Why coupling fails, and the nuclear norm</summary>
 #
 # A gradient of $\lambda\theta$ alone gives $\hat m / \sqrt{\hat v} \approx \operatorname{sign}\theta$: the weight moves by $\eta$ a step
-# whatever $\lambda$ is. For the norm: by Cauchy and Schwarz $\lVert M \rVert_* = \operatorname{tr}(U^\top B A V) \le \lVert B \rVert_F
+# whatever $\lambda$ is. For the norm, with $X = U \Sigma V^\top$: by Cauchy and Schwarz $\lVert X \rVert_* = \operatorname{tr}(U^\top B A V) \le \lVert B \rVert_F
 # \lVert A \rVert_F \le \tfrac12(\lVert A \rVert_F^2 + \lVert B \rVert_F^2)$, with equality at $B = U\Sigma^{1/2}, A = \Sigma^{1/2} V^\top$.
 # </details>
 
@@ -687,10 +694,10 @@ lines(
 
 # %%
 generator = torch.Generator().manual_seed(0)
-M = torch.randn(5, 4, generator=generator, dtype=torch.float64) @ torch.randn(
+X = torch.randn(5, 4, generator=generator, dtype=torch.float64) @ torch.randn(
     4, 6, generator=generator, dtype=torch.float64
 )
-U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+U, S, Vh = torch.linalg.svd(X, full_matrices=False)
 B, A = U * S.sqrt(), S.sqrt()[:, None] * Vh
 assert abs(0.5 * ((A**2).sum() + (B**2).sum()) - S.sum()) < 1e-9
 for _ in range(20):
@@ -718,7 +725,7 @@ print(f"zeroed gradient: moved by {drifted:.3f}; no gradient: moved by {(layer.w
 assert drifted > 0.01 and torch.equal(layer.weight, still)
 
 # %% [markdown]
-# **In practice** biases and norms are exempt, and decay on LoRA's factors doesn't touch $W$. Decoupling is Loshchilov and Hutter 2017
+# **In practice** biases and norms don't decay, and decay on LoRA's factors doesn't touch $W$. Decoupling is Loshchilov and Hutter 2017
 # (arXiv:1711.05101).
 #
 # → [exercise 3.4](exercises.ipynb#3.4-Weight-decay) · graded: [p10, frozen weights that move](../../source/p10_freeze_and_mask_audit/p10_freeze_and_mask_audit.ipynb)
@@ -726,13 +733,13 @@ assert drifted > 0.01 and torch.equal(layer.weight, still)
 # %% [markdown]
 # ## 3.5 When full tuning helps
 #
-# **Full tuning pays where the wanted update isn't low-rank and there is data enough to find it: the spectrum says how much. It decides *where* full tuning overtakes a low rank, not whether. What a
-# frozen weight saves in compute is a third, if gradients must still pass through it.**
+# **Full tuning learns more than a low rank if there is data enough. The spectrum of the wanted update says how much that is: little data if the
+# spectrum is flat, very much if it is steep. In compute, a frozen weight saves a third if gradients must still pass through it.**
 #
 # $$v\,(Q_f - Q_p) > c\,(C_f - C_p) + \rho\,(F_f - F_p)$$
 #
-# $f$ and $p$ stand for full and parameter-efficient; $v$ and $\rho$ are money per point of quality and forgetting, $c$ money per unit
-# of compute.
+# Full tuning pays if this holds. $f$ and $p$ stand for full and parameter-efficient. $v$ and $\rho$ are money per point of quality and of forgetting,
+# $c$ is money per unit of compute.
 #
 # <details><summary>Why a third</summary>
 #
