@@ -52,10 +52,10 @@ def lora_block(d_out: int, d_in: int, rank: int) -> Picture:
 
 
 def adapter_block(d: int, m: int) -> Picture:
-    """Return the diagram of a bottleneck adapter: the identity above, a detour of width m below, and where they're added.
+    """Return the diagram of a bottleneck adapter: the identity above, a detour of width m below, and their sum.
 
-    >>> adapter_block(128, 8).rows
-    (('W_down, trained', '8 x 128', '1,024'), ('W_up, trained', '128 x 8', '1,024'), ('biases, trained', '8 + 128', '136'))
+    >>> adapter_block(128, 8).rows[1:]
+    (('W_up, trained', '128 x 8', '1,024'), ('biases, trained', '8 + 128', '136'))
     """
     figure, axes = empty(7.2, 3.0)
     tall, thin = 1.6, max(1.6 * m / d, 0.1)
@@ -82,14 +82,14 @@ def adapter_block(d: int, m: int) -> Picture:
         ("biases, trained", f"{m} + {d}", f"{m + d:,}"),
     )  # fmt: skip
     alt = (
-        f"The hidden vector h goes two ways. Above, unchanged. Below, through W_down, which makes {m} numbers of its {d}, "
-        f"through an activation, and through W_up back to {d}. The two are added."
+        f"The hidden vector h goes two ways. Above, unchanged. Below, through W_down, which makes {m} numbers of its "
+        f"{d}, through an activation, and through W_up back to {d}. The two are added."
     )
     return Picture(figure, title, alt, ("part", "sides", "numbers"), rows)
 
 
 def prompt_block(m: int, time: int, d: int) -> Picture:
-    """Return the diagram of a soft prompt: trained vectors before the embeddings, a frozen model, logits for real tokens.
+    """Return the diagram of a soft prompt: trained vectors before the embeddings, a frozen model, the logits.
 
     >>> prompt_block(2, 3, 128).rows
     (('soft prompt, trained', '2 x 128', '256'), ('embeddings, frozen', '3 x 128', 'from the model'))
@@ -103,7 +103,7 @@ def prompt_block(m: int, time: int, d: int) -> Picture:
         if not mine:
             arrow(axes, (place + 0.5, 2.35), (place + 0.5, 2.75))
     box(axes, (m + time) / 2, 1.8, m + time, 1.0, "all blocks of the model, frozen", COLOURS[4])
-    word(axes, m / 2, -0.35, f"$S$, trained: {m} x {d}")
+    word(axes, m / 2, -0.35, f"$P$, trained: {m} x {d}")
     word(axes, m + time / 2, -0.35, "$E(x)$, frozen")
     word(axes, m + time / 2, 3.0, "logits of the real tokens")
     axes.set_xlim(-0.2, m + time + 0.2)
@@ -115,8 +115,8 @@ def prompt_block(m: int, time: int, d: int) -> Picture:
         ("embeddings, frozen", f"{time} x {d}", "from the model"),
     )
     alt = (
-        f"{m} trained vectors stand before the {time} embeddings of the text. All of them go through the frozen model, and "
-        "logits are read for the text's positions alone."
+        f"{m} trained vectors stand before the {time} embeddings of the text. All of them go through the frozen model, "
+        "and logits are read for the text's positions alone."
     )
     return Picture(figure, title, alt, ("part", "sides", "numbers"), rows)
 
@@ -141,7 +141,7 @@ def prefix_mask(visible: Sequence[Sequence[bool]], title: str) -> Picture:
     word(axes, m + time / 2, -0.4, "sequence")
     axes.set_xlim(-1.1, m + time + 0.2)
     axes.set_ylim(-0.8, time + 0.8)
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_title(title, fontsize=11, loc="left", wrap=True)
     rows = tuple(
         (f"query {row + 1}", " ".join(name for name, sees in zip(names, seen, strict=True) if sees))
         for row, seen in enumerate(visible)

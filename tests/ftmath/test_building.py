@@ -1,5 +1,7 @@
 """What the building exercises of parts 3 and 4 make is what torch and the course's model do."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from ftmath.adapters import add_houlsby
@@ -18,7 +20,7 @@ def torchs_adamw(rate: float, decay: float):
     """Return torch's AdamW as an exercise's optimizer."""
     made: list[torch.optim.Optimizer] = []
 
-    def step(parameters: list[Tensor], factor: float) -> None:
+    def step(parameters: Sequence[Tensor], factor: float) -> None:
         if not made:
             made.append(torch.optim.AdamW(parameters, lr=rate, weight_decay=decay))
         made[0].param_groups[0]["lr"] = rate * factor

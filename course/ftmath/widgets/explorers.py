@@ -89,8 +89,8 @@ SHAPES = {
 def memory_explorer() -> Explorer:
     """Choose a Llama of 6.7 billion parameters' batch and method: where the bytes go, beside what cards hold.
 
-    Weights and gradients in 16 bits, mixed-precision Adam for what trains, activations by `kept_bytes_per_token`, and the
-    logits of every position, at `LOGIT_BYTES` each.
+    Weights and gradients in 16 bits, mixed-precision Adam for what trains, activations by `kept_bytes_per_token`, and
+    the logits of every position, at `LOGIT_BYTES` each.
 
     >>> dict(memory_explorer().frame(0, 0)["readouts"])["weights"]
     '12.55 GiB'

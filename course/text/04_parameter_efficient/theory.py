@@ -525,7 +525,7 @@ assert off > np.log(128)
 # %%
 prefix_mask(
     torch.ones(5, 8, dtype=torch.bool).tril(diagonal=3).tolist(),
-    "Each query sees the whole prefix, and of the sequence what came before",
+    "All of the prefix is seen, and the sequence up to the query",
 )
 
 # %% [markdown]
@@ -685,7 +685,7 @@ right_mask = torch.ones(6, 11, dtype=torch.bool).tril(diagonal=5)
 assert torch.equal(right_mask, F.pad(causal, (5, 0), value=True))
 print("largest error by query:", [round(e, 2) for e in (wrong - joined).abs().amax((0, 1, 3)).tolist()])
 assert (wrong - joined)[:, :, 0].abs().max() > 0.1
-prefix_mask(wrong_mask.tolist(), "The mistake: `tril` hides the prefix and the sequence")
+prefix_mask(wrong_mask.tolist(), "The mistake, tril on the wide mask: most of both is hidden")
 
 # %% [markdown]
 # **In practice** a prefix is a trained key-value cache and fits any server that keeps one. With grouped heads it counts key-value heads: 32 layers,
