@@ -172,9 +172,10 @@ def byte_rows(ways: Mapping[str, Mapping[str, float]], *, title: str) -> Picture
         axes.text(left + 0.1, place, f"{left:.3g}", va="center", fontsize=9)
     axes.set_yticks(range(len(ways)), list(ways), fontsize=9)
     axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(sum(way.values()) for way in ways.values()))
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("bytes for each parameter of the model, on each device")
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_title(title, fontsize=11, loc="left", wrap=True)
     shown = [Rectangle((0, 0), 1, 1, facecolor=COLOURS[n % 7], hatch=HATCHES[n % 6], edgecolor="white")
              for n in range(len(parts))]  # fmt: skip
     axes.legend(shown, parts, frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))

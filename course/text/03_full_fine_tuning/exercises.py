@@ -121,6 +121,7 @@ def mine(parameters):
     return lambda: move(parameters, 1.0)
 
 
+# %%
 try:
     own = ten_steps(mine)
     theirs = ten_steps(lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1).step)
@@ -176,6 +177,7 @@ def tuned_by(loop):
     return torch.nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
+# %%
 try:
     own = tuned_by(own_loop)
     theirs = tuned_by(lambda model, loss: train(model, loss, rate_groups(model, {}, 1e-3), 10, schedule=schedule))

@@ -153,6 +153,7 @@ def probe_accuracy(model, which, seeds=3):
     return np.array(found).T
 
 
+# %%
 model, random_model = base_model(), Decoder(Config(), torch.Generator().manual_seed(0))
 answer = {
     name: probe_accuracy(one, lambda rows, at: at + 1)
