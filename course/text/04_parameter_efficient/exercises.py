@@ -110,8 +110,8 @@ f"inside {inside.item():.1f}, out {out.tolist()}"
 
 
 # %%
-def tuned(model, steps=60, rate=3e-3):
-    """Train what trains on `flip`, and return the model."""
+def tune(model, steps=60, rate=3e-3):
+    """Train on `flip` what trains."""
     rng = np.random.default_rng(0)
 
     def loss(step):
@@ -119,7 +119,6 @@ def tuned(model, steps=60, rate=3e-3):
         return model_loss(model, rows.ids, rows.answer_mask)
 
     train(model, loss, rate_groups(model, {}, rate), steps)
-    return model
 
 
 try:
@@ -128,7 +127,9 @@ try:
     print(
         f"same logits: {torch.equal(model(ids), base_model()(ids))}; {count:,} numbers train, by the formula {8 * (2 * 128 * 8 + 8 + 128):,}"
     )
-    print(f"flip before {quality(model, 'flip'):.2f}, after 60 steps {quality(tuned(model), 'flip'):.2f}")
+    before = quality(model, "flip")
+    tune(model)
+    print(f"flip before {before:.2f}, after 60 steps {quality(model, 'flip'):.2f}")
 except NotImplementedError:
     print("Write place_adapters above first.")
 
