@@ -116,7 +116,8 @@ def tune(model, steps=60, rate=3e-3):
 
     def loss(step):
         rows = mixture({"flip": 1.0}, 16, rng)
-        return model_loss(model, rows.ids, rows.answer_mask)
+        nats = model_loss(model, rows.ids, rows.answer_mask)
+        return nats
 
     train(model, loss, rate_groups(model, {}, rate), steps)
 
