@@ -1,6 +1,7 @@
 """Every byte of a training run: by closed form, and measured on real tensors or on tensors that have only a shape."""
 
 import math
+import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
@@ -329,6 +330,7 @@ def allocated_bytes(run: Callable[[], object]) -> int:
     >>> allocated_bytes(lambda: torch.zeros(1000) + torch.zeros(1000))
     12000
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or torch's profiler writes its stages to stderr
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
         run()
     results = seen.profiler.kineto_results if seen.profiler is not None else None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; marks and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -139,6 +140,10 @@ def sweep(
             for rate, mean in zip(rates, means, strict=True)
         ]
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())  # over a decade or so its labels would run into each other
+    tried = sorted({float(rate) for runs in losses.values() for rate in runs})
+    if tried[-1] < 30 * tried[0]:
+        axes.set_xticks(tried, [f"{rate:g}" for rate in tried], fontsize=8)
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return Picture(figure, title, alt, ("run", x_label, f"{y_label}: mean", "least", "most"), tuple(rows))
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ftmath.groups import Group, rate_groups
 from ftmath.masks import model_loss
 from ftmath.model import Decoder
-from ftmath.skills import mixture
-from ftmath.training import train
+from ftmath.skills import mixture, probes
+from ftmath.training import Schedule, constant, train
 from ftmath.weights import base_model
 
 CPU = torch.device("cpu")
@@ -34,10 +34,11 @@ def one_rate(model: nn.Module, rate: float) -> list[Group]:
 def short_run(
     prepare: Callable[[Decoder, torch.Generator], Any], seed: int, *, rate: float, task: str = "neb", steps: int = 40,
     rows: int = 16, groups: Callable[[nn.Module, float], list[Group]] = one_rate, device: torch.device = CPU,
+    schedule: Schedule = constant, clip: float = 1.0,
 ) -> ShortRun:  # fmt: skip
     """Train the base model with AdamW on fresh lines of a task, as `prepare(model, generator)` makes it trainable.
 
-    The seed draws the factors and the lines.
+    The seed draws the factors and the lines; `schedule` and `clip` are those of `train`.
 
     >>> from ftmath.lora import add_lora
     >>> run = short_run(lambda model, g: add_lora(model, ["q"], 2, 4.0, generator=g), 0, rate=1e-3, steps=2, rows=2)
@@ -52,9 +53,20 @@ def short_run(
         lines = mixture({task: 1.0}, rows, rng).to(device)
         return model_loss(model, lines.ids, lines.answer_mask)
 
-    losses = train(model, loss, groups(model, rate), steps, label=task)
+    losses = train(model, loss, groups(model, rate), steps, schedule=schedule, clip=clip, label=task)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return ShortRun(float(np.mean(losses[-10:])), trained, model)
+
+
+@torch.no_grad()
+def held_out_loss(model: Decoder, task: str = "neb", count: int = 128, seed: int = 99) -> float:
+    """Return the loss on lines that are the same for all runs, in nats per answer token.
+
+    >>> held_out_loss(base_model(), "copy", count=8) < 0.1 < 2 < held_out_loss(base_model(), "neb", count=8)
+    True
+    """
+    lines = probes(task, count, seed).to(model.embed.weight.device)
+    return float(model_loss(model, lines.ids, lines.answer_mask))
 
 
 def best_rate(losses: Mapping[str, Sequence[float]]) -> str:
@@ -81,4 +93,4 @@ def at_best_rate(losses: Mapping[str, Sequence[float]]) -> list[float]:
     return [float(loss) for loss in losses[best_rate(losses)]]
 
 
-__all__ = ["ShortRun", "at_best_rate", "best_rate", "one_rate", "short_run"]
+__all__ = ["ShortRun", "at_best_rate", "best_rate", "held_out_loss", "one_rate", "short_run"]

@@ -33,6 +33,23 @@ def cosine(step: int, steps: int) -> float:
     return round(0.5 * (1 + math.cos(math.pi * step / steps)), 12)
 
 
+def warm_up(rise: int, then: Schedule = constant) -> Schedule:
+    """Return a schedule that rises in equal steps to 1 at the last of `rise` steps, and then follows another.
+
+    The first step has 1 / rise, so that no batch is wasted on a rate of 0.
+
+    >>> [warm_up(4)(step, 10) for step in (0, 1, 3, 4)]
+    [0.25, 0.5, 1.0, 1.0]
+    >>> warm_up(4, cosine)(7, 10)
+    0.5
+
+    Errors: ValueError for a negative rise.
+    """
+    if rise < 0:
+        raise ValueError(f"rise must not be negative, got {rise}")
+    return lambda step, steps: (step + 1) / rise if step < rise else then(step - rise, steps - rise)
+
+
 def train(
     model: nn.Module, loss: Callable[[int], Tensor], groups: Iterable[Any], steps: int, *,
     schedule: Schedule = constant, clip: float = 1.0, label: str = "train",
@@ -108,4 +125,4 @@ class Run:
         )
 
 
-__all__ = ["Run", "Schedule", "constant", "cosine", "train"]
+__all__ = ["Run", "Schedule", "constant", "cosine", "train", "warm_up"]

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from ftmath.memory import GIB, kept_bytes_per_token, training_bytes
+from ftmath.memory import GIB, LOGIT_BYTES, kept_bytes_per_token, training_bytes
 from ftmath.model import Config
 from ftmath.plots import Picture, bars, grid, lines, points
 from ftmath.predict import predicted
@@ -64,7 +64,8 @@ def test_the_memory_explorers_numbers_are_the_closed_forms():
     budget = training_bytes(0, 6_738_415_616)
     kept = 32 * 512 * kept_bytes_per_token(config)
     assert said["activations"] == f"{kept / GIB:.2f} GiB"
-    assert said["in all"] == f"{(budget.total + kept) / GIB:.1f} GiB"
+    assert said["logits"] == f"{512 * 32_000 * LOGIT_BYTES / GIB:.2f} GiB"
+    assert said["in all"] == f"{(budget.total + kept + 512 * 32_000 * LOGIT_BYTES) / GIB:.1f} GiB"
 
 
 def test_the_prefix_gate_is_the_softmaxs_share():

@@ -160,6 +160,8 @@ def copied(value: Any) -> Any:
     """Return a case's argument as the answer may have it: what it does to a tensor or a module is its own matter."""
     if isinstance(value, nn.Module):
         return copy.deepcopy(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(copied, value))
     return value.clone() if isinstance(value, Tensor) else value
 
 

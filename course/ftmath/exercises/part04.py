@@ -1,10 +1,16 @@
 """The exercises of part 4: parameter-efficient fine-tuning."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from ftmath.adapters import Bottleneck
 from ftmath.exercises.exercise import Exercise, Mistake
+from ftmath.model import Block, Config, Decoder, rotated, turn
+
+Shape = tuple[int, ...]
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -26,15 +32,20 @@ def ridge(H: Tensor, Y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     return W, Y.mean(0) - W @ H.mean(0)  # blank
 
 
-def active_rank(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    """Return an upper bound on the rank of an adapter's correction W_up diag(gate) W_down at h (d,), for ReLU.
+def local_map(h: Tensor, W_down: Tensor, b_down: Tensor, W_up: Tensor, b_up: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the matrix M (d, d) and the vector c (d,) that an adapter is near h: its output at x is M x + c.
 
-    It's the number of units that are strictly on, or d if that is less; W_down is (m, d), b_down (m,).
+    The adapter gives x + W_up relu(W_down x + b_down) + b_up. Near h means: for every x at which the same units are on as at
+    h (d,); a unit is on if its input to the ReLU is above 0. W_down is (m, d), W_up (d, m), b_down (m,), b_up (d,).
 
-    >>> active_rank(torch.tensor([1.0]), torch.tensor([[1.0], [-1.0]]), torch.zeros(2))
-    1
+    >>> one = torch.ones(1, 1)
+    >>> M, c = local_map(torch.tensor([3.0]), 2 * one, torch.tensor([-1.0]), 4 * one, torch.tensor([0.5]))
+    >>> M.item(), c.item()
+    (9.0, -3.5)
     """
-    return min(int((W_down @ h + b_down > 0).sum()), len(h))
+    on = (W_down @ h + b_down > 0).to(h.dtype)
+    M = torch.eye(len(h), dtype=h.dtype) + (W_up * on) @ W_down
+    return M, W_up @ (on * b_down) + b_up
 
 
 def prepend(embeddings: Tensor, P: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,13 +65,16 @@ def prepend(embeddings: Tensor, P: Tensor, labels: Tensor, mask: Tensor) -> tupl
     )
 
 
-def prefix_bytes(layers: int, m: int, kv_heads: int, head_dim: int, size: int) -> int:
-    """Return the bytes of a KV prefix of m positions in every layer, `size` bytes a number.
+def longest_prefix(d: int, heads: int, kv_heads: int, head_dim: int, rank: int) -> int:
+    """Return the longest prefix in every layer that holds no more numbers than LoRA of a rank on q and v does.
 
-    >>> prefix_bytes(32, 20, 8, 128, 2)
-    2621440
+    q maps the width d to `heads` heads of width head_dim, v maps d to `kv_heads` of them. A prefix has keys and values.
+
+    >>> longest_prefix(d=8, heads=4, kv_heads=2, head_dim=2, rank=2)
+    7
     """
-    return 2 * layers * m * kv_heads * head_dim * size
+    lora = rank * (d + heads * head_dim) + rank * (d + kv_heads * head_dim)
+    return lora // (2 * kv_heads * head_dim)
 
 
 def first_update(G: Tensor, A: Tensor, alpha: float, rate: float) -> Tensor:
@@ -87,16 +101,177 @@ def gate(q: Tensor, K: Tensor, K_prefix: Tensor) -> float:
     return float(torch.sigmoid(prefix.logsumexp(0) - content.logsumexp(0)))
 
 
-def same_budget(d: int, layers: int, m: int) -> tuple[int, int, int]:
-    """Return what Houlsby adapters of width m cost, and the LoRA rank and soft-prompt length that fit that budget.
+def method_of(shapes: Sequence[Shape], d: int, layers: int) -> tuple[str, int]:
+    """Return which method a file of trained tensors belongs to, and its size, from the tensors' shapes alone.
 
-    Adapters: two a block, with biases. LoRA: on q and v, both (d, d), in each layer. A soft prompt: tokens of width d.
+    The methods, each on a model of width d with so many layers, are "LoRA" (its rank), "Houlsby" adapters with two a block and
+    "Pfeiffer" adapters with one (their width m), "prefix" (its length in each layer), and "soft prompt" (its length). Adapters
+    have biases. A prefix has keys and values of shape (kv_heads, m, head_dim). The rank is less than any side of a weight.
 
-    >>> same_budget(8, 2, 1)
-    (100, 1, 12)
+    >>> method_of([(4, 16), (16, 4)] * 6, d=16, layers=3)
+    ('LoRA', 4)
+
+    Errors: ValueError naming `shapes` if they are none of these.
     """
-    budget = 2 * layers * (2 * d * m + m + d)
-    return budget, budget // (2 * layers * 2 * d), budget // d
+    matrices = [shape for shape in shapes if len(shape) == 2]
+    if len(shapes) == 2 * layers and all(len(shape) == 3 for shape in shapes):
+        return "prefix", shapes[0][1]
+    if shapes == [*matrices] and len(shapes) == 1 and shapes[0][1] == d:
+        return "soft prompt", shapes[0][0]
+    if shapes and len(matrices) == len(shapes) and len(shapes) % 2 == 0:
+        return "LoRA", min(map(min, matrices))
+    if len(matrices) in (2 * layers, 4 * layers) and len(shapes) == 2 * len(matrices):
+        width = next((side for shape in matrices for side in shape if side != d), d)
+        return ("Houlsby" if len(matrices) == 4 * layers else "Pfeiffer"), width
+    raise ValueError(f"shapes must be those of one of the five methods, got {len(shapes)} tensors")
+
+
+# ------------------------------------------- an adapter, its place in a model, a prefix in attention, what trained
+
+
+def bottleneck(d: int, m: int) -> nn.Module:
+    """Return an adapter: h + up(relu(down(h))), which changes nothing at first and can learn.
+
+    It has the attributes `down` and `up`, linear layers with biases from d to m and back. Write a class in this cell, or
+    inside the function.
+
+    >>> adapter = bottleneck(6, 2)
+    >>> torch.equal(adapter(torch.ones(3, 6)), torch.ones(3, 6)), sum(one.numel() for one in adapter.parameters())
+    (True, 32)
+    """
+
+    class Adapter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Linear(d, m), nn.Linear(m, d)
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
+
+        def forward(self, h: Tensor) -> Tensor:
+            return h + self.up(F.relu(self.down(h)))
+
+    return Adapter()
+
+
+def place_adapters(model: Decoder, m: int) -> Decoder:
+    """Put two adapters of width m into each block of a decoder, freeze all that was there before, and return the model.
+
+    One stands behind the attention's output layer, `block.attn.o`, one behind the MLP's, `block.mlp.down`; so each changes
+    what is about to be added to the residual stream. `Bottleneck(d, m)` of ftmath is an adapter; the width d is
+    `model.config.d_model`.
+
+    >>> model = place_adapters(small_model(), 2)
+    >>> sum(one.numel() for one in model.parameters() if one.requires_grad)
+    168
+    """
+    model.requires_grad_(False)
+    d = model.config.d_model
+    for block in blocks_of(model):
+        block.attn.o = nn.Sequential(block.attn.o, Bottleneck(d, m))
+        block.mlp.down = nn.Sequential(block.mlp.down, Bottleneck(d, m))
+    return model
+
+
+def prefixed_attention(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor, real: Tensor) -> Tensor:
+    """Return causal attention over a sequence with a trained prefix before it, (batch, heads, time, head_dim).
+
+    q, k and v have that shape too. q and k aren't rotated yet: the sequence's positions begin after the prefix, at m. The
+    prefix's keys and values (heads, m, head_dim) are the same for each row of the batch, are seen by every query, and aren't
+    rotated. `real` (batch, time) is 1 for tokens and 0 for padding, whose keys nobody sees. `turn(positions, head_dim,
+    10_000.0)` makes the angles of positions (batch, time), and `rotated(x, angles)` turns.
+
+    >>> one = torch.ones(1, 1, 3, 2)
+    >>> prefixed_attention(one, one, one, torch.zeros(1, 4, 2), torch.ones(1, 4, 2), torch.ones(1, 3)).shape
+    torch.Size([1, 1, 3, 2])
+    """
+    batch, _, time, head_dim = q.shape
+    m = prefix_k.shape[1]
+    angles = turn((m + torch.arange(time)).expand(batch, -1), head_dim, 10_000.0)
+    keys = torch.cat([prefix_k.expand(batch, -1, -1, -1), rotated(k, angles)], dim=2)
+    values = torch.cat([prefix_v.expand(batch, -1, -1, -1), v], dim=2)
+    seen = torch.ones(time, time, dtype=torch.bool).tril() & (real[:, None, None, :] != 0)
+    seen = F.pad(seen, (m, 0), value=True)
+    return F.scaled_dot_product_attention(rotated(q, angles), keys, values, attn_mask=seen)
+
+
+def what_trained(
+    sizes: Mapping[str, int], added: set[str], trains: set[str], gradient: set[str], held: set[str], moved: set[str]
+) -> tuple[str, int]:
+    """Return what became of a method's parameters after some steps, in words, and how many numbers really trained.
+
+    `sizes` gives how many numbers each parameter of the model holds. The sets hold names: those the method `added`, those with
+    requires_grad (`trains`), those that had a gradient that wasn't None, those that the optimizer `held`, and those whose value
+    `moved`. The first of these that is true is the answer:
+
+    - "the base moved": a parameter that the method didn't add has moved;
+    - "right": all that were added have moved;
+    - "frozen": one that was added and stood still has no requires_grad;
+    - "not in the forward": one that stood still never had a gradient;
+    - "not in the optimizer": the optimizer doesn't hold one that stood still;
+    - "no step": anything else, such as gradients of 0.
+
+    >>> what_trained({"w": 9, "a": 2}, added={"a"}, trains={"a"}, gradient={"a"}, held={"w"}, moved=set())
+    ('not in the optimizer', 0)
+    """
+    trained, still = sum(sizes[name] for name in moved), added - moved
+    if moved - added:
+        return "the base moved", trained
+    if not still:
+        return "right", trained
+    for known, words in ((trains, "frozen"), (gradient, "not in the forward"), (held, "not in the optimizer")):
+        if still - known:
+            return words, trained
+    return "no step", trained
+
+
+# ------------------------------------------------------------------------------------ what the steps are tried on
+
+
+def small_model(layers: int = 2) -> Decoder:
+    """Return a decoder of width 8 whose weights are the same each time."""
+    config = Config(vocab=11, d_model=8, layers=layers, heads=2, kv_heads=2, head_dim=4, d_hidden=12)
+    return Decoder(config, torch.Generator().manual_seed(5))
+
+
+def blocks_of(model: Decoder) -> list[Block]:
+    return [block for block in model.blocks if isinstance(block, Block)]
+
+
+def trained_shapes(module: nn.Module) -> list[tuple[int, ...]]:
+    return sorted(tuple(one.shape) for one in module.parameters() if one.requires_grad)
+
+
+@torch.no_grad()
+def filled(module: nn.Module) -> None:
+    """Give every adapter in a module weights that aren't zero, the same each time."""
+    for place, one in enumerate(one for one in module.modules() if hasattr(one, "down") and hasattr(one, "up")):
+        for number, part in enumerate((one.down, one.up)):
+            if isinstance(part, nn.Linear):
+                for parameter in part.parameters():
+                    parameter.copy_(0.5 * drawn(31 + 2 * place + number, *parameter.shape))
+
+
+def behaviour(adapter: nn.Module) -> dict[str, object]:
+    """Return what is compared of an adapter: what trains, whether a fresh one is the identity, and what a filled one gives."""
+    shapes = trained_shapes(adapter)
+    h = drawn(30, 4, shapes[-1][0]).float()
+    with torch.no_grad():
+        fresh = torch.equal(adapter(h), h)
+        stuck = not any(one.any() for one in adapter.parameters())
+        filled(adapter)
+        return {"shapes": shapes, "fresh": fresh, "stuck": stuck, "given": adapter(h)}
+
+
+def placed(model: Decoder) -> dict[str, object]:
+    """Return what is compared of a model with adapters: what trains, its logits, and its logits with filled adapters."""
+    ids = torch.tensor([[1, 4, 7, 2, 9]])
+    with torch.no_grad():
+        fresh = model(ids)
+        adapters = [one for one in model.modules() if isinstance(one, Bottleneck)]
+        for place, adapter in enumerate(adapters):
+            adapter.up.weight.copy_(drawn(40 + place, *adapter.up.weight.shape))
+            adapter.down.weight.copy_(drawn(60 + place, *adapter.down.weight.shape))
+        return {"shapes": trained_shapes(model), "fresh": fresh, "filled": model(ids)}
 
 
 # ------------------------------------------------------------------------------------------ what people write instead
@@ -118,22 +293,6 @@ def no_bias(H: Tensor, Y: Tensor, strength: float) -> tuple[Tensor, Tensor]:
     return torch.linalg.solve(gram, H.T @ Y).T, torch.zeros(Y.shape[1], dtype=H.dtype)
 
 
-def width(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    return min(len(W_down), len(h))
-
-
-def units_alone(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    return int((W_down @ h + b_down > 0).sum())
-
-
-def zero_is_on(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    return min(int((W_down @ h + b_down >= 0).sum()), len(h))
-
-
-def bias_forgotten(h: Tensor, W_down: Tensor, b_down: Tensor) -> int:
-    return min(int((W_down @ h > 0).sum()), len(h))
-
-
 def appended(embeddings: Tensor, P: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     m = len(P)
     joined = torch.cat([embeddings, P.expand(len(embeddings), -1, -1).to(embeddings)], dim=1)
@@ -148,18 +307,6 @@ def labelled_zero(embeddings: Tensor, P: Tensor, labels: Tensor, mask: Tensor) -
 def not_seen(embeddings: Tensor, P: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     joined, learned, _ = prepend(embeddings, P, labels, mask)
     return joined, learned, F.pad(mask, (len(P), 0), value=0)
-
-
-def keys_only(layers: int, m: int, kv_heads: int, head_dim: int, size: int) -> int:
-    return layers * m * kv_heads * head_dim * size
-
-
-def one_layer(layers: int, m: int, kv_heads: int, head_dim: int, size: int) -> int:
-    return 2 * m * kv_heads * head_dim * size
-
-
-def numbers_not_bytes(layers: int, m: int, kv_heads: int, head_dim: int, size: int) -> int:
-    return 2 * layers * m * kv_heads * head_dim
 
 
 def scale_once(G: Tensor, A: Tensor, alpha: float, rate: float) -> Tensor:
@@ -186,21 +333,192 @@ def content_share(q: Tensor, K: Tensor, K_prefix: Tensor) -> float:
     return 1 - gate(q, K, K_prefix)
 
 
-def without_biases(d: int, layers: int, m: int) -> tuple[int, int, int]:
-    budget = 2 * layers * 2 * d * m
-    return budget, budget // (2 * layers * 2 * d), budget // d
+def slope_alone(h: Tensor, W_down: Tensor, b_down: Tensor, W_up: Tensor, b_up: Tensor) -> tuple[Tensor, Tensor]:
+    M, c = local_map(h, W_down, b_down, W_up, b_up)
+    return M - torch.eye(len(h), dtype=h.dtype), c
 
 
-def one_adapter(d: int, layers: int, m: int) -> tuple[int, int, int]:
-    budget = layers * (2 * d * m + m + d)
-    return budget, budget // (2 * layers * 2 * d), budget // d
+def all_units(h: Tensor, W_down: Tensor, b_down: Tensor, W_up: Tensor, b_up: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.eye(len(h), dtype=h.dtype) + W_up @ W_down, W_up @ b_down + b_up
 
 
-def one_target(d: int, layers: int, m: int) -> tuple[int, int, int]:
-    budget, _, tokens = same_budget(d, layers, m)
-    return budget, budget // (layers * 2 * d), tokens
+def inner_bias_lost(h: Tensor, W_down: Tensor, b_down: Tensor, W_up: Tensor, b_up: Tensor) -> tuple[Tensor, Tensor]:
+    return local_map(h, W_down, b_down, W_up, b_up)[0], b_up
 
 
+def output_as_offset(h: Tensor, W_down: Tensor, b_down: Tensor, W_up: Tensor, b_up: Tensor) -> tuple[Tensor, Tensor]:
+    M, c = local_map(h, W_down, b_down, W_up, b_up)
+    return M, M @ h + c - h
+
+
+def gates_without_bias(h: Tensor, W_down: Tensor, b_down: Tensor, W_up: Tensor, b_up: Tensor) -> tuple[Tensor, Tensor]:
+    on = (W_down @ h > 0).to(h.dtype)
+    return torch.eye(len(h), dtype=h.dtype) + (W_up * on) @ W_down, W_up @ (on * b_down) + b_up
+
+
+def heads_not_grouped(d: int, heads: int, kv_heads: int, head_dim: int, rank: int) -> int:
+    return rank * (2 * d + (heads + kv_heads) * head_dim) // (2 * heads * head_dim)
+
+
+def square_v(d: int, heads: int, kv_heads: int, head_dim: int, rank: int) -> int:
+    return 2 * rank * (d + heads * head_dim) // (2 * kv_heads * head_dim)
+
+
+def keys_only(d: int, heads: int, kv_heads: int, head_dim: int, rank: int) -> int:
+    return rank * (2 * d + (heads + kv_heads) * head_dim) // (kv_heads * head_dim)
+
+
+def one_target(d: int, heads: int, kv_heads: int, head_dim: int, rank: int) -> int:
+    return rank * (d + heads * head_dim) // (2 * kv_heads * head_dim)
+
+
+def biases_overlooked(shapes: Sequence[Shape], d: int, layers: int) -> tuple[str, int]:
+    return method_of([shape for shape in shapes if len(shape) > 1], d, layers)
+
+
+def least_side(shapes: Sequence[Shape], d: int, layers: int) -> tuple[str, int]:
+    name, size = method_of(shapes, d, layers)
+    return (name, min(size, d)) if name in ("Houlsby", "Pfeiffer") else (name, size)
+
+
+def one_a_block(shapes: Sequence[Shape], d: int, layers: int) -> tuple[str, int]:
+    name, size = method_of(shapes, d, layers)
+    return ("Pfeiffer" if name == "Houlsby" else name), size
+
+
+def first_axis(shapes: Sequence[Shape], d: int, layers: int) -> tuple[str, int]:
+    name, size = method_of(shapes, d, layers)
+    return (name, shapes[0][0]) if name == "prefix" else (name, size)
+
+
+def changed(start: Callable[[nn.Module], object]) -> Callable[[int, int], nn.Module]:
+    def build(d: int, m: int) -> nn.Module:
+        adapter = bottleneck(d, m)
+        start(adapter)
+        return adapter
+
+    return build
+
+
+def no_residual(d: int, m: int) -> nn.Module:
+    adapter = bottleneck(d, m)
+    adapter.forward = lambda h: adapter.up(F.relu(adapter.down(h)))  # pyright: ignore
+    return adapter
+
+
+def no_activation(d: int, m: int) -> nn.Module:
+    adapter = bottleneck(d, m)
+    adapter.forward = lambda h: h + adapter.up(adapter.down(h))  # pyright: ignore
+    return adapter
+
+
+def drawn_up(d: int, m: int) -> nn.Module:
+    return changed(lambda adapter: nn.init.normal_(adapter.up.weight))(d, m)  # pyright: ignore
+
+
+def all_zero(d: int, m: int) -> nn.Module:
+    return changed(lambda adapter: [nn.init.zeros_(one) for one in adapter.parameters()])(d, m)
+
+
+def base_trains(model: Decoder, m: int) -> Decoder:
+    return place_adapters(model, m).requires_grad_(True)
+
+
+def all_frozen(model: Decoder, m: int) -> Decoder:
+    return place_adapters(model, m).requires_grad_(False)
+
+
+def behind_mlp_alone(model: Decoder, m: int) -> Decoder:
+    model.requires_grad_(False)
+    for block in blocks_of(model):
+        block.mlp.down = nn.Sequential(block.mlp.down, Bottleneck(model.config.d_model, m))
+    return model
+
+
+def one_for_all(model: Decoder, m: int) -> Decoder:
+    model.requires_grad_(False)
+    shared = [Bottleneck(model.config.d_model, m) for _ in range(2)]
+    for block in blocks_of(model):
+        block.attn.o, block.mlp.down = (
+            nn.Sequential(layer, one) for layer, one in zip((block.attn.o, block.mlp.down), shared, strict=True)
+        )
+    return model
+
+
+def in_front(model: Decoder, m: int) -> Decoder:
+    model.requires_grad_(False)
+    for block in blocks_of(model):
+        block.attn.o = nn.Sequential(Bottleneck(model.config.d_model, m), block.attn.o)
+        block.mlp.down = nn.Sequential(block.mlp.down, Bottleneck(model.config.d_model, m))
+    return model
+
+
+Six = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def attended(*parts: *Six, start: int | None = None, wide: Tensor | None = None, turned: bool = False) -> Tensor:
+    """Return attention with a prefix, with one slip: other positions, another mask, or a prefix that is rotated."""
+    q, k, v, prefix_k, prefix_v, real = parts
+    (batch, _, time, head_dim), m = q.shape, prefix_k.shape[1]
+    angles = turn(((m if start is None else start) + torch.arange(time)).expand(batch, -1), head_dim, 10_000.0)
+    before = prefix_k.expand(batch, -1, -1, -1)
+    if turned:
+        before = rotated(before, turn(torch.arange(m).expand(batch, -1), head_dim, 10_000.0))
+    keys, values = torch.cat([before, rotated(k, angles)], 2), torch.cat([prefix_v.expand(batch, -1, -1, -1), v], 2)
+    seen = torch.ones(time, time, dtype=torch.bool).tril()
+    seen = F.pad(seen & (real[:, None, None, :] != 0), (m, 0), value=True)
+    return F.scaled_dot_product_attention(rotated(q, angles), keys, values, attn_mask=seen if wide is None else wide)
+
+
+def tril_of_all(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor, real: Tensor) -> Tensor:
+    m, time = prefix_k.shape[1], q.shape[2]
+    wide = torch.ones(time, m + time, dtype=torch.bool).tril() & F.pad(real != 0, (m, 0), value=True)[:, None, None, :]
+    return attended(q, k, v, prefix_k, prefix_v, real, wide=wide)
+
+
+def positions_from_zero(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor, real: Tensor) -> Tensor:
+    return attended(q, k, v, prefix_k, prefix_v, real, start=0)
+
+
+def prefix_rotated(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor, real: Tensor) -> Tensor:
+    return attended(q, k, v, prefix_k, prefix_v, real, turned=True)
+
+
+def padding_seen(q: Tensor, k: Tensor, v: Tensor, prefix_k: Tensor, prefix_v: Tensor, real: Tensor) -> Tensor:
+    return attended(q, k, v, prefix_k, prefix_v, torch.ones_like(real))
+
+
+Names = set[str]
+
+
+def by_flags(
+    sizes: Mapping[str, int], added: Names, trains: Names, gradient: Names, held: Names, moved: Names
+) -> tuple[str, int]:
+    return what_trained(sizes, added, trains, gradient, held, moved)[0], sum(sizes[name] for name in trains)
+
+
+def by_names(
+    sizes: Mapping[str, int], added: Names, trains: Names, gradient: Names, held: Names, moved: Names
+) -> tuple[str, int]:
+    return what_trained(sizes, added, trains, gradient, held, moved)[0], len(moved)
+
+
+def base_overlooked(
+    sizes: Mapping[str, int], added: Names, trains: Names, gradient: Names, held: Names, moved: Names
+) -> tuple[str, int]:
+    words, _ = what_trained(sizes, added, trains, gradient, held, moved & added)
+    return words, sum(sizes[name] for name in moved)
+
+
+def optimizer_first(
+    sizes: Mapping[str, int], added: Names, trains: Names, gradient: Names, held: Names, moved: Names
+) -> tuple[str, int]:
+    words, trained = what_trained(sizes, added, trains, gradient, held, moved)
+    late = words in ("frozen", "not in the forward") and (added - moved) - held
+    return ("not in the optimizer" if late else words), trained
+
+
+ADAPTERS: list[Shape] = [(8, 128), (8,), (128, 8), (128,)]
 H4, Y4 = drawn(1, 20, 4), drawn(2, 20, 3) + 5
 
 # Words and cases read better unbroken, as a catalogue.
@@ -219,17 +537,20 @@ EXERCISES = [
         minutes=8, difficulty=3, tolerance=1e-5,
     ),
     Exercise(
-        "4.2", "How many units are on", active_rank,
-        cases=[(torch.tensor([1.0]), torch.tensor([[1.0], [-1.0]]), torch.zeros(2)), (drawn(3, 6), drawn(4, 4, 6), 3 * drawn(5, 4)),
-               (torch.zeros(3), torch.ones(4, 3), torch.tensor([0.0, 1.0, -1.0, 0.0])), (drawn(4, 2), drawn(5, 7, 2), torch.full((7,), 9.0, dtype=torch.float64))],
-        hints=["ReLU passes what is above 0.", "Its slope at exactly 0 counts as 0.", "Count the entries of W_down h + b_down that are positive. A (d, d) matrix has no rank above d."],
+        "4.2", "What an adapter is near a point", local_map,
+        cases=[(torch.tensor([3.0]), torch.tensor([[2.0]]), torch.tensor([-1.0]), torch.tensor([[4.0]]), torch.tensor([0.5])),
+               (drawn(3, 6), drawn(4, 4, 6), 3 * drawn(5, 4), drawn(6, 6, 4), drawn(7, 6)), (drawn(8, 2), drawn(9, 7, 2), drawn(10, 7), drawn(11, 2, 7), drawn(12, 2)),
+               (torch.zeros(3), torch.ones(4, 3), torch.tensor([0.0, 1.0, -1.0, 0.0]), torch.ones(3, 4), torch.zeros(3))],
+        hints=["Which units are on at h? A unit that is on passes its input unchanged, the others pass 0.", "Write relu(z) as on * z, put z = W_down x + b_down in, and sort by what multiplies x and what doesn't.",
+               "M = I + W_up diag(on) W_down; the rest, W_up (on * b_down) + b_up, is c."],
         mistakes=[
-            Mistake(width, "m is the most there can be; units that are off add nothing at this h."),
-            Mistake(units_alone, "An adapter may be wider than d: the correction is a (d, d) matrix, and its rank is at most d."),
-            Mistake(zero_is_on, "At exactly 0 a unit passes nothing: its slope is 0."),
-            Mistake(bias_forgotten, "The gate looks at W_down h + b_down."),
+            Mistake(slope_alone, "The residual path carries x itself: M contains the identity."),
+            Mistake(all_units, "Units that are off at h pass nothing, there and nearby: leave them out."),
+            Mistake(inner_bias_lost, "The units that are on pass their bias too: W_up (on * b_down) belongs to c."),
+            Mistake(output_as_offset, "c is what is left when x is 0 under the same units, not how far h itself moves."),
+            Mistake(gates_without_bias, "Whether a unit is on is decided by W_down h + b_down."),
         ],
-        minutes=4, difficulty=2,
+        minutes=8, difficulty=3,
     ),
     Exercise(
         "4.3", "Put a soft prompt in front", prepend,
@@ -244,15 +565,16 @@ EXERCISES = [
         minutes=6, difficulty=2,
     ),
     Exercise(
-        "4.4", "What a prefix takes in memory", prefix_bytes,
-        cases=[(32, 20, 8, 128, 2), (1, 1, 1, 1, 4), (4, 8, 2, 32, 4)],
-        hints=["Keys and values.", "In every layer, for every key-value head.", "Times the bytes of a number."],
+        "4.4", "A prefix as large as LoRA", longest_prefix,
+        cases=[(8, 4, 2, 2, 2), (4096, 32, 8, 128, 16), (128, 4, 4, 32, 4), (576, 9, 3, 64, 8)],
+        hints=["Both stand in every layer, so one layer is enough.", "LoRA: rank * (d_in + d_out) for q and for v; with grouped heads v is narrower than q.", "One position of a prefix costs a key and a value for each key-value head. Round down."],
         mistakes=[
-            Mistake(keys_only, "Keys and values: twice that."),
-            Mistake(one_layer, "Every layer has a prefix of its own."),
-            Mistake(numbers_not_bytes, "Those are numbers; each takes `size` bytes."),
+            Mistake(heads_not_grouped, "A prefix stands in the key-value heads: with grouped heads there are fewer of them."),
+            Mistake(square_v, "v maps to the key-value heads alone: its d_out is kv_heads * head_dim."),
+            Mistake(keys_only, "A position of a prefix has a key and a value."),
+            Mistake(one_target, "LoRA stands on q and on v."),
         ],
-        minutes=3, difficulty=1,
+        minutes=6, difficulty=3,
     ),
     Exercise(
         "4.5", "LoRA's first step", first_update,
@@ -277,14 +599,69 @@ EXERCISES = [
         minutes=7, difficulty=3,
     ),
     Exercise(
-        "4.B", "One budget, three methods", same_budget,
-        cases=[(8, 2, 1), (768, 12, 64), (128, 4, 8)],
-        hints=["An adapter with biases: 2 d m + m + d.", "Two of them a block.", "LoRA of rank 1 on q and v costs 2 * 2 d a layer."],
+        "4.B", "Which method was this", method_of,
+        cases=[([(4, 16), (16, 4)] * 6, 16, 3), (ADAPTERS * 4, 128, 2), (ADAPTERS * 2, 128, 2), ([(4, 8, 32)] * 8, 128, 4), ([(20, 4096)], 4096, 32),
+               ([(16, 4096), (4096, 16), (16, 4096), (1024, 16)] * 2, 4096, 2), ([(40, 16), (40,), (16, 40), (16,)] * 6, 16, 3), ([(3, 5, 7)] * 2, 15, 1)],
+        errors=[(([(5,)], 8, 2), "shapes"), (([], 8, 2), "shapes")],
+        hints=["What has three axes? What has vectors with one axis, and what hasn't?", "A soft prompt is a single matrix. LoRA has matrices alone, in pairs.", "Two adapters a block make 4 matrices a layer. An adapter may be wider than d: its width is the side that isn't d."],
         mistakes=[
-            Mistake(without_biases, "The adapter's biases count: m + d each."),
-            Mistake(one_adapter, "Houlsby's placement has two adapters a block."),
-            Mistake(one_target, "LoRA stands on q and on v: rank 1 costs 4 d a layer."),
+            Mistake(biases_overlooked, "The vectors are an adapter's biases; LoRA has none."),
+            Mistake(least_side, "An adapter may be wider than the model: its width is the side that isn't d."),
+            Mistake(one_a_block, "Count the matrices: two adapters a block have four."),
+            Mistake(first_axis, "The first axis of a prefix counts key-value heads; its length is the second."),
         ],
-        minutes=6, difficulty=2,
+        minutes=9, difficulty=3,
+    ),
+    Exercise(
+        "4.C", "Build: an adapter", bottleneck,
+        cases=[(6, 2), (5, 3), (4, 4)],
+        hints=["Subclass nn.Module, with two nn.Linear.", "The residual path is `h + ...`.", "A fresh adapter is the identity if `up` gives 0: zero its weight and its bias, and leave `down` as it was drawn."],
+        mistakes=[
+            Mistake(no_residual, "Without `h +` a fresh adapter gives 0 for everything, and the layer is dead."),
+            Mistake(no_activation, "Without an activation the two maps are one low-rank matrix: put the ReLU between them."),
+            Mistake(drawn_up, "A fresh adapter must be the identity: `up` starts at 0, its weight and its bias."),
+            Mistake(all_zero, "With `down` at 0 beside `up` at 0, ReLU passes nothing and neither weight gets a gradient: leave `down` as it was drawn."),
+        ],
+        minutes=8, difficulty=2, read=behaviour,
+    ),
+    Exercise(
+        "4.D", "Build: put it into the model", place_adapters,
+        cases=[(small_model(), 2), (small_model(3), 5)],
+        hints=["Freeze first (`model.requires_grad_(False)`), add afterwards: new parameters train by default.", "`nn.Sequential(layer, adapter)` is a layer with an adapter behind it.", "Each block gets two new adapters, for `block.attn.o` and for `block.mlp.down`."],
+        mistakes=[
+            Mistake(base_trains, "The model's own weights still train: freeze them before you add the adapters."),
+            Mistake(all_frozen, "Nothing trains: you froze after adding. Freeze first."),
+            Mistake(behind_mlp_alone, "Two a block: one behind the attention's output as well."),
+            Mistake(one_for_all, "All blocks share the same adapters: make new ones inside the loop."),
+            Mistake(in_front, "One stands in front of its layer: what it changes is then mixed by the layer. It belongs behind."),
+        ],
+        minutes=10, difficulty=3, read=placed,
+    ),
+    Exercise(
+        "4.E", "Build: a prefix in attention", prefixed_attention,
+        cases=[(*(drawn(seed, 2, 2, 5, 4) for seed in (70, 71, 72)), drawn(73, 2, 3, 4), drawn(74, 2, 3, 4), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])),
+               (*(drawn(seed, 1, 3, 2, 6) for seed in (75, 76, 77)), drawn(78, 3, 1, 6), drawn(79, 3, 1, 6), torch.ones(1, 2))],
+        hints=["Rotate q and k by positions m, m + 1, ...; then put the prefix's keys and values before k and v.", "Build the mask of the sequence alone first: causal, and no padding among the keys.", "Then widen it by m columns of True on the left (`F.pad`), and hand it to F.scaled_dot_product_attention."],
+        mistakes=[
+            Mistake(tril_of_all, "`tril` on the wide mask gives query t the first t + 1 of all keys, the prefix's first. Build the square mask, then widen it."),
+            Mistake(positions_from_zero, "The sequence's positions begin after the prefix, at m: the prefix isn't rotated, so the distance to it matters."),
+            Mistake(prefix_rotated, "The prefix's keys are trained as they stand: they aren't rotated."),
+            Mistake(padding_seen, "Padding is seen: hide its keys by `real`."),
+        ],
+        minutes=12, difficulty=4,
+    ),
+    Exercise(
+        "4.F", "Build: what really trained", what_trained,
+        cases=[({"w": 9, "v": 4, "a": 2, "b": 3}, {"a", "b"}, *map(set, names)) for names in (
+            ("ab", "ab", "ab", "ab"), ("wab", "wab", "wab", "wab"), ("ab", "ab", "wv", ""), ("a", "a", "ab", "a"), ("ab", "a", "ab", "a"), ("ab", "ab", "ab", "a"),
+            ("", "", "wv", ""), ("ab", "", "wv", ""), ("ab", "ab", "wa", "w"), ("a", "", "a", ""))],
+        hints=["Sets subtract: `added - moved` are those that should have moved and didn't.", "Go through the answers in the order given, and return the first that is true.", "Numbers that really trained are those of the parameters that moved, whatever their flags say."],
+        mistakes=[
+            Mistake(by_flags, "requires_grad says what may train. Count the numbers of what moved."),
+            Mistake(by_names, "That counts parameters; each holds many numbers."),
+            Mistake(base_overlooked, "Look at the base first: a parameter that wasn't added has moved."),
+            Mistake(optimizer_first, "A frozen parameter isn't held either, but the cause comes first: check requires_grad, then the gradient, then the optimizer."),
+        ],
+        minutes=10, difficulty=3,
     ),
 ]  # fmt: skip

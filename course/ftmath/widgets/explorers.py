@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ftmath.memory import GIB, kept_bytes_per_token, training_bytes
+from ftmath.memory import GIB, LOGIT_BYTES, kept_bytes_per_token, training_bytes
 from ftmath.model import Config
 from ftmath.plots import said
 from ftmath.widgets.explorer import Explorer, Frame, Line, Panel, slider
@@ -89,7 +89,8 @@ SHAPES = {
 def memory_explorer() -> Explorer:
     """Choose a Llama of 6.7 billion parameters' batch and method: where the bytes go, beside what cards hold.
 
-    Weights and gradients in 16 bits, mixed-precision Adam for what trains, activations by `kept_bytes_per_token`.
+    Weights and gradients in 16 bits, mixed-precision Adam for what trains, activations by `kept_bytes_per_token`, and
+    the logits of every position, at `LOGIT_BYTES` each.
 
     >>> dict(memory_explorer().frame(0, 0)["readouts"])["weights"]
     '12.55 GiB'
@@ -105,17 +106,18 @@ def memory_explorer() -> Explorer:
         kept = config.layers * tokens * (2 * config.d_model if way == 2 else per_token)
         if way == 2:
             kept += tokens * per_token  # one block at a time is computed again
-        parts = [fixed.weights / GIB, fixed.gradients / GIB, fixed.optimizer / GIB, kept / GIB]
-        names = ("weights", "gradients", "optimizer", "activations")
+        sizes = (fixed.weights, fixed.gradients, fixed.optimizer, kept, tokens * config.vocab * LOGIT_BYTES)
+        parts = [size / GIB for size in sizes]
+        names = ("weights", "gradients", "optimizer", "activations", "logits")
         sum_of = sum(parts)
         fits = [name for name, size in CARDS.items() if size >= sum_of]
         words = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, parts, strict=True))
         panel = Panel(
             "bars", "GiB by what they are for", (*names, "sum", *CARDS),
             (Line("GiB", (*parts, sum_of, *CARDS.values()),
-                  (*(True,) * 5, *(False,) * len(CARDS))),),
+                  (*(True,) * 6, *(False,) * len(CARDS))),),
             "what is held (filled), what cards hold (hollow)", "GiB", f"{words}; in all {sum_of:.1f} GiB.", low=0.0,
-            high=170.0,
+            high=180.0,
         )  # fmt: skip
         readouts = [(name, f"{value:.2f} GiB") for name, value in zip(names, parts, strict=True)]
         return Frame(
