@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 from ftmath.masks import answer_only_loss, model_logprob, token_logprobs
+from ftmath.policy_gradient import k3
 from ftmath.preference import dpo_loss, hinge_loss, ipo_loss, margin, robust_dpo_loss
-from ftmath.reward import k3
 
 transformers = pytest.importorskip("transformers")
 trl = pytest.importorskip("trl")

@@ -1,0 +1,185 @@
+"""Policy updates on a skill that a rule can verify, and over-optimisation's null: the runs that section 7.5 shows.
+
+    python benchmarks/policy_runs.py [--only gradients gold skill] [--write] [--anew]
+
+The policy of `skill` learned from demonstrations with typos: about one answer in three has the right letters, half of
+the answers end in thanks. The verifier reads the letters alone. Each row holds the measurements of every round, and the
+answers to fresh requests before and after. `gradients` measures the first policy, and one with few typos, without
+training: how much a round's gradient varies if c times the group's mean reward is subtracted, c = 0, 1, 2, and for each
+answer whether its letters are right, and what the policy did where it may end or go on to thanks. `gold` is the run of
+preference_runs.json without a price of KL, with the gold reward in the judge's place. Three seeds of each. With --write
+the rows go into course/ftmath/weights/policy_runs.json; what is recorded isn't run again unless --anew is given. About
+half an hour on one core.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ftmath.align import frozen_copy
+from ftmath.manners import THANKS, polite_policy, polite_requests, word_of
+from ftmath.masks import model_logprob
+from ftmath.model import Decoder
+from ftmath.policy_gradient import centred_advantages, fixed_mean, group_advantages, k2, reinforce_loss, row_mean
+from ftmath.rounds import PolicySettings, improve_policy, roll_out
+from ftmath.skills import EOS, Batch
+from ftmath.weights import FOLDER
+from tqdm import tqdm
+
+SEEDS = (0, 1, 2)
+ROUNDS = 16
+TYPOS = {"steps": 40, "rate": 1e-3, "thanks": 0.5, "typos": 0.15}
+SUMS = partial(fixed_mean, length=24)
+METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
+    "GRPO": ({"advantages": group_advantages, "average": row_mean}, (3e-5, 1e-4, 3e-4)),
+    "Dr. GRPO": ({"advantages": centred_advantages, "average": SUMS}, (3e-5, 1e-4, 3e-4)),
+    "no baseline": ({"advantages": lambda rewards: rewards, "average": SUMS}, (3e-5, 1e-4, 3e-4)),
+    "coin": ({"advantages": centred_advantages, "average": SUMS}, (1e-4,)),
+    "4 updates, clip 0.2": ({"updates_per_round": 4, "clip": 0.2}, (1e-4, 3e-4)),
+    "4 updates, no clip": ({"updates_per_round": 4, "clip": 1e6}, (1e-4, 3e-4)),
+}
+"""Each method with its settings and its rates."""
+TABLES = ("gradients", "gold", "skill")
+Row = dict[str, Any]
+
+
+@cache
+def start(seed: int) -> Decoder:
+    return frozen_copy(polite_policy(seed, **TYPOS))
+
+
+def rounded(values: Any, digits: int = 4) -> Any:
+    return np.round(np.asarray(values, dtype=float), digits).tolist()
+
+
+def measured(policy: Decoder, seed: int, count: int = 256) -> Row:
+    """Return what a policy says to fresh requests: right letters, thanks and tokens, also of right and wrong alone."""
+    requests = polite_requests(count, 700 + seed)
+    generator = torch.Generator().manual_seed(seed)
+    lines, said = roll_out(policy, [prompt for prompt, _ in requests], 1, generator=generator)
+    right = np.array([word_of(one) == answer for one, (_, answer) in zip(said, requests, strict=True)])
+    thanks = np.array([one.endswith(THANKS) for one in said])
+    tokens = lines.answer_mask.sum(1).numpy()
+    found = {"right": right.mean(), "thanks": thanks.mean(), "tokens": tokens.mean()}
+    for name, which in (("right", right), ("wrong", ~right)):
+        found |= {f"thanks_{name}": thanks[which].mean(), f"tokens_{name}": tokens[which].mean()}
+    return {name: rounded(value) for name, value in found.items()}
+
+
+def skill_row(method: str, rate: float, seed: int, rounds: int = ROUNDS) -> Row:
+    reference = start(seed)
+    policy, questions = frozen_copy(reference).requires_grad_(True), dict(polite_requests(48, 300 + seed))
+    coin, given = np.random.default_rng(seed), METHODS[method][0]
+
+    def verifier(prompt: str, answer: str) -> float:
+        if method == "coin":
+            return float(coin.random() < 0.4)
+        return float(word_of(answer) == questions[prompt])
+
+    settings = PolicySettings(
+        steps=rounds * given.get("updates_per_round", 1), rate=rate, beta=0.0, seed=seed, **given
+    )  # fmt: skip
+    seen = [asdict(step) for step in improve_policy(policy, reference, list(questions), verifier, settings)]
+    curves = {name: rounded([step[name] for step in seen]) for name in seen[0]}
+    return {
+        "table": "skill", "method": method, "rate": rate, "seed": seed, "rounds": rounds,
+        "before": measured(reference, seed), "after": measured(policy, seed), **curves,
+    }  # fmt: skip
+
+
+def gradient_row(method: str, rate: float, seed: int, rounds: int = 24, groups: int = 8, n: int = 8) -> Row:
+    """Return the variance of a round's gradient, as an unbiased estimate of one and the same mean, by baseline."""
+    policy = polite_policy(seed, **(TYPOS | {"typos": 0.15 if method == "many typos" else 0.02}))
+    texts, generator = polite_requests(rounds * groups, 900 + seed), torch.Generator().manual_seed(seed)
+    totals = {scale: [torch.zeros(825_728), 0.0] for scale in (0, 1, 2)}
+    answers: dict[str, list[float]] = {"right": [], "goes_on": [], "chance": [], "tokens": []}
+    for at in range(0, len(texts), groups):
+        asked = [one for one in texts[at : at + groups] for _ in range(n)]
+        lines, said = roll_out(policy, [prompt for prompt, _ in texts[at : at + groups]], n, generator=generator)
+        rewards = torch.tensor([float(word_of(one) == answer) for one, (_, answer) in zip(said, asked, strict=True)])
+        means = rewards.view(groups, n).mean(1, keepdim=True).expand(groups, n).flatten()
+        logprob = model_logprob(policy, lines.ids, lines.answer_mask)
+        parts = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(reinforce_loss(logprob, a), policy.parameters(),
+                                                                 retain_graph=a is rewards)])
+            for a in (rewards, means)
+        ]  # fmt: skip
+        for scale, total in totals.items():
+            gradient = (parts[0] - scale * parts[1]) / (1 - scale / n)
+            total[0] += gradient
+            total[1] += float(gradient.square().sum())
+        note(answers, policy, lines, said, rewards)
+    variances = [float(squares - total.square().sum() / rounds) / (rounds - 1) for total, squares in totals.values()]
+    mean_square = float((totals[1][0] / rounds).square().sum()) - variances[1] / rounds
+    return {
+        "table": "gradients", "method": method, "rate": rate, "seed": seed, "rounds": rounds,
+        "variance": [float(f"{one:.4g}") for one in variances], "mean_square": float(f"{mean_square:.4g}"),
+        **{name: rounded(values, 3) for name, values in answers.items()},
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def note(
+    answers: dict[str, list[float]], policy: Decoder, lines: Batch, said: list[str], rewards: torch.Tensor
+) -> None:
+    """Add each answer's reward and length, and where its letters end: whether it went on, and that chance."""
+    chances = policy(lines.ids, lines.attention_mask).softmax(-1)
+    for row, one in enumerate(said):
+        place = int(lines.answer_mask[row].argmax()) - 1 + len(word_of(one))
+        ends = chances[row, place, EOS]
+        answers["right"].append(float(rewards[row]))
+        answers["goes_on"].append(float(len(one) > len(word_of(one))))
+        answers["chance"].append(float(1 - ends))
+        answers["tokens"].append(float(lines.answer_mask[row].sum()))
+
+
+def gold_row(method: str, rate: float, seed: int, rounds: int = 32) -> Row:
+    reference = frozen_copy(polite_policy(seed))
+    policy, questions = frozen_copy(reference).requires_grad_(True), dict(polite_requests(48, 300 + seed))
+
+    def judge(prompt: str, answer: str) -> float:
+        return float(answer == questions[prompt] + THANKS)
+
+    settings = PolicySettings(steps=rounds, rate=rate, beta=0.0, estimator=k2, seed=seed)
+    seen = [asdict(step) for step in improve_policy(policy, reference, list(questions), judge, settings)]
+    curves = {name: rounded([step[name] for step in seen]) for name in seen[0]}
+    return {"table": "gold", "method": method, "rate": rate, "seed": seed, "rounds": rounds, **curves}
+
+
+def jobs(tables: Sequence[str]) -> list[tuple[tuple[Any, ...], Callable[[], Row]]]:
+    """Return the runs of some tables, each with what names it."""
+    found = [("skill", name, rate, seed) for name, (_, rates) in METHODS.items() for rate in rates for seed in SEEDS]
+    found += [("gold", "gold judge", 5e-5, seed) for seed in SEEDS]
+    found += [("gradients", name, 0.0, seed) for name in ("many typos", "few typos") for seed in SEEDS]
+    found.sort(key=lambda key: TABLES.index(key[0]))
+    make = {"skill": skill_row, "gold": gold_row, "gradients": gradient_row}
+    return [(key, partial(make[key[0]], *key[1:])) for key in found if key[0] in tables]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--write", action="store_true", help="keep the rows for the course")
+    parser.add_argument("--anew", action="store_true", help="run what is recorded again")
+    arguments = parser.parse_args()
+    path = Path(FOLDER) / "policy_runs.json"
+    known: Row = json.loads(path.read_text("utf-8")) if path.exists() else {"rows": []}
+    rows = {tuple(row[name] for name in ("table", "method", "rate", "seed")): row for row in known["rows"]}
+    for key, job in tqdm(jobs(arguments.only)):
+        if key in rows and not arguments.anew:
+            continue
+        rows[key] = job()
+        print(json.dumps({name: value for name, value in rows[key].items() if not isinstance(value, list)}))
+        if arguments.write:
+            kept = {"torch": torch.__version__, "rows": list(rows.values())}
+            path.write_text(json.dumps(kept, separators=(",", ":")) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
