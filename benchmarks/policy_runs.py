@@ -4,8 +4,7 @@
 
 The policy of `skill` learned from demonstrations with typos: about one answer in three has the right letters, half of
 the answers end in thanks. The verifier reads the letters alone. Each row holds the measurements of every round, and the
-answers to fresh requests before and after. `gradients` measures the first policy, and one with few typos, without
-training: how much a round's gradient varies if c times the group's mean reward is subtracted, c = 0, 1, 2, and for each
+answers to fresh requests before and after. `gradients` measures that policy without training: how much a round's gradient varies if c times the group's mean reward is subtracted, c = 0, 1, 2, and for each
 answer whether its letters are right, and what the policy did where it may end or go on to thanks. `gold` is the run of
 preference_runs.json without a price of KL, with the gold reward in the judge's place. Three seeds of each. With --write
 the rows go into course/ftmath/weights/policy_runs.json; what is recorded isn't run again unless --anew is given. About
@@ -41,8 +40,8 @@ METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "Dr. GRPO": ({"advantages": centred_advantages, "average": SUMS}, (3e-5, 1e-4, 3e-4)),
     "no baseline": ({"advantages": lambda rewards: rewards, "average": SUMS}, (3e-5, 1e-4, 3e-4)),
     "coin": ({"advantages": centred_advantages, "average": SUMS}, (1e-4,)),
-    "4 updates, clip 0.2": ({"updates_per_round": 4, "clip": 0.2}, (1e-4, 3e-4)),
-    "4 updates, no clip": ({"updates_per_round": 4, "clip": 1e6}, (1e-4, 3e-4)),
+    "4 updates, clip 0.2": ({"updates_per_round": 4, "clip": 0.2}, (3e-4,)),
+    "4 updates, no clip": ({"updates_per_round": 4, "clip": 1e6}, (3e-4,)),
 }
 """Each method with its settings and its rates."""
 TABLES = ("gradients", "gold", "skill")
@@ -95,7 +94,7 @@ def skill_row(method: str, rate: float, seed: int, rounds: int = ROUNDS) -> Row:
 
 def gradient_row(method: str, rate: float, seed: int, rounds: int = 24, groups: int = 8, n: int = 8) -> Row:
     """Return the variance of a round's gradient, as an unbiased estimate of one and the same mean, by baseline."""
-    policy = polite_policy(seed, **(TYPOS | {"typos": 0.15 if method == "many typos" else 0.02}))
+    policy = frozen_copy(start(seed)).requires_grad_(True)
     texts, generator = polite_requests(rounds * groups, 900 + seed), torch.Generator().manual_seed(seed)
     totals = {scale: [torch.zeros(825_728), 0.0] for scale in (0, 1, 2)}
     answers: dict[str, list[float]] = {"right": [], "goes_on": [], "chance": [], "tokens": []}
@@ -156,8 +155,8 @@ def jobs(tables: Sequence[str]) -> list[tuple[tuple[Any, ...], Callable[[], Row]
     """Return the runs of some tables, each with what names it."""
     found = [("skill", name, rate, seed) for name, (_, rates) in METHODS.items() for rate in rates for seed in SEEDS]
     found += [("gold", "gold judge", 5e-5, seed) for seed in SEEDS]
-    found += [("gradients", name, 0.0, seed) for name in ("many typos", "few typos") for seed in SEEDS]
-    found.sort(key=lambda key: TABLES.index(key[0]))
+    found += [("gradients", "many typos", 0.0, seed) for seed in SEEDS]
+    found.sort(key=lambda key: (TABLES.index(key[0]), key[3]))
     make = {"skill": skill_row, "gold": gold_row, "gradients": gradient_row}
     return [(key, partial(make[key[0]], *key[1:])) for key in found if key[0] in tables]
 
