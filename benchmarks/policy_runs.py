@@ -2,13 +2,14 @@
 
     python benchmarks/policy_runs.py [--only gradients gold skill] [--write] [--anew]
 
-The policy of `skill` learned from demonstrations with typos: about one answer in three has the right letters, half of
-the answers end in thanks. The verifier reads the letters alone. Each row holds the measurements of every round, and the
-answers to fresh requests before and after. `gradients` measures that policy without training: how much a round's gradient varies if c times the group's mean reward is subtracted, c = 0, 1, 2, and for each
-answer whether its letters are right, and what the policy did where it may end or go on to thanks. `gold` is the run of
-preference_runs.json without a price of KL, with the gold reward in the judge's place. Three seeds of each. With --write
-the rows go into course/ftmath/weights/policy_runs.json; what is recorded isn't run again unless --anew is given. About
-half an hour on one core.
+The policy of `skill` learned from demonstrations with typos: about one answer in three has the right letters, and half
+of the answers end in thanks. The verifier reads the letters alone. Each row holds the measurements of every round, and
+the answers to fresh requests before and after. `gradients` measures that policy without training: how much a round's
+gradient varies with the leave-one-out baseline and without, if the verifier's rewards of 0 and 1 are shifted by -1, 0
+and 1; how large the scores of right and of wrong answers are; and for each answer whether its letters are right, and
+whether it went on behind them. `gold` is the run of preference_runs.json without a price of KL, with the gold reward in
+the judge's place. Three seeds of each. With --write the rows go into course/ftmath/weights/policy_runs.json; what is
+recorded isn't run again unless --anew is given. About ten minutes on one quiet core.
 """
 
 import argparse
@@ -25,9 +26,17 @@ from ftmath.align import frozen_copy
 from ftmath.manners import THANKS, polite_policy, polite_requests, word_of
 from ftmath.masks import model_logprob
 from ftmath.model import Decoder
-from ftmath.policy_gradient import centred_advantages, fixed_mean, group_advantages, k2, reinforce_loss, row_mean
+from ftmath.policy_gradient import (
+    centred_advantages,
+    fixed_mean,
+    group_advantages,
+    k2,
+    leave_one_out,
+    reinforce_loss,
+    row_mean,
+)
 from ftmath.rounds import PolicySettings, improve_policy, roll_out
-from ftmath.skills import EOS, Batch
+from ftmath.skills import EOS, LETTERS, Batch
 from ftmath.weights import FOLDER
 from tqdm import tqdm
 
@@ -92,49 +101,54 @@ def skill_row(method: str, rate: float, seed: int, rounds: int = ROUNDS) -> Row:
     }  # fmt: skip
 
 
-def gradient_row(method: str, rate: float, seed: int, rounds: int = 24, groups: int = 8, n: int = 8) -> Row:
-    """Return the variance of a round's gradient, as an unbiased estimate of one and the same mean, by baseline."""
+def gradient_row(method: str, rate: float, seed: int, rounds: int = 16, groups: int = 8, n: int = 8) -> Row:
+    """Return how a round's gradient varies, by baseline and by the rewards' shift; the mean is the same."""
     policy = frozen_copy(start(seed)).requires_grad_(True)
     texts, generator = polite_requests(rounds * groups, 900 + seed), torch.Generator().manual_seed(seed)
-    totals = {scale: [torch.zeros(825_728), 0.0] for scale in (0, 1, 2)}
-    answers: dict[str, list[float]] = {"right": [], "goes_on": [], "chance": [], "tokens": []}
+    totals = {name: [torch.zeros(825_728), 0.0] for name in ("leave one out", "-1", "0", "1")}
+    answers: dict[str, list[float]] = {"right": [], "goes_on": [], "chance": [], "tokens": [], "score": []}
     for at in range(0, len(texts), groups):
         asked = [one for one in texts[at : at + groups] for _ in range(n)]
         lines, said = roll_out(policy, [prompt for prompt, _ in texts[at : at + groups]], n, generator=generator)
         rewards = torch.tensor([float(word_of(one) == answer) for one, (_, answer) in zip(said, asked, strict=True)])
-        means = rewards.view(groups, n).mean(1, keepdim=True).expand(groups, n).flatten()
         logprob = model_logprob(policy, lines.ids, lines.answer_mask)
-        parts = [
-            torch.cat([g.flatten() for g in torch.autograd.grad(reinforce_loss(logprob, a), policy.parameters(),
-                                                                 retain_graph=a is rewards)])
-            for a in (rewards, means)
-        ]  # fmt: skip
-        for scale, total in totals.items():
-            gradient = (parts[0] - scale * parts[1]) / (1 - scale / n)
-            total[0] += gradient
-            total[1] += float(gradient.square().sum())
+        ones, others = torch.ones_like(rewards), leave_one_out(rewards.view(groups, n)).flatten()
+        raw, score, left = (gradient(policy, reinforce_loss(logprob, weights)) for weights in (rewards, ones, others))
+        for total, found in zip(totals.values(), (left, raw - score, raw, raw + score), strict=True):
+            total[0] += found
+            total[1] += float(found.square().sum())
+        answers["score"] += [float(gradient(policy, logprob[row]).square().sum()) for row in range(0, len(said), 16)]
         note(answers, policy, lines, said, rewards)
-    variances = [float(squares - total.square().sum() / rounds) / (rounds - 1) for total, squares in totals.values()]
-    mean_square = float((totals[1][0] / rounds).square().sum()) - variances[1] / rounds
+    variances = {
+        name: float(f"{float(squares - total.square().sum() / rounds) / (rounds - 1):.4g}")
+        for name, (total, squares) in totals.items()
+    }
     return {
-        "table": "gradients", "method": method, "rate": rate, "seed": seed, "rounds": rounds,
-        "variance": [float(f"{one:.4g}") for one in variances], "mean_square": float(f"{mean_square:.4g}"),
+        "table": "gradients", "method": method, "rate": rate, "seed": seed, "rounds": rounds, "variance": variances,
         **{name: rounded(values, 3) for name, values in answers.items()},
     }  # fmt: skip
+
+
+def gradient(policy: Decoder, value: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of a value with respect to all parameters, as one vector."""
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(policy.parameters()), retain_graph=True)])
 
 
 @torch.no_grad()
 def note(
     answers: dict[str, list[float]], policy: Decoder, lines: Batch, said: list[str], rewards: torch.Tensor
-) -> None:
-    """Add each answer's reward and length, and where its letters end: whether it went on, and that chance."""
+) -> None:  # fmt: skip
+    """Add each answer's reward and length, and the place where its letters end: whether it went on, and that chance.
+
+    That the letters end there is known, so the chance is that of going on where no letter follows.
+    """
     chances = policy(lines.ids, lines.attention_mask).softmax(-1)
+    letters = [ord(letter) for letter in LETTERS + LETTERS.upper()]
     for row, one in enumerate(said):
-        place = int(lines.answer_mask[row].argmax()) - 1 + len(word_of(one))
-        ends = chances[row, place, EOS]
+        there = chances[row, int(lines.answer_mask[row].argmax()) - 1 + len(word_of(one))]
         answers["right"].append(float(rewards[row]))
         answers["goes_on"].append(float(len(one) > len(word_of(one))))
-        answers["chance"].append(float(1 - ends))
+        answers["chance"].append(float(1 - there[EOS] / (1 - there[letters].sum())))
         answers["tokens"].append(float(lines.answer_mask[row].sum()))
 
 

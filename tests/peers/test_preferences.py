@@ -192,7 +192,7 @@ def test_ktos_loss_is_trls(tmp_path):
     assert float(ours) == pytest.approx(theirs, abs=2e-5)
 
 
-# ---------------------------------------------------------------------------------------------------- a round of updates
+# --------------------------------------------------------------------------------------------------- a round of updates
 
 AVERAGES = {"grpo": row_mean, "bnpo": token_mean, "dr_grpo": partial(fixed_mean, length=6)}
 
@@ -202,7 +202,8 @@ def grpo_trainer(tmp_path, kind: str, *, scaled: bool = True):
     arguments = trl.GRPOConfig(
         output_dir=str(tmp_path), loss_type=kind, beta=0.0, epsilon=0.1, num_generations=4, max_completion_length=6,
         scale_rewards="group" if scaled else "none", use_cpu=True, report_to=[], bf16=False, num_iterations=2,
-        per_device_train_batch_size=4, gradient_checkpointing=False, generation_batch_size=4, seed=3, use_bias_correction_kl=False,
+        per_device_train_batch_size=4, gradient_checkpointing=False, generation_batch_size=4, seed=3,
+        use_bias_correction_kl=False,
     )  # fmt: skip
     return trl.GRPOTrainer(
         peer_of(made(GROUPED)), reward_funcs=lambda completion_ids, **_: [float(len(ids)) for ids in completion_ids],
