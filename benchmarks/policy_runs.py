@@ -44,15 +44,12 @@ SEEDS = (0, 1, 2)
 ROUNDS = 16
 TYPOS = {"steps": 40, "rate": 1e-3, "thanks": 0.5, "typos": 0.15}
 SUMS = partial(fixed_mean, length=24)
-METHODS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
-    "GRPO": ({"advantages": group_advantages, "average": row_mean}, (3e-5, 1e-4, 3e-4)),
-    "Dr. GRPO": ({"advantages": centred_advantages, "average": SUMS}, (3e-5, 1e-4, 3e-4)),
-    "no baseline": ({"advantages": lambda rewards: rewards, "average": SUMS}, (3e-5, 1e-4, 3e-4)),
-    "coin": ({"advantages": centred_advantages, "average": SUMS}, (1e-4,)),
-    "4 updates, clip 0.2": ({"updates_per_round": 4, "clip": 0.2}, (3e-4,)),
-    "4 updates, no clip": ({"updates_per_round": 4, "clip": 1e6}, (3e-4,)),
+METHODS: dict[str, dict[str, Any]] = {
+    "GRPO": {"advantages": group_advantages, "average": row_mean},
+    "Dr. GRPO": {"advantages": centred_advantages, "average": SUMS},
+    "coin": {"advantages": centred_advantages, "average": SUMS},
 }
-"""Each method with its settings and its rates."""
+"""Each method with its settings; a coin takes the verifier's place in the last."""
 TABLES = ("gradients", "gold", "skill")
 Row = dict[str, Any]
 
@@ -83,7 +80,7 @@ def measured(policy: Decoder, seed: int, count: int = 256) -> Row:
 def skill_row(method: str, rate: float, seed: int, rounds: int = ROUNDS) -> Row:
     reference = start(seed)
     policy, questions = frozen_copy(reference).requires_grad_(True), dict(polite_requests(48, 300 + seed))
-    coin, given = np.random.default_rng(seed), METHODS[method][0]
+    coin, given = np.random.default_rng(seed), METHODS[method]
 
     def verifier(prompt: str, answer: str) -> float:
         if method == "coin":
@@ -167,7 +164,7 @@ def gold_row(method: str, rate: float, seed: int, rounds: int = 32) -> Row:
 
 def jobs(tables: Sequence[str]) -> list[tuple[tuple[Any, ...], Callable[[], Row]]]:
     """Return the runs of some tables, each with what names it."""
-    found = [("skill", name, rate, seed) for name, (_, rates) in METHODS.items() for rate in rates for seed in SEEDS]
+    found = [("skill", name, rate, seed) for name in METHODS for rate in (1e-4,) for seed in SEEDS]
     found += [("gold", "gold judge", 5e-5, seed) for seed in SEEDS]
     found += [("gradients", "many typos", 0.0, seed) for seed in SEEDS]
     found.sort(key=lambda key: (TABLES.index(key[0]), key[3]))

@@ -36,7 +36,7 @@ def centred_advantages(rewards: Tensor) -> Tensor:
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """Return each reward (prompts, n) less the mean of the *others* in its group (arXiv:2402.14740, section 2.2).
+    """Return each reward (prompts, n) less the mean of the *others* in its group (arXiv:2402.14740).
 
     No answer stands in its own baseline, so the gradient is unbiased. It's n / (n - 1) times the centred reward.
 

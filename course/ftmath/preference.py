@@ -81,7 +81,7 @@ def anchored_dpo_loss(h: Tensor, chosen_nll: Tensor, beta: float = 0.1, weight: 
 
 
 def kto_loss(chosen_ratio: Tensor, rejected_ratio: Tensor, drift: Tensor, beta: float = 0.1) -> Tensor:
-    """Return the KTO loss with both weights 1 (arXiv:2402.01306, equation 8): answers that needn't be pairs.
+    """Return the KTO loss with both weights 1 (arXiv:2402.01306, equation 7): answers that needn't be pairs.
 
     The two hold log(policy / reference) of good answers and of bad ones, in nats; they may differ in number. `drift` is
     one number, the estimate of KL(policy || reference) that an answer must exceed: it gives no gradient, and below 0 it

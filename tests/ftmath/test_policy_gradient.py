@@ -123,7 +123,7 @@ def test_a_mean_over_a_rows_tokens_pulls_on_the_length_and_a_fixed_divisor_does_
     pulls = {
         average: sum(
             chance[k]
-            * gradient(average(tokens[k : k + 1], mask[k : k + 1]), logits)  # A = -1, and the loss is -A log pi
+            * gradient(average(tokens[k : k + 1], mask[k : k + 1]), logits)
             for k in range(3)
         )
         for average in (row_mean, lambda tokens, mask: fixed_mean(tokens, mask, 3))

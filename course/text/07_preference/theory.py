@@ -19,7 +19,9 @@
 # | $h$ | margin: how much more the policy prefers $y^+$ than the reference does | nats |
 # | $\sigma$ | the logistic function $1 / (1 + e^{-z})$ | number to (0, 1) |
 
-# %%
+# %% fold="imports"
+# Imports, the device and the recorded runs.
+import inspect
 import json
 import math
 from functools import partial
@@ -34,35 +36,46 @@ from ftmath import (
     best_device,
     best_of_n_kl,
     bradley_terry,
+    centred_advantages,
     describe,
     dpo_loss,
     dpo_slope,
     fit_preferences,
     fit_reward_model,
+    fixed_mean,
     frozen_copy,
     gold_reward,
+    group_advantages,
     implicit_reward,
     improve_policy,
     judged,
     k1,
     k2,
     k3,
+    kto_loss,
+    leave_one_out,
     margin,
     measure_manners,
     model_logprob,
     optimal_policy,
+    orpo_loss,
     pair_logprobs,
     polite_pairs,
     polite_policy,
     polite_requests,
     preference_probability,
+    priced_rewards,
     ranking_loss,
+    recorded,
+    reinforce_loss,
     sequence_logprob,
+    simpo_loss,
     sorting_rankings,
 )
 from ftmath.exercises import progress
 from ftmath.findings import finding
-from ftmath.plots import bars, lines, points
+from ftmath.manners import word_of
+from ftmath.plots import bars, lines, points, sweep
 from ftmath.predict import predicted
 from ftmath.skills import encode, padded
 from ftmath.weights import FOLDER
@@ -884,6 +897,79 @@ assert (right_by["NLL alone, 1e-4"] > of(NLL, lambda row: row["after"]["right"])
 # chosen answers, gives more right answers here than DPO with NLL. At these settings the pairs add nothing that demonstrations don't.
 
 # %% [markdown]
+# ### A map of losses
+#
+# DPO is one of several losses for judged answers. They differ in what they need: pairs or single answers, a frozen reference or none, and what they do with an answer's length. With $\sigma$ the logistic
+# function, $h$ the margin, $\ell = \log\pi - \log\pi_\text{ref}$ of one answer, $m = \frac1L \log \pi$ its mean per token, and $\text{odds} = e^m / (1 - e^m)$:
+#
+# | loss | for one pair | needs | where it stops |
+# | --- | --- | --- | --- |
+# | DPO, arXiv:2305.18290, equation 7 | $-\log\sigma(\beta h)$ | pairs, reference | never: it fades once $\beta h \gg 1$ |
+# | cDPO: labels wrong with chance $\varepsilon$ | $-(1 - \varepsilon) \log\sigma(\beta h) - \varepsilon \log\sigma(-\beta h)$ | pairs, reference, $\varepsilon$ | at $\sigma(\beta h) = 1 - \varepsilon$ |
+# | IPO, arXiv:2310.12036, equation 17 | $(h - \tfrac{1}{2\beta})^2$ | pairs, reference | at $h = \tfrac{1}{2\beta}$ |
+# | KTO, arXiv:2402.01306, equation 7 | $1 - \sigma(\beta(\ell^+ - z))$, $1 - \sigma(\beta(z - \ell^-))$ | single answers, good or bad; reference; the drift $z \approx D(\pi \Vert \pi_\text{ref})$ | fades both ways |
+# | SimPO, arXiv:2405.14734, equation 6 | $-\log\sigma(\beta(m^+ - m^-) - \gamma)$ | pairs, lengths, no reference | fades past the gap $\gamma$ |
+# | ORPO, arXiv:2403.07691, equations 4 to 7 | $-m^+ - \lambda \log\sigma\big(\log\tfrac{\text{odds}^+}{\text{odds}^-}\big)$ | pairs, lengths, no reference | the first term is SFT's and never stops |
+#
+# Each is a line or two:
+
+# %%
+for loss_ in (kto_loss, simpo_loss, orpo_loss):
+    print(loss_.__name__, *inspect.getsource(loss_).split('"""')[2].strip().splitlines(), sep="\n    ")
+e, beta = 0.1, 0.5  # where cDPO's slope is 0
+stop = torch.tensor([math.log((1 - e) / e) / beta], dtype=torch.float64, requires_grad=True)
+dpo_loss(stop, beta, label_smoothing=e).backward()
+assert abs(stop.grad) < 1e-12
+print(f"cDPO with 10 % wrong labels and beta 0.5 stops at h = {stop.item():.2f} nats, IPO at h = {1 / (2 * beta):.2f}")
+
+# %% [markdown]
+# **On one task.** All of them teach thanks for polite requests, from the same 64 pairs, in 24 steps. A rate that suits one loss ruins another, so each has three, and its best one is chosen on one set of fresh
+# requests and read on another. The figure is the share of answers that are right *and* end in thanks. **SFT**, plain training on the chosen answers with the mean per answer, is ORPO without its second term: it is the control.
+#
+# **Predict.** How many of the six losses do better than SFT, each at its best rate?
+
+# %%
+guess = None  # 0 to 6
+
+# %%
+MAP = recorded("loss_map")["rows"]
+SIX = ("DPO", "cDPO", "IPO", "KTO", "SimPO", "ORPO")
+
+
+def mapped(loss, rate, get):
+    found = [row for row in MAP if (row["loss"], row["rate"]) == (loss, rate)]
+    return np.array([get(row) for row in sorted(found, key=lambda row: row["seed"])])
+
+
+swept = {loss: {rate: mapped(loss, rate, lambda row: row["chosen_by"]["both"])
+                for rate in sorted({row["rate"] for row in MAP if row["loss"] == loss})} for loss in (*SIX, "SFT")}  # fmt: skip
+at_best = {loss: max(found, key=lambda rate: found[rate].mean()) for loss, found in swept.items()}
+after_map = {loss: {key: mapped(loss, rate, lambda row, key=key: row["after"][key]) for key in ("both", "right", "thanks", "kl")}
+             for loss, rate in at_best.items()}  # fmt: skip
+for loss, found in after_map.items():
+    rest = {
+        key: mapped(loss, at_best[loss], lambda row, key=key: row[key]).mean()
+        for key in ("margin", "chosen_moved", "base_kept")
+    }
+    print(f"{loss:>5} at {at_best[loss]:g}: both {found['both'].round(2)}, right {found['right'].mean():.2f}, thanks {found['thanks'].mean():.2f}, "
+          f"KL {found['kl'].mean():.1f} nats; h {rest['margin']:.1f}, log pi+ {rest['chosen_moved']:+.1f}, base kept {rest['base_kept']:.2f}")  # fmt: skip
+better = sum((after_map[loss]["both"] > after_map["SFT"]["both"]).all() for loss in SIX)
+predicted("losses that do better than SFT with every seed", guess, better, why="MAP-WHY")
+
+# %% fold="picture"
+# The picture: each loss at each of its rates.
+sweep(
+    {loss: {f"{rate:g}": found[rate].tolist() for rate in found} for loss, found in swept.items()},
+    title="MAP-TITLE",
+    y_label="share of answers, right and with thanks",
+    alt="; ".join(
+        f"{loss}: " + ", ".join(f"{found[rate].mean():.2f} at {rate:g}" for rate in found)
+        for loss, found in swept.items()
+    )
+    + ". Means of three seeds.",
+)
+
+# %% [markdown]
 # **Run one row again**, the ruined one of seed 0, and read what the policy says now. On the CPU, as the table was.
 
 # %%
@@ -1067,57 +1153,428 @@ lines(
 best_of_n_explorer()
 
 # %% [markdown]
-# ### The same on the model
+# ### A policy gradient from nothing
 #
-# A judge that counts the word *thanks* is the proxy; the right answer followed by `, thanks!` is gold. The policy is updated
-# in 32 rounds. A round draws 8 answers to each of 8 prompts, and moves the weights once along the **policy gradient**: an answer's
-# log-probability goes up in proportion to its **advantage**, by how many standard deviations its reward lies above the mean of the 8
-# (Shao et al. 2024, arXiv:2402.03300). PPO's clip (arXiv:1707.06347) belongs to several updates on one round's answers: it cuts the ratio
-# of the policy now to the one that drew them. With one update that ratio is 1, so *here the clip does nothing*. Two rounds,
-# with a narrow and with a wide clip:
+# Best of $n$ picks; training moves the weights instead. The problem: the reward is a number that a rule or a judge gives to a finished
+# answer, and it has no gradient. The way out takes three lines. For one prompt, with the policy $\pi_\theta$ over answers $y$,
+#
+# $$\nabla_\theta\, \mathbb E_{y \sim \pi_\theta}[r(y)] = \sum_y r(y)\, \nabla_\theta\, \pi_\theta(y)
+# = \sum_y \pi_\theta(y)\, r(y)\, \nabla_\theta \log \pi_\theta(y) = \mathbb E_{y \sim \pi_\theta}\big[r(y)\, \nabla_\theta \log \pi_\theta(y)\big] .$$
+#
+# 1. The mean is a sum over answers. Only the probabilities depend on $\theta$, so only they are differentiated.
+# 2. $\nabla \pi = \pi\, \nabla \log \pi$, by the chain rule for the logarithm. $\nabla_\theta \log \pi_\theta(y)$ is called the **score** of $y$.
+# 3. A sum weighted by $\pi_\theta$ is a mean over draws from it. So draw answers, and average reward times score.
+#
+# This is REINFORCE (Williams 1992, doi:10.1007/BF00992696). An answer's log-probability is a sum over its tokens, so its score is too, and
+# the reward of the whole answer multiplies each of them. In code, one averages $-r \log \pi$ and lets autograd do the rest:
+
+# %%
+print(inspect.getsource(reinforce_loss).split('"""')[2].strip())
+logits4 = (ref4.log() + torch.tensor([0.3, -0.5, 0.8, 0.1], dtype=torch.float64)).requires_grad_(True)
+log_p = logits4.log_softmax(0)
+p4 = log_p.detach().exp()
+
+
+def slope_of(value):
+    (found,) = torch.autograd.grad(value, logits4, retain_graph=True)
+    return found
+
+
+true_slope = slope_of((log_p.exp() * r4).sum())
+every_answer = sum(chance * -slope_of(reinforce_loss(one[None], r[None])) for chance, one, r in zip(p4, log_p, r4))
+some = torch.multinomial(p4, 100_000, replacement=True, generator=torch.Generator().manual_seed(0))
+for name, found in {
+    "gradient of E r": true_slope,
+    "every answer": every_answer,
+    "100,000 draws": -slope_of(reinforce_loss(log_p[some], r4[some])),
+}.items():
+    print(f"{name:>15}: {np.round(found.numpy(), 4)}")
+assert torch.allclose(every_answer, true_slope)
+
+# %% [markdown]
+# ### A skill that a rule can verify
+#
+# From here on, our policy is a poor one. It learned to answer polite requests from demonstrations in which each letter was replaced by a
+# random one with probability 0.15, and half of which ended in thanks. The **verifier** gives 1 if the letters are right, and 0 otherwise; it doesn't look at
+# what follows them. A round draws eight answers to each of eight prompts and takes one step.
+#
+# **Predict.** A little over four in ten answers to *fresh* requests have the right letters, after demonstrations that are mostly wrong themselves. What
+# share is right after 16 such rounds, at the best of three rates?
+
+# %%
+guess = None  # a share
+
+# %%
+PG = recorded("policy_runs")["rows"]
+
+
+def skill(method, rate, get):
+    """Return one number per seed of a method at a rate."""
+    found = [row for row in PG if (row["table"], row["method"], row["rate"]) == ("skill", method, rate)]
+    return np.array([get(row) for row in sorted(found, key=lambda row: row["seed"])])
+
+
+def rates_of(method):
+    return sorted({row["rate"] for row in PG if row["table"] == "skill" and row["method"] == method})
+
+
+first_share = skill("Dr. GRPO", 1e-4, lambda row: row["before"]["right"])
+gained = {m: {rate: skill(m, rate, lambda row: row["after"]["right"]) for rate in rates_of(m)}
+          for m in ("Dr. GRPO", "GRPO", "no baseline", "coin")}  # fmt: skip
+best_rate = {m: max(found, key=lambda rate: found[rate].mean()) for m, found in gained.items()}
+print(
+    {m: f"best rate {best_rate[m]:g}: {gained[m][best_rate[m]].round(2)}" for m in gained},
+    "before",
+    first_share.round(2),
+)
+predicted(
+    "share of right answers to fresh requests",
+    guess,
+    gained["Dr. GRPO"][best_rate["Dr. GRPO"]].mean(),
+    why="Among eight draws of an answer that is right four times in ten, some are right nearly always. The updates make those more frequent, so the policy outgrows its demonstrations.",
+)
+
+# %%
+finding(
+    "A verifier makes the policy better than the demonstrations that it learned from",
+    figure="share of right answers to fresh requests, after less before",
+    measured=gained["Dr. GRPO"][1e-4] - first_share,
+    null="the same updates with rewards that a coin gives",
+    control=gained["coin"][1e-4] - first_share,
+    holds=lambda gains: min(gains) > 0.2,
+    scope="polite requests, demonstrations with 15 % typos, 16 rounds of 64 answers, AdamW at 1e-4, centred rewards; three seeds",
+)
+
+# %% fold="picture"
+# The picture: every method at each of its rates.
+sweep(
+    {m: {f"{rate:g}": found[rate].tolist() for rate in found} for m, found in gained.items() if m != "coin"},
+    title=f"A verifier lifts right answers from {first_share.mean():.2f} to {gained['Dr. GRPO'][best_rate['Dr. GRPO']].mean():.2f} in 16 rounds",
+    y_label="share of right answers, fresh requests",
+    alt="; ".join(
+        f"{m}: " + ", ".join(f"{found[rate].mean():.2f} at {rate:g}" for rate in found) for m, found in gained.items()
+    )
+    + f". Before: {first_share.mean():.2f}. Three seeds.",
+)
+
+# %% [markdown]
+# ### The baseline
+#
+# A judge's zero is arbitrary (7.1), but REINFORCE isn't indifferent to it. If every reward is 1 higher, every answer drawn is pushed up, the wrong
+# ones too. On average nothing has changed, since the mean score is zero:
+#
+# $$\mathbb E_{y \sim \pi}\big[b\, \nabla \log \pi(y)\big] = b \sum_y \nabla \pi(y) = b\, \nabla 1 = 0 \qquad \text{for any } b \text{ that doesn't depend on } y.$$
+#
+# But the *variance* of the estimate grows with $b$. So subtract a **baseline**, a guess of the reward before the answer is known. With several answers to one
+# prompt, the guess costs nothing: the mean reward of the *other* answers (**leave one out**, Ahmadian et al. 2024, arXiv:2402.14740). What is left,
+# reward less baseline, is the **advantage** $A$.
+
+# %%
+spread_of = {name: np.array([row["variance"][name] for row in PG if row["table"] == "gradients"])
+             for name in ("-1", "0", "1", "leave one out")}  # fmt: skip
+for name, found in spread_of.items():
+    rewards_are = (
+        "leave one out, any shift"
+        if name == "leave one out"
+        else f"rewards {int(name)} and {int(name) + 1}, no baseline"
+    )
+    print(f"{rewards_are:>28}: variance of a round's gradient {found.round(0)}")
+right_score, wrong_score = (
+    np.array(
+        [
+            np.mean([s for s, ok in zip(row["score"], row["right"][::16]) if ok == side])
+            for row in PG
+            if row["table"] == "gradients"
+        ]
+    )
+    for side in (1, 0)
+)
+print(f"mean squared score: right answers {right_score.round(-1)}, wrong ones {wrong_score.round(-1)}")
+ones = torch.ones(4, dtype=torch.float64)
+assert sum(c * slope_of(one) for c, one in zip(p4, log_p)).abs().max() < 1e-12  # the mean score is 0
+grouped = torch.tensor([[1.0, 0, 0, 1], [0, 0, 1, 0]])
+assert torch.allclose(leave_one_out(grouped), leave_one_out(grouped + 5)) and torch.allclose(
+    leave_one_out(grouped), 4 / 3 * centred_advantages(grouped)
+)
+
+# %%
+finding(
+    "Leaving one out lowers the variance of the gradient where the judge's zero lies far off",
+    figure="variance with leave one out over variance without a baseline, rewards 1 and 2",
+    measured=spread_of["leave one out"] / spread_of["1"],
+    null="rewards 0 and 1: the judge's zero is where wrong answers stand",
+    control=spread_of["leave one out"] / spread_of["0"],
+    holds=lambda ratios: max(ratios) < 0.5,
+    scope="the policy before the updates, 16 rounds of 64 answers, all parameters; three seeds",
+)
+
+# %% [markdown]
+# The control is worth a second look: with rewards 0 and 1 the baseline gains nothing here. A variance weighs each squared advantage with the squared score,
+# and a wrong answer is an unlikely one, so its score is several times as large. Reward 0 leaves exactly those out. Leaving one out isn't the best
+# baseline; it's the one that makes the judge's zero irrelevant. Centred rewards (less the mean of all $n$, Dr. GRPO's) are $(n-1)/n$ times it, so they differ by the
+# rate alone.
+#
+# ### Several updates on one round: ratio and clip
+#
+# Drawing answers is the dear part, so one wants several updates from one round. After the first, the answers are no longer the policy's own: they were drawn from $\pi_\text{old}$.
+# The mean is corrected by the **importance ratio**, $\mathbb E_{\pi}[f] = \mathbb E_{\pi_\text{old}}\big[\tfrac{\pi}{\pi_\text{old}} f\big]$, for each token. PPO's **clip** (Schulman et al. 2017,
+# arXiv:1707.06347, equation 7) stops a token whose ratio $\rho$ has already gone as far as its advantage asks:
+#
+# $$\mathcal L_t = -\min\big(\rho_t A,\ \text{clip}(\rho_t,\, 1 - \epsilon,\, 1 + \epsilon)\, A\big), \qquad \rho_t = \frac{\pi(y_t \mid \cdot)}{\pi_\text{old}(y_t \mid \cdot)} .$$
+#
+# A token with $A > 0$ loses its gradient above $1 + \epsilon$, one with $A < 0$ below $1 - \epsilon$. A token that moved the *wrong* way keeps it. At the first update every ratio is 1, so *with one
+# update a round the clip does nothing*, whatever is written in the settings:
 
 
 # %%
 def two_rounds(clip, updates):
     policy = frozen_copy(cpu_reference).requires_grad_(True)
-    settings = PolicySettings(steps=2 * updates, rate=5e-5, beta=0.0, clip=clip, updates_per_round=updates)
+    settings = PolicySettings(steps=2 * updates, rate=1e-4, beta=0.0, clip=clip, updates_per_round=updates)
     count = lambda prompt, answer: float(answer.count("thanks"))  # noqa: E731
-    improve_policy(policy, cpu_reference, [prompt for prompt, _ in polite_requests(48, 300)], count, settings)
+    seen = improve_policy(policy, cpu_reference, [prompt for prompt, _ in polite_requests(48, 300)], count, settings)
+    print(
+        f"{updates} updates a round, clip {clip:g}: clipped {[[f'{share:.1%}' for share in one.clipped] for one in seen]}"
+    )
     return torch.cat([p.detach().flatten() for p in policy.parameters()])
 
 
-alike = {updates: torch.equal(two_rounds(0.01, updates), two_rounds(10.0, updates)) for updates in (1, 3)}
-print({f"{updates} updates a round": f"clip 0.01 and 10 give the same bits: {same}" for updates, same in alike.items()})
+alike = {updates: torch.equal(two_rounds(0.05, updates), two_rounds(10.0, updates)) for updates in (1, 3)}
+print({f"{updates} updates a round": f"clip 0.05 and 10 give the same bits: {same}" for updates, same in alike.items()})
 assert alike == {1: True, 3: False}
 
 # %% [markdown]
-# **Whose gradient is the price's?** KL is estimated from the drawn tokens, with $\ell = \log\pi - \log\pi_\text{ref}$, by $k_1 = \ell$,
-# $k_2 = \ell^2/2$ or $k_3 = e^{-\ell} - 1 + \ell$ (Schulman, http://joschu.net/blog/kl-approx.html). As *values*, $k_1$ and $k_3$ are
-# unbiased for $D(\pi \Vert \pi_\text{ref})$. A loss uses their *gradients*, at answers that were drawn before, and there it's otherwise. On the
-# four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
+# And in longer runs, with four updates a round at a rate that is high for them:
 
 # %%
-logits = (ref4.log() + torch.tensor([0.3, -0.5, 0.8, 0.1], dtype=torch.float64)).requires_grad_(True)
-
-
-def slope_of(value):
-    (found,) = torch.autograd.grad(value, logits, retain_graph=True)
-    return found
-
-
-log_p = logits.log_softmax(0)
-reverse = slope_of((log_p.exp() * (log_p - ref4.log())).sum())  # D(pi || ref)
-forward = slope_of((ref4 * (ref4.log() - log_p)).sum())  # D(ref || pi)
-in_the_loss = {est.__name__: slope_of((log_p.detach().exp() * est(log_p, ref4.log())).sum()) for est in (k1, k2, k3)}
-for name, found in {"D(pi || ref)": reverse, "D(ref || pi)": forward, **in_the_loss}.items():
-    print(f"{name:>12}: {np.round(found.numpy(), 4)}")
-assert in_the_loss["k1"].abs().max() < 1e-12 and torch.allclose(in_the_loss["k2"], reverse)
-assert torch.allclose(in_the_loss["k3"], forward) and not torch.allclose(forward, reverse, atol=1e-2)
+CUT, UNCUT = "4 updates, clip 0.2", "4 updates, no clip"
+at_update = skill(CUT, 3e-4, lambda row: np.mean(row["clipped"], axis=0))
+ends = {m: {key: skill(m, 3e-4, get) for key, get in {
+    "right": lambda row: row["after"]["right"], "KL": lambda row: np.mean(row["kl"][-4:])}.items()} for m in (CUT, UNCUT, "GRPO")}  # fmt: skip
+print("clipped at update 1 to 4:", [f"{share:.1%}" for share in at_update.mean(0)])
+for m, found in ends.items():
+    print(f"{m:>20}: right {found['right'].round(2)}, KL of the last four rounds {found['KL'].round(1)} nats")
 
 # %% [markdown]
-# So as a term of the loss $k_1$ does nothing on average, $k_2$ pulls along the gradient of 7.3's price, and $k_3$ along that of the *other* KL,
-# 7.3's own mistake (for each token; what a token does to later ones is left out by all three). The runs below have $k_2$ in the loss, and
-# $k_3$ beside it. Their $\beta$ isn't 7.3's reward per nat: it weighs a mean over tokens against advantages in standard deviations.
+# ### The group's advantage, and its two biases
+#
+# GRPO (Shao et al. 2024, arXiv:2402.03300) divides the centred reward by the group's standard deviation, and averages the tokens' losses over each answer's length $L$ first:
+# $A_i = (r_i - \bar r)/s$ and $\frac1n \sum_i \frac1{L_i} \sum_t \mathcal L_{i,t}$. Neither divisor is in the policy gradient. What do they do? (Both were pointed out, and dropped, by
+# Dr. GRPO: Liu et al. 2025, arXiv:2503.20783, section 3.)
+#
+# **The standard deviation weighs prompts by difficulty.** Let a prompt be right with probability $p$. The mean score of right answers is $\nabla p / p$, that of wrong ones
+# $-\nabla p / (1 - p)$, so the mean update is
+#
+# $$\mathbb E[A_i\, \nabla \log \pi(y_i)] = w(p)\, \nabla p, \qquad w(p) = \mathbb E[A_i \mid \text{right}] - \mathbb E[A_i \mid \text{wrong}] .$$
+#
+# With centred rewards $w = (n-1)/n$ for every $p$: that is the gradient of the mean reward. With the standard deviation, prompts that are nearly always or nearly never right weigh more.
+
+
+# %%
+def weight(p, n, divided):
+    """Return w(p): a sum over how many of the other n - 1 answers are right."""
+
+    def advantage(mine, rights):
+        spread = math.sqrt(rights * (n - rights) / n / (n - 1)) if divided else 1.0
+        return (mine - rights / n) / spread if spread else 0.0
+
+    chances = [math.comb(n - 1, k) * p**k * (1 - p) ** (n - 1 - k) for k in range(n)]
+    return sum(chance * (advantage(1, k + 1) - advantage(0, k)) for k, chance in enumerate(chances))
+
+
+share = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98]
+curves_w = {f"{name}, n = {n}": [weight(p, n, name == "divided by the std") / weight(0.5, n, name == "divided by the std") for p in share]
+            for name, n in (("centred", 8), ("divided by the std", 8), ("divided by the std", 64))}  # fmt: skip
+assert max(abs(w - 1) for w in curves_w["centred, n = 8"]) < 1e-9 and abs(weight(0.3, 8, False) - 7 / 8) < 1e-12
+assert curves_w["divided by the std, n = 64"][1] > 1.5 > curves_w["divided by the std, n = 64"][5]
+draws8 = (torch.rand(200_000, 8, generator=torch.Generator().manual_seed(0)) < 0.1).double()
+by_draws = (group_advantages(draws8, eps=0.0).nan_to_num() * (draws8 / 0.1 - (1 - draws8) / 0.9)).mean()
+print(f"w(0.1) for n = 8, divided: {weight(0.1, 8, True):.3f} by the sum, {by_draws:.3f} by 200,000 groups drawn")
+assert abs(by_draws - weight(0.1, 8, True)) < 0.03
+
+# %% fold="picture"
+# The picture: a prompt's weight by how often it is right.
+lines(
+    share,
+    curves_w,
+    title=f"Divided by the std, a prompt that is right 1 time in 20 weighs {curves_w['divided by the std, n = 64'][1]:.1f} times one that is right half the time",
+    x_label="p, share of right answers to a prompt",
+    y_label="weight of its gradient, 1 at p = 1/2",
+    alt="; ".join(
+        f"{name}: " + ", ".join(f"{w:.2f} at {p:g}" for p, w in zip(share, found)) for name, found in curves_w.items()
+    ),
+)
+
+# %% [markdown]
+# **The mean over an answer's tokens pulls on length.** Take the wrong answers to one prompt, all with the same advantage $A < 0$, and let the policy choose how it goes on once the letters stand. For that choice the mean update is
+#
+# $$\mathbb E\Big[\frac{A}{L}\, \nabla \log \pi(\text{rest})\Big] = A\, \nabla\, \mathbb E\Big[\frac1L\Big] .$$
+#
+# With $A < 0$ it lowers $\mathbb E[1/L]$, so wrong answers grow; with $A > 0$ right ones shrink. With a fixed divisor in $L$'s place the same line gives $A\, \nabla 1 / c = 0$. The verifier
+# never looked at what follows the letters, so any pull there is the divisor's. Measured on the first policy's answers: the pull on the logit of *going on* with thanks, $\frac{A}{L}(\mathbb 1[\text{went on}] - \pi(\text{go on}))$.
+
+
+# %%
+def pull(row, side, fixed):
+    """Return the mean pull towards going on, over right (1) or wrong (0) answers, as a share of the mean absolute pull."""
+    right, went, chance, tokens = (np.array(row[key]) for key in ("right", "goes_on", "chance", "tokens"))
+    A = right - right.reshape(-1, 8).mean(1).repeat(8)
+    pulls = (A / (24 if fixed else tokens) * (went - chance))[right == side]
+    return pulls.mean() / abs(pulls).mean()
+
+
+FIRST = [row for row in PG if row["table"] == "gradients"]
+pulls = {
+    (side, fixed): np.array([pull(row, side, fixed) for row in FIRST]) for side in (1, 0) for fixed in (False, True)
+}
+for (side, fixed), found in pulls.items():
+    print(f"{'right' if side else 'wrong'} answers, {'fixed divisor' if fixed else 'own length'}: {found.round(2)}")
+assert pulls[1, False].max() < -0.2 and pulls[0, False].min() > 0.2
+
+# %%
+finding(
+    "The mean over an answer's tokens pulls right answers to be shorter, though the verifier doesn't look at what follows the letters",
+    figure="mean pull on going on with thanks behind right letters, over the mean absolute pull",
+    measured=pulls[1, False],
+    null="the same answers with a fixed divisor, as in Dr. GRPO",
+    control=pulls[1, True],
+    holds=lambda found: max(found) < -0.2,
+    scope="1,024 answers of the first policy, groups of eight, centred rewards; three seeds",
+)
+
+# %%
+drift = {
+    m: skill(m, 1e-4, lambda row: row["after"]["thanks_right"] - row["before"]["thanks_right"])
+    for m in ("GRPO", "Dr. GRPO")
+}
+for m, found in drift.items():
+    print(f"{m}: share of right answers that end in thanks, after 16 rounds less before: {found.round(2)}")
+
+# %% [markdown]
+# DRIFT-TEXT
+#
+# ### Where the price of KL belongs
+#
+# With $\ell = \log\pi - \log\pi_\text{ref}$, three estimates of KL from drawn answers are in use, $k_1 = \ell$, $k_2 = \ell^2/2$ and $k_3 = e^{-\ell} - 1 + \ell$ (Schulman,
+# http://joschu.net/blog/kl-approx.html), and two places: in the **reward**, $r - \beta\,\ell$ (InstructGPT, arXiv:2203.02155, equation 2), or as a term of the **loss** (GRPO, with $k_3$). As *values*, $k_1$ and $k_3$ are
+# unbiased for $D(\pi \Vert \pi_\text{ref})$. An update uses *gradients*, at answers that were drawn before, and there it's otherwise. Whose gradient is each? On the four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
+
+# %%
+reverse = slope_of((log_p.exp() * (log_p - ref4.log())).sum())  # D(pi || ref)
+forward = slope_of((ref4 * (ref4.log() - log_p)).sum())  # D(ref || pi)
+in_the_loss = {f"{est.__name__} in the loss": slope_of((p4 * est(log_p, ref4.log())).sum()) for est in (k1, k2, k3)}
+ratio4 = (log_p - log_p.detach()).exp()
+in_the_loss["ratio times k3 in the loss"] = slope_of((p4 * ratio4 * k3(log_p, ref4.log())).sum())
+no_reward = priced_rewards(torch.zeros(4, dtype=torch.float64), log_p, ref4.log(), beta=1.0)
+in_the_loss["k1 in the reward"] = sum(
+    c * slope_of(reinforce_loss(one[None], r[None])) for c, one, r in zip(p4, log_p, no_reward)
+)
+for name, found in {"D(pi || ref)": reverse, "D(ref || pi)": forward, **in_the_loss}.items():
+    print(f"{name:>26}: {np.round(found.numpy(), 4)}")
+assert in_the_loss["k1 in the loss"].abs().max() < 1e-12 and not torch.allclose(forward, reverse, atol=1e-2)
+for name in ("k2 in the loss", "ratio times k3 in the loss", "k1 in the reward"):
+    assert torch.allclose(in_the_loss[name], reverse)
+assert torch.allclose(in_the_loss["k3 in the loss"], forward)
+
+# %% [markdown]
+# So in the loss $k_1$ does nothing on average, $k_2$ has the gradient of 7.3's price, and $k_3$ that of the *other* KL, 7.3's own mistake. Multiplied by the importance ratio, with the gradient through it, $k_3$ is mended (trl's
+# default, after DeepSeek-V3.2, arXiv:2512.02556). In the reward, $k_1$ has the gradient of 7.3's price. Why: $\nabla D = \mathbb E[\ell\, \nabla\log\pi] + \mathbb E[\nabla \log \pi]$, and the second mean is 0.
+#
+# There is one more difference, and it needs answers of two tokens. An estimate *for each token* asks how far this token is from the reference's. It doesn't ask where the token leads, and the first token decides which second tokens are met:
+
+
+# %%
+def two_tokens(table):
+    """Return log-probabilities (4 answers, 2 tokens); row 0 of the table is the first token, rows 1 and 2 what follows each."""
+    steps = table.log_softmax(1)
+    return torch.stack([torch.stack([steps[0, a], steps[1 + a, b]]) for a in (0, 1) for b in (0, 1)])
+
+
+leaf = torch.tensor([[0.2, 0.0], [1.5, 0.0], [0.0, 0.3]], dtype=torch.float64, requires_grad=True)
+tokens, held = two_tokens(leaf), two_tokens(torch.zeros(3, 2, dtype=torch.float64))
+answer_p = tokens.sum(1).detach().exp()
+prices = {
+    "D(pi || ref) of answers": (tokens.sum(1).exp() * (tokens - held).sum(1)).sum(),
+    "in the reward": -(
+        answer_p * priced_rewards(torch.zeros(4), tokens.sum(1), held.sum(1), 1.0) * tokens.sum(1)
+    ).sum(),
+    "k2 of each token, in the loss": (answer_p * k2(tokens, held).sum(1)).sum(),
+}
+pulls_kl = {name: torch.autograd.grad(value, leaf, retain_graph=True)[0] for name, value in prices.items()}
+for name, found in pulls_kl.items():
+    print(f"{name:>30}: on the first token {found[0].numpy().round(4)}, on the second {found[1:, 0].numpy().round(4)}")
+assert torch.allclose(pulls_kl["in the reward"], pulls_kl["D(pi || ref) of answers"])
+per_token = pulls_kl["k2 of each token, in the loss"]
+assert (
+    torch.allclose(per_token[1:], pulls_kl["in the reward"][1:])
+    and per_token[0, 0] * pulls_kl["in the reward"][0, 0] < 0
+)
+
+# %% [markdown]
+# Here it even has the other sign at the first token: its own distance is small, but what it leads to is far from the reference. In the loss $\beta$ isn't 7.3's reward per nat either: it weighs a mean over tokens against advantages in standard
+# deviations.
+#
+# ### What becomes of the variety
+#
+# Updates make more frequent what was drawn and rewarded. Two figures show what that costs: the **entropy** of answers, $-\mathbb E \log \pi(y)$ in nats, and the share of **different answers** in a group of eight.
+
+# %%
+VARIETY = {
+    m: {key: skill(m, 1e-4, lambda row, key=key: row[key]) for key in ("entropy", "distinct", "reward")}
+    for m in ("Dr. GRPO", "coin")
+}
+for m, found in VARIETY.items():
+    print(m, {key: f"{v[:, 0].mean():.2f} -> {v[:, -4:].mean():.2f}" for key, v in found.items()})
+lost_variety = {m: found["distinct"][:, -4:].mean(1) - found["distinct"][:, 0] for m, found in VARIETY.items()}
+
+# %%
+finding(
+    "Updates by a verifier make a group's answers more alike",
+    figure="share of different answers in a group of eight, last four rounds less the first",
+    measured=lost_variety["Dr. GRPO"],
+    null="the same updates with rewards that a coin gives",
+    control=lost_variety["coin"],
+    holds=lambda change: max(change) < -0.2,
+    scope="polite requests, 16 rounds of 64 answers, AdamW at 1e-4, centred rewards; three seeds",
+)
+
+# %% [markdown]
+# In this case that is what was asked for: there is one right answer, up to thanks. Where many answers are right it's a loss that the reward doesn't show, and it ends the learning too, since a group of equal rewards has advantage 0:
+
+# %%
+signal = skill("Dr. GRPO", 1e-4, lambda row: np.abs(np.diff(row["reward"])).mean())
+settings = PolicySettings(steps=3, rate=1e-4, beta=0.0, samples_per_prompt=8, advantages=centred_advantages)
+still = frozen_copy(cpu_reference).requires_grad_(True)
+seen = improve_policy(
+    still, cpu_reference, ["please reverse abcdefghij"], lambda prompt, answer: float(answer == "jihgfedcba"), settings
+)
+moved = max(float((a - b).detach().abs().max()) for a, b in zip(still.parameters(), cpu_reference.parameters()))
+print(
+    f"a word longer than any that it has seen: rewards {[one.reward for one in seen]}, the largest move of a weight {moved}"
+)
+assert moved == 0.0
+
+# %% [markdown]
+# **Run one row again**: the policy with typos, seed 0, and the first four rounds of Dr. GRPO.
+
+# %%
+typist = frozen_copy(polite_policy(0, steps=40, rate=1e-3, thanks=0.5, typos=0.15))
+asked = dict(polite_requests(48, 300))
+settings = PolicySettings(
+    steps=4, rate=1e-4, beta=0.0, advantages=centred_advantages, average=partial(fixed_mean, length=24)
+)
+learner = frozen_copy(typist).requires_grad_(True)
+seen = improve_policy(
+    learner, typist, list(asked), lambda prompt, answer: float(word_of(answer) == asked[prompt]), settings
+)
+row = next(r for r in PG if (r["table"], r["method"], r["rate"], r["seed"]) == ("skill", "Dr. GRPO", 1e-4, 0))
+print(f"rewards now {[round(one.reward, 2) for one in seen]}, in the table {np.round(row['reward'][:4], 2).tolist()}")
+assert abs(np.mean([one.reward for one in seen]) - np.mean(row["reward"][:4])) < 0.2
+
+# %% [markdown]
+# ### Over-optimisation on the model
+#
+# Now the same updates with a judge that isn't a verifier. It counts the word *thanks*: that is the proxy. The right answer followed by `, thanks!` is gold. The policy is the part's own, without typos; 32 rounds of GRPO with one update
+# each, without a price of KL and with two prices ($k_2$ in the loss, and $k_3$ beside it).
 
 # %%
 PRICES = sorted({row["beta"] for row in RUNS["policy"]})
@@ -1164,13 +1621,18 @@ lines(
     + ". Means of three seeds and four rounds.",
 )
 
+# %% [markdown]
+# Is it the judge, or would so many updates ruin any policy? **The null** is a *gold judge*: the same policy, requests, rounds and rate, with the gold reward in the proxy's place.
+
 # %%
+by_gold_judge = smooth(np.array([row["reward"] for row in PG if row["table"] == "gold"]))
+print(f"with a gold judge: gold starts {by_gold_judge[:, 0].mean():.2f}, ends {by_gold_judge[:, -1].round(2)}")
 finding(
     "Without a price of KL the gold answers become rarer again while the proxy rises",
     figure="gold at the end over gold at its peak, beta 0",
     measured=free[:, -1] / free.max(1),
-    null="the same updates at the highest price",
-    control=gold[PRICES[-1]][:, -1] / gold[PRICES[-1]].max(1),
+    null="the same updates with the gold reward as the judge",
+    control=by_gold_judge[:, -1] / by_gold_judge.max(1),
     holds=lambda left: max(left) < 0.5,
     scope="a judge that counts thanks, 32 rounds of 64 answers, AdamW at 5e-5; three seeds",
 )
