@@ -3,11 +3,11 @@
     python benchmarks/loss_map.py [--write] [--anew]
 
 Every run starts from the policy that part 7 starts from and takes 20 steps on 64 pairs, 16 a step. `chosen_by` and
-`after` are two sets of fresh requests: the rate is chosen by the one and the figure read from the other. The figures are
-chances, not counts of draws: `both` is the mean chance of the right answer with thanks, `right` that of the right answer
-with or without. SFT, which trains on the chosen answers alone, is the control. Three seeds. With --write the rows go
-into course/ftmath/weights/loss_map.json; what is recorded isn't run again unless --anew is given. About four minutes on
-one quiet core.
+`after` are two sets of fresh requests: the rate is chosen by the one and the figure read from the other. The figures
+are chances, not counts of draws: `both` is the mean chance of the right answer with thanks, `right` that of the right
+answer with or without. SFT, which trains on the chosen answers alone, is the control. Three seeds. With --write the
+rows go into course/ftmath/weights/loss_map.json; what is recorded isn't run again unless --anew is given. About four
+minutes on one quiet core.
 """
 
 import argparse
@@ -83,7 +83,8 @@ def row_of(loss: str, rate: float, seed: int) -> Row:
     kept = retention(policy, 16)
     found = {
         "loss": loss, "rate": rate, "seed": seed, "steps": STEPS, "margin": round(seen[-1].margin, 3),
-        "chosen_moved": round(seen[-1].chosen - seen[0].chosen, 3), "base_kept": round(float(np.mean(list(kept.values()))), 4),
+        "chosen_moved": round(seen[-1].chosen - seen[0].chosen, 3),
+        "base_kept": round(float(np.mean(list(kept.values()))), 4),
     }  # fmt: skip
     return found | {"before": told(reference, 6), "chosen_by": told(policy, 5), "after": told(policy, 6)}
 

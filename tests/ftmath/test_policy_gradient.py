@@ -121,11 +121,7 @@ def test_a_mean_over_a_rows_tokens_pulls_on_the_length_and_a_fixed_divisor_does_
     # An answer's log-probability is spread evenly over its tokens: what counts is their sum.
     tokens = (log_p / lengths)[:, None] * mask
     pulls = {
-        average: sum(
-            chance[k]
-            * gradient(average(tokens[k : k + 1], mask[k : k + 1]), logits)
-            for k in range(3)
-        )
+        average: sum(chance[k] * gradient(average(tokens[k : k + 1], mask[k : k + 1]), logits) for k in range(3))
         for average in (row_mean, lambda tokens, mask: fixed_mean(tokens, mask, 3))
     }
     biased, fair = pulls.values()
