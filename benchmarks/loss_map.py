@@ -47,6 +47,11 @@ def told(policy: Decoder, place: int, count: int = 192) -> dict[str, float]:
     return {"both": round(float(chosen), 4), "right": round(float(chosen + rejected), 4)}
 
 
+@cache
+def before(seed: int) -> dict[str, float]:
+    return told(start(seed), 6)
+
+
 def means(now: PairLogprobs) -> tuple[Tensor, Tensor]:
     """Return the mean log-probability per token of the chosen and of the rejected answers."""
     return now.chosen / now.chosen_tokens, now.rejected / now.rejected_tokens
@@ -86,7 +91,7 @@ def row_of(loss: str, rate: float, seed: int) -> Row:
         "chosen_moved": round(seen[-1].chosen - seen[0].chosen, 3),
         "base_kept": round(float(np.mean(list(kept.values()))), 4),
     }  # fmt: skip
-    return found | {"before": told(reference, 6), "chosen_by": told(policy, 5), "after": told(policy, 6)}
+    return found | {"before": before(seed), "chosen_by": told(policy, 5), "after": told(policy, 6)}
 
 
 def main() -> None:
@@ -97,7 +102,7 @@ def main() -> None:
     path = Path(FOLDER) / "loss_map.json"
     known: Row = json.loads(path.read_text("utf-8")) if path.exists() else {"rows": []}
     rows = {(row["loss"], row["rate"], row["seed"]): row for row in known["rows"]}
-    todo = [(loss, rate, seed) for seed in SEEDS for loss, rates in RATES.items() for rate in rates]
+    todo = [(loss, rates[place], seed) for place in (1, 2, 0) for seed in SEEDS for loss, rates in RATES.items()]
     for key in tqdm(todo):
         if key in rows and not arguments.anew:
             continue

@@ -2,8 +2,8 @@
 # # Part 7: preference fine-tuning
 #
 # **The claim.** "This answer rather than that one" becomes a loss in three steps: a model of the judge, an optimum under a
-# price of KL, and one cancellation. What the loss then counts is an order of pairs, and an order can be perfect while the
-# answers are ruined.
+# price of KL, and one cancellation. That loss asks only that each chosen answer gains on its rejected one. A policy can do so
+# on every pair while its answers are ruined.
 #
 # You need parts 1 and 2 and logistic regression. You'll be able to fit a judge's votes, read a reward where it stands,
 # derive the best policy and DPO from it, say what $\beta$ does early and late, derive a policy gradient and say what each of its
@@ -102,7 +102,7 @@ assert start.right > 0.75 and start.both < 0.3
 # %% [markdown]
 # ## 7.1 Preference pairs
 #
-# **A vote is a noisy hint which of two rewards is the larger one, and many votes tell by how much; no vote ever tells where zero is.**
+# **A vote is a noisy comparison of two rewards. Many votes show how far apart the rewards are; none shows where zero is.**
 #
 # $$\Pr[y_1 \succ y_2 \mid x] = \sigma\big(r(x, y_1) - r(x, y_2)\big), \qquad r \text{ and } r + c(x) \text{ are the same judge.}$$
 #
@@ -221,8 +221,8 @@ table = torch.stack([a[:30], b[:30]], dim=1)
 assert torch.allclose(ranking_loss(table + 100.0), ranking_loss(table))
 
 # %% [markdown]
-# **The mistake: swapped columns.** The data set says `(chosen, rejected)`, the loader reads `(rejected, chosen)`. The symptom
-# is that there is none in training: the loss falls to the same value. Only pairs that a person has read show it.
+# **The mistake: swapped columns.** The data set says `(chosen, rejected)`, the loader reads `(rejected, chosen)`. Training shows
+# no symptom: the loss falls to the same value. Only reading some pairs reveals it.
 
 # %%
 pairs = polite_pairs(32, seed=11)
@@ -240,9 +240,9 @@ for name, rankings in (("as written", right_way), ("swapped", swapped)):
 assert abs(ends[0] - ends[1]) < 0.05  # the head starts at 0, so one run is the other's mirror image
 
 # %% [markdown]
-# **In practice** the first number beside a preference data set is that of a judge who can't read and takes the longer answer.
-# Here it is perfect, so these pairs alone can't tell manners from length; on public sets much of the gain was length (Singhal
-# et al. 2023, arXiv:2310.03716).
+# **In practice** measure first how often the longer answer is the chosen one. Here it always is, so a model that learns from these
+# pairs alone may learn length instead of manners. On public sets, much of the gain was length (Singhal et al. 2023,
+# arXiv:2310.03716).
 
 # %%
 longer = sum(len(chosen) > len(rejected) for _, chosen, rejected in pairs) / len(pairs)
@@ -255,8 +255,8 @@ print(f"'the longer one wins' is right on {longer:.0%} of the pairs")
 # %% [markdown]
 # ## 7.2 Reward-model view
 #
-# **A reward model is a language model whose last hidden state is read as one number, trained as a classifier of pairs; a
-# falling loss on few pairs says next to nothing.**
+# **A reward model is a language model whose last hidden state is read as one number. It is trained as a classifier of pairs, and
+# a low training loss on few pairs says next to nothing about fresh ones.**
 #
 # $$\mathcal L(\phi) = -\frac{1}{\binom K2}\,\mathbb E \sum_{w < l} \log \sigma\big(r_\phi(x, y_w) - r_\phi(x, y_l)\big), \qquad
 # r_\phi(x, y) = v^\top z_T .$$
@@ -396,7 +396,8 @@ assert moved[real < real.max()].max() > 0.5 and moved[real == real.max()].max() 
 # \pi^\star = \frac{\pi_\text{ref}\, e^{r / \beta}}{Z(x)}, \quad J(\pi^\star) = \mathbb E_x\,\beta \log Z(x) .$$
 #
 # $Z(x) = \sum_y \pi_\text{ref}(y \mid x)\, e^{r(x, y)/\beta}$; KL in nats, with the policy first: answers are drawn from $\pi$.
-# (Often written as $\mathbb E[r] - \beta D$ alone: over which prompts, and under whose samples, is part of the formula.)
+# (The formula is often shortened to $\mathbb E[r] - \beta D$. That leaves out over which prompts the mean is taken, and from which
+# policy the answers are drawn.)
 #
 # <details><summary>Why: complete the KL</summary>
 #
@@ -410,7 +411,7 @@ assert moved[real < real.max()].max() > 0.5 and moved[real == real.max()].max() 
 #
 # As $\beta \to 0$ all mass goes to the best answer $y^\star$ and KL to $-\log \pi_\text{ref}(y^\star)$; if several answers tie for
 # the best, the mass is shared among them as the reference shares it, and $\pi_\text{ref}(y^\star)$ is the chance of all of them together.
-# This reward can't buy more KL than that. As $\beta \to \infty$, $\pi \to \pi_\text{ref}$.
+# No $\beta$ leads farther from the reference than that. As $\beta \to \infty$, $\pi \to \pi_\text{ref}$.
 # </details>
 
 # %% [markdown]
@@ -509,9 +510,9 @@ for beta in (0.1, 1.0, 10.0):
 #
 # **The mistake: the other KL.** With $D_\text{KL}(\pi_\text{ref} \Vert \pi)$ as the price, which is what training on the
 # reference's own answers pays, the optimum is $\beta\,\pi_\text{ref} / (\lambda - r)$: it must cover all that the reference
-# says. Its symptom is bad answers that linger as the price falls: their mass falls only in proportion to $\beta$, where the tilt's falls like
-# $e^{-\Delta r/\beta}$. At one and the same $\beta$ either of the two may leave more, since a nat of the one isn't a nat of the other. So the two
-# are compared at the same expected reward.
+# says. Its symptom is bad answers that remain as the price falls: their mass falls only in proportion to $\beta$, while under the right price it
+# falls like $e^{-\Delta r/\beta}$. At equal $\beta$ either of the two may leave more, because the two divergences are different quantities. So
+# they are compared at equal expected reward.
 
 # %%
 
@@ -623,8 +624,9 @@ for beta in (0.2, 0.5, 1.0, 2.0):
 assert list(few.values()) == sorted(few.values()) and list(many.values()) == sorted(many.values(), reverse=True)
 
 # %% [markdown]
-# **On the model** the first half holds to the last bit that counts, for plain gradients. Adam divides by the gradient's size,
-# so there $\beta$ cancels, until $\beta h$ is well above 1 and the pairs' gradients die away faster than Adam forgets.
+# **On the model**, the first gradient is proportional to $\beta$ too. But the runs use Adam, which divides each gradient by a running mean
+# of its size, so there $\beta$ cancels. It matters only later: once $\beta h$ is well above 1, the gradients shrink faster than that
+# running mean does, and the steps become small.
 
 # %%
 pairs = polite_pairs(64, 100)
@@ -735,8 +737,8 @@ bars(
 # %% [markdown]
 # So the fall of $\log \pi^+$ isn't the price of the preference. The tail that carries the preference hardly moved, the rejected answer's end
 # sank, and the letters drifted. **The control**, in the second colour, adds a term that holds them (the letters' negative log-likelihood with
-# weight 20): the letters stay, and the margin grows to nearly the same size. But that nothing holds the letters is only half of the cause;
-# something has to push. Which of the loss's two sides is the motor? Here each is trained alone, for as many steps at the same rate:
+# weight 20): the letters stay, and the margin grows to nearly the same size. So the letters fell because nothing held them. But what pushed
+# them down? Here each of the loss's two sides is trained alone, for as many steps at the same rate:
 
 
 # %%
@@ -751,7 +753,7 @@ for name, found in sides_alone.items():
 assert sides_alone[DOWN].max() < 3 * sides_alone[UP].min() < 0
 
 # %% [markdown]
-# The push on the rejected answer's end is the motor: a chance that is pressed towards 0 has no floor in nats. Pulling up the thanks alone
+# Pushing down the rejected answer's end is what moves the letters: a log-probability can fall without limit. Pulling up the thanks alone
 # moves the letters by a few nats.
 
 # %%
@@ -787,9 +789,9 @@ print(f"largest net gradient of a logit: {net['letters']:.1e} at the letters, {n
 assert net["letters"] < 1e-6 < 1e-4 < net["tails"]
 
 # %% [markdown]
-# **What announces the damage?** Here it isn't a falling $\log\pi^+$: in every setting but one its mean rose or stood still, and in every setting right
-# answers became rarer. An answer is right if it's one of the two that were compared, so "right" is the sampled value of $\pi^+ + \pi^-$:
-# the share of the model's answers that any pair speaks of. The others are strings that no pair compared.
+# **Which figure warns of the damage?** Here $\log\pi^+$ doesn't: its mean fell in one setting only, while right answers became rarer in every
+# setting. An answer counts as right if it is one of the two that its pair compares. So the share of right answers estimates $\pi^+ + \pi^-$, and
+# the rest of the answers are strings that no pair compares.
 
 # %%
 before = np.array([row["before"]["right"] for row in RUNS["dpo"] if row["name"] == NAMES[0]])
@@ -1069,8 +1071,8 @@ assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo
 # %% [markdown]
 # ## 7.5 Preference over-optimization
 #
-# **The proxy is the truth plus an error, and whoever picks the largest proxy picks a large error too: what you gain in truth depends on
-# how heavy the error's tail is beside the truth's.**
+# **The proxy is the truth plus an error. Whoever picks the answer with the largest proxy also picks a large error. How much truth is
+# gained depends on how heavy the error's tail is beside the truth's.**
 #
 # $$\hat r = r + \varepsilon, \qquad D_\text{KL}(\text{best of } n \,\Vert\, \pi_\text{ref}) \le \log n - \frac{n - 1}{n}, \qquad
 # R_\text{gold}(d) = d\,(a - b\,d), \quad d = \sqrt{D_\text{KL}} .$$
@@ -1258,8 +1260,8 @@ lines(
 # %% [markdown]
 # ### The baseline
 #
-# A judge's zero is arbitrary (7.1), but REINFORCE isn't indifferent to it. If every reward is 1 higher, every answer drawn is pushed up, the wrong
-# ones too. On average nothing has changed, since the mean score is zero:
+# A judge's zero is arbitrary (7.1), but REINFORCE feels it. If every reward is 1 higher, each answer that was drawn is pushed up, the wrong
+# ones too. On average nothing changes, because the mean score is zero:
 #
 # $$\mathbb E_{y \sim \pi}\big[b\, \nabla \log \pi(y)\big] = b \sum_y \nabla \pi(y) = b\, \nabla 1 = 0 \qquad \text{for any } b \text{ that doesn't depend on } y.$$
 #
@@ -1307,21 +1309,21 @@ finding(
 )
 
 # %% [markdown]
-# The control is worth a second look: with rewards 0 and 1 the baseline gains nothing here. A variance weighs each squared advantage with the squared score,
-# and a wrong answer is an unlikely one, so its score is several times as large. Reward 0 leaves exactly those out. Leaving one out isn't the best
-# baseline; it's the one that makes the judge's zero irrelevant. Centred rewards (less the mean of all $n$, Dr. GRPO's) are $(n-1)/n$ times it, so they differ by the
-# rate alone.
+# The control is worth a second look: with rewards 0 and 1, the baseline gains nothing here. The variance is a mean of squared advantage times squared score. Wrong answers are
+# unlikely ones, so their squared score is larger, as printed above; a reward of 0 leaves exactly these out. So leaving one out isn't the baseline of least variance. Its merit is that the judge's zero no
+# longer matters. Centred rewards (less the mean of all $n$, as in Dr. GRPO) are $(n-1)/n$ times the leave-one-out advantages, so using them is the same as a smaller rate.
 #
 # ### Several updates on one round: ratio and clip
 #
-# Drawing answers is the dear part, so one wants several updates from one round. After the first, the answers are no longer the policy's own: they were drawn from $\pi_\text{old}$.
-# The mean is corrected by the **importance ratio**, $\mathbb E_{\pi}[f] = \mathbb E_{\pi_\text{old}}\big[\tfrac{\pi}{\pi_\text{old}} f\big]$, for each token. PPO's **clip** (Schulman et al. 2017,
-# arXiv:1707.06347, equation 7) stops a token whose ratio $\rho$ has already gone as far as its advantage asks:
+# Drawing answers takes most of the time, so it pays to take several updates on each round. After the first update, the answers are no longer
+# draws from the current policy: they were drawn from $\pi_\text{old}$. The **importance ratio** corrects the mean, $\mathbb E_{\pi}[f] = \mathbb E_{\pi_\text{old}}\big[\tfrac{\pi}{\pi_\text{old}} f\big]$. (It is
+# applied to each token by itself. That the tokens before it have become more or less likely too is left out.) PPO's **clip** (Schulman et al. 2017, arXiv:1707.06347, equation 7) stops a token
+# whose ratio $\rho$ has already moved as far as its advantage asks:
 #
 # $$\mathcal L_t = -\min\big(\rho_t A,\ \text{clip}(\rho_t,\, 1 - \epsilon,\, 1 + \epsilon)\, A\big), \qquad \rho_t = \frac{\pi(y_t \mid \cdot)}{\pi_\text{old}(y_t \mid \cdot)} .$$
 #
 # A token with $A > 0$ loses its gradient above $1 + \epsilon$, one with $A < 0$ below $1 - \epsilon$. A token that moved the *wrong* way keeps it. At the first update every ratio is 1, so *with one
-# update a round the clip does nothing*, whatever is written in the settings:
+# update a round the clip does nothing*, whatever the settings say:
 
 
 # %%
@@ -1389,12 +1391,13 @@ lines(
 )
 
 # %% [markdown]
-# **The mean over an answer's tokens pulls on length.** Take the wrong answers to one prompt, all with the same advantage $A < 0$, and let the policy choose how it goes on once the letters stand. For that choice the mean update is
+# **The mean over an answer's tokens pulls on length.** Take the wrong answers to one prompt: they all have the same advantage $A < 0$. After the letters, the policy chooses whether to add thanks. For that choice, the mean update is
 #
 # $$\mathbb E\Big[\frac{A}{L}\, \nabla \log \pi(\text{rest})\Big] = A\, \nabla\, \mathbb E\Big[\frac1L\Big] .$$
 #
-# With $A < 0$ it lowers $\mathbb E[1/L]$, so wrong answers grow; with $A > 0$ right ones shrink. With a fixed divisor in $L$'s place the same line gives $A\, \nabla 1 / c = 0$. The verifier
-# never looked at what follows the letters, so any pull there is the divisor's. Measured on the first policy's answers: the pull on the logit of *going on* with thanks, $\frac{A}{L}(\mathbb 1[\text{went on}] - \pi(\text{go on}))$.
+# This is the gradient step of 7.5's first formula with $1/L$ in the reward's place. With $A < 0$ it lowers $\mathbb E[1/L]$, so wrong answers become longer; with $A > 0$, right ones become shorter. With a fixed divisor $c$ instead of $L$, the
+# same line gives $A\, \nabla \tfrac1c = 0$. The verifier doesn't look at what follows the letters, so any pull there comes from the divisor. The next cell measures it on the first policy's answers. An answer pulls on the logit of *going on* by
+# $\frac{A}{L}(\mathbb 1[\text{went on}] - \pi(\text{go on}))$.
 
 
 # %%
@@ -1437,9 +1440,9 @@ for m, found in drift.items():
 #
 # ### Where the price of KL belongs
 #
-# With $\ell = \log\pi - \log\pi_\text{ref}$, three estimates of KL from drawn answers are in use, $k_1 = \ell$, $k_2 = \ell^2/2$ and $k_3 = e^{-\ell} - 1 + \ell$ (Schulman,
+# Let $\ell = \log\pi - \log\pi_\text{ref}$. Three estimates of KL from drawn answers are in use, $k_1 = \ell$, $k_2 = \ell^2/2$ and $k_3 = e^{-\ell} - 1 + \ell$ (Schulman,
 # http://joschu.net/blog/kl-approx.html), and two places: in the **reward**, $r - \beta\,\ell$ (InstructGPT, arXiv:2203.02155, equation 2), or as a term of the **loss** (GRPO, with $k_3$). As *values*, $k_1$ and $k_3$ are
-# unbiased for $D(\pi \Vert \pi_\text{ref})$. An update uses *gradients*, at answers that were drawn before, and there it's otherwise. Whose gradient is each? On the four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
+# unbiased for $D(\pi \Vert \pi_\text{ref})$. But an update uses their *gradients*, at answers that were drawn before. Which divergence does each gradient belong to? On the four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
 
 # %%
 reverse = slope_of((log_p.exp() * (log_p - ref4.log())).sum())  # D(pi || ref)
@@ -1472,7 +1475,7 @@ def two_tokens(table):
     return torch.stack([torch.stack([steps[0, a], steps[1 + a, b]]) for a in (0, 1) for b in (0, 1)])
 
 
-leaf = torch.tensor([[0.2, 0.0], [0.0, 0.3], [1.5, 0.0]], dtype=torch.float64, requires_grad=True)
+leaf = torch.tensor([[0.2, 0.0], [0.0, 0.3], [2.5, 0.0]], dtype=torch.float64, requires_grad=True)
 tokens, held = two_tokens(leaf), two_tokens(torch.zeros(3, 2, dtype=torch.float64))
 answer_p = tokens.sum(1).detach().exp()
 prices = {
@@ -1493,7 +1496,7 @@ assert (
 )
 
 # %% [markdown]
-# Here it even has the other sign at the first token: its own distance is small, but what it leads to is far from the reference. In the loss $\beta$ isn't 7.3's reward per nat either: it weighs a mean over tokens against advantages in standard
+# Here the two even have opposite signs at the first token: the policy prefers the token whose continuation is *near* the reference, which the estimate for each token can't see. In the loss $\beta$ isn't 7.3's reward per nat either: it weighs a mean over tokens against advantages in standard
 # deviations.
 #
 # ### What becomes of the variety
@@ -1521,7 +1524,7 @@ finding(
 )
 
 # %% [markdown]
-# In this case that is what was asked for: there is one right answer, up to thanks. Where many answers are right it's a loss that the reward doesn't show, and it ends the learning too, since a group of equal rewards has advantage 0:
+# Here that was asked for: there is one right answer, with or without thanks. Where many answers are right, it is a loss that the reward doesn't show. It also ends the learning, because a group of equal rewards has advantage 0. Equally wrong answers teach nothing either:
 
 # %%
 settings = PolicySettings(steps=1, rate=1e-4, beta=0.0, advantages=centred_advantages)
@@ -1620,8 +1623,8 @@ finding(
 )
 
 # %% [markdown]
-# The price doesn't straighten the judge. It doesn't make the nats better spent either: it works like an early stop, since a run with a price
-# ends at a smaller KL. Compare each with the run without a price *at the same KL*:
+# A price of KL doesn't mend the judge. Nor does it buy more gold for each nat: a run with a price ends at a smaller KL, as a run that is
+# stopped early does. Compare each with the run without a price *at the same KL*:
 
 # %%
 at_equal_kl = {}
@@ -1682,9 +1685,9 @@ first_form, straight = by_seed["d (a - b d)"], by_seed["control, a straight line
 assert sum(bent < plain for bent, plain in zip(first_form, straight)) == 1
 
 # %% [markdown]
-# Eight points a run don't decide between forms: for one seed a straight line does better than the first of them. What the updates did *not* do here is fall onto one answer: the share of distinct answers in a
-# round, printed above, grew. And which KL's gradient stands in the loss does matter, if runs with the same seed are compared: at the same
-# $\beta$, $k_3$ holds the policy nearer.
+# Eight points a run can't decide between these forms: for one seed a straight line does better than the first. The answers did *not*
+# become more alike here: the share of distinct answers in a round, printed above, grew. And it matters which KL's gradient is in the loss. Compared seed
+# by seed at the same $\beta$, $k_3$ keeps the policy nearer.
 
 # %%
 nearer = [smooth(curves(beta, "kl", "k2"))[:, -1] - smooth(curves(beta, "kl", "k3"))[:, -1] for beta in PRICES[1:]]
