@@ -162,6 +162,7 @@ def votes(rewards, count, flipped, seed):
     return wins
 
 
+# %%
 fits = {
     flipped: torch.stack([bradley_terry(votes(truth, 600, flipped, seed)) for seed in range(3)])
     for flipped in (0.0, 0.2)
@@ -478,6 +479,9 @@ climbed = {beta: ascent(beta, 1500) for beta in (3.0, 1.0, 0.5)}
 for beta, (p, J) in climbed.items():
     best, value = optimal_policy(ref4, r4, beta)
     assert (p - best).abs().max() < 1e-4 and abs(J - value) < 1e-6 and J <= value + 1e-12
+
+# %% fold="picture"
+# The picture: reward against KL, by the closed form and by gradient ascent.
 slopes = np.diff([at[1] for at in frontier]) / np.diff([at[0] for at in frontier])
 assert (np.diff(slopes) < 0).all()  # concave: each nat buys less than the one before
 half = next(at for at in frontier if at[1] > 1.0)
@@ -535,6 +539,7 @@ def covering_with(reward):
     return covering(beta)
 
 
+# %%
 for beta in (0.2, 0.5, 1.0):
     tilt, same_beta = optimal_policy(ref4, r4, beta)[0], covering(beta)
     same_reward = covering_with(float(tilt @ r4))
@@ -646,6 +651,7 @@ for beta in (0.05, 0.5, 2.0):
     print(f"SGD: first gradient at beta {beta} is {ratio:.4f} times the one at beta 1")
     assert abs(ratio / beta - 1) < 1e-3
 
+# %%
 walks = {}
 for beta in (0.05, 0.5, 2.0):
     policy = frozen_copy(reference).requires_grad_(True)
@@ -720,6 +726,9 @@ for row in RUNS["dpo"]:
     assert abs(moved["thanks"] - moved["stop"] - row["margin"]) < 1e-2 and row["pair_accuracy"] > 0.99
 assert abs(parts["DPO, 1e-4"]["thanks, chosen"]).max() < 3 and abs(parts[HELD]["shared letters"]).max() < 1
 assert of(HELD, lambda row: row["margin"]).min() > 20
+
+# %% fold="picture"
+# The picture: which part of the answers moved.
 shown = ["DPO, 1e-4", HELD]
 bars(
     list(PIECES),
@@ -812,6 +821,9 @@ assert (
 )
 assert of(HELD, lambda row: row["after"]["right"]).max() < 0.3 < 0.7 < of(NLL, lambda row: row["after"]["right"]).min()
 assert of(NLL, lambda row: row["base_kept"]).max() < 0.5 < 0.8 < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
+
+# %% fold="picture"
+# The picture: letters, what follows them, and both, by setting.
 shares = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("letters", "spelt", "right")}
 labels = {"letters": "letters right", "spelt": "thanks to the letter, or none", "right": "both: right"}
 firsts = {key: np.mean([row["before"][key] for row in RUNS["dpo"]]) for key in shares}
@@ -948,6 +960,8 @@ def mapped(loss, rate, get):
 swept = {loss: {rate: mapped(loss, rate, lambda row: row["chosen_by"]["both"])
                 for rate in sorted({row["rate"] for row in MAP if row["loss"] == loss})} for loss in (*SIX, "SFT")}  # fmt: skip
 at_best = {loss: max(found, key=lambda rate: found[rate].mean()) for loss, found in swept.items()}
+
+# %%
 after_map = {
     loss: {key: mapped(loss, rate, lambda row, key=key: row["after"][key]) for key in ("both", "right")}
     for loss, rate in at_best.items()
@@ -999,6 +1013,8 @@ print(
     f"table: chosen {row['chosen_moved']:+.1f}, rejected {row['rejected_moved']:+.1f} nats, right {row['after']['right']:.2f}"
 )
 assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.right < 0.2 and seen[-1].loss < 0.2
+
+# %%
 for name, model in (("before", cpu_reference), ("ruined", ruined)):
     mass = sum(one.exp() for one in pair_logprobs(model, polite_pairs(128, 5))).mean().item()
     print(
@@ -1290,6 +1306,9 @@ right_score, wrong_score = (
     for side in (1, 0)
 )
 print(f"mean squared score: right answers {right_score.round(-1)}, wrong ones {wrong_score.round(-1)}")
+
+# %% fold="checks"
+# Checks: the mean score is 0, leave one out ignores a shift, and is the centred reward times n / (n - 1).
 ones = torch.ones(4, dtype=torch.float64)
 assert sum(c * slope_of(one) for c, one in zip(p4, log_p)).abs().max() < 1e-12  # the mean score is 0
 grouped = torch.tensor([[1.0, 0, 0, 1], [0, 0, 1, 0]])
@@ -1582,6 +1601,8 @@ for beta in PRICES:
         f"{g[:, -1].max():.2f}; proxy ends {proxy[beta][:, -1].mean():.2f}; KL {away[beta][:, -1].min():.1f} to {away[beta][:, -1].max():.1f} nats; "
         f"distinct answers {others[beta][:, 0].mean():.0%} -> {others[beta][:, -1].mean():.0%}"
     )
+
+# %%
 for beta in PRICES[1:]:
     g, d = (smooth(curves(beta, key, "k3")) for key in ("gold", "kl"))
     print(
@@ -1638,6 +1659,9 @@ for beta in PRICES[1:]:
 assert (
     max(found.max() for found in at_equal_kl.values()) < 0.02
 )  # in none of six runs does the price buy more gold per nat
+
+# %% fold="picture"
+# The picture: gold against KL, each price a colour.
 points(
     {
         ("no price" if beta == 0 else f"beta {beta:g}"): [
