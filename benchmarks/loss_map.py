@@ -29,8 +29,9 @@ from ftmath.weights import FOLDER
 from torch import Tensor
 from tqdm import tqdm
 
-SEEDS, STEPS, LOW, HIGH = (0, 1, 2), 20, (3e-6, 1e-5, 3e-5), (3e-5, 1e-4, 3e-4)
-RATES = {"DPO": LOW, "cDPO": LOW, "IPO": HIGH, "KTO": LOW, "SimPO": LOW, "ORPO": HIGH, "SFT": HIGH}
+SEEDS, STEPS = (0, 1, 2), 20
+LOW, MIDDLE, HIGH = (1e-5, 3e-5, 1e-4), (3e-5, 1e-4, 3e-4), (1e-4, 3e-4, 1e-3)
+RATES = {"DPO": LOW, "cDPO": LOW, "IPO": MIDDLE, "KTO": LOW, "SimPO": LOW, "ORPO": HIGH, "SFT": HIGH}
 LossOf = Callable[[PairLogprobs], Tensor]
 Row = dict[str, Any]
 
@@ -102,7 +103,7 @@ def main() -> None:
     path = Path(FOLDER) / "loss_map.json"
     known: Row = json.loads(path.read_text("utf-8")) if path.exists() else {"rows": []}
     rows = {(row["loss"], row["rate"], row["seed"]): row for row in known["rows"]}
-    todo = [(loss, rates[place], seed) for place in (1, 2, 0) for seed in SEEDS for loss, rates in RATES.items()]
+    todo = [(loss, rate, seed) for seed in SEEDS for loss, rates in RATES.items() for rate in rates]
     for key in tqdm(todo):
         if key in rows and not arguments.anew:
             continue
