@@ -135,7 +135,7 @@ def answers_of(asked):
 try:
     for number in range(8):
         ids, mask, rewards, _ = answers_of(list(requests)[6 * number :][:6])
-        seen = one_round(policy, ids, mask, rewards, updates=3, rate=0.03, clip=0.2)
+        seen = one_round(policy, ids, mask, rewards, updates=3, rate=0.1, clip=0.2)
         print(f"round {number}: right {rewards.mean():.2f}, cut {[f'{cut:.0%}' for _, cut in seen]}")
 except NotImplementedError:
     print("Write group_advantage, clipped_update and one_round above first.")

@@ -1216,7 +1216,7 @@ best_of_n_explorer()
 # 2. $\nabla \pi = \pi\, \nabla \log \pi$, by the chain rule for the logarithm. $\nabla_\theta \log \pi_\theta(y)$ is called the **score** of $y$.
 # 3. A sum weighted by $\pi_\theta$ is a mean over draws from it. So draw answers, and average reward times score.
 #
-# This is REINFORCE (Williams 1992, doi:10.1007/BF00992696). An answer's log-probability is a sum over its tokens, so its score is too, and
+# This is the **policy gradient**, and the estimate from draws is REINFORCE (Williams 1992, doi:10.1007/BF00992696). An answer's log-probability is a sum over its tokens, so its score is too, and
 # the reward of the whole answer multiplies each of them. In code, one averages $-r \log \pi$ and lets autograd do the rest:
 
 # %%
@@ -1362,8 +1362,8 @@ finding(
 # ### Several updates on one round: ratio and clip
 #
 # Drawing answers takes most of the time, so it pays to take several updates on each round. After the first update, the answers are no longer
-# draws from the current policy: they were drawn from $\pi_\text{old}$. The **importance ratio** corrects the mean, $\mathbb E_{\pi}[f] = \mathbb E_{\pi_\text{old}}\big[\tfrac{\pi}{\pi_\text{old}} f\big]$. (It is
-# applied to each token by itself. That the tokens before it have become more or less likely too is left out.) PPO's **clip** (Schulman et al. 2017, arXiv:1707.06347, equation 7) stops a token
+# draws from the current policy: they were drawn from $\pi_\text{old}$. The **importance ratio** corrects the mean, $\mathbb E_{\pi}[f] = \mathbb E_{\pi_\text{old}}\big[\tfrac{\pi}{\pi_\text{old}} f\big]$. It is
+# applied to each token by itself, which leaves out that the tokens before it have become more or less likely too. PPO's **clip** (Schulman et al. 2017, arXiv:1707.06347, equation 7) stops a token
 # whose ratio $\rho$ has already moved as far as its advantage asks:
 #
 # $$\mathcal L_t = -\min\big(\rho_t A,\ \text{clip}(\rho_t,\, 1 - \epsilon,\, 1 + \epsilon)\, A\big), \qquad \rho_t = \frac{\pi(y_t \mid \cdot)}{\pi_\text{old}(y_t \mid \cdot)} .$$
@@ -1488,7 +1488,7 @@ for m, found in drift.items():
 # ### Where the price of KL belongs
 #
 # Let $\ell = \log\pi - \log\pi_\text{ref}$. Three estimates of KL from drawn answers are in use, $k_1 = \ell$, $k_2 = \ell^2/2$ and $k_3 = e^{-\ell} - 1 + \ell$ (Schulman,
-# http://joschu.net/blog/kl-approx.html), and two places: in the **reward**, $r - \beta\,\ell$ (InstructGPT, arXiv:2203.02155, equation 2), or as a term of the **loss** (GRPO, with $k_3$). As *values*, $k_1$ and $k_3$ are
+# http://joschu.net/blog/kl-approx.html), and two places: in the reward, $r - \beta\,\ell$ (InstructGPT, arXiv:2203.02155, equation 2), or as a term of the loss (GRPO, with $k_3$). As *values*, $k_1$ and $k_3$ are
 # unbiased for $D(\pi \Vert \pi_\text{ref})$. But an update uses their *gradients*, at answers that were drawn before. Which divergence does each gradient belong to? On the four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
 
 # %%
@@ -1548,7 +1548,7 @@ assert (
 #
 # ### What becomes of the variety
 #
-# Updates make more frequent what was drawn and rewarded. Two figures show what that costs: the **entropy** of answers, $-\mathbb E \log \pi(y)$ in nats, and the share of **different answers** in a group of eight.
+# Updates make more frequent what was drawn and rewarded. Two figures show what that costs: the **entropy** of answers, $-\mathbb E \log \pi(y)$ in nats, and the share of different answers in a group of eight.
 
 # %%
 VARIETY = {
