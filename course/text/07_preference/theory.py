@@ -1579,7 +1579,7 @@ finding(
     measured=lost_variety["Dr. GRPO"],
     null="the same updates with rewards that a coin gives",
     control=lost_variety["coin"],
-    holds=lambda change: max(change) < -0.2,
+    holds=lambda change: max(change) < -0.1,
     scope="polite requests, 16 rounds of 64 answers, AdamW at 1e-4, centred rewards; three seeds",
 )
 
