@@ -135,7 +135,7 @@ def fit_on_pairs(
         drawn = torch.from_numpy(rng.permutation(len(pairs))[:rows]).to(device)
         ours = [model_logprob(policy, side.ids[drawn], side.answer_mask[drawn]) for side in (chosen, rejected)]
         tokens = [side.answer_mask[drawn].sum(1) for side in (chosen, rejected)]
-        now = PairLogprobs(*ours, wanted[0][drawn], wanted[1][drawn], *tokens, drawn)
+        now = PairLogprobs(ours[0], ours[1], wanted[0][drawn], wanted[1][drawn], tokens[0], tokens[1], drawn)
         value = loss_of(now)
         means = (part.mean().item() for part in (now.margin, now.chosen, now.rejected))
         seen.append(PairsStep(value.item(), *means))

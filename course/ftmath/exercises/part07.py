@@ -135,9 +135,8 @@ def dpo_step(logits: Tensor, reference: Tensor, chosen: Tensor, rejected: Tensor
     leaf = logits.detach().clone().requires_grad_(True)
     policy, held, rows = leaf.log_softmax(1), reference.detach().log_softmax(1), torch.arange(len(logits))
     h = (policy - held)[rows, chosen] - (policy - held)[rows, rejected]
-    (-F.logsigmoid(beta * h).mean()).backward()
-    assert leaf.grad is not None
-    return leaf.detach() - rate * leaf.grad
+    (slope,) = torch.autograd.grad(-F.logsigmoid(beta * h).mean(), leaf)
+    return leaf.detach() - rate * slope
 
 
 def group_advantage(rewards: Tensor) -> Tensor:
@@ -609,7 +608,7 @@ EXERCISES = [
                (drawn(4, 4, 2), drawn(4, 4, 2), places(0, 1, 1, 0), places(1, 0, 0, 1), 0.1, 10.0)],
         hints=["Make a copy of the logits that wants a gradient: `logits.detach().clone().requires_grad_(True)`.",
                "`log_softmax(1)` of both; pick an answer per row with `[torch.arange(len(logits)), chosen]`.",
-               "Mean of -logsigmoid(beta h), `.backward()`, then the logits less rate times their gradient."],
+               "Take the gradient of the mean of -logsigmoid(beta h), and return the logits less rate times it."],
         mistakes=[
             Mistake(uphill, "The step goes up the loss: subtract the gradient."),
             Mistake(summed_pairs, "That is the step on the sum over pairs; the loss is their mean."),
