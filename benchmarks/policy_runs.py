@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 SEEDS = (0, 1, 2)
 ROUNDS = 16
-TYPOS = {"steps": 40, "rate": 1e-3, "thanks": 0.5, "typos": 0.15}
+TYPOS: dict[str, Any] = {"steps": 40, "rate": 1e-3, "thanks": 0.5, "typos": 0.15}
 SUMS = partial(fixed_mean, length=24)
 METHODS: dict[str, dict[str, Any]] = {
     "GRPO": {"advantages": group_advantages, "average": row_mean},
@@ -102,7 +102,7 @@ def gradient_row(method: str, rate: float, seed: int, rounds: int = 16, groups: 
     """Return how a round's gradient varies, by baseline and by the rewards' shift; the mean is the same."""
     policy = frozen_copy(start(seed)).requires_grad_(True)
     texts, generator = polite_requests(rounds * groups, 900 + seed), torch.Generator().manual_seed(seed)
-    totals = {name: [torch.zeros(825_728), 0.0] for name in ("leave one out", "-1", "0", "1")}
+    totals: dict[str, list[Any]] = {name: [torch.zeros(825_728), 0.0] for name in ("leave one out", "-1", "0", "1")}
     answers: dict[str, list[float]] = {"right": [], "goes_on": [], "chance": [], "tokens": [], "score": []}
     for at in range(0, len(texts), groups):
         asked = [one for one in texts[at : at + groups] for _ in range(n)]

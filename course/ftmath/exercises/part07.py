@@ -239,13 +239,12 @@ def drawn_logprobs(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def step_down(model: nn.Module, loss: Tensor, rate: float) -> None:
-    """Take one step of gradient descent on every parameter that has a gradient."""
+    """Take one step of gradient descent on every parameter."""
     trained = list(model.parameters())
-    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
     with torch.no_grad():
         for parameter, gradient in zip(trained, gradients, strict=True):
-            if gradient is not None:
-                parameter -= rate * gradient
+            parameter -= rate * gradient
 
 
 # ------------------------------------------------------------------------------------------ what people write instead
