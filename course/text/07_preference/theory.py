@@ -984,16 +984,17 @@ predicted(
 )
 
 # %% fold="picture"
-# The picture: each loss at each of its rates.
+# The picture: each loss at each of its rates, by what it leaves to all other answers.
 sweep(
-    {loss: {f"{rate:g}": found[rate].tolist() for rate in found} for loss, found in swept.items()},
-    title=f"At their best rates DPO reaches {after_map['DPO']['both'].mean():.2f}, IPO {after_map['IPO']['both'].mean():.2f} and plain training on the chosen answers {after_map['SFT']['both'].mean():.2f}",
-    y_label="chance of the right answer with thanks",
+    {loss: {f"{rate:g}": (1 - found[rate]).tolist() for rate in found} for loss, found in swept.items()},
+    title=f"At its best rate DPO leaves {1 - after_map['DPO']['both'].mean():.2f} to other answers, IPO {1 - after_map['IPO']['both'].mean():.2f}, "
+    f"plain training on the chosen answers {1 - after_map['SFT']['both'].mean():.2f}",
+    y_label="chance of any other answer; lower is better",
     alt="; ".join(
-        f"{loss}: " + ", ".join(f"{found[rate].mean():.2f} at {rate:g}" for rate in found)
+        f"{loss}: " + ", ".join(f"{1 - found[rate].mean():.2f} at {rate:g}" for rate in found)
         for loss, found in swept.items()
     )
-    + ". Means of three seeds.",
+    + ". Chances of any answer but the right one with thanks, means of three seeds; rings mark the best rates.",
 )
 
 # %%
