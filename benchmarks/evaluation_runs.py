@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from ftmath.align import roll_out
 from ftmath.masks import model_logprob
 from ftmath.methods import fine_tune, fit_epochs, kl_anchor
 from ftmath.model import Decoder
+from ftmath.rounds import roll_out
 from ftmath.skills import SKILLS, accuracy, batch, distinct, example, outcomes, probes, spoilt
 from ftmath.weights import FOLDER, base_model, recorded
 from torch import nn

@@ -24,16 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ftmath.align import (
-    PolicySettings,
-    fit_preferences,
-    fit_reward_model,
-    frozen_copy,
-    improve_policy,
-    judged,
-    pair_logprobs,
-    roll_out,
-)
+from ftmath.align import fit_preferences, fit_reward_model, frozen_copy, judged, pair_logprobs
 from ftmath.manners import (
     THANKS,
     measure_manners,
@@ -45,8 +36,9 @@ from ftmath.manners import (
 )
 from ftmath.masks import model_logprob
 from ftmath.model import Decoder
+from ftmath.policy_gradient import Estimator, k2, k3
 from ftmath.preference import dpo_loss, ipo_loss
-from ftmath.reward import Estimator, k2, k3
+from ftmath.rounds import PolicySettings, improve_policy, roll_out
 from ftmath.skills import batch, retention
 from ftmath.weights import FOLDER, base_model
 from tqdm import tqdm

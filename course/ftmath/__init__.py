@@ -12,14 +12,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from ftmath.adapters import Bottleneck, add_houlsby, add_pfeiffer
 from ftmath.align import (
-    PolicySettings,
+    PairLogprobs,
+    fit_on_pairs,
     fit_preferences,
     fit_reward_model,
     frozen_copy,
-    improve_policy,
     judged,
     pair_logprobs,
-    roll_out,
 )  # fmt: skip
 from ftmath.audit import (
     adapter_effect,
@@ -89,6 +88,22 @@ from ftmath.memory import (
 )  # fmt: skip
 from ftmath.methods import METHODS, ask, ewc_anchor, fine_tune, fit_epochs, kl_anchor, kl_to_base, l2_anchor, quality
 from ftmath.model import Config, Decoder, generate
+from ftmath.policy_gradient import (
+    centred_advantages,
+    clipped_loss,
+    clipped_share,
+    fixed_mean,
+    group_advantages,
+    k1,
+    k2,
+    k3,
+    leave_one_out,
+    policy_loss,
+    priced_rewards,
+    reinforce_loss,
+    row_mean,
+    token_mean,
+)  # fmt: skip
 from ftmath.preference import (
     anchored_dpo_loss,
     dpo_loss,
@@ -96,8 +111,11 @@ from ftmath.preference import (
     hinge_loss,
     implicit_reward,
     ipo_loss,
+    kto_loss,
     margin,
+    orpo_loss,
     robust_dpo_loss,
+    simpo_loss,
 )  # fmt: skip
 from ftmath.prefixes import SoftPrompt, add_prefix
 from ftmath.probe import add_head, features, ridge_probe
@@ -118,19 +136,14 @@ from ftmath.reward import (
     best_of_n,
     best_of_n_kl,
     bradley_terry,
-    clipped_loss,
     gold_reward,
-    group_advantages,
-    k1,
-    k2,
-    k3,
     last_token,
     optimal_policy,
-    policy_loss,
     preference_probability,
     ranking_loss,
 )  # fmt: skip
 from ftmath.rotary import rotated, turn
+from ftmath.rounds import PolicySettings, improve_policy, roll_out
 from ftmath.shift import (
     anchored_minimum,
     ewc,
@@ -181,12 +194,13 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "dequantise", "imagined", "kept_bytes_per_token", "measured", "nf4_levels", "normal_levels", "pack", "planned",
     "quantise", "quantise_linears", "storage_bytes", "uniform_levels", "unpack",
     # Part 7, preference
-    "PolicySettings", "RewardModel", "anchored_dpo_loss", "best_of_n", "best_of_n_kl", "bradley_terry",
-    "clipped_loss", "dpo_loss", "dpo_slope", "fit_preferences", "fit_reward_model", "frozen_copy", "gold_reward",
-    "group_advantages", "hinge_loss", "implicit_reward", "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3",
-    "last_token", "margin", "measure_manners", "optimal_policy", "pair_logprobs", "policy_loss", "polite_pairs",
-    "polite_policy", "polite_requests", "preference_probability", "ranking_loss", "robust_dpo_loss", "roll_out",
-    "sorting_rankings", "split_logprobs",
+    "PairLogprobs", "PolicySettings", "RewardModel", "anchored_dpo_loss", "best_of_n", "best_of_n_kl", "bradley_terry",
+    "centred_advantages", "clipped_loss", "clipped_share", "dpo_loss", "dpo_slope", "fit_on_pairs", "fit_preferences",
+    "fit_reward_model", "fixed_mean", "frozen_copy", "gold_reward", "group_advantages", "hinge_loss", "implicit_reward",
+    "improve_policy", "ipo_loss", "judged", "k1", "k2", "k3", "kto_loss", "last_token", "leave_one_out", "margin",
+    "measure_manners", "optimal_policy", "orpo_loss", "pair_logprobs", "policy_loss", "polite_pairs", "polite_policy",
+    "polite_requests", "preference_probability", "priced_rewards", "ranking_loss", "reinforce_loss", "robust_dpo_loss",
+    "roll_out", "row_mean", "simpo_loss", "sorting_rankings", "split_logprobs", "token_mean",
     # Part 8, evaluation
     "accuracy_change", "brier_score", "calibration_error", "distinct", "effective_sample_size", "fit_epochs",
     "kappa", "mcnemar", "outcomes", "paired_error", "paired_interval", "pass_at_k", "reliability", "scorecard",

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ftmath.align import roll_out
 from ftmath.groups import rate_groups
 from ftmath.masks import model_logprob, model_loss
 from ftmath.model import Decoder
-from ftmath.skills import SKILLS, batch, example
+from ftmath.rounds import roll_out
+from ftmath.skills import SKILLS, batch, example, spoilt
 from ftmath.training import train
 from ftmath.weights import base_model
 
@@ -54,12 +54,13 @@ def sorting_rankings(count: int, seed: int) -> list[tuple[str, list[str]]]:
 
 
 def polite_policy(
-    seed: int = 0, *, steps: int = 80, rate: float = 3e-4, rows: int = 24, device: torch.device | None = None
-) -> Decoder:
+    seed: int = 0, *, steps: int = 80, rate: float = 3e-4, rows: int = 24, thanks: float = 0.3, typos: float = 0.0,
+    device: torch.device | None = None,
+) -> Decoder:  # fmt: skip
     """Return the base model after training on requests; it is the policy that preference tuning starts from.
 
-    Two thirds of each step's rows are requests, and about three in ten of their answers end in thanks. The other rows
-    are lines of the base skills.
+    Two thirds of each step's rows are requests. Their answers end in thanks with probability `thanks`, and each letter
+    of them is replaced by a random one with probability `typos`. The other rows are lines of the base skills.
 
     >>> model = polite_policy(steps=1, rows=3)
     >>> sum(parameter.requires_grad for parameter in model.parameters()) > 0
@@ -70,7 +71,9 @@ def polite_policy(
 
     def loss(step: int) -> Tensor:
         requests = polite_requests(2 * rows // 3, int(rng.integers(2**31)))
-        lines = [(prompt, answer + THANKS if rng.random() < 0.3 else answer) for prompt, answer in requests]
+        if typos:
+            requests = spoilt(requests, typos, rng)
+        lines = [(prompt, answer + THANKS if rng.random() < thanks else answer) for prompt, answer in requests]
         old = [example(skills[int(rng.integers(len(skills)))], rng) for _ in range(rows - len(lines))]
         drawn = batch(lines + old).to(model.embed.weight.device)
         return model_loss(model, drawn.ids, drawn.answer_mask)

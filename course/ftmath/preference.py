@@ -80,6 +80,50 @@ def anchored_dpo_loss(h: Tensor, chosen_nll: Tensor, beta: float = 0.1, weight: 
     return dpo_loss(h, beta) + weight * chosen_nll.mean()
 
 
+def kto_loss(chosen_ratio: Tensor, rejected_ratio: Tensor, drift: Tensor, beta: float = 0.1) -> Tensor:
+    """Return the KTO loss with both weights 1 (arXiv:2402.01306, equation 7): answers that needn't be pairs.
+
+    The two hold log(policy / reference) of good answers and of bad ones, in nats; they may differ in number. `drift` is
+    one number, the estimate of KL(policy || reference) that an answer must exceed: it gives no gradient, and below 0 it
+    counts as 0. A policy equal to its reference scores a half:
+
+    >>> kto_loss(torch.zeros(2), torch.zeros(3), torch.tensor(0.0)).item()
+    0.5
+    """
+    demand(beta)
+    z = drift.detach().clamp(min=0)
+    good, bad = torch.sigmoid(beta * (chosen_ratio - z)), torch.sigmoid(beta * (z - rejected_ratio))
+    return (1 - torch.cat([good, bad])).mean()
+
+
+def simpo_loss(chosen_mean: Tensor, rejected_mean: Tensor, beta: float = 2.0, gamma: float = 1.0) -> Tensor:
+    """Return the SimPO loss (arXiv:2405.14734, equation 6): no reference; means over an answer's tokens; a gap gamma.
+
+    >>> round(simpo_loss(torch.tensor([-1.0]), torch.tensor([-1.5])).item(), 4)
+    0.6931
+    """
+    demand(beta)
+    return -F.logsigmoid(beta * (chosen_mean - rejected_mean) - gamma).mean()
+
+
+def orpo_loss(chosen_mean: Tensor, rejected_mean: Tensor, weight: float = 0.1) -> Tensor:
+    """Return the ORPO loss (arXiv:2403.07691, equations 4 to 7): no reference; NLL of the chosen plus an odds ratio.
+
+    `chosen_mean` and `rejected_mean` are means of log-probabilities over an answer's tokens, P their exponential, and
+    the odds P / (1 - P). The first term is the mean over answers, so a token of a long answer counts for less.
+
+    >>> half = torch.tensor([0.5]).log()
+    >>> round(orpo_loss(half, half, weight=1.0).item(), 4)
+    1.3863
+
+    Errors: ValueError for a mean that isn't below 0: its odds would be infinite.
+    """
+    if not bool((torch.cat([chosen_mean, rejected_mean]) < 0).all()):
+        raise ValueError("chosen_mean and rejected_mean must be below 0: a probability of 1 has infinite odds")
+    chosen, rejected = (mean - torch.log(-torch.expm1(mean)) for mean in (chosen_mean, rejected_mean))
+    return (-chosen_mean - weight * F.logsigmoid(chosen - rejected)).mean()
+
+
 def implicit_reward(policy: Tensor, reference: Tensor, beta: float = 0.1) -> Tensor:
     """Return beta times the log-ratio of policy and reference, without a gradient: the reward that DPO fits.
 
@@ -108,6 +152,6 @@ def demand(beta: float, label_smoothing: float = 0.0) -> None:
 
 
 __all__ = [
-    "anchored_dpo_loss", "dpo_loss", "dpo_slope", "hinge_loss", "implicit_reward", "ipo_loss", "margin",
-    "robust_dpo_loss",
+    "anchored_dpo_loss", "dpo_loss", "dpo_slope", "hinge_loss", "implicit_reward", "ipo_loss", "kto_loss",
+    "margin", "orpo_loss", "robust_dpo_loss", "simpo_loss",
 ]  # fmt: skip

@@ -1,7 +1,6 @@
-"""From judgements to a policy: Bradley-Terry, a reward model, the best of n, and updates that a KL term holds back."""
+"""From judgements to the best policy: Bradley-Terry, a reward model, the best of n, an optimum at a price of KL."""
 
 import math
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -158,92 +157,7 @@ def optimal_policy(reference: Tensor, reward: Tensor, beta: float) -> tuple[Tens
     return scores.softmax(0), beta * float(scores.logsumexp(0))
 
 
-class Estimator(Protocol):
-    """A function of log-probabilities (...) of sampled tokens, whose mean under the policy estimates a divergence."""
-
-    def __call__(self, policy: Tensor, reference: Tensor) -> Tensor: ...
-
-
-def k1(policy: Tensor, reference: Tensor) -> Tensor:
-    """Return log(pi / ref) of tokens sampled from pi: an unbiased estimate of KL(pi || ref), often negative.
-
-    The three names are Schulman's (http://joschu.net/blog/kl-approx.html). They stand for values. As a term of a loss
-    on drawn tokens, `k1` has a gradient of mean 0; it belongs into the reward instead.
-
-    >>> k1(torch.tensor([0.5]).log(), torch.tensor([0.25]).log()).exp().item()
-    2.0
-    """
-    return policy - reference
-
-
-def k2(policy: Tensor, reference: Tensor) -> Tensor:
-    """Return half the square of log(pi / ref): never negative, biased, close where the two are.
-
-    As a term of a loss on drawn tokens it has, on average, the gradient of KL(pi || ref).
-
-    >>> k2(torch.tensor([1.0]), torch.tensor([0.0])).item()
-    0.5
-    """
-    return 0.5 * (policy - reference).square()
-
-
-def k3(policy: Tensor, reference: Tensor) -> Tensor:
-    """Return ref / pi - 1 - log(ref / pi): unbiased and never negative; GRPO's term (arXiv:2402.03300, equation 4).
-
-    As a term of a loss on drawn tokens it has, on average, the gradient of the other KL, KL(ref || pi).
-
-    >>> round(k3(torch.tensor([0.0]), torch.tensor([1.0])).item(), 4)
-    0.7183
-    """
-    ratio = reference - policy
-    return ratio.expm1() - ratio
-
-
-def group_advantages(rewards: Tensor, eps: float = 1e-4) -> Tensor:
-    """Return how each sample of a prompt (prompts, n) stands to its group: (r - mean) / (std + eps).
-
-    The mean reward of the group is the baseline, so no value model is needed (arXiv:2402.03300, section 4.1.2). The
-    standard deviation is the sample's (n - 1). A group of equals gives 0.
-
-    >>> group_advantages(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), eps=0.0)[0]
-    tensor([-0.7071,  0.7071])
-    """
-    return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + eps)
-
-
-def clipped_loss(policy: Tensor, sampled: Tensor, advantages: Tensor, clip: float = 0.2) -> Tensor:
-    """Return -min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) for each token (arXiv:1707.06347, equation 7).
-
-    `policy` and `sampled` are log-probabilities under the policy now and the one that drew the tokens.
-
-    >>> gain = torch.tensor([2.0]).log(), torch.tensor([0.0]), torch.tensor([1.0])
-    >>> clipped_loss(*gain).item(), clipped_loss(*gain[:2], -gain[2]).item()
-    (-1.2000000476837158, 2.0)
-    """
-    ratio = (policy - sampled.detach()).exp()
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-
-
-def policy_loss(
-    policy: Tensor, sampled: Tensor, reference: Tensor, advantages: Tensor, mask: Tensor, *,
-    beta: float = 0.02, clip: float = 0.2, estimator: Estimator = k3,
-) -> Tensor:  # fmt: skip
-    """Return the clipped loss plus beta times the KL estimate, each a mean over a row's tokens, then over rows.
-
-    `policy`, `sampled` and `reference` are log-probabilities (batch, time) of sampled tokens, `mask` marks them, and
-    `advantages` (batch,) holds one number for a whole answer (arXiv:2402.03300, equation 3).
-
-    >>> zeros = torch.zeros(2, 3)
-    >>> policy_loss(zeros, zeros, zeros, torch.tensor([1.0, -1.0]), torch.ones(2, 3)).item()
-    0.0
-    """
-    tokens = clipped_loss(policy, sampled, advantages[:, None], clip)
-    tokens = tokens + beta * estimator(policy, reference.detach())
-    kept = mask.to(tokens.dtype)
-    return ((tokens * kept).sum(1) / kept.sum(1).clamp(min=1)).mean()
-
-
 __all__ = [
-    "RewardModel", "best_of_n", "best_of_n_kl", "bradley_terry", "clipped_loss", "gold_reward", "group_advantages",
-    "k1", "k2", "k3", "last_token", "optimal_policy", "policy_loss", "preference_probability", "ranking_loss",
+    "RewardModel", "best_of_n", "best_of_n_kl", "bradley_terry", "gold_reward", "last_token", "optimal_policy",
+    "preference_probability", "ranking_loss",
 ]  # fmt: skip

@@ -18,10 +18,13 @@ PATHS = sorted(LIBRARY.rglob("*.py"))
 HEIGHT_BETWEEN_ROOMS = 6
 HEIGHT_INSIDE = {"exercises": 2, "lab": 3, "widgets": 3}
 ORDER = [
-    ("the model and the losses", {"rotary", "model", "masks", "preference", "reward", "shift"}),
+    (
+        "the model and the losses",
+        {"rotary", "model", "masks", "policy_gradient", "preference", "reward", "shift"},
+    ),
     ("the methods", {"adapters", "prefixes", "lora", "quant", "groups", "probe"}),
     ("training and audits", {"training", "audit"}),
-    ("whole runs", {"methods", "align", "manners"}),
+    ("whole runs", {"methods", "align", "manners", "rounds"}),
     ("plots", {"plots"}),
     ("widgets", {"widgets"}),
 ]

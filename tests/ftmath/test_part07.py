@@ -142,3 +142,12 @@ def test_the_tables_of_runs_are_whole():
     for table, names in named.items():
         rows = [(str([row[name] for name in names]), row["seed"]) for row in tables[table]]
         assert sorted(rows) == sorted((kind, seed) for kind in {kind for kind, _ in rows} for seed in (0, 1, 2))
+
+
+def test_the_records_of_policies_and_of_losses_are_whole():
+    for record, names, count in (("policy_runs", ("table", "method"), 5), ("loss_map", ("loss", "rate"), 21)):
+        rows = json.loads((FOLDER / f"{record}.json").read_text("utf-8"))["rows"]
+        kinds = {tuple(row[name] for name in names) for row in rows}
+        assert len(kinds) == count
+        found = [(*(row[name] for name in names), row["seed"]) for row in rows]
+        assert sorted(found) == sorted((*kind, seed) for kind in kinds for seed in (0, 1, 2))

@@ -5,20 +5,15 @@ import math
 import pytest
 import torch
 from ftmath.model import Config, Decoder
+from ftmath.policy_gradient import clipped_loss, group_advantages, k1, k2, k3, policy_loss
 from ftmath.reward import (
     RewardModel,
     best_of_n,
     best_of_n_kl,
     bradley_terry,
-    clipped_loss,
     gold_reward,
-    group_advantages,
-    k1,
-    k2,
-    k3,
     last_token,
     optimal_policy,
-    policy_loss,
     preference_probability,
     ranking_loss,
 )  # fmt: skip

@@ -5,15 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from ftmath.align import (
-    PolicySettings,
-    fit_preferences,
-    fit_reward_model,
-    frozen_copy,
-    improve_policy,
-    judged,
-    roll_out,
-)
+from ftmath.align import fit_preferences, fit_reward_model, frozen_copy, judged
 from ftmath.audit import audit_groups
 from ftmath.context import NO_UPDATE, Notes
 from ftmath.device import best_device, describe, fastest_dtype
@@ -23,6 +15,7 @@ from ftmath.model import Decoder
 from ftmath.preference import dpo_loss, ipo_loss
 from ftmath.prefixes import SoftPrompt, add_prefix
 from ftmath.probe import add_head, features, ridge_probe
+from ftmath.rounds import PolicySettings, improve_policy, roll_out
 from ftmath.skills import SKILLS, accuracy, example, mixture, probes
 from ftmath.training import cosine, train
 from ftmath.weights import base_model

@@ -1,9 +1,11 @@
 """The exercises of part 7: preference fine-tuning."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ftmath.exercises.exercise import Exercise, Mistake
 
@@ -115,6 +117,134 @@ def beta_within(reference: Tensor, reward: Tensor, budget: float) -> float:
         kl = float((policy.exp() * (policy - reference.log())).sum())
         low, high = (beta, high) if kl > budget else (low, beta)
     return math.sqrt(low * high)
+
+
+# ------------------------------------------------------- a DPO step, a group's advantage, a clipped update, a round, a run
+
+
+def dpo_step(logits: Tensor, reference: Tensor, chosen: Tensor, rejected: Tensor, beta: float, rate: float) -> Tensor:
+    """Return the logits (prompts, answers) after one step of gradient descent on the mean DPO loss.
+
+    Each row of `logits` is a policy over the answers to one prompt, each row of `reference` its frozen reference, as
+    logits too. `chosen` and `rejected` (prompts,) say which answers were compared. The arguments stay as they are.
+
+    >>> zeros, one = torch.zeros(1, 2), torch.tensor([1])
+    >>> dpo_step(zeros, zeros, one, torch.tensor([0]), beta=1.0, rate=1.0)
+    tensor([[-0.5000,  0.5000]])
+    """
+    leaf = logits.detach().clone().requires_grad_(True)
+    policy, held, rows = leaf.log_softmax(1), reference.detach().log_softmax(1), torch.arange(len(logits))
+    h = (policy - held)[rows, chosen] - (policy - held)[rows, rejected]
+    (slope,) = torch.autograd.grad(-F.logsigmoid(beta * h).mean(), leaf)
+    return leaf.detach() - rate * slope
+
+
+def group_advantage(rewards: Tensor) -> Tensor:
+    """Return GRPO's advantages (prompts, n): each reward less its group's mean, in the group's standard deviations.
+
+    The standard deviation is the sample's (n - 1), and a group whose rewards are all equal gets 0. Divide by the
+    standard deviation itself, without a small number beside it.
+
+    >>> group_advantage(torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+    tensor([[-0.7071,  0.7071],
+            [ 0.0000,  0.0000]])
+    """
+    centred = rewards - rewards.mean(1, keepdim=True)
+    spread = rewards.std(1, keepdim=True)
+    return torch.where(spread > 0, centred / spread, torch.zeros_like(centred))
+
+
+def clipped_update(
+    policy: Tensor, sampled: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> tuple[Tensor, float]:  # fmt: skip
+    """Return the clipped loss, a mean over a row's tokens and then over rows, and the share of tokens that it cuts.
+
+    `policy` and `sampled` are log-probabilities (rows, time) of the drawn tokens, now and when they were drawn; only
+    `policy` has a gradient. `mask` marks the answers' tokens, and `advantages` (rows,) aren't 0. The clip cuts a token
+    if it leaves no gradient there. The share is of all the answers' tokens.
+
+    >>> now, then = torch.tensor([[2.0, 2.0]]).log(), torch.zeros(1, 2)
+    >>> clipped_update(now, then, torch.tensor([1.0]), torch.tensor([[1, 1]]), clip=0.25)
+    (tensor(-1.2500), 1.0)
+    """
+    ratio, A = (policy - sampled).exp(), advantages[:, None]
+    free, held = ratio * A, ratio.clamp(1 - clip, 1 + clip) * A
+    loss = (-torch.minimum(free, held) * mask).sum(1) / mask.sum(1)
+    return loss.mean(), float(((held < free) & (mask != 0)).sum() / (mask != 0).sum())
+
+
+def one_round(
+    model: nn.Module, ids: Tensor, mask: Tensor, rewards: Tensor, updates: int, rate: float, clip: float
+) -> list[tuple[float, float]]:  # fmt: skip
+    """Take GRPO's updates of a model on one round's answers; return the loss and the share cut at each update.
+
+    `model(ids)` gives logits (rows, time, vocab); `mask` marks the answers' tokens in `ids` (rows, time), never in the
+    first column. `rewards` is (prompts, n), in the order of the rows. Each update is one step of plain gradient descent,
+    p - rate * gradient, on every parameter. Both numbers are those before the step. Use your three functions.
+
+    >>> one_round(Table(0), *told_answers(0), updates=2, rate=1.0, clip=0.2)[0]
+    (0.0, 0.0)
+    """
+    advantages = group_advantage(rewards).flatten()
+    sampled, seen = drawn_logprobs(model, ids).detach(), list[tuple[float, float]]()
+    for _ in range(updates):
+        loss, cut = clipped_update(drawn_logprobs(model, ids), sampled, advantages, mask[:, 1:], clip)
+        seen.append((round(loss.item(), 6) + 0.0, cut))
+        step_down(model, loss, rate)
+    return seen
+
+
+def explain_round(rewards: Tensor, clipped: Sequence[float], distinct: float) -> str:
+    """Return what a log of one round says: "no signal", "one answer left", "clip idle", or "learning".
+
+    `rewards` is (prompts, n), `clipped` the share of cut tokens at each update, `distinct` the share of different
+    answers in a group. Ask in this order, the first that is true: every group's rewards are equal; and if they are
+    because only one answer is left, with `distinct` no larger than 1 / n, it is "one answer left" instead. Then: no
+    token was ever cut.
+
+    >>> explain_round(torch.zeros(2, 4), [0.0, 0.0], distinct=0.9)
+    'no signal'
+    >>> explain_round(torch.eye(4), [0.0, 0.2], distinct=0.9)
+    'learning'
+    """
+    n = rewards.shape[1]
+    if bool((rewards == rewards[:, :1]).all()):
+        return "one answer left" if distinct <= 1 / n + 1e-9 else "no signal"
+    return "learning" if max(clipped) > 0 else "clip idle"
+
+
+class Table(nn.Module):
+    """A language model of one table: the next token's logits by the token before it."""
+
+    def __init__(self, seed: int, vocab: int = 4) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(vocab, vocab, generator=torch.Generator().manual_seed(seed)))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.table[ids]
+
+
+def told_answers(seed: int, prompts: int = 2, n: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, their answer mask, and rewards: answers of two or three tokens behind a prompt of one."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, 4, (prompts * n, 4), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[:, 0], mask[::2, 3] = 0, 0
+    return ids, mask, torch.rand(prompts, n, generator=generator).round(decimals=1)
+
+
+def drawn_logprobs(model: nn.Module, ids: Tensor) -> Tensor:
+    """Return the log-probability of each token but the first (rows, time - 1), in nats."""
+    return model(ids)[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+
+
+def step_down(model: nn.Module, loss: Tensor, rate: float) -> None:
+    """Take one step of gradient descent on every parameter."""
+    trained = list(model.parameters())
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
+    with torch.no_grad():
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter -= rate * gradient
 
 
 # ------------------------------------------------------------------------------------------ what people write instead
@@ -242,8 +372,137 @@ def one_over_beta(reference: Tensor, reward: Tensor, budget: float) -> float:
     return 1 / beta_within(reference, reward, budget)
 
 
+def uphill(
+    logits: Tensor, reference: Tensor, chosen: Tensor, rejected: Tensor, beta: float, rate: float
+) -> Tensor:  # fmt: skip
+    return dpo_step(logits, reference, chosen, rejected, beta, -rate)
+
+
+def summed_pairs(
+    logits: Tensor, reference: Tensor, chosen: Tensor, rejected: Tensor, beta: float, rate: float
+) -> Tensor:  # fmt: skip
+    return dpo_step(logits, reference, chosen, rejected, beta, rate * len(logits))
+
+
+def no_reference(
+    logits: Tensor, reference: Tensor, chosen: Tensor, rejected: Tensor, beta: float, rate: float
+) -> Tensor:  # fmt: skip
+    return dpo_step(logits, torch.zeros_like(reference), chosen, rejected, beta, rate)
+
+
+def reference_is_the_policy(
+    logits: Tensor, reference: Tensor, chosen: Tensor, rejected: Tensor, beta: float, rate: float
+) -> Tensor:  # fmt: skip
+    return dpo_step(logits, logits, chosen, rejected, beta, rate)
+
+
+def over_all_groups(rewards: Tensor) -> Tensor:
+    return (rewards - rewards.mean()) / rewards.std()
+
+
+def centred_alone(rewards: Tensor) -> Tensor:
+    return rewards - rewards.mean(1, keepdim=True)
+
+
+def population_spread(rewards: Tensor) -> Tensor:
+    n = rewards.shape[1]
+    return group_advantage(rewards) * math.sqrt(n / (n - 1))
+
+
+def not_a_number(rewards: Tensor) -> Tensor:
+    return (rewards - rewards.mean(1, keepdim=True)) / rewards.std(1, keepdim=True)
+
+
+def always_clamped(
+    policy: Tensor, sampled: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> tuple[Tensor, float]:
+    ratio = (policy - sampled).exp()
+    outside = ((ratio - 1).abs() > clip) & (mask != 0)
+    loss = -ratio.clamp(1 - clip, 1 + clip) * advantages[:, None] * mask
+    return (loss.sum(1) / mask.sum(1)).mean(), float(outside.sum() / (mask != 0).sum())
+
+
+def outside_counts(
+    policy: Tensor, sampled: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> tuple[Tensor, float]:
+    return clipped_update(policy, sampled, advantages, mask, clip)[0], always_clamped(
+        policy, sampled, advantages, mask, clip
+    )[1]
+
+
+def padding_counts(
+    policy: Tensor, sampled: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> tuple[Tensor, float]:
+    return clipped_update(policy, sampled, advantages, torch.ones_like(mask), clip)
+
+
+def over_all_tokens(
+    policy: Tensor, sampled: Tensor, advantages: Tensor, mask: Tensor, clip: float
+) -> tuple[Tensor, float]:
+    rows = [clipped_update(policy[k : k + 1], sampled[k : k + 1], advantages[k : k + 1], mask[k : k + 1], clip)[0]
+            for k in range(len(mask))]  # fmt: skip
+    weights = mask.sum(1) / mask.sum()
+    return (torch.stack(rows) * weights).sum(), clipped_update(policy, sampled, advantages, mask, clip)[1]
+
+
+def drawn_anew(
+    model: nn.Module, ids: Tensor, mask: Tensor, rewards: Tensor, updates: int, rate: float, clip: float
+) -> list[tuple[float, float]]:  # fmt: skip
+    return [one_round(model, ids, mask, rewards, 1, rate, clip)[0] for _ in range(updates)]
+
+
+def raw_rewards(
+    model: nn.Module, ids: Tensor, mask: Tensor, rewards: Tensor, updates: int, rate: float, clip: float
+) -> list[tuple[float, float]]:  # fmt: skip
+    sampled, seen = drawn_logprobs(model, ids).detach(), list[tuple[float, float]]()
+    for _ in range(updates):
+        loss, cut = clipped_update(drawn_logprobs(model, ids), sampled, rewards.flatten(), mask[:, 1:], clip)
+        seen.append((round(loss.item(), 6) + 0.0, cut))
+        step_down(model, loss, rate)
+    return seen
+
+
+def climbing_the_loss(
+    model: nn.Module, ids: Tensor, mask: Tensor, rewards: Tensor, updates: int, rate: float, clip: float
+) -> list[tuple[float, float]]:  # fmt: skip
+    return one_round(model, ids, mask, rewards, updates, -rate, clip)
+
+
+def by_the_mean_reward(rewards: Tensor, clipped: Sequence[float], distinct: float) -> str:
+    if bool((rewards == 0).all()):
+        return "no signal"
+    return explain_round(rewards + torch.arange(rewards.shape[1]), clipped, distinct)
+
+
+def by_the_clip(rewards: Tensor, clipped: Sequence[float], distinct: float) -> str:
+    return "clip idle" if max(clipped) == 0 else explain_round(rewards, clipped, distinct)
+
+
+def by_all_rewards(rewards: Tensor, clipped: Sequence[float], distinct: float) -> str:
+    return (
+        explain_round(rewards.reshape(1, -1), clipped, distinct)
+        if len(set(rewards.flatten().tolist())) > 1
+        else (explain_round(rewards, clipped, distinct))
+    )
+
+
 def doubles(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def drawn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def places(*values: int) -> Tensor:
+    return torch.tensor(values)
+
+
+def an_update(seed: int, clip: float) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Return a case of a clipped update: ratios on both sides of the interval, advantages of both signs, padding."""
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]])
+    sampled = -drawn(seed, 4, 4).abs()
+    return sampled + 0.4 * drawn(seed + 1, 4, 4), sampled, doubles(1.0, -2.0, -0.5, 1.5), mask, clip
 
 
 # Words and cases read better unbroken, as a catalogue.
@@ -340,5 +599,76 @@ EXERCISES = [
             Mistake(one_over_beta, "A larger budget means a smaller beta: r / beta, not r times it."),
         ],
         minutes=10, difficulty=4, tolerance=1e-5,
+    ),
+    Exercise(
+        "7.C", "Build: a DPO step", dpo_step,
+        cases=[(drawn(0, 3, 4), drawn(1, 3, 4), places(0, 2, 1), places(3, 1, 0), 0.5, 1.0),
+               (drawn(2, 2, 3), drawn(3, 2, 3), places(0, 0), places(1, 2), 2.0, 0.3),
+               (drawn(4, 4, 2), drawn(4, 4, 2), places(0, 1, 1, 0), places(1, 0, 0, 1), 0.1, 10.0)],
+        hints=["Make a copy of the logits that wants a gradient: `logits.detach().clone().requires_grad_(True)`.",
+               "`log_softmax(1)` of both; pick an answer per row with `[torch.arange(len(logits)), chosen]`.",
+               "Take the gradient of the mean of -logsigmoid(beta h), and return the logits less rate times it."],
+        mistakes=[
+            Mistake(uphill, "The step goes up the loss: subtract the gradient."),
+            Mistake(summed_pairs, "That is the step on the sum over pairs; the loss is their mean."),
+            Mistake(no_reference, "The margin lacks the reference: h compares the policy's preference with the reference's."),
+            Mistake(reference_is_the_policy, "Your reference is the policy itself, so h is 0 and every pair pulls alike. The reference is frozen elsewhere."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "7.D", "Build: a group's advantage", group_advantage,
+        cases=[(doubles(0, 1, 1, 0, 0, 0, 0, 1).view(2, 4),), (doubles(1, 1, 1, 0, 0, 0, 2, 5, 3).view(3, 3),), (drawn(5, 4, 8),)],
+        hints=["The mean and the standard deviation run over each row: dimension 1, `keepdim=True`.",
+               "`std` divides by n - 1 unless told otherwise.", "What is 0 / 0 in a group of equals? `torch.where` can put 0 there."],
+        mistakes=[
+            Mistake(over_all_groups, "That compares with all answers of the batch. An answer is compared with the others to its own prompt."),
+            Mistake(centred_alone, "Centred, but not divided by the group's standard deviation."),
+            Mistake(population_spread, "That is the population's standard deviation (n); the sample's divides by n - 1."),
+            Mistake(not_a_number, "A group of equals gives 0 / 0. One such group makes every weight of the model not-a-number."),
+        ],
+        minutes=6, difficulty=2,
+    ),
+    Exercise(
+        "7.E", "Build: a clipped update", clipped_update,
+        cases=[an_update(10, 0.2), an_update(20, 0.1), an_update(30, 0.3)],
+        hints=["The ratio is `(policy - sampled).exp()`, and there are two products with A: free, and with the ratio clamped.",
+               "The smaller of the two counts, with a minus before it. Where the clamped one is smaller, the clip cuts.",
+               "A row's mean divides by its own number of answer tokens, `mask.sum(1)`."],
+        mistakes=[
+            Mistake(always_clamped, "Clamped always, a token that moved the wrong way has no gradient that brings it back. Take the minimum of both products."),
+            Mistake(outside_counts, "The loss is right. The share isn't: a ratio outside the interval on the other side of its advantage keeps its gradient."),
+            Mistake(padding_counts, "Padding counts in your means and in your share."),
+            Mistake(over_all_tokens, "That is the mean over all tokens. Asked is the mean over each row's tokens, and then over rows."),
+        ],
+        minutes=10, difficulty=4,
+    ),
+    Exercise(
+        "7.F", "Build: one round of GRPO", one_round,
+        cases=[(Table(0), *told_answers(0), 3, 1.0, 0.2), (Table(1), *told_answers(1), 4, 3.0, 0.1),
+               (Table(2), *told_answers(2, prompts=3), 2, 0.5, 0.2)],
+        hints=["Log-probabilities: log_softmax of the logits at place t, gathered at the token t + 1.",
+               "`sampled` is computed once, before the first step, and detached.",
+               "`torch.autograd.grad(loss, list(model.parameters()))`, and the steps within `torch.no_grad()`."],
+        mistakes=[
+            Mistake(drawn_anew, "Your ratio is 1 at every update, so nothing is ever clipped: keep the log-probabilities of when the answers were drawn."),
+            Mistake(raw_rewards, "The rewards themselves stand where the group's advantages belong."),
+            Mistake(climbing_the_loss, "The steps go up the loss: subtract the gradient."),
+        ],
+        minutes=12, difficulty=4, tolerance=1e-4,
+    ),
+    Exercise(
+        "7.G", "Build: explain a run", explain_round,
+        cases=[(torch.zeros(2, 4), [0.0, 0.0], 0.9), (torch.ones(2, 4), [0.0, 0.0], 0.25), (torch.eye(4), [0.0, 0.0], 0.9),
+               (torch.eye(4), [0.0, 0.1], 0.9), (doubles(1, 1, 0, 0).view(2, 2), [0.0], 0.5),
+               (doubles(1, 1, 0, 0).view(2, 2), [0.0], 1.0), (torch.eye(3), [0.0], 1 / 3)],
+        hints=["An advantage compares within a group: when is there nothing to compare?", "All rewards of a row are equal to its first.",
+               "Only one answer is left where a group of n holds 1 / n different ones."],
+        mistakes=[
+            Mistake(by_the_mean_reward, "All right is as empty as all wrong: a group of equals has advantage 0, whatever its reward."),
+            Mistake(by_the_clip, "A round without a signal isn't clipped either: ask for the signal first."),
+            Mistake(by_all_rewards, "Compare within each group. One prompt all right and one all wrong give no signal either."),
+        ],
+        minutes=8, difficulty=3,
     ),
 ]  # fmt: skip

@@ -27,9 +27,9 @@ from ftmath.local_model import load_model
 from ftmath.lora import add_lora, disabled
 from ftmath.masks import answer_token_logprobs, model_logprob, model_loss
 from ftmath.model import Decoder, generate
+from ftmath.policy_gradient import group_advantages, k2, policy_loss
 from ftmath.preference import dpo_loss, margin
 from ftmath.quant import quantise_linears
-from ftmath.reward import group_advantages, k2, policy_loss
 from ftmath.skills import ANIMALS, BOS, EOS, PAD, SEP, SKILLS, WORDS, example
 from ftmath.smollm import cache_folder, smollm2
 from ftmath.text import Text

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ftmath.lora import add_lora, disabled
 from ftmath.model import Config, Decoder, generate
+from ftmath.policy_gradient import group_advantages, policy_loss
 from ftmath.preference import dpo_loss, margin
 from ftmath.quant import quantise_linears
-from ftmath.reward import group_advantages, policy_loss
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 UNSEEN = -100

@@ -2,12 +2,12 @@
 # # Part 7: preference fine-tuning
 #
 # **The claim.** "This answer rather than that one" becomes a loss in three steps: a model of the judge, an optimum under a
-# price of KL, and one cancellation. What the loss then counts is an order of pairs, and an order can be perfect while the
-# answers are ruined.
+# price of KL, and one cancellation. That loss asks only that each chosen answer gains on its rejected one. A policy can do so
+# on every pair while its answers are ruined.
 #
 # You need parts 1 and 2 and logistic regression. You'll be able to fit a judge's votes, read a reward where it stands,
-# derive the best policy and DPO from it, say what $\beta$ does early and late, and notice over-optimisation before your users
-# do. About 80 minutes; the notebook itself runs in about one on two CPU cores.
+# derive the best policy and DPO from it, say what $\beta$ does early and late, derive a policy gradient and say what each of its
+# parts does, and notice over-optimisation before your users do. About two hours; the notebook itself runs in about one on two CPU cores.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
@@ -17,9 +17,13 @@
 # | $\log \pi(y \mid x)$ | sum over the answer's tokens | nats |
 # | $\beta$ | price of KL, or unit of reward | reward per nat, positive |
 # | $h$ | margin: how much more the policy prefers $y^+$ than the reference does | nats |
+# | $A$ | advantage: an answer's reward less what was to be expected | the reward's unit, or standard deviations |
+# | $\rho, \epsilon$ | a token's importance ratio, and how far from 1 the clip lets it go | numbers |
 # | $\sigma$ | the logistic function $1 / (1 + e^{-z})$ | number to (0, 1) |
 
-# %%
+# %% fold="imports"
+# Imports, the device and the recorded runs.
+import inspect
 import json
 import math
 from functools import partial
@@ -34,35 +38,46 @@ from ftmath import (
     best_device,
     best_of_n_kl,
     bradley_terry,
+    centred_advantages,
     describe,
     dpo_loss,
     dpo_slope,
     fit_preferences,
     fit_reward_model,
+    fixed_mean,
     frozen_copy,
     gold_reward,
+    group_advantages,
     implicit_reward,
     improve_policy,
     judged,
     k1,
     k2,
     k3,
+    kto_loss,
+    leave_one_out,
     margin,
     measure_manners,
     model_logprob,
     optimal_policy,
+    orpo_loss,
     pair_logprobs,
     polite_pairs,
     polite_policy,
     polite_requests,
     preference_probability,
+    priced_rewards,
     ranking_loss,
+    recorded,
+    reinforce_loss,
     sequence_logprob,
+    simpo_loss,
     sorting_rankings,
 )
 from ftmath.exercises import progress
 from ftmath.findings import finding
-from ftmath.plots import bars, lines, points
+from ftmath.manners import word_of
+from ftmath.plots import bars, lines, points, sweep
 from ftmath.predict import predicted
 from ftmath.skills import encode, padded
 from ftmath.weights import FOLDER
@@ -87,7 +102,7 @@ assert start.right > 0.75 and start.both < 0.3
 # %% [markdown]
 # ## 7.1 Preference pairs
 #
-# **A vote is a noisy hint which of two rewards is the larger one, and many votes tell by how much; no vote ever tells where zero is.**
+# **A vote is a noisy comparison of two rewards. Many votes show how far apart the rewards are; none shows where zero is.**
 #
 # $$\Pr[y_1 \succ y_2 \mid x] = \sigma\big(r(x, y_1) - r(x, y_2)\big), \qquad r \text{ and } r + c(x) \text{ are the same judge.}$$
 #
@@ -147,6 +162,7 @@ def votes(rewards, count, flipped, seed):
     return wins
 
 
+# %%
 fits = {
     flipped: torch.stack([bradley_terry(votes(truth, 600, flipped, seed)) for seed in range(3)])
     for flipped in (0.0, 0.2)
@@ -206,8 +222,8 @@ table = torch.stack([a[:30], b[:30]], dim=1)
 assert torch.allclose(ranking_loss(table + 100.0), ranking_loss(table))
 
 # %% [markdown]
-# **The mistake: swapped columns.** The data set says `(chosen, rejected)`, the loader reads `(rejected, chosen)`. The symptom
-# is that there is none in training: the loss falls to the same value. Only pairs that a person has read show it.
+# **The mistake: swapped columns.** The data set says `(chosen, rejected)`, the loader reads `(rejected, chosen)`. Training shows
+# no symptom: the loss falls to the same value. Only reading some pairs reveals it.
 
 # %%
 pairs = polite_pairs(32, seed=11)
@@ -225,9 +241,9 @@ for name, rankings in (("as written", right_way), ("swapped", swapped)):
 assert abs(ends[0] - ends[1]) < 0.05  # the head starts at 0, so one run is the other's mirror image
 
 # %% [markdown]
-# **In practice** the first number beside a preference data set is that of a judge who can't read and takes the longer answer.
-# Here it is perfect, so these pairs alone can't tell manners from length; on public sets much of the gain was length (Singhal
-# et al. 2023, arXiv:2310.03716).
+# **In practice** measure first how often the longer answer is the chosen one. Here it always is, so a model that learns from these
+# pairs alone may learn length instead of manners. On public sets, much of the gain was length (Singhal et al. 2023,
+# arXiv:2310.03716).
 
 # %%
 longer = sum(len(chosen) > len(rejected) for _, chosen, rejected in pairs) / len(pairs)
@@ -240,8 +256,8 @@ print(f"'the longer one wins' is right on {longer:.0%} of the pairs")
 # %% [markdown]
 # ## 7.2 Reward-model view
 #
-# **A reward model is a language model whose last hidden state is read as one number, trained as a classifier of pairs; a
-# falling loss on few pairs says next to nothing.**
+# **A reward model is a language model whose last hidden state is read as one number. It is trained as a classifier of pairs, and
+# a low training loss on few pairs says next to nothing about fresh ones.**
 #
 # $$\mathcal L(\phi) = -\frac{1}{\binom K2}\,\mathbb E \sum_{w < l} \log \sigma\big(r_\phi(x, y_w) - r_\phi(x, y_l)\big), \qquad
 # r_\phi(x, y) = v^\top z_T .$$
@@ -381,7 +397,8 @@ assert moved[real < real.max()].max() > 0.5 and moved[real == real.max()].max() 
 # \pi^\star = \frac{\pi_\text{ref}\, e^{r / \beta}}{Z(x)}, \quad J(\pi^\star) = \mathbb E_x\,\beta \log Z(x) .$$
 #
 # $Z(x) = \sum_y \pi_\text{ref}(y \mid x)\, e^{r(x, y)/\beta}$; KL in nats, with the policy first: answers are drawn from $\pi$.
-# (Often written as $\mathbb E[r] - \beta D$ alone: over which prompts, and under whose samples, is part of the formula.)
+# (The formula is often shortened to $\mathbb E[r] - \beta D$. That leaves out over which prompts the mean is taken, and from which
+# policy the answers are drawn.)
 #
 # <details><summary>Why: complete the KL</summary>
 #
@@ -395,7 +412,7 @@ assert moved[real < real.max()].max() > 0.5 and moved[real == real.max()].max() 
 #
 # As $\beta \to 0$ all mass goes to the best answer $y^\star$ and KL to $-\log \pi_\text{ref}(y^\star)$; if several answers tie for
 # the best, the mass is shared among them as the reference shares it, and $\pi_\text{ref}(y^\star)$ is the chance of all of them together.
-# This reward can't buy more KL than that. As $\beta \to \infty$, $\pi \to \pi_\text{ref}$.
+# No $\beta$ leads farther from the reference than that. As $\beta \to \infty$, $\pi \to \pi_\text{ref}$.
 # </details>
 
 # %% [markdown]
@@ -462,6 +479,9 @@ climbed = {beta: ascent(beta, 1500) for beta in (3.0, 1.0, 0.5)}
 for beta, (p, J) in climbed.items():
     best, value = optimal_policy(ref4, r4, beta)
     assert (p - best).abs().max() < 1e-4 and abs(J - value) < 1e-6 and J <= value + 1e-12
+
+# %% fold="picture"
+# The picture: reward against KL, by the closed form and by gradient ascent.
 slopes = np.diff([at[1] for at in frontier]) / np.diff([at[0] for at in frontier])
 assert (np.diff(slopes) < 0).all()  # concave: each nat buys less than the one before
 half = next(at for at in frontier if at[1] > 1.0)
@@ -494,9 +514,9 @@ for beta in (0.1, 1.0, 10.0):
 #
 # **The mistake: the other KL.** With $D_\text{KL}(\pi_\text{ref} \Vert \pi)$ as the price, which is what training on the
 # reference's own answers pays, the optimum is $\beta\,\pi_\text{ref} / (\lambda - r)$: it must cover all that the reference
-# says. Its symptom is bad answers that linger as the price falls: their mass falls only in proportion to $\beta$, where the tilt's falls like
-# $e^{-\Delta r/\beta}$. At one and the same $\beta$ either of the two may leave more, since a nat of the one isn't a nat of the other. So the two
-# are compared at the same expected reward.
+# says. Its symptom is bad answers that remain as the price falls: their mass falls only in proportion to $\beta$, while under the right price it
+# falls like $e^{-\Delta r/\beta}$. At equal $\beta$ either of the two may leave more, because the two divergences are different quantities. So
+# they are compared at equal expected reward.
 
 # %%
 
@@ -519,6 +539,7 @@ def covering_with(reward):
     return covering(beta)
 
 
+# %%
 for beta in (0.2, 0.5, 1.0):
     tilt, same_beta = optimal_policy(ref4, r4, beta)[0], covering(beta)
     same_reward = covering_with(float(tilt @ r4))
@@ -608,8 +629,9 @@ for beta in (0.2, 0.5, 1.0, 2.0):
 assert list(few.values()) == sorted(few.values()) and list(many.values()) == sorted(many.values(), reverse=True)
 
 # %% [markdown]
-# **On the model** the first half holds to the last bit that counts, for plain gradients. Adam divides by the gradient's size,
-# so there $\beta$ cancels, until $\beta h$ is well above 1 and the pairs' gradients die away faster than Adam forgets.
+# **On the model**, the first gradient is proportional to $\beta$ too. But the runs use Adam, which divides each gradient by a running mean
+# of its size, so there $\beta$ cancels. It matters only later: once $\beta h$ is well above 1, the gradients shrink faster than that
+# running mean does, and the steps become small.
 
 # %%
 pairs = polite_pairs(64, 100)
@@ -629,6 +651,7 @@ for beta in (0.05, 0.5, 2.0):
     print(f"SGD: first gradient at beta {beta} is {ratio:.4f} times the one at beta 1")
     assert abs(ratio / beta - 1) < 1e-3
 
+# %%
 walks = {}
 for beta in (0.05, 0.5, 2.0):
     policy = frozen_copy(reference).requires_grad_(True)
@@ -703,6 +726,9 @@ for row in RUNS["dpo"]:
     assert abs(moved["thanks"] - moved["stop"] - row["margin"]) < 1e-2 and row["pair_accuracy"] > 0.99
 assert abs(parts["DPO, 1e-4"]["thanks, chosen"]).max() < 3 and abs(parts[HELD]["shared letters"]).max() < 1
 assert of(HELD, lambda row: row["margin"]).min() > 20
+
+# %% fold="picture"
+# The picture: which part of the answers moved.
 shown = ["DPO, 1e-4", HELD]
 bars(
     list(PIECES),
@@ -720,8 +746,8 @@ bars(
 # %% [markdown]
 # So the fall of $\log \pi^+$ isn't the price of the preference. The tail that carries the preference hardly moved, the rejected answer's end
 # sank, and the letters drifted. **The control**, in the second colour, adds a term that holds them (the letters' negative log-likelihood with
-# weight 20): the letters stay, and the margin grows to nearly the same size. But that nothing holds the letters is only half of the cause;
-# something has to push. Which of the loss's two sides is the motor? Here each is trained alone, for as many steps at the same rate:
+# weight 20): the letters stay, and the margin grows to nearly the same size. So the letters fell because nothing held them. But what pushed
+# them down? Here each of the loss's two sides is trained alone, for as many steps at the same rate:
 
 
 # %%
@@ -736,7 +762,7 @@ for name, found in sides_alone.items():
 assert sides_alone[DOWN].max() < 3 * sides_alone[UP].min() < 0
 
 # %% [markdown]
-# The push on the rejected answer's end is the motor: a chance that is pressed towards 0 has no floor in nats. Pulling up the thanks alone
+# Pushing down the rejected answer's end is what moves the letters: a log-probability can fall without limit. Pulling up the thanks alone
 # moves the letters by a few nats.
 
 # %%
@@ -772,9 +798,9 @@ print(f"largest net gradient of a logit: {net['letters']:.1e} at the letters, {n
 assert net["letters"] < 1e-6 < 1e-4 < net["tails"]
 
 # %% [markdown]
-# **What announces the damage?** Here it isn't a falling $\log\pi^+$: in every setting but one its mean rose or stood still, and in every setting right
-# answers became rarer. An answer is right if it's one of the two that were compared, so "right" is the sampled value of $\pi^+ + \pi^-$:
-# the share of the model's answers that any pair speaks of. The others are strings that no pair compared.
+# **Which figure warns of the damage?** Here $\log\pi^+$ doesn't: its mean fell in one setting only, while right answers became rarer in every
+# setting. An answer counts as right if it is one of the two that its pair compares. So the share of right answers estimates $\pi^+ + \pi^-$, and
+# the rest of the answers are strings that no pair compares.
 
 # %%
 before = np.array([row["before"]["right"] for row in RUNS["dpo"] if row["name"] == NAMES[0]])
@@ -795,6 +821,9 @@ assert (
 )
 assert of(HELD, lambda row: row["after"]["right"]).max() < 0.3 < 0.7 < of(NLL, lambda row: row["after"]["right"]).min()
 assert of(NLL, lambda row: row["base_kept"]).max() < 0.5 < 0.8 < of("DPO, 5e-6", lambda row: row["base_kept"]).min()
+
+# %% fold="picture"
+# The picture: letters, what follows them, and both, by setting.
 shares = {key: [of(name, lambda row: row["after"][key]) for name in NAMES] for key in ("letters", "spelt", "right")}
 labels = {"letters": "letters right", "spelt": "thanks to the letter, or none", "right": "both: right"}
 firsts = {key: np.mean([row["before"][key] for row in RUNS["dpo"]]) for key in shares}
@@ -884,6 +913,122 @@ assert (right_by["NLL alone, 1e-4"] > of(NLL, lambda row: row["after"]["right"])
 # chosen answers, gives more right answers here than DPO with NLL. At these settings the pairs add nothing that demonstrations don't.
 
 # %% [markdown]
+# ### A map of losses
+#
+# DPO is one of several losses for judged answers. They differ in what they need: pairs or single answers, a frozen reference or none, and what they do with an answer's length. With $\sigma$ the logistic
+# function, $h$ the margin, $\ell = \log\pi - \log\pi_\text{ref}$ of one answer, $m = \frac1L \log \pi$ its mean per token, and $\text{odds} = e^m / (1 - e^m)$:
+#
+# | loss | for one pair | needs | where it stops |
+# | --- | --- | --- | --- |
+# | DPO, arXiv:2305.18290, equation 7 | $-\log\sigma(\beta h)$ | pairs, reference | never: it fades once $\beta h \gg 1$ |
+# | cDPO: labels wrong with chance $\varepsilon$ | $-(1 - \varepsilon) \log\sigma(\beta h) - \varepsilon \log\sigma(-\beta h)$ | pairs, reference, $\varepsilon$ | at $\sigma(\beta h) = 1 - \varepsilon$ |
+# | IPO, arXiv:2310.12036, equation 17 | $(h - \tfrac{1}{2\beta})^2$ | pairs, reference | at $h = \tfrac{1}{2\beta}$ |
+# | KTO, arXiv:2402.01306, equation 7 | $1 - \sigma(\beta(\ell^+ - z))$, $1 - \sigma(\beta(z - \ell^-))$ | single answers, good or bad; reference; the drift $z \approx D(\pi \Vert \pi_\text{ref})$ | fades both ways |
+# | SimPO, arXiv:2405.14734, equation 6 | $-\log\sigma(\beta(m^+ - m^-) - \gamma)$ | pairs, lengths, no reference | fades past the gap $\gamma$ |
+# | ORPO, arXiv:2403.07691, equations 4 to 7 | $-m^+ - \lambda \log\sigma\big(\log\tfrac{\text{odds}^+}{\text{odds}^-}\big)$ | pairs, lengths, no reference | the first term is SFT's and never stops |
+#
+# Each is a line or two:
+
+# %%
+for loss_ in (kto_loss, simpo_loss, orpo_loss):
+    print(loss_.__name__, *inspect.getsource(loss_).split('"""')[2].strip().splitlines(), sep="\n    ")
+e, beta = 0.1, 0.5  # where cDPO's slope is 0
+stop = torch.tensor([math.log((1 - e) / e) / beta], dtype=torch.float64, requires_grad=True)
+dpo_loss(stop, beta, label_smoothing=e).backward()
+assert abs(stop.grad) < 1e-12
+print(f"cDPO with 10 % wrong labels and beta 0.5 stops at h = {stop.item():.2f} nats, IPO at h = {1 / (2 * beta):.2f}")
+
+# %% [markdown]
+# **On one task.** All of them teach thanks for polite requests, from the same 64 pairs, in 20 steps. A rate that suits one loss ruins another, so each has three, and its best one is chosen on one set of fresh
+# requests and read on another. The figure is the chance of an answer that is right *and* ends in thanks. **SFT**, plain training on the chosen answers with the mean per answer, is ORPO without its second term: it is the control.
+#
+# **Predict.** How many of the six losses do better than SFT, each at its best rate?
+
+# %%
+guess = None  # 0 to 6
+
+# %%
+MAP = recorded("loss_map")["rows"]
+SIX = ("DPO", "cDPO", "IPO", "KTO", "SimPO", "ORPO")
+
+
+def mapped(loss, rate, get):
+    found = [row for row in MAP if (row["loss"], row["rate"]) == (loss, rate)]
+    return np.array([get(row) for row in sorted(found, key=lambda row: row["seed"])])
+
+
+swept = {loss: {rate: mapped(loss, rate, lambda row: row["chosen_by"]["both"])
+                for rate in sorted({row["rate"] for row in MAP if row["loss"] == loss})} for loss in (*SIX, "SFT")}  # fmt: skip
+at_best = {loss: max(found, key=lambda rate: found[rate].mean()) for loss, found in swept.items()}
+
+# %%
+after_map = {
+    loss: {key: mapped(loss, rate, lambda row, key=key: row["after"][key]) for key in ("both", "right")}
+    for loss, rate in at_best.items()
+}
+for loss, found in after_map.items():
+    rest = {
+        key: mapped(loss, at_best[loss], lambda row, key=key: row[key]).mean()
+        for key in ("margin", "chosen_moved", "base_kept")
+    }
+    print(
+        f"{loss:>5} at {at_best[loss]:g}: both {found['both'].round(2)}, right {found['right'].round(2)}; "
+        f"h {rest['margin']:.1f}, log pi+ {rest['chosen_moved']:+.1f}, base kept {rest['base_kept']:.2f}"
+    )
+better = sum((after_map[loss]["both"] > after_map["SFT"]["both"]).all() for loss in SIX)
+predicted(
+    "losses that do better than SFT with every seed",
+    guess,
+    better,
+    why="A loss that only compares is content once the chosen answer has gained on the rejected one; SFT asks for likely answers. Here the chosen answers are good demonstrations too.",
+)
+
+# %% fold="picture"
+# The picture: each loss at each of its rates, by what it leaves to all other answers.
+sweep(
+    {loss: {f"{rate:g}": (1 - found[rate]).tolist() for rate in found} for loss, found in swept.items()},
+    title=f"At its best rate DPO leaves {1 - after_map['DPO']['both'].mean():.2f} to other answers, IPO {1 - after_map['IPO']['both'].mean():.2f}, "
+    f"plain training on the chosen answers {1 - after_map['SFT']['both'].mean():.2f}",
+    y_label="chance of any other answer; lower is better",
+    alt="; ".join(
+        f"{loss}: " + ", ".join(f"{1 - found[rate].mean():.2f} at {rate:g}" for rate in found)
+        for loss, found in swept.items()
+    )
+    + ". Chances of any answer but the right one with thanks, means of three seeds; rings mark the best rates.",
+)
+
+# %%
+COMPARE = ("DPO", "cDPO", "IPO", "KTO", "SimPO")
+best_of_five = np.max([after_map[loss]["both"] for loss in COMPARE], axis=0)
+finding(
+    "The losses that only compare end below plain training on the chosen answers, where these are good demonstrations",
+    figure="chance of the right answer with thanks, SFT less the best of DPO, cDPO, IPO, KTO and SimPO",
+    measured=after_map["SFT"]["both"] - best_of_five,
+    null="SFT less ORPO, which has SFT's term in it",
+    control=after_map["SFT"]["both"] - after_map["ORPO"]["both"],
+    holds=lambda gaps: min(gaps) > 0.1,
+    scope="thanks for polite requests, 64 pairs, 20 steps of AdamW, each loss at the best of three rates; three seeds",
+)
+
+# %%
+same_rate = {loss: mapped(loss, 1e-5, lambda row: row["after"]["both"]) for loss in ("DPO", "cDPO", "KTO", "SimPO")}
+print("at one rate, 1e-5:", {loss: found.round(3) for loss, found in same_rate.items()})
+assert max(abs(same_rate[loss] - same_rate["DPO"]).max() for loss in ("cDPO", "KTO")) < 0.002
+gentle, kept_sft = (
+    mapped("SFT", 1e-4, get) for get in (lambda row: row["after"]["both"], lambda row: row["base_kept"])
+)
+kept_dpo = mapped("DPO", at_best["DPO"], lambda row: row["base_kept"])
+print(
+    f"SFT at 1e-4, its lowest rate: both {gentle.round(2)}, base kept {kept_sft.round(2)}; DPO's best keeps {kept_dpo.round(2)}"
+)
+assert (gentle > best_of_five + 0.1).all() and at_best["DPO"] < at_best["SFT"] == max(swept["SFT"])
+
+# %% [markdown]
+# Two things to take along. At one and the same rate, DPO, cDPO and KTO can't be told apart here: near $h = 0$ their gradients point the same way and differ in size, and Adam divides by the size. They part where pairs saturate
+# or labels are wrong, and these runs reach neither. And a comparison of losses at *one* rate compares rates: DPO's best rate is a fraction of SFT's. (SFT's is the highest that was tried, and costs most of the base
+# skills. At its lowest rate, SFT keeps about as many of them as DPO does at its best, and is still ahead.)
+
+# %% [markdown]
 # **Run one row again**, the ruined one of seed 0, and read what the policy says now. On the CPU, as the table was.
 
 # %%
@@ -905,6 +1050,8 @@ print(
     f"table: chosen {row['chosen_moved']:+.1f}, rejected {row['rejected_moved']:+.1f} nats, right {row['after']['right']:.2f}"
 )
 assert abs(chosen / row["chosen_moved"] - 1) < 0.5 and chosen < 0 and after.right < 0.2 and seen[-1].loss < 0.2
+
+# %%
 for name, model in (("before", cpu_reference), ("ruined", ruined)):
     mass = sum(one.exp() for one in pair_logprobs(model, polite_pairs(128, 5))).mean().item()
     print(
@@ -977,8 +1124,8 @@ assert by_mean.mean() < 0.5 * by_sum.mean() and dpo_loss(by_mean, 0.1) > 3 * dpo
 # %% [markdown]
 # ## 7.5 Preference over-optimization
 #
-# **The proxy is the truth plus an error, and whoever picks the largest proxy picks a large error too: what you gain in truth depends on
-# how heavy the error's tail is beside the truth's.**
+# **The proxy is the truth plus an error. Whoever picks the answer with the largest proxy also picks a large error. How much truth is
+# gained depends on how heavy the error's tail is beside the truth's.**
 #
 # $$\hat r = r + \varepsilon, \qquad D_\text{KL}(\text{best of } n \,\Vert\, \pi_\text{ref}) \le \log n - \frac{n - 1}{n}, \qquad
 # R_\text{gold}(d) = d\,(a - b\,d), \quad d = \sqrt{D_\text{KL}} .$$
@@ -1067,57 +1214,413 @@ lines(
 best_of_n_explorer()
 
 # %% [markdown]
-# ### The same on the model
+# ### A policy gradient from nothing
 #
-# A judge that counts the word *thanks* is the proxy; the right answer followed by `, thanks!` is gold. The policy is updated
-# in 32 rounds. A round draws 8 answers to each of 8 prompts, and moves the weights once along the **policy gradient**: an answer's
-# log-probability goes up in proportion to its **advantage**, by how many standard deviations its reward lies above the mean of the 8
-# (Shao et al. 2024, arXiv:2402.03300). PPO's clip (arXiv:1707.06347) belongs to several updates on one round's answers: it cuts the ratio
-# of the policy now to the one that drew them. With one update that ratio is 1, so *here the clip does nothing*. Two rounds,
-# with a narrow and with a wide clip:
-
-
-# %%
-def two_rounds(clip, updates):
-    policy = frozen_copy(cpu_reference).requires_grad_(True)
-    settings = PolicySettings(steps=2 * updates, rate=5e-5, beta=0.0, clip=clip, updates_per_round=updates)
-    count = lambda prompt, answer: float(answer.count("thanks"))  # noqa: E731
-    improve_policy(policy, cpu_reference, [prompt for prompt, _ in polite_requests(48, 300)], count, settings)
-    return torch.cat([p.detach().flatten() for p in policy.parameters()])
-
-
-alike = {updates: torch.equal(two_rounds(0.01, updates), two_rounds(10.0, updates)) for updates in (1, 3)}
-print({f"{updates} updates a round": f"clip 0.01 and 10 give the same bits: {same}" for updates, same in alike.items()})
-assert alike == {1: True, 3: False}
-
-# %% [markdown]
-# **Whose gradient is the price's?** KL is estimated from the drawn tokens, with $\ell = \log\pi - \log\pi_\text{ref}$, by $k_1 = \ell$,
-# $k_2 = \ell^2/2$ or $k_3 = e^{-\ell} - 1 + \ell$ (Schulman, http://joschu.net/blog/kl-approx.html). As *values*, $k_1$ and $k_3$ are
-# unbiased for $D(\pi \Vert \pi_\text{ref})$. A loss uses their *gradients*, at answers that were drawn before, and there it's otherwise. On the
-# four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
+# Best of $n$ picks; training moves the weights instead. The problem: the reward is a number that a rule or a judge gives to a finished
+# answer, and it has no gradient. The way out takes three lines. For one prompt, with the policy $\pi_\theta$ over answers $y$,
+#
+# $$\nabla_\theta\, \mathbb E_{y \sim \pi_\theta}[r(y)] = \sum_y r(y)\, \nabla_\theta\, \pi_\theta(y)
+# = \sum_y \pi_\theta(y)\, r(y)\, \nabla_\theta \log \pi_\theta(y) = \mathbb E_{y \sim \pi_\theta}\big[r(y)\, \nabla_\theta \log \pi_\theta(y)\big] .$$
+#
+# 1. The mean is a sum over answers. Only the probabilities depend on $\theta$, so only they are differentiated.
+# 2. $\nabla \pi = \pi\, \nabla \log \pi$, by the chain rule for the logarithm. $\nabla_\theta \log \pi_\theta(y)$ is called the **score** of $y$.
+# 3. A sum weighted by $\pi_\theta$ is a mean over draws from it. So draw answers, and average reward times score.
+#
+# This is the **policy gradient**, and the estimate from draws is REINFORCE (Williams 1992, doi:10.1007/BF00992696). An answer's log-probability is a sum over its tokens, so its score is too, and
+# the reward of the whole answer multiplies each of them. In code, one averages $-r \log \pi$ and lets autograd do the rest:
 
 # %%
-logits = (ref4.log() + torch.tensor([0.3, -0.5, 0.8, 0.1], dtype=torch.float64)).requires_grad_(True)
+print(inspect.getsource(reinforce_loss).split('"""')[2].strip())
+logits4 = (ref4.log() + torch.tensor([0.3, -0.5, 0.8, 0.1], dtype=torch.float64)).requires_grad_(True)
+log_p = logits4.log_softmax(0)
+p4 = log_p.detach().exp()
 
 
 def slope_of(value):
-    (found,) = torch.autograd.grad(value, logits, retain_graph=True)
+    (found,) = torch.autograd.grad(value, logits4, retain_graph=True)
     return found
 
 
-log_p = logits.log_softmax(0)
-reverse = slope_of((log_p.exp() * (log_p - ref4.log())).sum())  # D(pi || ref)
-forward = slope_of((ref4 * (ref4.log() - log_p)).sum())  # D(ref || pi)
-in_the_loss = {est.__name__: slope_of((log_p.detach().exp() * est(log_p, ref4.log())).sum()) for est in (k1, k2, k3)}
-for name, found in {"D(pi || ref)": reverse, "D(ref || pi)": forward, **in_the_loss}.items():
-    print(f"{name:>12}: {np.round(found.numpy(), 4)}")
-assert in_the_loss["k1"].abs().max() < 1e-12 and torch.allclose(in_the_loss["k2"], reverse)
-assert torch.allclose(in_the_loss["k3"], forward) and not torch.allclose(forward, reverse, atol=1e-2)
+true_slope = slope_of((log_p.exp() * r4).sum())
+every_answer = sum(chance * -slope_of(reinforce_loss(one[None], r[None])) for chance, one, r in zip(p4, log_p, r4))
+some = torch.multinomial(p4, 100_000, replacement=True, generator=torch.Generator().manual_seed(0))
+for name, found in {
+    "gradient of E r": true_slope,
+    "every answer": every_answer,
+    "100,000 draws": -slope_of(reinforce_loss(log_p[some], r4[some])),
+}.items():
+    print(f"{name:>15}: {np.round(found.numpy(), 4)}")
+assert torch.allclose(every_answer, true_slope)
 
 # %% [markdown]
-# So as a term of the loss $k_1$ does nothing on average, $k_2$ pulls along the gradient of 7.3's price, and $k_3$ along that of the *other* KL,
-# 7.3's own mistake (for each token; what a token does to later ones is left out by all three). The runs below have $k_2$ in the loss, and
-# $k_3$ beside it. Their $\beta$ isn't 7.3's reward per nat: it weighs a mean over tokens against advantages in standard deviations.
+# ### A skill that a rule can verify
+#
+# From here on, our policy is a poor one. It learned to answer polite requests from demonstrations in which each letter was replaced by a
+# random one with probability 0.15, and half of which ended in thanks. The **verifier** gives 1 if the letters are right, and 0 otherwise; it doesn't look at
+# what follows them. A round draws eight answers to each of eight prompts and takes one step.
+#
+# **Predict.** About four in ten answers to *fresh* requests have the right letters; in the demonstrations it was a little under half. What share is right after 16 such rounds?
+
+# %%
+guess = None  # a share
+
+# %%
+PG = recorded("policy_runs")["rows"]
+
+
+def skill(method, get):
+    """Return one number per seed of a method's runs on the skill."""
+    found = [row for row in PG if (row["table"], row["method"]) == ("skill", method)]
+    return np.array([get(row) for row in sorted(found, key=lambda row: row["seed"])])
+
+
+first_share = skill("Dr. GRPO", lambda row: row["before"]["right"])
+last_share = {m: skill(m, lambda row: row["after"]["right"]) for m in ("Dr. GRPO", "GRPO", "coin")}
+shown_right = np.mean(
+    [(1 - 0.15 * 25 / 26) ** letters for letters in range(3, 8)]
+)  # one draw in 26 is the letter itself
+print(f"demonstrations without a typo: {shown_right:.2f}")
+print("before", first_share.round(2), "after", {m: found.round(2) for m, found in last_share.items()})
+predicted(
+    "share of right answers to fresh requests",
+    guess,
+    last_share["Dr. GRPO"].mean(),
+    why="Among eight answers some are right nearly always, and each round makes what those have in common more frequent: the policy outgrows its demonstrations.",
+)
+
+# %%
+finding(
+    "A verifier makes the policy better than the demonstrations that it learned from",
+    figure="share of right answers to fresh requests, after less before",
+    measured=last_share["Dr. GRPO"] - first_share,
+    null="the same updates with rewards that a coin gives",
+    control=last_share["coin"] - first_share,
+    holds=lambda gains: min(gains) > 0.2,
+    scope="polite requests, demonstrations with 15 % typos, 16 rounds of 64 answers, AdamW at 1e-4, centred rewards; three seeds",
+)
+
+# %% fold="picture"
+# The picture: the reward of each round, with a verifier and with a coin.
+per_round = {m: skill(m, lambda row: row["reward"]).mean(0) for m in ("Dr. GRPO", "GRPO", "coin")}
+lines(
+    list(range(1, 17)),
+    {("a coin's rewards" if m == "coin" else f"verifier, {m}"): found.tolist() for m, found in per_round.items()},
+    title=f"A verifier lifts right answers from {per_round['Dr. GRPO'][0]:.2f} to {per_round['Dr. GRPO'][-1]:.2f} in 16 rounds",
+    x_label="round",
+    y_label="mean reward of the round's 64 answers",
+    alt="; ".join(
+        f"{m}: {found[0]:.2f} in the first round, {found[-1]:.2f} in the last" for m, found in per_round.items()
+    )
+    + ". Means of three seeds.",
+)
+
+# %% [markdown]
+# ### The baseline
+#
+# A judge's zero is arbitrary (7.1), but REINFORCE feels it. If every reward is 1 higher, each answer that was drawn is pushed up, the wrong
+# ones too. On average nothing changes, because the mean score is zero:
+#
+# $$\mathbb E_{y \sim \pi}\big[b\, \nabla \log \pi(y)\big] = b \sum_y \nabla \pi(y) = b\, \nabla 1 = 0 \qquad \text{for any } b \text{ that doesn't depend on } y.$$
+#
+# But the *variance* of the estimate grows with $b$. So subtract a **baseline**, a guess of the reward before the answer is known. With several answers to one
+# prompt, the guess costs nothing: the mean reward of the *other* answers (**leave one out**, Ahmadian et al. 2024, arXiv:2402.14740). What is left,
+# reward less baseline, is the **advantage** $A$.
+
+# %%
+spread_of = {name: np.array([row["variance"][name] for row in PG if row["table"] == "gradients"])
+             for name in ("-1", "0", "1", "leave one out")}  # fmt: skip
+for name, found in spread_of.items():
+    rewards_are = (
+        "leave one out, any shift"
+        if name == "leave one out"
+        else f"rewards {int(name)} and {int(name) + 1}, no baseline"
+    )
+    print(f"{rewards_are:>28}: variance of a round's gradient {found.round(0)}")
+right_score, wrong_score = (
+    np.array(
+        [
+            np.mean([s for s, ok in zip(row["score"], row["right"][::16]) if ok == side])
+            for row in PG
+            if row["table"] == "gradients"
+        ]
+    )
+    for side in (1, 0)
+)
+print(f"mean squared score: right answers {right_score.round(-1)}, wrong ones {wrong_score.round(-1)}")
+
+# %% fold="checks"
+# Checks: the mean score is 0, leave one out ignores a shift, and is the centred reward times n / (n - 1).
+ones = torch.ones(4, dtype=torch.float64)
+assert sum(c * slope_of(one) for c, one in zip(p4, log_p)).abs().max() < 1e-12  # the mean score is 0
+grouped = torch.tensor([[1.0, 0, 0, 1], [0, 0, 1, 0]])
+assert torch.allclose(leave_one_out(grouped), leave_one_out(grouped + 5)) and torch.allclose(
+    leave_one_out(grouped), 4 / 3 * centred_advantages(grouped)
+)
+
+# %%
+finding(
+    "Leaving one out lowers the variance of the gradient where the judge's zero lies far off",
+    figure="variance with leave one out over variance without a baseline, rewards 1 and 2",
+    measured=spread_of["leave one out"] / spread_of["1"],
+    null="rewards 0 and 1: the judge's zero is where wrong answers stand",
+    control=spread_of["leave one out"] / spread_of["0"],
+    holds=lambda ratios: max(ratios) < 0.5,
+    scope="the policy before the updates, 16 rounds of 64 answers, all parameters; three seeds",
+)
+
+# %% [markdown]
+# The control is worth a second look: with rewards 0 and 1, the baseline gains nothing here. The variance is a mean of squared advantage times squared score. Wrong answers are
+# unlikely ones, so their squared score is larger, as printed above; a reward of 0 leaves exactly these out. So leaving one out isn't the baseline of least variance. Its merit is that the judge's zero no
+# longer matters. Centred rewards (less the mean of all $n$, as in Dr. GRPO) are $(n-1)/n$ times the leave-one-out advantages, so using them is the same as a smaller rate.
+#
+# ### Several updates on one round: ratio and clip
+#
+# Drawing answers takes most of the time, so it pays to take several updates on each round. After the first update, the answers are no longer
+# draws from the current policy: they were drawn from $\pi_\text{old}$. The **importance ratio** corrects the mean, $\mathbb E_{\pi}[f] = \mathbb E_{\pi_\text{old}}\big[\tfrac{\pi}{\pi_\text{old}} f\big]$. It is
+# applied to each token by itself, which leaves out that the tokens before it have become more or less likely too. PPO's **clip** (Schulman et al. 2017, arXiv:1707.06347, equation 7) stops a token
+# whose ratio $\rho$ has already moved as far as its advantage asks:
+#
+# $$\mathcal L_t = -\min\big(\rho_t A,\ \text{clip}(\rho_t,\, 1 - \epsilon,\, 1 + \epsilon)\, A\big), \qquad \rho_t = \frac{\pi(y_t \mid \cdot)}{\pi_\text{old}(y_t \mid \cdot)} .$$
+#
+# A token with $A > 0$ loses its gradient above $1 + \epsilon$, one with $A < 0$ below $1 - \epsilon$. A token that moved the *wrong* way keeps it. At the first update every ratio is 1, so *with one
+# update a round the clip does nothing*, whatever the settings say:
+
+
+# %%
+def one_round(clip, updates):
+    policy = frozen_copy(cpu_reference).requires_grad_(True)
+    settings = PolicySettings(steps=updates, rate=1e-4, beta=0.0, clip=clip, updates_per_round=updates)
+    count = lambda prompt, answer: float(answer.count("thanks"))  # noqa: E731
+    seen = improve_policy(policy, cpu_reference, [prompt for prompt, _ in polite_requests(48, 300)], count, settings)
+    print(f"{updates} updates a round, clip {clip:g}: clipped {[f'{share:.1%}' for share in seen[0].clipped]}")
+    return torch.cat([p.detach().flatten() for p in policy.parameters()])
+
+
+alike = {updates: torch.equal(one_round(0.05, updates), one_round(10.0, updates)) for updates in (1, 3)}
+print({f"{updates} updates a round": f"clip 0.05 and 10 give the same bits: {same}" for updates, same in alike.items()})
+assert alike == {1: True, 3: False}
+
+# %% [markdown]
+# ### The group's advantage, and its two biases
+#
+# GRPO (Shao et al. 2024, arXiv:2402.03300) divides the centred reward by the group's standard deviation, and averages the tokens' losses over each answer's length $L$ first:
+# $A_i = (r_i - \bar r)/s$ and $\frac1n \sum_i \frac1{L_i} \sum_t \mathcal L_{i,t}$. Neither divisor is in the policy gradient. What do they do? (Both were pointed out, and dropped, by
+# Dr. GRPO: Liu et al. 2025, arXiv:2503.20783, section 3.)
+#
+# **The standard deviation weighs prompts by difficulty.** Let a prompt be right with probability $p$. The mean score of right answers is $\nabla p / p$, that of wrong ones
+# $-\nabla p / (1 - p)$, so the mean update is
+#
+# $$\mathbb E[A_i\, \nabla \log \pi(y_i)] = w(p)\, \nabla p, \qquad w(p) = \mathbb E[A_i \mid \text{right}] - \mathbb E[A_i \mid \text{wrong}] .$$
+#
+# With centred rewards $w = (n-1)/n$ for every $p$: that is the gradient of the mean reward. With the standard deviation, prompts that are nearly always or nearly never right weigh more.
+
+
+# %%
+def weight(p, n, divided):
+    """Return w(p): a sum over how many of the other n - 1 answers are right."""
+
+    def advantage(mine, rights):
+        spread = math.sqrt(rights * (n - rights) / n / (n - 1)) if divided else 1.0
+        return (mine - rights / n) / spread if spread else 0.0
+
+    chances = [math.comb(n - 1, k) * p**k * (1 - p) ** (n - 1 - k) for k in range(n)]
+    return sum(chance * (advantage(1, k + 1) - advantage(0, k)) for k, chance in enumerate(chances))
+
+
+share = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98]
+curves_w = {f"{name}, n = {n}": [weight(p, n, name == "divided by the std") / weight(0.5, n, name == "divided by the std") for p in share]
+            for name, n in (("centred", 8), ("divided by the std", 8), ("divided by the std", 64))}  # fmt: skip
+assert max(abs(w - 1) for w in curves_w["centred, n = 8"]) < 1e-9 and abs(weight(0.3, 8, False) - 7 / 8) < 1e-12
+assert curves_w["divided by the std, n = 64"][1] > 1.5 > curves_w["divided by the std, n = 64"][5]
+draws8 = (torch.rand(200_000, 8, generator=torch.Generator().manual_seed(0)) < 0.1).double()
+by_draws = (group_advantages(draws8, eps=0.0).nan_to_num() * (draws8 / 0.1 - (1 - draws8) / 0.9)).mean()
+print(f"w(0.1) for n = 8, divided: {weight(0.1, 8, True):.3f} by the sum, {by_draws:.3f} by 200,000 groups drawn")
+assert abs(by_draws - weight(0.1, 8, True)) < 0.03
+
+# %% fold="picture"
+# The picture: a prompt's weight by how often it is right.
+lines(
+    share,
+    curves_w,
+    title=f"Divided by the std, a prompt that is right 1 time in 20 weighs {curves_w['divided by the std, n = 64'][1]:.1f} times one that is right half the time",
+    x_label="p, share of right answers to a prompt",
+    y_label="weight of its gradient, 1 at p = 1/2",
+    alt="; ".join(
+        f"{name}: " + ", ".join(f"{w:.2f} at {p:g}" for p, w in zip(share, found)) for name, found in curves_w.items()
+    ),
+)
+
+# %% [markdown]
+# **The mean over an answer's tokens pulls on length.** Take the wrong answers to one prompt: they all have the same advantage $A < 0$. After the letters, the policy chooses whether to add thanks. For that choice, the mean update is
+#
+# $$\mathbb E\Big[\frac{A}{L}\, \nabla \log \pi(\text{rest})\Big] = A\, \nabla\, \mathbb E\Big[\frac1L\Big] .$$
+#
+# This is the gradient step of 7.5's first formula with $1/L$ in the reward's place. With $A < 0$ it lowers $\mathbb E[1/L]$, so wrong answers become longer; with $A > 0$, right ones become shorter. With a fixed divisor $c$ instead of $L$, the
+# same line gives $A\, \nabla \tfrac1c = 0$. The verifier doesn't look at what follows the letters, so any pull there comes from the divisor. The next cell measures it on the first policy's answers. An answer pulls on the logit of *going on* by
+# $\frac{A}{L}(\mathbb 1[\text{went on}] - \pi(\text{go on}))$.
+
+
+# %%
+def pull(row, side, fixed):
+    """Return the mean pull towards going on, over right (1) or wrong (0) answers, as a share of the mean absolute pull."""
+    right, went, chance, tokens = (np.array(row[key]) for key in ("right", "goes_on", "chance", "tokens"))
+    A = right - right.reshape(-1, 8).mean(1).repeat(8)
+    pulls = (A / (24 if fixed else tokens) * (went - chance))[right == side]
+    return pulls.mean() / abs(pulls).mean()
+
+
+FIRST = [row for row in PG if row["table"] == "gradients"]
+pulls = {
+    (side, fixed): np.array([pull(row, side, fixed) for row in FIRST]) for side in (1, 0) for fixed in (False, True)
+}
+for (side, fixed), found in pulls.items():
+    print(f"{'right' if side else 'wrong'} answers, {'fixed divisor' if fixed else 'own length'}: {found.round(2)}")
+assert pulls[1, False].max() < -0.2 and pulls[0, False].min() > 0.2
+
+# %%
+finding(
+    "The mean over an answer's tokens pulls right answers to be shorter, though the verifier doesn't look at what follows the letters",
+    figure="mean pull on going on with thanks behind right letters, over the mean absolute pull",
+    measured=pulls[1, False],
+    null="the same answers with a fixed divisor, as in Dr. GRPO",
+    control=pulls[1, True],
+    holds=lambda found: max(found) < -0.2,
+    scope="1,024 answers of the first policy, groups of eight, centred rewards; three seeds",
+)
+
+# %%
+drift = {
+    m: skill(m, lambda row: row["after"]["thanks_right"] - row["before"]["thanks_right"]) for m in ("GRPO", "Dr. GRPO")
+}
+for m, found in drift.items():
+    print(f"{m}: share of right answers that end in thanks, after 16 rounds less before: {found.round(2)}")
+
+# %% [markdown]
+# In whole runs the pull is hard to see: rewards rise within a few rounds, right answers fill the groups, and their advantages vanish. What a run of three seeds can't show, an
+# expectation can.
+#
+# ### Where the price of KL belongs
+#
+# Let $\ell = \log\pi - \log\pi_\text{ref}$. Three estimates of KL from drawn answers are in use, $k_1 = \ell$, $k_2 = \ell^2/2$ and $k_3 = e^{-\ell} - 1 + \ell$ (Schulman,
+# http://joschu.net/blog/kl-approx.html), and two places: in the reward, $r - \beta\,\ell$ (InstructGPT, arXiv:2203.02155, equation 2), or as a term of the loss (GRPO, with $k_3$). As *values*, $k_1$ and $k_3$ are
+# unbiased for $D(\pi \Vert \pi_\text{ref})$. But an update uses their *gradients*, at answers that were drawn before. Which divergence does each gradient belong to? On the four answers of 7.3 the mean over all draws is a sum, so nothing is left to chance:
+
+# %%
+reverse = slope_of((log_p.exp() * (log_p - ref4.log())).sum())  # D(pi || ref)
+forward = slope_of((ref4 * (ref4.log() - log_p)).sum())  # D(ref || pi)
+in_the_loss = {f"{est.__name__} in the loss": slope_of((p4 * est(log_p, ref4.log())).sum()) for est in (k1, k2, k3)}
+ratio4 = (log_p - log_p.detach()).exp()
+in_the_loss["ratio times k3 in the loss"] = slope_of((p4 * ratio4 * k3(log_p, ref4.log())).sum())
+no_reward = priced_rewards(torch.zeros(4, dtype=torch.float64), log_p, ref4.log(), beta=1.0)
+in_the_loss["k1 in the reward"] = sum(
+    c * slope_of(reinforce_loss(one[None], r[None])) for c, one, r in zip(p4, log_p, no_reward)
+)
+for name, found in {"D(pi || ref)": reverse, "D(ref || pi)": forward, **in_the_loss}.items():
+    print(f"{name:>26}: {np.round(found.numpy(), 4)}")
+assert in_the_loss["k1 in the loss"].abs().max() < 1e-12 and not torch.allclose(forward, reverse, atol=1e-2)
+for name in ("k2 in the loss", "ratio times k3 in the loss", "k1 in the reward"):
+    assert torch.allclose(in_the_loss[name], reverse)
+assert torch.allclose(in_the_loss["k3 in the loss"], forward)
+
+# %% [markdown]
+# So in the loss $k_1$ does nothing on average, $k_2$ has the gradient of 7.3's price, and $k_3$ that of the *other* KL, 7.3's own mistake. Multiplied by the importance ratio, with the gradient through it, $k_3$ is mended (trl's
+# default, after DeepSeek-V3.2, arXiv:2512.02556). In the reward, $k_1$ has the gradient of 7.3's price. Why: $\nabla D = \mathbb E[\ell\, \nabla\log\pi] + \mathbb E[\nabla \log \pi]$, and the second mean is 0.
+#
+# There is one more difference, and it needs answers of two tokens. An estimate *for each token* asks how far this token is from the reference's. It doesn't ask where the token leads, and the first token decides which second tokens are met:
+
+
+# %%
+def two_tokens(table):
+    """Return log-probabilities (4 answers, 2 tokens); row 0 of the table is the first token, rows 1 and 2 what follows each."""
+    steps = table.log_softmax(1)
+    return torch.stack([torch.stack([steps[0, a], steps[1 + a, b]]) for a in (0, 1) for b in (0, 1)])
+
+
+leaf = torch.tensor([[0.2, 0.0], [0.0, 0.3], [2.5, 0.0]], dtype=torch.float64, requires_grad=True)
+tokens, held = two_tokens(leaf), two_tokens(torch.zeros(3, 2, dtype=torch.float64))
+answer_p = tokens.sum(1).detach().exp()
+prices = {
+    "D(pi || ref) of answers": (tokens.sum(1).exp() * (tokens - held).sum(1)).sum(),
+    "in the reward": -(
+        answer_p * priced_rewards(torch.zeros(4), tokens.sum(1), held.sum(1), 1.0) * tokens.sum(1)
+    ).sum(),
+    "k2 of each token, in the loss": (answer_p * k2(tokens, held).sum(1)).sum(),
+}
+pulls_kl = {name: torch.autograd.grad(value, leaf, retain_graph=True)[0] for name, value in prices.items()}
+for name, found in pulls_kl.items():
+    print(f"{name:>30}: on the first token {found[0].numpy().round(4)}, on the second {found[1:, 0].numpy().round(4)}")
+assert torch.allclose(pulls_kl["in the reward"], pulls_kl["D(pi || ref) of answers"])
+per_token = pulls_kl["k2 of each token, in the loss"]
+assert (
+    torch.allclose(per_token[1:], pulls_kl["in the reward"][1:])
+    and per_token[0, 0] * pulls_kl["in the reward"][0, 0] < 0
+)
+
+# %% [markdown]
+# Here the two even have opposite signs at the first token: the policy prefers the token whose continuation is *near* the reference, which the estimate for each token can't see. In the loss $\beta$ isn't 7.3's reward per nat either: it weighs a mean over tokens against advantages in standard
+# deviations.
+#
+# ### What becomes of the variety
+#
+# Updates make more frequent what was drawn and rewarded. Two figures show what that costs: the **entropy** of answers, $-\mathbb E \log \pi(y)$ in nats, and the share of different answers in a group of eight.
+
+# %%
+VARIETY = {
+    m: {key: skill(m, lambda row, key=key: row[key]) for key in ("entropy", "distinct", "reward")}
+    for m in ("Dr. GRPO", "coin")
+}
+for m, found in VARIETY.items():
+    print(m, {key: f"{v[:, 0].mean():.2f} -> {v[:, -4:].mean():.2f}" for key, v in found.items()})
+lost_variety = {m: found["distinct"][:, -4:].mean(1) - found["distinct"][:, 0] for m, found in VARIETY.items()}
+
+# %%
+finding(
+    "Updates by a verifier make a group's answers more alike",
+    figure="share of different answers in a group of eight, last four rounds less the first",
+    measured=lost_variety["Dr. GRPO"],
+    null="the same updates with rewards that a coin gives",
+    control=lost_variety["coin"],
+    holds=lambda change: max(change) < -0.1,
+    scope="polite requests, 16 rounds of 64 answers, AdamW at 1e-4, centred rewards; three seeds",
+)
+
+# %% [markdown]
+# Here that was asked for: there is one right answer, with or without thanks. Where many answers are right, it is a loss that the reward doesn't show. It also ends the learning, because a group of equal rewards has advantage 0. Equally wrong answers teach nothing either:
+
+# %%
+settings = PolicySettings(steps=1, rate=1e-4, beta=0.0, advantages=centred_advantages)
+still = frozen_copy(cpu_reference).requires_grad_(True)
+seen = improve_policy(
+    still, cpu_reference, ["please reverse abcdefghij"], lambda prompt, answer: float(answer == "jihgfedcba"), settings
+)
+moved = max(float((a - b).detach().abs().max()) for a, b in zip(still.parameters(), cpu_reference.parameters()))
+print(
+    f"a word longer than any that it has seen: rewards {[one.reward for one in seen]}, the largest move of a weight {moved}"
+)
+assert moved == 0.0
+
+# %% [markdown]
+# **Run one row again**: the policy with typos, seed 0, and the first three rounds of Dr. GRPO.
+
+# %%
+typist = frozen_copy(polite_policy(0, steps=40, rate=1e-3, thanks=0.5, typos=0.15))
+asked = dict(polite_requests(48, 300))
+settings = PolicySettings(
+    steps=3, rate=1e-4, beta=0.0, advantages=centred_advantages, average=partial(fixed_mean, length=24)
+)
+learner = frozen_copy(typist).requires_grad_(True)
+seen = improve_policy(
+    learner, typist, list(asked), lambda prompt, answer: float(word_of(answer) == asked[prompt]), settings
+)
+row = next(r for r in PG if (r["table"], r["method"], r["seed"]) == ("skill", "Dr. GRPO", 0))
+print(f"rewards now {[round(one.reward, 2) for one in seen]}, in the table {np.round(row['reward'][:4], 2).tolist()}")
+assert abs(np.mean([one.reward for one in seen]) - np.mean(row["reward"][:3])) < 0.2
+
+# %% [markdown]
+# ### Over-optimisation on the model
+#
+# Now the same updates with a judge that isn't a verifier. It counts the word *thanks*: that is the proxy. The right answer followed by `, thanks!` is gold. The policy is the part's own, without typos; 32 rounds of GRPO with one update
+# each, without a price of KL and with two prices ($k_2$ in the loss, and $k_3$ beside it).
 
 # %%
 PRICES = sorted({row["beta"] for row in RUNS["policy"]})
@@ -1140,6 +1643,8 @@ for beta in PRICES:
         f"{g[:, -1].max():.2f}; proxy ends {proxy[beta][:, -1].mean():.2f}; KL {away[beta][:, -1].min():.1f} to {away[beta][:, -1].max():.1f} nats; "
         f"distinct answers {others[beta][:, 0].mean():.0%} -> {others[beta][:, -1].mean():.0%}"
     )
+
+# %%
 for beta in PRICES[1:]:
     g, d = (smooth(curves(beta, key, "k3")) for key in ("gold", "kl"))
     print(
@@ -1164,20 +1669,25 @@ lines(
     + ". Means of three seeds and four rounds.",
 )
 
+# %% [markdown]
+# Is it the judge, or would so many updates ruin any policy? **The null** is a *gold judge*: the same policy, requests, rounds and rate, with the gold reward in the proxy's place.
+
 # %%
+by_gold_judge = smooth(np.array([row["reward"] for row in PG if row["table"] == "gold"]))
+print(f"with a gold judge: gold starts {by_gold_judge[:, 0].mean():.2f}, ends {by_gold_judge[:, -1].round(2)}")
 finding(
     "Without a price of KL the gold answers become rarer again while the proxy rises",
     figure="gold at the end over gold at its peak, beta 0",
     measured=free[:, -1] / free.max(1),
-    null="the same updates at the highest price",
-    control=gold[PRICES[-1]][:, -1] / gold[PRICES[-1]].max(1),
+    null="the same updates with the gold reward as the judge",
+    control=by_gold_judge[:, -1] / by_gold_judge.max(1),
     holds=lambda left: max(left) < 0.5,
     scope="a judge that counts thanks, 32 rounds of 64 answers, AdamW at 5e-5; three seeds",
 )
 
 # %% [markdown]
-# The price doesn't straighten the judge. It doesn't make the nats better spent either: it works like an early stop, since a run with a price
-# ends at a smaller KL. Compare each with the run without a price *at the same KL*:
+# A price of KL doesn't mend the judge. Nor does it buy more gold for each nat: a run with a price ends at a smaller KL, as a run that is
+# stopped early does. Compare each with the run without a price *at the same KL*:
 
 # %%
 at_equal_kl = {}
@@ -1191,6 +1701,9 @@ for beta in PRICES[1:]:
 assert (
     max(found.max() for found in at_equal_kl.values()) < 0.02
 )  # in none of six runs does the price buy more gold per nat
+
+# %% fold="picture"
+# The picture: gold against KL, each price a colour.
 points(
     {
         ("no price" if beta == 0 else f"beta {beta:g}"): [
@@ -1238,9 +1751,9 @@ first_form, straight = by_seed["d (a - b d)"], by_seed["control, a straight line
 assert sum(bent < plain for bent, plain in zip(first_form, straight)) == 1
 
 # %% [markdown]
-# Eight points a run don't decide between forms: for one seed a straight line does better than the first of them. What the updates did *not* do here is fall onto one answer: the share of distinct answers in a
-# round, printed above, grew. And which KL's gradient stands in the loss does matter, if runs with the same seed are compared: at the same
-# $\beta$, $k_3$ holds the policy nearer.
+# Eight points a run can't decide between these forms: for one seed a straight line does better than the first. The answers did *not*
+# become more alike here: the share of distinct answers in a round, printed above, grew. And it matters which KL's gradient is in the loss. Compared seed
+# by seed at the same $\beta$, $k_3$ keeps the policy nearer.
 
 # %%
 nearer = [smooth(curves(beta, "kl", "k2"))[:, -1] - smooth(curves(beta, "kl", "k3"))[:, -1] for beta in PRICES[1:]]
@@ -1249,7 +1762,7 @@ for beta, found in zip(PRICES[1:], nearer):
 assert all((found > 0).all() for found in nearer)
 
 # %% [markdown]
-# **Run one row again**: the first eight rounds without a price, seed 0.
+# **Run one row again**: the first four rounds without a price, seed 0.
 
 # %%
 questions, hits = dict(polite_requests(48, 300)), []
@@ -1261,12 +1774,12 @@ def counts_thanks(prompt, answer):
 
 
 policy = frozen_copy(cpu_reference).requires_grad_(True)
-settings = PolicySettings(steps=8, rate=5e-5, beta=0.0)
+settings = PolicySettings(steps=4, rate=5e-5, beta=0.0)
 seen = improve_policy(policy, cpu_reference, list(questions), counts_thanks, settings)
 row = next(r for r in RUNS["policy"] if r["beta"] == 0 and r["seed"] == 0)
-print(f"proxy of eight rounds: now {np.mean([s.reward for s in seen]):.3f}, table {np.mean(row['proxy'][:8]):.3f}")
+print(f"proxy of four rounds: now {np.mean([s.reward for s in seen]):.3f}, table {np.mean(row['proxy'][:8]):.3f}")
 print(f"gold: now {np.mean(hits):.3f}, table {np.mean(row['gold'][:8]):.3f}")
-assert abs(np.mean([s.reward for s in seen]) - np.mean(row["proxy"][:8])) < 0.15
+assert abs(np.mean([s.reward for s in seen]) - np.mean(row["proxy"][:4])) < 0.15
 
 # %% [markdown]
 # **Check.** Best-of-$n$'s KL is the formula for rewards without ties: drawn here by counting ranks. On the four answers of 7.3, where equal
@@ -1320,4 +1833,5 @@ assert (np.array(by_proxy) < 0.6 * by_gold).all()
 # | 7.2 | a classifier of pairs, read at the last real token | accuracy on fresh pairs, never the loss |
 # | 7.3 | $\pi^\star = \pi_\text{ref}\, e^{r/\beta} / Z$ | value $\beta \log Z$; KL at most $-\log \pi_\text{ref}$ of the best answers |
 # | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$; in the closed form KL falls with it; watch $\pi^+ + \pi^-$ |
+# | 7.5 | a policy gradient is reward times score, averaged over draws; a baseline moves its variance, a clip acts from the second update on | group's std and own length are biases; $k_3$ in the loss is the other KL's |
 # | 7.5 | the largest proxy holds a large error; it costs most where the error's tail is heavier than the truth's | at most $\log n - (n - 1)/n$; stop by gold, not by proxy |
