@@ -138,7 +138,8 @@ def log_of(tuned, base, rate):
     for stretch in range(3):
         losses += fit(tuned, batches(10, seed=stretch), rate, clip=1.0)
         drifts.append(drift(tuned, base, old.ids, old.answer_mask))
-    return losses, drifts
+    log = losses, drifts
+    return log
 
 
 # %%

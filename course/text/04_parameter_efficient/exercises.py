@@ -14,10 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ftmath import Bottleneck, Decoder, add_prefix, base_model, mixture, model_loss, quality, rate_groups, train
+from ftmath import (
+    Bottleneck,
+    Decoder,
+    add_prefix,
+    base_model,
+    best_device,
+    mixture,
+    model_loss,
+    quality,
+    rate_groups,
+    rotated,
+    train,
+    turn,
+)
 from ftmath.exercises import check_exercise, hint, progress, solution
 from ftmath.exercises.part04 import blocks_of, small_model
-from ftmath.model import rotated, turn
 from ftmath.predict import predicted
 
 Shape = tuple[int, ...]
@@ -115,18 +127,20 @@ def tune(model, steps=60, rate=3e-3):
     rng = np.random.default_rng(0)
 
     def loss(step):
-        rows = mixture({"flip": 1.0}, 16, rng)
+        rows = mixture({"flip": 1.0}, 16, rng).to(device)
         nats = model_loss(model, rows.ids, rows.answer_mask)
         return nats
 
     train(model, loss, rate_groups(model, {}, rate), steps)
 
 
+device = best_device()
 try:
-    ids, model = mixture({"flip": 1.0}, 4, np.random.default_rng(1)).ids, place_adapters(base_model(), 8)
+    ids = mixture({"flip": 1.0}, 4, np.random.default_rng(1)).ids.to(device)
+    model = place_adapters(base_model(), 8).to(device)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     print(
-        f"same logits: {torch.equal(model(ids), base_model()(ids))}; {count:,} numbers train, by the formula {8 * (2 * 128 * 8 + 8 + 128):,}"
+        f"same logits: {torch.equal(model(ids), base_model().to(device)(ids))}; {count:,} numbers train, by the formula {8 * (2 * 128 * 8 + 8 + 128):,}"
     )
     before = quality(model, "flip")
     tune(model)
