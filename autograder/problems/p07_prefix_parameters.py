@@ -19,6 +19,7 @@ from ftgrade.judging.problem import (
     Rng,
     Value,
     call,
+    finite,
     integer,
 )
 
@@ -246,7 +247,7 @@ def as_far_as_promised(rng: Rng, m: int) -> Five:
 
 def nearly_equal(single: Value, double: Value) -> Difference | None:
     """Hold float32 to give what float64 gives, to 2 %: a logarithm near 100,000 has no more digits in float32."""
-    return Close(rtol=0.02)(double.value, single.value)
+    return finite(double) or Close(rtol=0.02)(double.value, single.value)
 
 
 def used(function: str, five: Five) -> tuple[Tensor, ...]:

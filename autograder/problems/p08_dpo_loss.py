@@ -465,7 +465,7 @@ def like_float32(half: Value, full: Value) -> Difference | None:
 
 def in_float64(got: Value) -> Difference | None:
     right = getattr(got.value, "dtype", None) == torch.float64
-    return None if right else Difference("float64 gives float64")
+    return unsound(got) if right else Difference("float64 gives float64")
 
 
 def expectation(epsilon: float) -> Callable[[Value, Value, Value], Difference | None]:
