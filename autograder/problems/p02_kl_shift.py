@@ -417,7 +417,8 @@ def quad(rng: Rng) -> Iterator[AnyCase]:
 @problem.check(
     "err", points=2.5, of="pinsker_bound", title="invalid input and the bound",
     concerns=["shapes", "an empty mask", "negative, NaN, large and infinite divergences"],
-    next_step="Check each argument before using it, and name it in the message of a ValueError.",
+    next_step="Compute the bound by hand for a small and a large divergence; then check each argument before using it, "
+    "and name it in the message of a ValueError.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     yield from bounds(rng)
