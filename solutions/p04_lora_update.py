@@ -61,8 +61,7 @@ def lora_forward(
     `x` may have up to five leading axes, also none, of any length, also 0. The scale is alpha / r; the bias is added
     once, unscaled. The output has the arguments' dtype, and gradients reach each of them, also where alpha or one of
     them is 0. With B = 0 the output is the base layer's, of which A and alpha change no bit. Since the update isn't
-    formed, the output is finite where B @ A overflows and B (A x) doesn't; the scale times x or a factor never
-    overflows.
+    formed, the output is finite where B @ A overflows and B (A x) doesn't; nothing else overflows, also times alpha.
 
     >>> x, W = torch.tensor([1.0, 1.0]), torch.eye(2)
     >>> lora_forward(x, W, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [1.0]]), alpha=3.0).tolist()

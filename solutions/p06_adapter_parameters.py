@@ -106,8 +106,9 @@ def adapter_forward(
 def adapter_jacobian(h: torch.Tensor, W_down: torch.Tensor, b_down: torch.Tensor, W_up: torch.Tensor) -> torch.Tensor:
     """Return the Jacobian of the relu adapter's output by its input at one hidden state h (d,): a (d, d) matrix.
 
-    Entry (i, j) is the derivative of output i by input j. No pre-activation is closer to 0 than 0.0001,
-    but some are closer than 0.001. The inputs may be inference tensors, on which autograd refuses to work.
+    Entry (i, j) is the derivative of output i by input j. No pre-activation is closer to 0 than 0.0001, but some are
+    closer than 0.001, and no weight is above 20 in size. The inputs may be inference tensors, on which autograd
+    refuses to work.
 
     >>> eye = torch.eye(2)
     >>> adapter_jacobian(torch.tensor([1.0, -1.0]), eye, torch.zeros(2), eye).tolist()

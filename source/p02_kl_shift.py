@@ -25,7 +25,8 @@
 #   nothing has to be differentiated.
 # - What occurs: axes that aren't empty, finite logits within ±20,000, at least one in each distribution, and $-\infty$; two
 #   tensors of one dtype. Where the base alone rules a token out, $p_v$ is at least $10^{-30}$. NaN stands beside no $-\infty$.
-#   `kl_quadratic` gets no NaN, and changes within ±1.
+#   `kl_quadratic` gets no NaN, and changes within ±1. `kl_shift` is never asked about two tensors of one axis: that is
+#   neither a shape error nor a single position.
 # - Invalid input raises a `ValueError` whose message contains `shape`, `mask` or `non-negative`, whichever is at fault, and not
 #   all of them. A function leaves its arguments as they were.
 

@@ -21,8 +21,9 @@
 #   is float64 only if $W$'s is.
 # - In `lora_delta`, `lora_forward` and `first_step_grads` all tensors share one dtype, and nothing is computed in a narrower
 #   one: float16, float32 or float64, and in `lora_forward` bfloat16 too.
-# - A tensor may be a view that isn't contiguous, or an expanded one. The rank and both sides are at least 1. Inputs and right
-#   results are finite. In `lora_delta` and `first_step_grads`, so are the products of matrices, also times alpha.
+# - A tensor may be a view that isn't contiguous, or an expanded one. The rank and both sides are at least 1.
+# - Inputs and right results are finite, and no step overflows in the dtype in which it's computed: neither $\alpha$ or the
+#   scale times a tensor, nor a product of tensors, also times $\alpha$. There is one exception: $B A$ in `lora_forward`.
 # - Training differentiates `lora_forward` alone; the other functions needn't keep a graph. Parameters, which want gradients,
 #   are passed to `lora_forward` and `merge` only.
 # - $G = \partial L / \partial W'$ is the gradient by the adapted weight $W' = W + \Delta W$, of shape

@@ -20,15 +20,15 @@
 # - GELU is the exact one, $x\, \Phi(x)$ with the normal distribution function, not its tanh approximation.
 # - The Jacobian has a row for each output and a column for each input.
 # - Counts are Python `int`s below $2^{31}$. `d`, `m`, `n_layers` and `budget` may be NumPy's `int32` or `int64`. In the
-#   graded calls a width or a bottleneck is at most 200 and a budget at most 200,000. An invalid width or bottleneck is 0,
-#   negative or a fraction; `n_layers` is always whole.
+#   graded calls a width or a bottleneck is at most 200, also one that is returned, and a budget at most 200,000. An invalid width or bottleneck is 0, negative or a float with a fraction,
+#   such as 2.5; floats such as 2.0 aren't passed. `n_layers` is always whole.
 #   `per_layer` is at least 1 and `n_trained_layernorms` at least 0; they need no check.
 # - Training goes through `adapter_forward`: gradients reach all of its five tensors. Its tensors are float32 or float64, and
 #   those of `adapter_jacobian` are float64. They may be views. `h` may hold no hidden state at all, with the shape $(0, d)$.
 # - Invalid input raises a `ValueError` whose message names what is wrong: it contains `bottleneck`, `d must`, `n_layers`,
 #   `budget`, `shape` or `activation`. A message that always contains all of these names nothing. Tensors of wrong shapes
-#   are refused even where torch would broadcast them; weights always have two axes and biases one. A function leaves its
-#   arguments as they were.
+#   are refused even where torch would broadcast them; weights always have two axes and biases one, `h` at least one.
+#   A function leaves its arguments as they were.
 
 # %% hole="setup"
 

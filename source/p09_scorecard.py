@@ -13,8 +13,9 @@
 # - Scores come item by item, in lists of floats: `before[i]` and `after[i]` belong to the same item. All comparisons are
 #   **paired**. Sizes are small: a hundred items (a thousand where they are only counted), ten suites, ten candidates.
 #   Suites and candidates come in dicts, by names of lower-case letters.
-# - Scores are within ±10, and float32 is exact enough. No number is infinite but `max_forgetting`. Numbers that are compared
-#   are equal or differ by more than a millionth.
+# - Scores are within ±10, and float32 is exact enough. No number is infinite but `max_forgetting`, which may be
+#   $+\infty$; it may also be negative, where a suite has to get better. Numbers that are compared are equal or differ by
+#   more than a millionth.
 # - $\text{improvement} = \overline{S_\text{after}} - \overline{S_\text{before}}$: positive is good.
 #   $\text{forgetting} = \overline{S_\text{before}} - \overline{S_\text{after}}$: positive is bad, and a negative value is kept:
 #   a suite that got better must not hide.

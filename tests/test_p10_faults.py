@@ -172,7 +172,16 @@ def test_a_misspelt_fault_is_an_error_that_lists_the_faults():
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("fault", ["", "dropout in a trained part", "parts without parameters", "old gradients"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "",
+        "dropout in a trained part",
+        "parts without parameters",
+        "a part with a frozen number of its own",
+        "old gradients",
+    ],
+)
 @pytest.mark.parametrize("asks", ["freeze", "optimizer"])
 def test_a_clean_set_up_raises_no_alarm(asks: str, fault: str, tied: bool):
     assert codes("audit_freeze", asks, [fault] if fault else [], 1, tied=tied) == set()

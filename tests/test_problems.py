@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ftgrade.authoring import build
@@ -154,6 +155,41 @@ def test_every_case_can_be_failed(stem: str):
             setattr(module, name, once(getattr(module, name)) if function is once else function)
         verdicts = judging(stem).judge(local_ask(module), [1])
         assert [verdict.check.name for verdict in verdicts if verdict.score] == []
+
+
+def spoilt(value: object, bad: float) -> object:
+    """Return a value of the same structure, shapes and dtypes in which every number is a bad one."""
+    if torch.is_tensor(value) and value.is_floating_point():
+        return 0 * value + bad
+    if torch.is_tensor(value) or isinstance(value, np.ndarray):
+        return torch.full(value.shape, bad)
+    if isinstance(value, dict):
+        return {key: spoilt(item, bad) for key, item in value.items()}
+    return type(value)(spoilt(item, bad) for item in value) if isinstance(value, list | tuple) else bad
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("stem", STEMS)
+def test_functions_that_are_nan_or_infinite_whatever_they_get_pass_nothing(stem: str, bad: float):
+    """All functions of a problem at once: NaN is close to NaN, and a relation sees the student's own values alone."""
+    judged, module = judging(stem), CATALOG.solution(stem)
+
+    def spoils(right: Callable[..., object]) -> Callable[..., object]:
+        def answer(*inputs: object, **named: object) -> object:
+            try:
+                return spoilt(right(*inputs, **named), bad)
+            except ValueError:
+                return bad
+
+        return answer
+
+    for name in judged.problem.functions:
+        setattr(module, name, spoils(vars(CATALOG.solution(stem))[name]))
+    ask = local_ask(module)
+    assert [verdict.check.name for verdict in judged.judge(ask, [1]) if verdict.score] == []
+    for position, check in enumerate(judged.problem.checks):
+        passed = [verdict.case for verdict in judged.verdicts(check, position, ask, [1]) if verdict.status == "pass"]
+        assert [case.words for case in passed if not isinstance(case, Case)] == []
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -283,6 +283,12 @@ def add_a_sharing_part(at: SetUp, block: Any) -> None:
     at.model.shared = nn.Sequential(Linear(nn.Parameter(block.up.A.data)), nn.Dropout(0.5))
 
 
+def add_a_scaled_part(at: SetUp, _: Any) -> None:
+    """Add a part with a dropout and a number of its own that is frozen, while a factor deeper in it trains."""
+    at.model.scaled = nn.Sequential(Inner(at.width, at.generator), nn.Dropout(0.5))
+    at.model.scaled.register_parameter("scale", nn.Parameter(torch.ones(1)))
+
+
 def be_a_norm(at: SetUp, _: Any) -> None:
     """Make the model a batch normalisation, without any part."""
     at.model = batch_norm(at)
@@ -481,6 +487,7 @@ IN_MODULES: dict[str, Plant] = {
     "a trained NaN": train_a_nan,
     "a frozen part whose name begins another's": add_a_prefix,
     "a frozen part over a factor's memory": add_a_sharing_part,
+    "a part with a frozen number of its own": add_a_scaled_part,
     "a head with dropout": lambda at, _: at.model.head.add_module("drop", nn.Dropout(0.5)),
     "the loss is NaN": lambda at, block: block.add_module("norm", Infinite(at.width, at.generator)),
     "only the model itself in evaluation mode": lambda at, _: setattr(at.model, "training", False),

@@ -265,7 +265,7 @@ def in_its_precision(expected: Any, got: Any) -> Difference | None:
 @problem.check(
     "stab", points=1, of="answer_only_loss", title="large logits and every precision", same=in_its_precision,
     concerns=["logits of size 3,000 in float32", "logits of -inf", "bfloat16, float16 and float64 logits"],
-    next_step="Find a function of torch that computes log(softmax(x)) without computing the softmax first.",
+    next_step="Let one function of torch compute log(softmax(x)), from the logits as they are, none of them clipped.",
 )  # fmt: skip
 def stab(rng: Rng) -> Iterator[AnyCase]:
     logits, ids, mask = alike(rng)
@@ -421,6 +421,8 @@ def odd_masks(rng: Rng, mask: Tensor) -> Iterator[tuple[str, Tensor]]:
         odd = mask.clone()
         odd[int(rng.integers(0, 2)), place % 3] = number
         yield f"a mask with {number:g} in column {place % 3}", odd
+    for pair in ((0.5, -0.5), (2, -2), (3, -1), (0.25, 0.75)):  # as many ones as its sum says
+        yield "a mask with values that cancel", torch.cat([torch.tensor([pair] * 2).to(mask), mask[:, 2:]], 1)
     yield "a mask of twos instead of ones", 2 * mask
     yield "a mask of minus ones instead of zeros", 2 * mask - 1
     for dtype in (*INTEGERS, *HALVES, torch.float64):

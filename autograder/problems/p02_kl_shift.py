@@ -156,7 +156,8 @@ def tok(rng: Rng) -> Iterator[AnyCase]:
 class means_of_own:  # noqa: N801
     """Hold shifts to be the means of the student's own divergences of the selected positions, or NaN for None.
 
-    These divergences must be the known ones up to a common factor: what measures nothing has no mean to speak of.
+    These divergences must be finite, and the known ones up to a common factor: what measures nothing, or is NaN
+    whatever it gets, has no mean to speak of.
     Positions that are infinite in either direction aren't held against the known ones, since `inf` tests them.
     """
 
@@ -188,7 +189,8 @@ class means_of_own:  # noqa: N801
     def compares(self, each: Tensor) -> bool:
         known = self.known[self.usual]
         one = int(known.argmax())
-        return bool(each[one] != 0) and self.near(known * (each[one] / known[one]), each) is None
+        measures = bool(each.isfinite().all()) and bool(each[one] != 0)
+        return measures and self.near(known * (each[one] / known[one]), each) is None
 
 
 def shifts(
@@ -415,7 +417,8 @@ def quad(rng: Rng) -> Iterator[AnyCase]:
 @problem.check(
     "err", points=2.5, of="pinsker_bound", title="invalid input and the bound",
     concerns=["shapes", "an empty mask", "negative, NaN, large and infinite divergences"],
-    next_step="Check each argument before using it, and name it in the message of a ValueError.",
+    next_step="Compute the bound by hand for a small and a large divergence; then check each argument before using it, "
+    "and name it in the message of a ValueError.",
 )  # fmt: skip
 def err(rng: Rng) -> Iterator[AnyCase]:
     yield from bounds(rng)

@@ -79,13 +79,19 @@ def of_each_width(*numbers: int) -> Iterator[tuple[Any, ...]]:
     )
 
 
+def of_int64(widths: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Return those numbers that all are NumPy's int64, whose products stay right and aren't Python's."""
+    return widths[WIDTHS.index(np.int64)]
+
+
 def given_by_numpy(
     rng: Rng, promise: str, function: str, formula: Callable[..., int], *numbers: int
 ) -> Iterator[AnyCase]:
-    """Yield demands of the formula's number for NumPy integers of each width, and once that of a Python int."""
+    """Yield demands of the formula's number for NumPy integers of each width, and that of a Python int for some."""
     widths = list(of_each_width(*numbers))
-    given = widths[int(rng.integers(len(WIDTHS)))]
-    yield Relation("NumPy integers", (call(function, *given),), python_int(formula(*map(int, given))), promise)
+    drawn = widths[int(rng.integers(len(WIDTHS)))]
+    for words, given in (("NumPy integers", drawn), ("NumPy integers, all of them int64", of_int64(widths))):
+        yield Relation(words, (call(function, *given),), python_int(formula(*map(int, given))), promise)
     yield from (corner("NumPy integers of each width", promise, function, *one) for one in widths)
 
 
@@ -259,9 +265,10 @@ def numpy_models(rng: Rng, *numbers: int) -> Iterator[AnyCase]:
         return {"q": (d_out, d_in)}, ["q"], layers, {"q": r} if ranks else r
 
     for ranks in (False, True):
-        d_out, d_in, r, layers = map(int, drawn)
-        asked = call("lora_model_params", *model(ranks, *drawn))
-        yield Relation("NumPy integers", (asked,), python_int(layers * r * (d_out + d_in)), "model_numpy")
+        for words, given in (("NumPy integers", drawn), ("NumPy integers, all of them int64", of_int64(widths))):
+            d_out, d_in, r, layers = map(int, given)
+            asked = call("lora_model_params", *model(ranks, *given))
+            yield Relation(words, (asked,), python_int(layers * r * (d_out + d_in)), "model_numpy")
         for one in widths:
             words = "NumPy integers of each width"
             yield corner(words, "model_numpy", "lora_model_params", *model(ranks, *one))

@@ -278,6 +278,10 @@ def err(rng: Rng) -> Iterator[AnyCase]:
             at_end = ENDS if r in (0, min(M.shape)) else ""
             yield once(f"{words}, Frobenius", call(error, M, r), at_end)
             yield once(f"{words}, spectral", call(error, M, np.int64(r), norm="spectral"), at_end or NORM)
+    for _, M in every_shape(rng):  # whose rounding is far above the tolerance
+        large = of_size(M, 1e3).float()
+        for norm in ("fro", "spectral"):
+            yield once("large entries in float32, full rank", call(error, large, min(M.shape), norm), ENDS)
 
 
 problem.promise(
@@ -615,6 +619,13 @@ problem.slip(
 problem.slip(
     "spectral_of_everything", "truncation_error", {"S[r:]": 'S[r:] if norm == "fro" else S'},
     says="Your spectral error is M's own norm.", next_step=DIAGONAL,
+)  # fmt: skip
+problem.slip(
+    "error_of_the_residual", "truncation_error",
+    {"tail = S[r:]\n    if len(tail) == 0:\n        return 0.0":
+     "tail = S if r == 0 else torch.linalg.svdvals(M - torch.matmul(*low_rank_factors(M, r))).double()"},
+    says="Your error is the norm of M minus the approximation, in which large entries leave their rounding.",
+    next_step="Take it from the singular values that are left out: at full rank there are none.",
 )  # fmt: skip
 problem.slip(
     "error_of_the_kept", "truncation_error", {"S[r:]": "S[:r]"},

@@ -269,13 +269,19 @@ def fwd(rng: Rng) -> Iterator[AnyCase]:
 problem.promise(
     "jac", "Return the Jacobian of the relu adapter's output by its input at one hidden state h (d,): a (d, d) matrix.",
     "Entry (i, j) is the derivative of output i by input j.",
-    "No pre-activation is closer to 0 than 0.0001, but some are closer than 0.001.",
+    "No pre-activation is closer to 0 than 0.0001, but some are closer than 0.001, and no weight is above 20 in size.",
 )  # fmt: skip
+LARGEST = 20.0
 INFERENCE = problem.promise("inference", "The inputs may be inference tensors, on which autograd refuses to work.")
 
 
-def with_gates(rng: Rng, d: int, m: int, gates: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return h, W_down, b_down and W_up with open, closed or mixed gates; of the mixed ones, two are near 0."""
+def with_gates(
+    rng: Rng, d: int, m: int, gates: str, weight: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return h, W_down, b_down and W_up with open, closed or mixed gates.
+
+    Of the mixed ones, two are near 0, and hang on one input each by this weight.
+    """
     W_down, b_down, W_up, _ = weights(rng, d, m)
     h = torch.from_numpy(rng.normal(size=d))
     # Biases that turn half of the gates against what the weights alone would say, and that keep them from 0.
@@ -283,10 +289,10 @@ def with_gates(rng: Rng, d: int, m: int, gates: str) -> tuple[Tensor, Tensor, Te
     pre = W_down @ h
     wanted = {"open": torch.ones(m), "closed": -torch.ones(m), "mixed": sign * pre.sign()}[gates]
     b_down = wanted * (0.5 + b_down.abs()) - pre
-    near = float(rng.choice([2e-4, 9e-4]))
+    near = float(rng.choice([2e-4, 9e-4])) if weight == 1 else 1.5e-4
     for gate, value in ((0, -near), (1, near)) if gates == "mixed" and min(m, d) > 1 else ():  # one closed, one open
-        W_down[gate] = torch.eye(d, dtype=torch.float64)[gate]
-        b_down[gate] = value - h[gate]
+        W_down[gate] = weight * torch.eye(d, dtype=torch.float64)[gate]
+        b_down[gate] = value - weight * h[gate]
     return h, W_down, b_down, W_up
 
 
@@ -310,6 +316,9 @@ def jac(rng: Rng) -> Iterator[AnyCase]:
             with torch.inference_mode():
                 inputs = [part.clone() for part in tensors]
             yield once("inference tensors", call("adapter_jacobian", *inputs), INFERENCE)
+    for d, m in ((2, 3), (6, 4), (3, 3)):  # where a step of 0.00001 of one input crosses 0
+        large = with_gates(rng, d, m, "mixed", LARGEST)
+        yield once("gates near 0, and large weights", call("adapter_jacobian", *large))
     with torch.inference_mode():
         inputs = [part.clone() for part in with_gates(rng, 4, 1, "mixed")]
     yield Case("a bottleneck of one, inference tensors", call("adapter_jacobian", *inputs), promise=INFERENCE)
@@ -657,6 +666,13 @@ problem.slip(
     {JACOBIAN: """def adapter(x): return x + F.linear(F.relu(F.linear(x, W_down, b_down)), W_up)
     return torch.stack([(adapter(h + 1e-3 * e) - adapter(h)) / 1e-3 for e in torch.eye(len(h), dtype=h.dtype)], 1)"""},
     says="Your Jacobian is a difference over a step of 0.001, in which a gate near 0 opens or closes.",
+    next_step="Write the derivative by hand; it needs no step.",
+)  # fmt: skip
+problem.slip(
+    "jacobian_by_small_steps", "adapter_jacobian",
+    {JACOBIAN: """def adapter(x): return x + F.linear(F.relu(F.linear(x, W_down, b_down)), W_up)
+    return torch.stack([(adapter(h + 1e-5 * e) - adapter(h)) / 1e-5 for e in torch.eye(len(h), dtype=h.dtype)], 1)"""},
+    says="Your Jacobian is a difference over a small step, in which a large weight opens or closes a gate near 0.",
     next_step="Write the derivative by hand; it needs no step.",
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ from ftgrade.judging.problem import (
     Rng,
     Value,
     call,
+    finite,
     integer,
 )
 
@@ -139,12 +140,17 @@ def cfg(rng: Rng) -> Iterator[AnyCase]:
         "n_layer": 99,
         "num_decoder_layers": 99,
         "num_kv_heads": 99,
+        "num_query_groups": 99,
+        "attention_head_size": 99,
         "rope": {"dim": 7},
     }
     yield Case("other keys that sound alike", ask(**odd_keys), once=True)
+    bare = {name: value for name, value in given.items() if name != "num_key_value_heads"}
+    for name, value in odd_keys.items():
+        alone = call("prefix_params_from_config", bare | {name: value}, m)
+        yield Case("a key that sounds alike where an optional one is missing", alone, once=True)
     yield Case("a large count", ask(2**34 + 1), once=True)
     yield Case("a prefix of length 0", ask(0), once=True)
-    bare = {name: value for name, value in given.items() if name != "num_key_value_heads"}
     yield Case("no word of key-value heads", call("prefix_params_from_config", bare, m), promise=OPTIONAL)
     yield Case("optional keys that are None", ask(num_key_value_heads=None, head_dim=None), promise=OPTIONAL)
     heads, kv = given["num_attention_heads"], given["num_key_value_heads"]
@@ -246,7 +252,7 @@ def as_far_as_promised(rng: Rng, m: int) -> Five:
 
 def nearly_equal(single: Value, double: Value) -> Difference | None:
     """Hold float32 to give what float64 gives, to 2 %: a logarithm near 100,000 has no more digits in float32."""
-    return Close(rtol=0.02)(double.value, single.value)
+    return finite(double) or Close(rtol=0.02)(double.value, single.value)
 
 
 def used(function: str, five: Five) -> tuple[Tensor, ...]:
@@ -468,6 +474,14 @@ for name, edits, says, next_step in (
         "Read the keys that you need, and leave the others alone."),
 ):  # fmt: skip
     problem.slip(name, "prefix_params_from_config", edits, says=says, next_step=next_step)
+problem.slip(
+    "another_key_for_kv_heads", "prefix_params_from_config",
+    {'kv_heads = heads if cfg.get("num_key_value_heads") is None else cfg["num_key_value_heads"]':
+     'kv_heads = next((cfg[key] for key in ("num_key_value_heads", "n_kv_heads", "num_kv_heads") if cfg.get(key)), '
+     'heads)'},
+    says="Your number of key-value heads comes from a key that isn't the configuration's own.",
+    next_step="Read the five keys that the text names; the others have no meaning here.",
+)  # fmt: skip
 problem.slip(
     "head_dim_ignored", "prefix_params_from_config", {'cfg.get("head_dim")': "None"},
     says="Your head width is the quotient, also where the configuration names another.",

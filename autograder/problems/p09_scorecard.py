@@ -518,9 +518,9 @@ def around(low: float, high: float) -> tuple[float, float, float]:
 
 
 LIMITLESS = "An infinite `max_forgetting` sets no limit."
-problem.promise("decide", LIMITLESS, "Return `\"accept\"`, `\"reject\"` or `\"inconclusive\"` for a tuned model.",
+problem.promise("decide", "Return `\"accept\"`, `\"reject\"` or `\"inconclusive\"` for a tuned model.",
     "Both intervals are (mean, low, high): of the improvement on the task, and of what the worst suite forgot.",
-    "`\"inconclusive\"` otherwise: more items are needed.")  # fmt: skip
+    "`\"inconclusive\"` otherwise: more items are needed.", LIMITLESS)  # fmt: skip
 ENDS = problem.promise("ends", "`\"reject\"` where the interval says that it didn't improve (high <= 0) or forgot too "
     "much (low > max_forgetting)",
     "`\"accept\"` where it says that it improved (low > 0) and didn't forget too much (high <= "

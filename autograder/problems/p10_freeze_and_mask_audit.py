@@ -226,6 +226,12 @@ def freeze(rng: Rng) -> Iterator[AnyCase]:
     yield corner(rng, "a frozen part that shares memory", "freeze", sharing, MODES)
     yield corner(rng, "a frozen part with half the name of one that trains", "freeze",
                  ["a frozen part whose name begins another's"], MODES)  # fmt: skip
+    yield corner(rng, "a trained part with a frozen number of its own", "freeze",
+                 ["a part with a frozen number of its own"], MODES)  # fmt: skip
+    idle = ["everything frozen", "parts without parameters"]
+    yield corner(rng, "everything frozen, and dropout in parts without parameters", "freeze", idle, MODES, patterns=[])
+    idle = ["everything frozen", "dropout in a trained part"]
+    yield corner(rng, "dropout in a part that should train and is frozen", "freeze", idle, MODES)
     missing = ["blocks.0.up.[AB]", "blocks.1.up.[AB]"]
     yield asked(rng, "factors missing", "freeze", ["factors missing"], promise=GLOBS, patterns=missing)
     policy: dict[str, Any] = {"promise": MODES, "pair": True, "patterns": ["policy.*.A", "policy.*.B"]}
@@ -709,6 +715,10 @@ for name, of, edits, says, next_step in (
     ("facts_for_intentions", "noisy_frozen",
      {"names & wanted": "any(parameter.requires_grad for parameter in child.parameters())"},
      "Your audit asks what trains, where the contract says what should.", SETS),
+    ("own_parameters_only", "noisy_frozen",
+     {"in child.named_parameters()": "in [*child.named_parameters(recurse=False)] or child.named_parameters()"},
+     "Your audit asks a child's own parameters alone, where one deeper in it should train.",
+     "`named_parameters()` goes all the way down."),
     ("mode_of_the_child", "noisy_frozen", {"module.training": "child.training"},
      "Your audit asks the outer module for its mode.", "Each module has a `training` of its own."),
     ("child_itself_unseen", "noisy_frozen", {"if module.training": "if name != child_name and module.training"},

@@ -73,7 +73,7 @@ def test_close_is_within_its_tolerance_and_not_beyond(right: float, error: float
         (torch.ones(2), torch.tensor([1.0, math.nan]), "NaN or infinite"),
         (1.0, None, "is a return missing"),
         (1.0, "1.0", "this is a str"),
-        ((1.0, 2.0), (1.0,), "2 values were expected"),
+        ((1.0, 2.0), (1.0,), "2 values expected, and this has 1"),
         ({"a": 1.0}, {"b": 1.0}, "other keys"),
         ("accept", "reject", "another value"),
         (True, 1, "another value"),

@@ -169,7 +169,8 @@ class Close:
             return self.first(list(expected.values()), [got[key] for key in expected])
         if isinstance(expected, tuple | list):
             if not isinstance(got, tuple | list) or len(got) != len(expected):
-                return Difference(f"{len(expected)} values were expected, and this is a {kind_name(got)}")
+                here = f"this has {len(got)}" if isinstance(got, tuple | list) else f"this is a {kind_name(got)}"
+                return Difference(f"{len(expected)} value{'s' * (len(expected) != 1)} expected, and {here}")
             return self.first(expected, got)
         if isinstance(expected, str | bool) or expected is None:
             same = type(got) is type(expected) and got == expected
