@@ -88,6 +88,16 @@ from ftmath.memory import (
 )  # fmt: skip
 from ftmath.methods import METHODS, ask, ewc_anchor, fine_tune, fit_epochs, kl_anchor, kl_to_base, l2_anchor, quality
 from ftmath.model import Config, Decoder, generate, rotated, turn
+from ftmath.precision import (
+    clustered_error,
+    clustered_interval,
+    design_effect,
+    equal_length_wins,
+    error_of_mean,
+    items_needed,
+    power_of,
+    variance_parts,
+)  # fmt: skip
 from ftmath.preference import (
     anchored_dpo_loss,
     dpo_loss,
@@ -149,6 +159,7 @@ from ftmath.skills import (
     encode,
     example,
     mixture,
+    mood_prompts,
     outcomes,
     probes,
     prompts,
@@ -186,9 +197,10 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "polite_policy", "polite_requests", "preference_probability", "ranking_loss", "robust_dpo_loss", "roll_out",
     "sorting_rankings", "split_logprobs",
     # Part 8, evaluation
-    "accuracy_change", "brier_score", "calibration_error", "distinct", "effective_sample_size", "fit_epochs",
-    "kappa", "mcnemar", "outcomes", "paired_error", "paired_interval", "pass_at_k", "reliability", "scorecard",
-    "spoilt", "verdict",
+    "accuracy_change", "brier_score", "calibration_error", "clustered_error", "clustered_interval", "design_effect",
+    "distinct", "effective_sample_size", "equal_length_wins", "error_of_mean", "fit_epochs", "items_needed", "kappa",
+    "mcnemar", "mood_prompts", "outcomes", "paired_error", "paired_interval", "pass_at_k", "power_of", "reliability",
+    "scorecard", "spoilt", "variance_parts", "verdict",
     # Part 9, choosing a method
     "METHODS", "Advice", "Needs", "Notes", "Option", "ask", "choosing_table", "few_shot", "measured_options",
     "pareto_set", "recommend", "relative_times", "retrieved",
