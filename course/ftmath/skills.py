@@ -303,6 +303,6 @@ def retention(model: nn.Module, count: int = 64, seed: int = 2024) -> dict[str, 
 
 __all__ = [
     "BOS", "CAPITALS", "EOS", "NEB", "PAD", "SEP", "SKILLS", "TASKS", "VOCAB", "ZOG", "Batch", "accuracy", "batch",
-    "decode", "distinct", "encode", "example", "mixture", "mood_prompts", "outcomes", "padded", "pig_latin", "probes", "prompts",
-    "retention", "spoilt",
+    "decode", "distinct", "encode", "example", "mixture", "mood_prompts", "outcomes", "padded", "pig_latin",
+    "probes", "prompts", "retention", "spoilt",
 ]  # fmt: skip

@@ -73,9 +73,7 @@ def test_parts_of_a_variance_are_found_again():
 
 
 def test_the_error_of_a_mean_is_its_spread_over_new_seeds_and_items():
-    means = [
-        float((0.3 * draw(k, 4, 1) + draw(k + 9000, 1, 50) + draw(k + 90_000, 4, 50)).mean()) for k in range(2000)
-    ]
+    means = [float((0.3 * draw(k, 4, 1) + draw(k + 9000, 1, 50) + draw(k + 90_000, 4, 50)).mean()) for k in range(2000)]
     found = precision.error_of_mean((0.09, 1.0, 1.0), seeds=4, items=50)
     assert found == pytest.approx(float(torch.tensor(means).std()), rel=0.06)
 
