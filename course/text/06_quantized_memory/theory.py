@@ -18,7 +18,8 @@
 # | $d, f, h, L$ | width, MLP width, heads, blocks | numbers |
 # | $r$ | LoRA's rank | a number |
 
-# %%
+# %% fold="imports"
+# Imports, and the device that this notebook runs on
 import math
 from pathlib import Path
 
@@ -123,7 +124,8 @@ assert round(nf4_levels().diff().max().item() / 2, 3) == 0.152
 # %%
 guess = None  # between 0 and 1
 
-# %%
+# %% fold="run"
+# Run: round every linear weight to 8, 4, 3 and 2 bits, by two code books, and ask the ten skills
 base = base_model().to(device).requires_grad_(False)
 linears = [name for name, module in base.named_modules() if name.split(".")[-1] in LINEARS]
 BITS, BOOKS = (8, 4, 3, 2), {"normal levels": normal_levels, "uniform levels": uniform_levels}
@@ -201,7 +203,8 @@ finding(
 #
 # **How evenly are the codes used**, and what do the constants cost? Counted on the base model, and on a layer whose blocks are full.
 
-# %%
+# %% fold="checks"
+# Check: how evenly the codes are used, and what the constants cost
 weights = [base.get_submodule(name).weight for name in linears]
 
 
@@ -240,7 +243,8 @@ assert bits_per_weight(64, True) < bits < 4.14
 # quantisation, and as a control on the base of two bits that was ruined above; same rate, three seeds.
 
 
-# %%
+# %% fold="run"
+# Run: LoRA on float32, on four bits and on two bits, three seeds each
 def tuned(method, task, seed, rate, steps=60):
     """Return the base model, made trainable by a row of the method map and tuned on a task."""
     generator = torch.Generator().manual_seed(seed)
@@ -358,7 +362,8 @@ outlier_explorer()
 guess = None  # between 0 and 1
 
 
-# %%
+# %% fold="run"
+# Run: each adapter merged in three ways, and its distance from what was trained
 @torch.no_grad()
 def merged_qlora(tuned_model, weight_of, again=False):
     """Return a plain model whose linear weights are a base's, given by `weight_of`, plus the adapter's updates."""
@@ -593,7 +598,8 @@ assert (whole, flash) == (28.5, 8.5) and round(crossing) == 870
 guess = None  # between 0 and 1
 
 
-# %%
+# %% fold="run"
+# Run: four ways to tune a model of 7 billion, without its numbers
 def lora(targets, rank=8, bits=False):
     def prepare(model):
         if bits:
@@ -695,7 +701,8 @@ assert all(abs(kept_by_top[k] / kept_by_top[4] - k / 4) < 0.03 for k in kept_by_
 # touches this term. What helps is to project fewer positions at a time: a **chunked loss** computes one chunk's logits, adds up its
 # loss, and makes the logits again in the backward pass.
 
-# %%
+# %% fold="run"
+# Run: bytes a logit at once and in chunks
 vocab, width, positions = 16_000, 64, 1024
 head = torch.nn.Linear(width, vocab, bias=False, dtype=torch.bfloat16)
 states, wanted = torch.randn(positions, width, dtype=torch.bfloat16), torch.randint(vocab, (positions,))
@@ -980,7 +987,8 @@ assert (np.diff(squared, 2) >= 0).all() and (np.diff(np.sqrt(squared), 2) < 0).a
 # %%
 guess = None  # a rank
 
-# %%
+# %% fold="run"
+# Run: full tuning's update on two tasks, cut to each rank
 RANKS = (1, 2, 4, 8, 16, 32, 128)
 
 
@@ -1020,7 +1028,8 @@ def knee(task):
 
 predicted("the rank that neb needs", guess, knee("neb"))
 
-# %%
+# %% fold="picture"
+# Picture: score and tail of the update against the adapter's cost
 cost = [16 * lora_parameters(base.config, r) / KIB for r in RANKS]
 apart = float(np.abs(error["flip"].mean(1) - error["neb"].mean(1)).max())
 print(
@@ -1097,7 +1106,8 @@ assert by_file > 7 * by_run and 16 * by_file * per_rank > 7 * spare
 # the *second* rounding of numbers that were rounded once, not that of the model as it was trained. The cell is skipped where the model
 # isn't there (`python3 start.py model smollm2`).
 
-# %%
+# %% fold="run"
+# Run: SmolLM2 before and after rounding, if its file is there
 from ftmath import smollm2
 from ftmath.smollm import cache_folder
 

@@ -19,7 +19,8 @@
 # | $G, m, \rho$ | groups of items, items in each, correlation within | counts; between 0 and 1 |
 # | $\delta, d$ | gain in accuracy; share of items that change | between 0 and 1 |
 
-# %%
+# %% fold="imports"
+# Imports, the device, and the recorded runs
 import math
 from functools import partial
 
@@ -73,10 +74,11 @@ from ftmath import (
     spoilt,
     train,
     variance_parts,
+    verdict,
 )
 from ftmath.exercises import progress
 from ftmath.findings import finding
-from ftmath.plots import bars, grid, lines
+from ftmath.plots import COLOURS, MARKS, Picture, bars, canvas, grid, lines
 from ftmath.predict import predicted
 from ftmath.widgets import scorecard_explorer, unpacked
 
@@ -305,6 +307,41 @@ print(
     f"lost 30, gained 18 of 500: -2.4 points, SE {error:.2%}, z {-0.024 / error:.2f}, exact McNemar p {mcnemar(30, 18):.3f}"
 )
 print(f"0.40 of a four-choice test is {(0.40 - 0.25) / 0.75:.2f} above chance")
+
+# %% [markdown]
+# **Read one interval before many.** What a run lost on one skill, against two lines: 0 and the loss that is put up with, here 10 points. If the
+# interval ends before the limit, the loss is surely small enough. If it begins beyond the limit, it surely isn't. If the limit lies inside, these
+# items don't tell: that is *inconclusive*, and no fault of the run.
+
+# %% fold="picture"
+# Picture: three intervals of 200 items each, before, across and beyond a limit of 10 points
+LIMIT, CASES = 0.10, {"5 lost, 2 gained": (5, 2), "26 lost, 6 gained": (26, 6), "60 lost, 4 gained": (60, 4)}
+losses_of, judged_as = {}, {}
+for name, (l, g) in CASES.items():
+    was = torch.cat([torch.ones(l), torch.zeros(g), torch.ones(200 - l - g)])
+    now = torch.cat([torch.zeros(l), torch.ones(g), torch.ones(200 - l - g)])
+    losses_of[name] = accuracy_change(now, was)
+    judged_as[name] = verdict((1.0, 0.9, 1.0), losses_of[name], LIMIT)
+figure, axes = canvas("Before, across and beyond the limit: small enough, not told, too large", "accuracy lost", "")
+for row, (name, (mean, low, high)) in enumerate(losses_of.items()):
+    axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt=MARKS[row], color=COLOURS[row], capsize=5)
+axes.axvline(0, color="#555555", linewidth=1)
+axes.axvline(LIMIT, color="#555555", linewidth=1, linestyle=":")
+axes.annotate("limit", (LIMIT, 2.4), fontsize=8, ha="left")
+axes.set_yticks(range(3), [f"{name}: {judged_as[name]}" for name in CASES])
+axes.set_ylim(-0.5, 2.6)
+assert list(judged_as.values()) == ["accept", "inconclusive", "reject"]
+words = "; ".join(
+    f"{name} of 200: {m:.3f}, from {a:.3f} to {b:.3f}, {judged_as[name]}" for name, (m, a, b) in losses_of.items()
+)
+rows_shown = tuple((name, f"{m:.3f}", f"{a:.3f}", f"{b:.3f}", judged_as[name]) for name, (m, a, b) in losses_of.items())
+Picture(
+    figure,
+    "Three intervals against a limit",
+    f"Three intervals of the accuracy lost, and a limit at 0.1. {words}.",
+    ("run", "lost", "low", "high", "verdict"),
+    rows_shown,
+)
 
 # %% [markdown]
 # **Predict.** Seven ways of tuning on `flip`, 60 steps, three seeds, 200 items a skill. A run is *accepted* if the task's interval lies above
@@ -769,7 +806,8 @@ assert kappa(table) < 0.3
 # %%
 guess = None  # points, 0 to 100
 
-# %%
+# %% fold="run"
+# Run: six draws of ten answers to each of 128 prompts, and two estimates of pass@k
 with torch.no_grad():
     p = model_logprob(half_trained, held_rows.ids, held_rows.answer_mask).double().exp().cpu()
 questions, answers = zip(*pairs[turn["learned"] :])
@@ -1093,7 +1131,8 @@ print(
 # %%
 guess = None  # a ratio
 
-# %%
+# %% fold="run"
+# Run: three models, many validation samples, four estimates of the loss in service
 DOMAINS = ("flip", "pig")
 
 
@@ -1259,7 +1298,8 @@ print(f"effect {effect.tolist()}, output {layer(x).tolist()}, bound {bound:.2f}"
 guess = None  # 0 to 9
 
 
-# %%
+# %% fold="run"
+# Run: nine broken adapters and a good one, each trained for 12 steps and checked
 class NeverCalled(LoRALinear):
     def forward(self, x):
         return self.base(x)

@@ -16,7 +16,8 @@
 # | $y^+ \succ y^-$ | answer that is preferred to another one | token sequences |
 # | $Q, C, \Delta_\text{forget}$ | quality; costs; accuracy lost on old skills | $[0, 1]$, any unit each, $[-1, 1]$ |
 
-# %%
+# %% fold="imports"
+# Imports, and the device that this notebook runs on
 import math
 from functools import partial
 
@@ -277,7 +278,8 @@ print(f"fifty tasks: {full_gib:.1f} GiB of full models, or one base and {lora_mi
 # %%
 guess = None  # a ratio, at the rates that suit each
 
-# %%
+# %% fold="run"
+# Read: how long the updates were that reached one loss, by method and rate
 KINDS = ("q", "k", "v", "o", "gate", "up", "down")
 before = {name: value.detach().clone() for name, value in base_model().named_parameters()}
 
@@ -601,7 +603,8 @@ print(f"fitted rewards {rewards.abs().tolist()}: loss {fitted:.4f}, where a mode
 guess = None  # nats; negative if it falls
 
 
-# %%
+# %% fold="run"
+# Run: demonstrations of the wanted answer, and both log-probabilities along the way
 def polite_pairs(seed, count=32):
     """Return (prompt, wanted, unwanted): the two answers differ in one character."""
     rng = np.random.default_rng(seed)
@@ -674,7 +677,8 @@ lines(
 # **What do twelve steps on pairs add?** The control is twelve more *demonstration* steps, and both at four rates.
 
 
-# %%
+# %% fold="run"
+# Read: twelve more steps on pairs or on demonstrations, at four rates
 def went_on(way, rate):
     """Return the changes (seeds, 2) of log p(y+) and log p(y-) in twelve more steps of one kind, from the record."""
     rows = [row for row in controls["widened"] if (row["way"], row["rate"]) == (way, rate)]
@@ -932,7 +936,8 @@ points(
 # way with the widest interval would beat the most.
 
 
-# %%
+# %% fold="run"
+# Compute: an interval for each trained way, and who surely beats whom
 def interval_of(runs, what, items):
     """Return mean and half-width of a share over the seeds of a row, all asked the same items: both errors together."""
     values = np.array([run[what] for run in runs])

@@ -18,7 +18,8 @@
 # | $\pi_\theta, \pi_\text{ref}$ | policy and reference; log-probabilities summed over an answer | nats |
 # | $S$ | score of a method, mean over items, higher is better | a share |
 
-# %%
+# %% fold="imports"
+# Imports, and the device that this notebook runs on
 import math
 import tempfile
 from pathlib import Path
@@ -125,7 +126,8 @@ print(allowed.int(), f"\nsoftmax over a row that is fully masked: {nothing.tolis
 # %%
 guess = None  # largest difference of a logit
 
-# %%
+# %% fold="run"
+# Run: two packed lines under two masks and two kinds of positions
 base = base_model().requires_grad_(False)
 
 
@@ -184,7 +186,8 @@ mask_clinic()
 #
 # **What three seeds say**, measured with fresh probes by writing answers out and demanding that they end.
 
-# %%
+# %% fold="picture"
+# Picture: last losses and stopped answers of the six masks, three seeds each
 ward = {fault: [one for one in patients("masks") if one.fault == fault] for fault in MASK_FAULTS}
 last = {fault: [float(np.mean(one.losses[-10:])) for one in runs] for fault, runs in ward.items()}
 stopped = {fault: [one.measures["right and stopped"] for one in runs] for fault, runs in ward.items()}
@@ -319,7 +322,8 @@ assert audit_freeze(base_model().requires_grad_(False), ["head.weight"])[0][0] =
 guess = None  # of 10
 
 
-# %%
+# %% fold="run"
+# Run: ten faults planted one at a time, and what five instruments say
 def setup(fault, seed=0):
     """Return a model and an optimizer with one fault planted; a fault of None is the healthy setup."""
     model = base_model()
@@ -741,7 +745,8 @@ lines(
 #
 # At five times the rate and 40 steps it does show: the healthy run's slope $\sigma(-\beta h)$ dies and its momentum with it; the alias goes on.
 
-# %%
+# %% fold="run"
+# Read: the healthy and the aliased run at five times the rate
 brakes = {
     fault: {
         name: np.array([row["measures"][name] for row in recorded()["brakes"] if row["fault"] == fault])
@@ -786,7 +791,8 @@ assert max(abs(a - b) for a, b in zip(again, before)) < 0.05 and again[8] > agai
 # **Check.** `log pi_ref` on a probe batch is the same bits before and after training: for a frozen copy, and for LoRA with its adapters switched
 # off, which needs no second model. `audit_reference` finds the alias before the first step.
 
-# %%
+# %% fold="checks"
+# Check: the reference's log-probabilities before and after training, for a copy and for adapters switched off
 pairs = thankful_pairs(0, 12)
 chosen, rejected = (side.to(device) for side in sides(pairs))
 policy = base_model().to(device)
@@ -912,7 +918,8 @@ predicted("paired interval over unpaired, correlation 0.9", guess, float(np.mean
 # under a new name); LoRA; full tuning. Three seeds of the two that train: the interval is over
 # items, for seed 0; the range over seeds stands beside it.
 
-# %%
+# %% fold="run"
+# Run: base, better prompt, LoRA and full tuning on the same items
 task, asked_better = probes("flip", 200, 2024), better_prompt("flip", 200, 2024)
 old = batch([example(name, draw) for draw in [np.random.default_rng(2024)] for name in SKILLS for _ in range(20)])
 
@@ -1035,7 +1042,8 @@ assert {row["rate"] for row in recorded()["seeds"]} == {5e-4}  # one recipe: eve
 guess = None  # nats per token
 
 
-# %%
+# %% fold="run"
+# Run: one batch learned by heart, with and without a fault
 def by_heart(seed, early_optimizer=False, shift=0, steps=25):
     """Return the losses of training on one batch; the optimizer may be built too early, the mask may be shifted."""
     model = base_model()
