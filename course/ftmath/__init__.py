@@ -183,8 +183,8 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "Bottleneck", "SoftPrompt", "add_head", "add_houlsby", "add_pfeiffer", "add_prefix", "features", "ridge_probe",
     "rotated",
     # Part 5, the algebra of LoRA
-    "LoRALinear", "adapter_effect", "add_lora", "disabled", "fastest_dtype", "load_lora", "lora_layers",
-    "lora_state", "merge", "merge_difference", "unmerge",
+    "LoRALinear", "adapter_effect", "add_lora", "disabled", "fastest_dtype", "lora_layers",
+    "merge", "merge_difference", "unmerge",
     # Part 6, quantized memory
     "QuantLinear", "allocated_bytes", "best_segments", "bits_per_weight", "block_activation_bytes", "chunked_loss",
     "dequantise", "imagined", "kept_bytes_per_token", "measured", "nf4_levels", "normal_levels", "pack", "planned",
@@ -206,10 +206,11 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "pareto_set", "recommend", "relative_times", "retrieved",
     # Part 10, the implementation checklist
     "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "better_prompt", "block_causal",
-    "count_parameters", "example", "expected_best", "turn",
+    "count_parameters", "example", "expected_best", "load_lora", "load_weights",
+    "lora_state", "save_weights", "turn",
     # Shared by several parts
     "SKILLS", "TASKS", "Config", "Decoder", "Run", "accuracy", "base_model", "batch", "best_device", "check",
-    "constant", "cosine", "decode", "describe", "encode", "fine_tune", "generate", "kl_to_base", "load_weights",
+    "constant", "cosine", "decode", "describe", "encode", "fine_tune", "generate", "kl_to_base",
     "mixture", "model_logprob", "model_loss", "probes", "prompts", "quality", "rate_groups", "recorded",
-    "retention", "save_weights", "smollm2", "train",
+    "retention", "smollm2", "train",
 ]  # fmt: skip
