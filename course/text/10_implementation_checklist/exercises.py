@@ -171,7 +171,7 @@ except NotImplementedError:
 # 5. The program that serves the model makes its adapters with $\alpha = 16$: the update comes back twice as loud. The scale isn't in the file.
 #
 # None of them raises an error, and the loss falls all the same. Half an adapter still learns, a gradient that holds old steps still points downhill
-# (like a momentum that never fades), and a mask that drops the end makes the loss *easier*. The fifth happens after training. The validation loss
+# (like a momentum that never fades), and a mask one place early ends as low as the right one (10.1). The fifth happens after training. The validation loss
 # is computed with the same mask on lines that were learned, so it follows the training loss down and confirms it.
 # </details>
 
