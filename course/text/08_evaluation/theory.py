@@ -570,7 +570,7 @@ assert high < -0.05
 # ### Items in groups
 #
 # The skill `mood` has 20 words, and each is asked about with 12 things: "the book was bright", "the cake was bright". A model that has lost
-# `bright` gets all of them wrong. So the word is the group. A test set of 120 prompts can be 10 words with 12 things each, or 120 prompts
+# `bright` gets most of them wrong together. So the word is the group. A test set of 120 prompts can be 10 words with 12 things each, or 120 prompts
 # drawn one by one.
 #
 # **Worked.** With $m = 12$ and $\rho = 0.5$ the design effect is $1 + 11 \cdot 0.5 = 6.5$: the 120 prompts are worth 18.
