@@ -1,12 +1,15 @@
 """The longer runs of part 8: validation that turns or doesn't, and what seven ways of tuning keep of each skill.
 
-    python benchmarks/evaluation_runs.py [--only turn|kept|sure] [--write]
+    python benchmarks/evaluation_runs.py [--only turn|kept|sure|grouped|leaked] [--write]
 
 Three seeds each; nothing is chosen by looking at them. `turn`: 96 examples of `flip`, with and without a share of wrong
 letters, many epochs, loss and accuracy on 128 clean prompts that were not learned. `kept`: for each run, whether each
 of 200 items of the task and of every skill is right, as a hexadecimal number (the first item is the highest bit).
 `sure`: the probability that a model gives its own greedy answer to each of 200 items, and whether the answer is right.
-With --write the records go into course/ftmath/weights/evaluation_runs.json, which the notebook reads. About fifteen
+`grouped`: for all 240 prompts of `mood`, 20 words with 12 things each, whether the written answer is right, and whether
+the right one of the two words is the likelier. `leaked`: accuracy items of `pig` after training on 64 lines, of which
+the first 32 test items are half, or none.
+With --write the records go into course/ftmath/weights/evaluation_runs.json, which the notebook reads. About twenty
 minutes on a core.
 """
 
@@ -20,7 +23,7 @@ from ftmath.masks import model_logprob
 from ftmath.methods import fine_tune, fit_epochs, kl_anchor
 from ftmath.model import Decoder
 from ftmath.rounds import roll_out
-from ftmath.skills import SKILLS, accuracy, batch, distinct, example, outcomes, probes, spoilt
+from ftmath.skills import SKILLS, accuracy, batch, distinct, example, mood_prompts, outcomes, probes, spoilt
 from ftmath.weights import FOLDER, base_model, recorded
 from torch import nn
 from tqdm import tqdm
@@ -28,6 +31,8 @@ from tqdm import tqdm
 SEEDS = (0, 1, 2)
 TURN = {"task": "flip", "learned": 96, "held_out": 128, "epochs": 20, "rate": 5e-4, "shares": [0.25, 0.0]}
 ITEMS = {"task": "flip", "count": 200, "seed": 8}
+GROUPED = {"task": "mood", "ways": ["LoRA", "full, careless rate", "full, KL anchor"]}
+LEAKED = {"task": "pig", "learned": 64, "test": 128, "leaked": 32, "epochs": 20, "rate": 5e-4}
 SURE = {"count": 20, "seed": 80, "ways": ["LoRA", "full", "full, KL anchor"]}
 RUNS: dict[str, dict[str, Any]] = {
     "full, careless rate": {"method": "full", "rate": 1e-3},
@@ -40,9 +45,12 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+def as_hex(right: list[float]) -> str:
+    return f"{int(''.join(str(int(one)) for one in right), 2):0{len(right) // 4}x}"
+
+
 def packed(model: nn.Module, name: str) -> str:
-    right = outcomes(model, probes(name, ITEMS["count"], ITEMS["seed"])).tolist()
-    return f"{int(''.join(str(int(one)) for one in right), 2):0{ITEMS['count'] // 4}x}"
+    return as_hex(outcomes(model, probes(name, ITEMS["count"], ITEMS["seed"])).tolist())
 
 
 def scores(model: nn.Module) -> dict[str, str]:
@@ -109,14 +117,50 @@ def sure(bar: tqdm) -> dict[str, list[dict[str, list[float]]]]:
     return found
 
 
+@torch.no_grad()
+def mood_items(model: nn.Module) -> dict[str, str]:
+    """Return whether a model writes the right mood, and whether it finds it the likelier one, for every prompt."""
+    assert isinstance(model, Decoder)
+    pairs = mood_prompts()
+    rows = [batch([(prompt, word) for prompt, _ in pairs]) for word in ("good", "bad")]
+    good, bad = (model_logprob(model, one.ids, one.answer_mask) for one in rows)
+    likelier = [float((a > b) == (answer == "good")) for a, b, (_, answer) in zip(good, bad, pairs, strict=True)]
+    return {"written": as_hex(outcomes(model, batch(pairs)).tolist()), "likelier": as_hex(likelier)}
+
+
+def grouped(bar: tqdm) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    for name in GROUPED["ways"]:
+        found[name] = []
+        for seed in SEEDS:
+            found[name].append(mood_items(tuned(name, seed)))
+            bar.update()
+    return found
+
+
+def leaked(bar: tqdm) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for seed in SEEDS:
+        pairs = distinct(LEAKED["task"], LEAKED["test"] + LEAKED["learned"], np.random.default_rng(seed))
+        test, others = pairs[: LEAKED["test"]], pairs[LEAKED["test"] :]
+        for count in (LEAKED["leaked"], 0):
+            learned = [*test[:count], *others[count:]]
+            model = base_model()
+            fit_epochs(model, batch(learned), batch(test), LEAKED["epochs"], rate=LEAKED["rate"], seed=seed)
+            found.append({"seed": seed, "leaked": count, "right": as_hex(outcomes(model, batch(test)).tolist())})
+            bar.update()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("turn", "kept", "sure"))
+    parser.add_argument("--only", choices=("turn", "kept", "sure", "grouped", "leaked"))
     parser.add_argument("--write", action="store_true", help="keep the records for the course")
     arguments = parser.parse_args()
     path = FOLDER / "evaluation_runs.json"
     record: dict[str, Any] = recorded("evaluation_runs") if path.exists() else {}
-    wanted = {"turn": 2 * len(SEEDS), "kept": len(RUNS) * len(SEEDS), "sure": len(SURE["ways"]) * len(SEEDS)}
+    wanted = {"turn": 2 * len(SEEDS), "kept": len(RUNS) * len(SEEDS), "sure": len(SURE["ways"]) * len(SEEDS),
+              "grouped": len(GROUPED["ways"]) * len(SEEDS), "leaked": 2 * len(SEEDS)}  # fmt: skip
     wanted = {name: count for name, count in wanted.items() if arguments.only in (None, name)}
     with tqdm(total=sum(wanted.values()), desc="runs") as bar:
         if "turn" in wanted:
@@ -125,6 +169,10 @@ def main() -> None:
             record["kept"] = ITEMS | {"settings": RUNS, "base": scores(base_model()), "runs": kept(bar)}
         if "sure" in wanted:
             record["sure"] = SURE | {"base": sure_of(base_model()), "runs": sure(bar)}
+        if "grouped" in wanted:
+            record["grouped"] = GROUPED | {"base": mood_items(base_model()), "runs": grouped(bar)}
+        if "leaked" in wanted:
+            record["leaked"] = LEAKED | {"runs": leaked(bar)}
     for run in record.get("turn", {}).get("runs", []):
         print(run["seed"], run["share"], "held out", run["held_out"], "accuracy", run["accuracy"])
     if arguments.write:

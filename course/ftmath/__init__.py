@@ -104,6 +104,16 @@ from ftmath.policy_gradient import (
     row_mean,
     token_mean,
 )  # fmt: skip
+from ftmath.precision import (
+    clustered_error,
+    clustered_interval,
+    design_effect,
+    equal_length_wins,
+    error_of_mean,
+    items_needed,
+    power_of,
+    variance_parts,
+)  # fmt: skip
 from ftmath.preference import (
     anchored_dpo_loss,
     dpo_loss,
@@ -164,6 +174,7 @@ from ftmath.skills import (
     encode,
     example,
     mixture,
+    mood_prompts,
     outcomes,
     probes,
     prompts,
@@ -187,8 +198,8 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "Bottleneck", "SoftPrompt", "add_head", "add_houlsby", "add_pfeiffer", "add_prefix", "features", "ridge_probe",
     "rotated",
     # Part 5, the algebra of LoRA
-    "LoRALinear", "adapter_effect", "add_lora", "disabled", "fastest_dtype", "load_lora", "lora_layers",
-    "lora_state", "merge", "merge_difference", "unmerge",
+    "LoRALinear", "adapter_effect", "add_lora", "disabled", "fastest_dtype", "lora_layers",
+    "merge", "merge_difference", "unmerge",
     # Part 6, quantized memory
     "QuantLinear", "allocated_bytes", "best_segments", "bits_per_weight", "block_activation_bytes", "chunked_loss",
     "dequantise", "imagined", "kept_bytes_per_token", "measured", "nf4_levels", "normal_levels", "pack", "planned",
@@ -202,19 +213,20 @@ __all__ = [  # noqa: RUF022 - grouped by the part of the course that uses the na
     "polite_requests", "preference_probability", "priced_rewards", "ranking_loss", "reinforce_loss", "robust_dpo_loss",
     "roll_out", "row_mean", "simpo_loss", "sorting_rankings", "split_logprobs", "token_mean",
     # Part 8, evaluation
-    "accuracy_change", "brier_score", "calibration_error", "distinct", "effective_sample_size", "fit_epochs",
-    "kappa", "mcnemar", "outcomes", "paired_error", "paired_interval", "pass_at_k", "reliability", "scorecard",
-    "spoilt", "verdict",
+    "accuracy_change", "brier_score", "calibration_error", "clustered_error", "clustered_interval", "design_effect",
+    "distinct", "effective_sample_size", "equal_length_wins", "error_of_mean", "fit_epochs", "items_needed", "kappa",
+    "mcnemar", "mood_prompts", "outcomes", "paired_error", "paired_interval", "pass_at_k", "power_of", "reliability",
+    "scorecard", "spoilt", "variance_parts", "verdict",
     # Part 9, choosing a method
     "METHODS", "Advice", "Needs", "Notes", "Option", "ask", "choosing_table", "few_shot", "measured_options",
     "pareto_set", "recommend", "relative_times", "retrieved",
     # Part 10, the implementation checklist
     "audit_freeze", "audit_groups", "audit_masks", "audit_reference", "audit_step", "better_prompt", "block_causal",
-    "count_parameters", "example", "expected_best", "turn",
+    "count_parameters", "example", "expected_best", "load_lora", "load_weights",
+    "lora_state", "save_weights", "turn",
     # Shared by several parts
     "SKILLS", "TASKS", "Config", "Decoder", "Run", "accuracy", "base_model", "batch", "best_device", "check",
     "constant", "cosine", "decode", "describe", "encode", "fine_tune", "generate", "kl_to_base", "load_model",
-    "load_weights",
     "mixture", "model_logprob", "model_loss", "probes", "prompts", "quality", "rate_groups", "recorded",
-    "retention", "save_weights", "smollm2", "train",
+    "retention", "smollm2", "train",
 ]  # fmt: skip

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from ftmath.model import Decoder, turn
+from ftmath.model import Decoder
+from ftmath.rotary import turn
 from ftmath.skills import BOS, EOS, SEP
 
 CLOSING = {"system": SEP, "user": SEP, "assistant": EOS}

@@ -67,6 +67,16 @@ def mood(rng: Rng) -> tuple[str, str]:
     return f"the {one_of(THINGS, rng)} was {one_of(GOOD if good else BAD, rng)}", "good" if good else "bad"
 
 
+def mood_prompts() -> list[tuple[str, str]]:
+    """Return every prompt of `mood` with its answer: 20 words, and with each of them all 12 things, one after another.
+
+    >>> len(mood_prompts()), mood_prompts()[0]
+    (240, ('mood the book was bright', 'good'))
+    """
+    moods = [(word, "good" if word in GOOD else "bad") for word in [*GOOD, *BAD]]
+    return [(f"mood the {thing} was {word}", answer) for word, answer in moods for thing in THINGS]
+
+
 def story(rng: Rng) -> tuple[str, str]:
     animal, place = one_of(ANIMALS, rng), one_of(PLACES, rng)
     deed = DEEDS[ANIMALS.index(animal) % len(DEEDS)]
@@ -293,6 +303,6 @@ def retention(model: nn.Module, count: int = 64, seed: int = 2024) -> dict[str, 
 
 __all__ = [
     "BOS", "CAPITALS", "EOS", "NEB", "PAD", "SEP", "SKILLS", "TASKS", "VOCAB", "ZOG", "Batch", "accuracy", "batch",
-    "decode", "distinct", "encode", "example", "mixture", "outcomes", "padded", "pig_latin", "probes", "prompts",
-    "retention", "spoilt",
+    "decode", "distinct", "encode", "example", "mixture", "mood_prompts", "outcomes", "padded", "pig_latin",
+    "probes", "prompts", "retention", "spoilt",
 ]  # fmt: skip

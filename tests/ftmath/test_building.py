@@ -8,8 +8,8 @@ from ftmath.adapters import add_houlsby
 from ftmath.diagrams import adapter_block, byte_rows, prefix_mask, prompt_block
 from ftmath.exercises.part03 import adamw, clip_together, drawn, walked, warm_cosine
 from ftmath.exercises.part04 import blocks_of, place_adapters, prefixed_attention, small_model
-from ftmath.model import turn
 from ftmath.prefixes import add_prefix
+from ftmath.rotary import turn
 from ftmath.sweeps import best_rate
 from ftmath.training import cosine, warm_up
 from ftmath.weights import recorded

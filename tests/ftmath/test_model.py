@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from ftmath.model import Cache, Config, Decoder, KVPrefix, generate, rotated, turn
+from ftmath.model import Cache, Config, Decoder, KVPrefix, generate
+from ftmath.rotary import rotated, turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

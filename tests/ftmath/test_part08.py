@@ -7,7 +7,7 @@ import pytest
 import torch
 from ftgrade.catalog import home
 from ftmath.evaluate import accuracy_change, kappa, mcnemar, paired_error, paired_interval, scorecard, verdict
-from ftmath.exercises import exercise, exercises
+from ftmath.exercises import exercise, exercises, part08
 from ftmath.exercises.exercise import outcome
 from ftmath.methods import fit_epochs
 from ftmath.skills import accuracy, batch, distinct, outcomes, probes, spoilt
@@ -172,3 +172,16 @@ def test_a_module_in_a_case_is_the_answers_own_copy():
 def test_mcnemar_and_pass_at_k_by_hand():
     assert mcnemar(30, 18) == pytest.approx(0.111, abs=5e-4)
     assert exercises(8)["8.3"].reference(10, 3, 5) == pytest.approx(0.9167, abs=5e-5)
+
+
+def test_the_built_verdict_depends_on_the_group_as_its_exercise_says():
+    kept = recorded("evaluation_runs")["kept"]
+    before, after = (unpacked(side, kept["count"]) for side in (kept["base"], kept["runs"]["LoRA, half replay"][0]))
+    lost = {skill: float((before[skill] - after[skill]).mean()) for skill in before if skill != "flip"}
+    change = [float(one) for skill in lost for one in after[skill] - before[skill]]
+    by_item = part08.grouped_interval(change, [str(place) for place in range(len(change))])
+    by_skill = part08.grouped_interval(change, [skill for skill in lost for _ in range(kept["count"])], 2.262)
+    assert part08.verdict_of(*by_item[1:], 0.05) == "no worse"
+    assert part08.verdict_of(*by_skill[1:], 0.05) == "more items"
+    assert max(lost, key=lost.__getitem__) == "zog"
+    assert lost["zog"] > 3 * sum(lost.values()) / len(lost)

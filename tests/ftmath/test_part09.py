@@ -8,9 +8,11 @@ import pytest
 import torch
 from ftmath.choose import Needs, Option, choosing_table, measured_options, recommend
 from ftmath.device import relative_times
+from ftmath.exercises import part09
 from ftmath.methods import METHODS, fine_tune
 from ftmath.weights import recorded
 from ftmath.widgets import choosing_explorer
+from ftmath.widgets.clinics import recorded as clinics_recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -212,3 +214,19 @@ def test_the_explorer_shows_what_recommend_says_in_every_state():
     data, _ = explorer._repr_mimebundle_()
     assert html.escape(explorer.frame(*explorer.state)["panels"][0]["alt"]) in data["text/html"]
     explorer.close()
+
+
+def test_the_flawed_table_of_one_rate_is_what_its_exercise_says():
+    runs = [row for row in clinics_recorded()["rates"] if row["kind"] in ("full", "LoRA")]
+    sweeps: dict[str, dict[str, list[float]]] = {"full": {}, "LoRA": {}}
+    for row in runs:
+        sweeps[row["kind"]].setdefault(f"{row['rate']:g}", []).append(math.exp(-row["loss"]))
+    told = {kind: ("0.0001", sum(sweep["0.0001"]) / 3) for kind, sweep in sweeps.items()}
+    again = part09.recompute(sweeps)
+    spread = {kind: max(abs(one - again[kind][1]) for one in sweeps[kind][again[kind][0]]) for kind in sweeps}
+    assert told["LoRA"][1] < 0.05 < 0.5 < told["full"][1]
+    assert part09.flaws({kind: {"0.0001": sweep["0.0001"]} for kind, sweep in sweeps.items()}, told) == []
+    assert part09.what_decided(sweeps, told) == "nothing"
+    assert 0 < again["full"][1] - again["LoRA"][1] < spread["LoRA"] < 0.02
+    options = {kind: (again[kind][1], spread[kind], 1.0) for kind in sweeps}
+    assert part09.surely_left(options, 0.9) == ["LoRA", "full"]

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import ftmath
+import numpy as np
 import pytest
 import torch
 from ftmath.align import frozen_copy
 from ftmath.audit import audit_masks, audit_reference
+from ftmath.exercises import part10
 from ftmath.masks import labels_of
 from ftmath.skills import EOS, batch, probes
 from ftmath.weights import base_model
@@ -205,3 +207,18 @@ def test_every_link_of_the_checklist_resolves():
 def test_the_theory_notebook_points_to_the_checklist():
     theory = CHECKLIST.parent / "10_implementation_checklist" / "theory.ipynb"
     assert "(../checklist.md)" in theory.read_text("utf-8")
+
+
+def test_the_teams_script_has_its_five_faults():
+    (master,) = (Path(__file__).parents[2] / "course" / "text").glob("10_*/exercises.py")
+    text = master.read_text("utf-8")
+    names = dict(vars(ftmath)) | {"np": np, "torch": torch, "nn": torch.nn}
+    exec(text[text.index("def team_script") : text.index("# %%", text.index("def team_script"))], names)
+    train_lines, validation, ids, mask, setup, before_backward, served, losses = names["team_script"]()
+    shared = part10.shared_prompts([one for one, _ in train_lines], [one for one, _ in validation])
+    assert len(shared) > 0.8 * len({one for one, _ in validation})
+    assert part10.mask_faults(ids, mask) == ["prompt learned", "end missing"]
+    assert part10.not_held(setup) == [f"blocks.{k}.attn.v.{factor}" for k in range(4) for factor in "AB"]
+    assert part10.gradient_norm(before_backward) > 0.1
+    assert part10.reload_difference(setup[0], served, ids[:8]) > 0.5
+    assert sum(losses[-5:]) / 5 < 0.8 * losses[0]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ftmath.adapters import Bottleneck
 from ftmath.exercises.exercise import Exercise, Mistake
-from ftmath.model import Block, Config, Decoder, rotated, turn
+from ftmath.model import Block, Config, Decoder
+from ftmath.rotary import rotated, turn
 
 Shape = tuple[int, ...]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -104,6 +105,80 @@ def repaired_error(W: Tensor, levels: Tensor, r: int) -> float:
     return float(sigma[r:].square().sum().sqrt() / torch.linalg.norm(W))
 
 
+def quantile_levels(bits: int = 4) -> Tensor:
+    """Return the 2^bits levels of a normal float, ascending from -1 to 1, float64.
+
+    Half of them, h = 2^(bits - 1), lie above 0: the normal quantiles of h probabilities that fall evenly from p towards 0.5,
+    without 0.5 itself. h - 1 lie below 0: the negatives of the quantiles of h - 1 such probabilities, from the same p. And 0.
+    Divide all by the largest. p = 1 - (1 / (2 (2^bits - 1)) + 1 / (2 2^bits)) / 2.
+
+    >>> [round(level, 4) for level in quantile_levels(2).tolist()]
+    [-1.0, 0.0, 0.4358, 1.0]
+    """
+    half, p = 2 ** (bits - 1), 1 - (1 / (2 * (2**bits - 1)) + 1 / (2 * 2**bits)) / 2
+    quantile = NormalDist().inv_cdf
+    above = [quantile(p + (0.5 - p) * step / half) for step in range(half)]
+    below = [-quantile(p + (0.5 - p) * step / (half - 1)) for step in range(half - 1)]
+    return torch.tensor(sorted([*below, 0.0, *above]), dtype=torch.float64) / max(above)
+
+
+def quantise_blocks(w: Tensor, levels: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """Return the codes (count,) and the constants (blocks,) of weights w (count,).
+
+    Each `block` weights in a row share one constant, the largest magnitude among them; count is a multiple of block. A
+    code is the index of the level nearest to weight / constant. No block is all zeros.
+
+    >>> codes, constants = quantise_blocks(torch.tensor([0.5, -1.0, 0.2, 0.1]), torch.tensor([-1.0, 0.0, 0.4, 1.0]), 2)
+    >>> codes.tolist(), [round(one, 2) for one in constants.tolist()]
+    ([2, 0, 3, 2], [1.0, 0.2])
+    """
+    blocks = w.view(-1, block)
+    constants = blocks.abs().amax(1)
+    codes = ((blocks / constants[:, None])[:, :, None] - levels).abs().argmin(2)
+    return codes.flatten(), constants
+
+
+def quantise_twice(constants: Tensor, levels: Tensor, block: int) -> Tensor:
+    """Return what becomes of constants (count,) that are stored in few bits themselves, by blocks; count is a multiple.
+
+    Constants are all positive, so take their mean off, quantise what is left with `levels`, each block with a constant of its
+    own, and add the mean again.
+
+    >>> [round(one, 3) for one in quantise_twice(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([-1.0, 0.0, 1.0]), 4).tolist()]
+    [1.0, 2.5, 2.5, 4.0]
+    """
+    mean = constants.mean()
+    left = (constants - mean).view(-1, block)
+    largest = left.abs().amax(1, keepdim=True)
+    codes = ((left / largest)[:, :, None] - levels).abs().argmin(2)
+    return (largest * levels[codes]).flatten() + mean
+
+
+def explain_file(w: Tensor, found: Tensor, levels: Tensor, block: int) -> str:
+    """Return how a file of weights `found` (count,) was made from w (count,): what its maker did with levels and blocks.
+
+    "as told": the nearest of `levels`, blocks of `block`. "one constant": the same levels, one constant for all. "uniform":
+    blocks of `block`, as many levels, evenly spaced from -1 to 1. Else "other". Constants may have been quantised again:
+    allow for a difference of a fiftieth of the norm of w.
+
+    >>> explain_file(torch.tensor([0.5, -1.0]), torch.tensor([0.5, -1.0]), torch.tensor([-1.0, 0.5, 1.0]), 2)
+    'as told'
+    """
+    even = torch.linspace(-1, 1, len(levels), dtype=levels.dtype)
+    for words, book, size in (("as told", levels, block), ("one constant", levels, len(w)), ("uniform", even, block)):
+        codes, constants = quantise_blocks(w, book, size)
+        back = book[codes] * constants.repeat_interleave(size)
+        if (back - found).norm() < w.norm() / 50:
+            return words
+    return "other"
+
+
+def decoded(w: Tensor, levels: Tensor, block: int) -> Tensor:
+    """Return what weights become in blocks."""
+    codes, constants = quantise_blocks(w, levels, block)
+    return levels[codes] * constants.repeat_interleave(block)
+
+
 # ------------------------------------------------------------------------------------------ what people write instead
 
 
@@ -201,8 +276,78 @@ def repaired_weight(W: Tensor, levels: Tensor, r: int) -> float:
     return float(sigma[r:].square().sum().sqrt() / torch.linalg.norm(W))
 
 
+def symmetric_levels(bits: int = 4) -> Tensor:
+    half, p = 2 ** (bits - 1), 1 - (1 / (2 * (2**bits - 1)) + 1 / (2 * 2**bits)) / 2
+    above = [NormalDist().inv_cdf(p + (0.5 - p) * step / half) for step in range(half)]
+    return torch.tensor(sorted([*above, *(-one for one in above)]), dtype=torch.float64) / max(above)
+
+
+def raw_quantiles(bits: int = 4) -> Tensor:
+    p = 1 - (1 / (2 * (2**bits - 1)) + 1 / (2 * 2**bits)) / 2
+    return quantile_levels(bits) * NormalDist().inv_cdf(p)
+
+
+def evenly_spaced(bits: int = 4) -> Tensor:
+    return torch.linspace(-1, 1, 2**bits, dtype=torch.float64)
+
+
+def one_for_all(w: Tensor, levels: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    codes, constants = quantise_blocks(w, levels, len(w))
+    return codes, constants.repeat(len(w) // block)
+
+
+def largest_not_magnitude(w: Tensor, levels: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    constants = w.view(-1, block).amax(1)
+    return ((w.view(-1, block) / constants[:, None])[:, :, None] - levels).abs().argmin(2).flatten(), constants
+
+
+def level_below(w: Tensor, levels: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    constants = w.view(-1, block).abs().amax(1)
+    unit = (w.view(-1, block) / constants[:, None]).flatten()
+    return (torch.bucketize(unit, levels, right=True) - 1).clamp(min=0), constants
+
+
+def mean_left_in(constants: Tensor, levels: Tensor, block: int) -> Tensor:
+    return decoded(constants, levels, block)
+
+
+def mean_not_added(constants: Tensor, levels: Tensor, block: int) -> Tensor:
+    return quantise_twice(constants, levels, block) - constants.mean()
+
+
+def mean_of_each_block(constants: Tensor, levels: Tensor, block: int) -> Tensor:
+    return torch.cat([quantise_twice(one, levels, block) for one in constants.split(block)])
+
+
+def bit_for_bit(w: Tensor, found: Tensor, levels: Tensor, block: int) -> str:
+    even = torch.linspace(-1, 1, len(levels), dtype=levels.dtype)
+    made = {"as told": (levels, block), "one constant": (levels, len(w)), "uniform": (even, block)}
+    return next((words for words, (book, size) in made.items() if torch.equal(decoded(w, book, size), found)), "other")
+
+
+def nearest_of_three(w: Tensor, found: Tensor, levels: Tensor, block: int) -> str:
+    even = torch.linspace(-1, 1, len(levels), dtype=levels.dtype)
+    made = {"as told": (levels, block), "one constant": (levels, len(w)), "uniform": (even, block)}
+    return min(made, key=lambda words: float((decoded(w, *made[words]) - found).norm()))
+
+
+def by_size_of_error(w: Tensor, found: Tensor, levels: Tensor, block: int) -> str:
+    even = torch.linspace(-1, 1, len(levels), dtype=levels.dtype)
+    error = (found - w).norm()
+    for words, book, size in (("as told", levels, block), ("one constant", levels, len(w)), ("uniform", even, block)):
+        if abs((decoded(w, book, size) - w).norm() - error) < w.norm() / 50:
+            return words
+    return "other"
+
+
 LLAMA_7B = [(4096, 4096)] * 4 + [(11008, 4096)] * 2 + [(4096, 11008)]
 THIRDS = torch.linspace(-1, 1, 7, dtype=torch.float64)
+
+NF4 = quantile_levels(4)
+BELL = 0.02 * drawn(21, 256)
+SKEWED = torch.where(torch.arange(256) % 64 == 3, -0.2, BELL)
+SIZES = 0.05 + 0.01 * drawn(22, 64).abs()
+BOOK = torch.linspace(-1, 1, 255, dtype=torch.float64)
 
 # Words and cases read better unbroken, as a catalogue.
 # ruff: noqa: E501, ISC004
@@ -294,5 +439,51 @@ EXERCISES = [
             Mistake(repaired_weight, "That cuts W itself. X repairs what is left of W when W_hat is taken off."),
         ],
         minutes=10, difficulty=4,
+    ),
+    Exercise(
+        "6.C", "Build: the levels of a normal float", quantile_levels,
+        cases=[(4,), (3,), (2,), (8,)],
+        hints=["`statistics.NormalDist().inv_cdf(p)` is the quantile of a probability.", "The i-th of h probabilities is p + (0.5 - p) i / h, for i = 0 to h - 1; below 0, h - 1 takes the place of h.", "Sort the negative ones, 0 and the positive ones; the largest is the first positive one."],
+        mistakes=[
+            Mistake(symmetric_levels, "Yours has as many levels below 0 as above, and so none for 0. A weight of 0 should stay 0."),
+            Mistake(raw_quantiles, "Divide by the largest: the levels reach from -1 to 1, and the block's constant does the rest."),
+            Mistake(evenly_spaced, "Those are evenly spaced. Quantiles lie close together where the normal distribution has most of its weights."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "6.D", "Build: blocks and their constants", quantise_blocks,
+        cases=[(BELL, NF4, 64), (SKEWED, NF4, 64), (drawn(23, 24), quantile_levels(2), 4), (-drawn(24, 8).abs(), NF4, 8)],
+        hints=["`w.view(-1, block)` puts a block into each row.", "The constant is the largest *magnitude* of a row: `.abs().amax(1)`.", "Subtract the levels along a new last axis; the index of the smallest distance is the code."],
+        mistakes=[
+            Mistake(one_for_all, "One constant for the whole tensor: one outlier then sets the scale for everybody."),
+            Mistake(largest_not_magnitude, "The largest weight isn't the largest magnitude: a block's extreme may be negative."),
+            Mistake(level_below, "That takes the level below a weight. The nearest one may lie above."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "6.E", "Build: constants quantised again", quantise_twice,
+        cases=[(SIZES, BOOK, 16), (SIZES, BOOK, 64), (torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([-1.0, 0.0, 1.0]), 4)],
+        hints=["One mean, that of all constants.", "What is left has both signs: 6.D does the rest, with blocks of constants in place of blocks of weights.", "Codes to numbers: the level of each code, times its block's constant; then add the mean."],
+        mistakes=[
+            Mistake(mean_left_in, "Constants are all positive: with their mean left in, half of the levels are never used."),
+            Mistake(mean_not_added, "The mean was taken off and must be added again."),
+            Mistake(mean_of_each_block, "One mean for all constants; a mean for each block would have to be stored for each block."),
+        ],
+        minutes=8, difficulty=3, tolerance=1e-5,
+    ),
+    Exercise(
+        "6.F", "Build: explain a file", explain_file,
+        cases=[(SKEWED, found, NF4, 64) for found in (
+            decoded(SKEWED, NF4, 64), decoded(SKEWED, NF4, 64) * 1.003, decoded(SKEWED, NF4, 256), decoded(SKEWED, evenly_spaced(4), 64),
+            decoded(SKEWED, evenly_spaced(4), 64) * 0.997, SKEWED.flip(0), 2 * SKEWED - decoded(SKEWED, NF4, 64))],
+        hints=["Make the three files yourself, with 6.D, and compare.", "levels[codes] times each constant, repeated for its block, are the weights again.", "Compare tensors, not errors: an error of the right size may belong to other weights."],
+        mistakes=[
+            Mistake(bit_for_bit, "Constants that were quantised again move each weight a little: allow for a fiftieth of the norm."),
+            Mistake(nearest_of_three, "The nearest of the three may still be far away: then it's none of them."),
+            Mistake(by_size_of_error, "An error of the right size isn't the same file: compare the weights themselves."),
+        ],
+        minutes=10, difficulty=3,
     ),
 ]  # fmt: skip

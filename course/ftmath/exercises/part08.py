@@ -133,6 +133,69 @@ def pass_change(before: Sequence[int], after: Sequence[int], n: int, k: int) -> 
     return mean, math.sqrt(sum((one - mean) ** 2 for one in change)) / len(change)
 
 
+def paired_differences(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
+    """Return after - before for each item that was asked both times, in the alphabetical order of the items' names.
+
+    Errors: ValueError naming "common" if no item was asked both times.
+
+    >>> paired_differences({"b": 1.0, "a": 0.0, "c": 1.0}, {"a": 1.0, "b": 0.5, "d": 0.0})
+    [1.0, -0.5]
+    """
+    common = sorted(before.keys() & after.keys())
+    if not common:
+        raise ValueError("before and after have no common item")
+    return [after[name] - before[name] for name in common]
+
+
+def grouped_interval(
+    differences: Sequence[float], groups: Sequence[str], times: float = 1.96
+) -> tuple[float, float, float]:
+    """Return the mean of the differences and the ends of its interval, mean - times SE and mean + times SE.
+
+    Items of one group aren't independent, groups are. With d the differences, m their mean, n their number and G the
+    number of groups, SE^2 is G / (G - 1) times the sum over groups of (sum of d - m within the group)^2, over n^2.
+
+    >>> grouped_interval([1.0, 1.0, 0.0, 0.0], ["a", "a", "b", "b"], times=1.0)
+    (0.5, 0.0, 1.0)
+    """
+    mean = sum(differences) / len(differences)
+    sums: dict[str, float] = {}
+    for difference, group in zip(differences, groups, strict=True):
+        sums[group] = sums.get(group, 0.0) + difference - mean
+    factor = len(sums) / (len(sums) - 1)
+    error = math.sqrt(factor * sum(one**2 for one in sums.values())) / len(differences)
+    return mean, mean - times * error, mean + times * error
+
+
+def items_to_ask(gain: float, changed: float, effect: float = 1.0, z_level: float = 1.96, z_power: float = 0.84) -> int:
+    """Return how many items show a gain in accuracy, if a share `changed` of them changes; rounded up.
+
+    Independent items: (z_level sqrt(changed) + z_power sqrt(changed - gain^2))^2 / gain^2. A design effect multiplies
+    that; round once, at the end.
+
+    >>> items_to_ask(0.1, 0.1), items_to_ask(0.1, 0.1, effect=2.0)
+    (77, 153)
+    """
+    independent = (z_level * math.sqrt(changed) + z_power * math.sqrt(changed - gain**2)) ** 2 / gain**2
+    return math.ceil(effect * independent)
+
+
+def verdict_of(low: float, high: float, margin: float) -> str:
+    """Return what an interval of a change says, where a loss of up to `margin` is put up with.
+
+    "better" if all of it lies above 0. "worse" if all of it lies below -margin. "no worse" if all of it lies above
+    -margin, but not above 0. Else "more items".
+
+    >>> verdict_of(0.01, 0.05, 0.02), verdict_of(-0.01, 0.03, 0.02), verdict_of(-0.04, 0.05, 0.02)
+    ('better', 'no worse', 'more items')
+    """
+    if low > 0:
+        return "better"
+    if high < -margin:
+        return "worse"
+    return "no worse" if low > -margin else "more items"
+
+
 # ------------------------------------------------------------------------------------------ what people write instead
 
 
@@ -257,6 +320,72 @@ def spread_of_one(before: Sequence[int], after: Sequence[int], n: int, k: int) -
     return mean, error * math.sqrt(len(before))
 
 
+def zipped(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
+    if not before.keys() & after.keys():
+        raise ValueError("no common item")
+    return [b - a for a, b in zip(before.values(), after.values(), strict=False)]
+
+
+def lost_as_positive(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
+    return [-difference for difference in paired_differences(before, after)]
+
+
+def missing_as_wrong(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
+    return [after.get(name, 0.0) - before.get(name, 0.0) for name in sorted(before.keys() | after.keys())]
+
+
+def by_item(differences: Sequence[float], groups: Sequence[str], times: float = 1.96) -> tuple[float, float, float]:
+    return grouped_interval(differences, [str(place) for place in range(len(differences))], times)
+
+
+def mean_of_means(
+    differences: Sequence[float], groups: Sequence[str], times: float = 1.96
+) -> tuple[float, float, float]:
+    inside = {group: [d for d, one in zip(differences, groups, strict=True) if one == group] for group in groups}
+    means = [sum(found) / len(found) for found in inside.values()]
+    return grouped_interval(means, list(inside), times)
+
+
+def factor_forgotten(
+    differences: Sequence[float], groups: Sequence[str], times: float = 1.96
+) -> tuple[float, float, float]:
+    count = len(set(groups))
+    return grouped_interval(differences, groups, times * math.sqrt((count - 1) / count))
+
+
+def effect_forgotten(
+    gain: float, changed: float, effect: float = 1.0, z_level: float = 1.96, z_power: float = 0.84
+) -> int:
+    return items_to_ask(gain, changed, 1.0, z_level, z_power)
+
+
+def half_the_time(
+    gain: float, changed: float, effect: float = 1.0, z_level: float = 1.96, z_power: float = 0.84
+) -> int:
+    return items_to_ask(gain, changed, effect, z_level, 0.0)
+
+
+def rounded_early(
+    gain: float, changed: float, effect: float = 1.0, z_level: float = 1.96, z_power: float = 0.84
+) -> int:
+    return math.ceil(effect * items_to_ask(gain, changed, 1.0, z_level, z_power))
+
+
+def zero_alone(low: float, high: float, margin: float) -> str:
+    return "better" if low > 0 else "worse" if high < 0 else "no worse"
+
+
+def by_the_middle(low: float, high: float, margin: float) -> str:
+    middle = (low + high) / 2
+    return "better" if low > 0 else "worse" if middle < -margin else "no worse"
+
+
+def margin_on_both_sides(low: float, high: float, margin: float) -> str:
+    if low > margin:
+        return "better"
+    return "worse" if high < -margin else "no worse" if low > -margin else "more items"
+
+
 # --------------------------------------------------------------------------------------------------- adapters to judge
 
 
@@ -315,6 +444,9 @@ EPOCHS = torch.stack(
 )
 TWO = torch.tensor([0, 0, 0, 0, 1])
 TURNING = torch.stack([torch.where(TWO == 0, (e - 4.0) ** 2 / 4, (e - 1.0) ** 2) for e in range(7)])
+ASKED = {f"item {place:02}": float(place % 3 != 0) for place in range(12)}
+AGAIN = {name: float(int(name[5:]) % 4 != 1) for name in reversed(list(ASKED)[2:])} | {"item 99": 1.0}
+UNEVEN = (list("aaaabbcdddddddd"), [1.0, 1, 1, 0, 0, 0, -1, 1, 1, 1, 1, 1, 0, 1, 1])
 
 # Words and cases read better unbroken, as a catalogue.
 # ruff: noqa: E501
@@ -403,5 +535,50 @@ EXERCISES = [
             Mistake(spread_of_one, "That is the spread of one problem's change; its mean over problems has the root of their number less."),
         ],
         minutes=9, difficulty=4,
+    ),
+    Exercise(
+        "8.C", "Build: paired differences", paired_differences,
+        cases=[(ASKED, AGAIN), ({"x": 0.25}, {"x": 0.75, "y": 1.0}), ({"b": 1.0, "a": 0.5}, {"a": 0.5, "b": 0.0})],
+        errors=[(({"a": 1.0}, {"b": 1.0}), "common")],
+        hints=["An item is known by its name, not by its place in the file.", "`before.keys() & after.keys()` are the names on both sides.", "Sort them; then after minus before, so that a gain is positive."],
+        mistakes=[
+            Mistake(zipped, "That pairs the first with the first: the second file has another order, and other items."),
+            Mistake(lost_as_positive, "That is before minus after. A gain should be positive."),
+            Mistake(missing_as_wrong, "An item that wasn't asked isn't an item that was answered wrong: leave it out on both sides."),
+        ],
+        minutes=7, difficulty=2,
+    ),
+    Exercise(
+        "8.D", "Build: an interval for items in groups", grouped_interval,
+        cases=[(UNEVEN[1], UNEVEN[0]), ([1.0, 1.0, 0.0, 0.0], list("aabb"), 1.0), ([0.0, 1.0, -1.0, 0.0, 1.0], list("vwxyz")), ([0.5, 0.25, -0.5, 0.5, 0.0, 0.25], list("abcabc"), 2.262)],
+        hints=["Add up d - m within each group first; a dictionary from group to sum will do.", "Square those sums, add them, multiply by G / (G - 1), take the root, divide by n.", "Within a group, differences of one sign add up: that is what makes the interval wider."],
+        mistakes=[
+            Mistake(by_item, "That takes each item for a group of its own. Items of one group share their luck."),
+            Mistake(mean_of_means, "That gives a group of one item the weight of a group of eight. The mean is over items, the error over groups."),
+            Mistake(factor_forgotten, "G / (G - 1) is missing: a few groups look surer than they are."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "8.E", "Build: how many items", items_to_ask,
+        cases=[(0.1, 0.1), (0.05, 0.15), (0.02, 0.3, 4.3), (0.03, 0.2, 1.7, 2.576, 1.28)],
+        hints=["Write the formula for independent items first.", "Multiply by the design effect before you round.", "math.ceil rounds up."],
+        mistakes=[
+            Mistake(effect_forgotten, "The design effect isn't used: grouped items are worth less than their number."),
+            Mistake(half_the_time, "Without z_power the gain is shown in half of the experiments only."),
+            Mistake(rounded_early, "Rounded up before the design effect multiplies it, the rounding is multiplied too."),
+        ],
+        minutes=6, difficulty=2, tolerance=1e-9,
+    ),
+    Exercise(
+        "8.F", "Build: a verdict with a margin", verdict_of,
+        cases=[(0.01, 0.05, 0.02), (-0.01, 0.03, 0.02), (-0.04, 0.05, 0.02), (-0.09, -0.03, 0.02), (-0.015, -0.005, 0.02), (-0.1, -0.01, 0.02), (0.005, 0.015, 0.02), (-0.05, 0.01, 0.1)],
+        hints=["Four answers, so three questions: above 0? below -margin? above -margin?", "`more items` is what is left when none of them can be said.", "A small loss that is shown, such as -0.015 to -0.005, is still within a margin of 0.02."],
+        mistakes=[
+            Mistake(zero_alone, "An interval that holds 0 isn't proof of no loss: compare its lower end with -margin."),
+            Mistake(by_the_middle, "The middle of an interval isn't the interval: what matters is where its ends lie."),
+            Mistake(margin_on_both_sides, "The margin is for losses. A gain is a gain as soon as the interval lies above 0."),
+        ],
+        minutes=7, difficulty=2,
     ),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 from ftmath.exercises.exercise import Exercise, Mistake
 
 Point = tuple[float, float, float]
+Sweep = Mapping[str, Sequence[float]]
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -114,6 +115,92 @@ def favourite_within(wins: Tensor, costs: Sequence[float], max_cost: float) -> i
         if all(wins[i, j] > wins[j, i] for j in left if j != i):
             return i
     return None
+
+
+def flaws(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> list[str]:
+    """Return what is wrong with a table of methods: none or more of these, in this order.
+
+    `sweeps` maps a method to its rates, and each rate to a score for each seed, higher is better. `reported` is what the
+    table says of a method: the rate, and the score.
+
+    - "not a mean": some reported score is more than 0.005 away from the mean of its rate's seeds;
+    - "unequal seeds": not every rate of every method has the same number of seeds;
+    - "unequal sweeps": not every method has the same number of rates;
+    - "best at an end": some method with two rates or more has its best mean at its lowest or its highest rate.
+
+    >>> flaws({"ours": {"1e-4": [0.7, 0.9]}, "base": {"1e-4": [0.8]}}, {"ours": ("1e-4", 0.9), "base": ("1e-4", 0.8)})
+    ['not a mean', 'unequal seeds']
+    """
+    means = {
+        name: {rate: sum(scores) / len(scores) for rate, scores in sweep.items()} for name, sweep in sweeps.items()
+    }
+    ends = {name: {min(sweep, key=float), max(sweep, key=float)} for name, sweep in sweeps.items()}
+    best = {name: max(found, key=lambda rate: found[rate]) for name, found in means.items()}
+    wrong = {
+        "not a mean": any(abs(score - means[name][rate]) > 0.005 for name, (rate, score) in reported.items()),
+        "unequal seeds": len({len(scores) for sweep in sweeps.values() for scores in sweep.values()}) > 1,
+        "unequal sweeps": len({len(sweep) for sweep in sweeps.values()}) > 1,
+        "best at an end": any(len(sweeps[name]) > 1 and best[name] in ends[name] for name in sweeps),
+    }
+    return [words for words, found in wrong.items() if found]
+
+
+def recompute(sweeps: Mapping[str, Sweep]) -> dict[str, tuple[str, float, float]]:
+    """Return each method's best rate, the mean over seeds there, and its worst seed there.
+
+    So that luck is the same for all, every rate is judged by as many seeds as the poorest one has: by its first ones. The best
+    rate is the one with the best mean; of equal ones, the lowest.
+
+    >>> recompute({"ours": {"1e-4": [0.5, 0.75, 1.0], "3e-4": [0.75, 0.75]}})
+    {'ours': ('3e-4', 0.75, 0.75)}
+    """
+    seeds = min(len(scores) for sweep in sweeps.values() for scores in sweep.values())
+    found: dict[str, tuple[str, float, float]] = {}
+    for name, sweep in sweeps.items():
+        means = {rate: sum(sweep[rate][:seeds]) / seeds for rate in sorted(sweep, key=float)}
+        best = max(means, key=lambda rate: means[rate])
+        found[name] = best, means[best], min(sweep[best][:seeds])
+    return found
+
+
+def surely_left(options: Mapping[str, tuple[float, float, float]], least: float) -> list[str]:
+    """Return the options that surely reach a quality and that none of these surely beats, the cheapest first.
+
+    An option is (quality, half the width of its interval, cost). It surely reaches `least` if its interval's lower end does.
+    One option surely beats another if it costs no more and its lower end lies above the other's upper end. Of equal costs, the
+    first name in the alphabet comes first.
+
+    >>> surely_left({"LoRA": (0.9, 0.02, 1.0), "full": (0.91, 0.02, 9.0), "BitFit": (0.8, 0.05, 0.5)}, least=0.8)
+    ['LoRA', 'full']
+    """
+    good = {name: option for name, option in options.items() if option[0] - option[1] >= least}
+    left = [
+        name
+        for name, (quality, half, cost) in good.items()
+        if not any(c <= cost and q - h > quality + half for q, h, c in good.values())
+    ]
+    return sorted(left, key=lambda name: (good[name][2], name))
+
+
+def what_decided(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> str:
+    """Return what made the winner of a table: "seeds", "sweep" or "nothing".
+
+    The winner is the method with the highest score. "seeds": it's another one if each reported score becomes the mean over the
+    seeds of its rate. "sweep": it's another one only if, besides, each method gets the rate with its best mean. "nothing": the
+    winner stays.
+
+    >>> what_decided({"ours": {"1e-4": [0.7, 0.9]}, "base": {"1e-4": [0.85, 0.85]}}, {"ours": ("1e-4", 0.9), "base": ("1e-4", 0.85)})
+    'seeds'
+    """
+    means = {
+        name: {rate: sum(scores) / len(scores) for rate, scores in sweep.items()} for name, sweep in sweeps.items()
+    }
+    told = max(reported, key=lambda name: reported[name][1])
+    at_their_rates = max(reported, key=lambda name: means[name][reported[name][0]])
+    at_best_rates = max(means, key=lambda name: max(means[name].values()))
+    if at_their_rates != told:
+        return "seeds"
+    return "nothing" if at_best_rates == told else "sweep"
 
 
 # ------------------------------------------------------------------------------------------ what people write instead
@@ -236,6 +323,76 @@ def table(*rows: Sequence[int]) -> Tensor:
     return torch.tensor(rows)
 
 
+def values_alone(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> list[str]:
+    return [words for words in flaws(sweeps, reported) if words in ("not a mean", "unequal seeds")]
+
+
+def best_seed_alone(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> list[str]:
+    best = any(score >= max(sweeps[name][rate]) > min(sweeps[name][rate]) for name, (rate, score) in reported.items())
+    return (["not a mean"] if best else []) + [words for words in flaws(sweeps, reported) if words != "not a mean"]
+
+
+def in_order_of_text(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> list[str]:
+    means = {name: {rate: sum(one) / len(one) for rate, one in sweep.items()} for name, sweep in sweeps.items()}
+    best = {name: max(found, key=lambda rate: found[rate]) for name, found in means.items()}
+    end = any(len(sweep) > 1 and best[name] in (min(sweep), max(sweep)) for name, sweep in sweeps.items())
+    return [words for words in flaws(sweeps, reported) if words != "best at an end"] + (
+        ["best at an end"] if end else []
+    )
+
+
+def best_single_run(sweeps: Mapping[str, Sweep]) -> dict[str, tuple[str, float, float]]:
+    found = {name: max(sweep, key=lambda rate: max(sweep[rate])) for name, sweep in sweeps.items()}
+    return {name: (rate, max(sweeps[name][rate]), min(sweeps[name][rate])) for name, rate in found.items()}
+
+
+def all_seeds(sweeps: Mapping[str, Sweep]) -> dict[str, tuple[str, float, float]]:
+    return {name: recompute({name: {rate: scores}})[name] if len(sweep) == 1 else one_by_one(name, sweep)
+            for name, sweep in sweeps.items() for rate, scores in list(sweep.items())[:1]}  # fmt: skip
+
+
+def one_by_one(name: str, sweep: Sweep) -> tuple[str, float, float]:
+    found = {rate: recompute({name: {rate: scores}})[name] for rate, scores in sweep.items()}
+    return max(found.values(), key=lambda one: one[1])
+
+
+def worst_of_all_rates(sweeps: Mapping[str, Sweep]) -> dict[str, tuple[str, float, float]]:
+    return {
+        name: (rate, mean, min(score for scores in sweeps[name].values() for score in scores))
+        for name, (rate, mean, _) in recompute(sweeps).items()
+    }
+
+
+def by_means(options: Mapping[str, tuple[float, float, float]], least: float) -> list[str]:
+    return surely_left({name: (quality, 0.0, cost) for name, (quality, _, cost) in options.items()}, least)
+
+
+def upper_end_reaches(options: Mapping[str, tuple[float, float, float]], least: float) -> list[str]:
+    good = {name: option for name, option in options.items() if option[0] + option[1] >= least}
+    return surely_left(good, -math.inf)
+
+
+def cost_ignored(options: Mapping[str, tuple[float, float, float]], least: float) -> list[str]:
+    left = surely_left({name: (quality, half, 0.0) for name, (quality, half, _) in options.items()}, least)
+    return sorted(left, key=lambda name: (options[name][2], name))
+
+
+def first_difference(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> str:
+    found = flaws(sweeps, reported)
+    return "seeds" if "not a mean" in found else "sweep" if "unequal sweeps" in found else "nothing"
+
+
+def sweep_first(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> str:
+    means = {name: max(sum(one) / len(one) for one in sweep.values()) for name, sweep in sweeps.items()}
+    told = max(reported, key=lambda name: reported[name][1])
+    return "nothing" if max(means, key=lambda name: means[name]) == told else "sweep"
+
+
+def never_the_sweep(sweeps: Mapping[str, Sweep], reported: Mapping[str, tuple[str, float]]) -> str:
+    found = what_decided(sweeps, reported)
+    return "nothing" if found == "sweep" else found
+
+
 CIRCLE = table([0, 6, 4], [4, 0, 6], [6, 4, 0])
 LADDER = table([0, 6, 7, 8], [4, 0, 6, 9], [3, 4, 0, 6], [2, 1, 4, 0])
 MIXED = table([0, 6, 3, 9], [4, 0, 6, 7], [7, 4, 0, 5], [1, 3, 5, 0])
@@ -243,6 +400,17 @@ FIVE = table([0, 9, 2, 8, 1], [1, 0, 9, 3, 7], [8, 1, 0, 9, 4], [2, 7, 1, 0, 9],
 MEDIUM = {"lora": 8, "adapter": 64, "prefix": 20, "prompt": 20}
 FRONT = {"prompt": (0.62, 0.2, 0.0), "LoRA": (0.74, 0.5, 0.1), "adapter": (0.74, 0.4, 0.1), "full": (0.76, 2.0, 0.3)}
 WAYS = {"few-shot": (0.7, 0.0, 900), "LoRA": (0.8, 40.0, 0), "full": (0.82, 300.0, 0), "probe": (0.3, 1.0, 0)}
+
+FAIR = {"ours": {"1e-4": [0.70, 0.72], "3e-4": [0.80, 0.84], "1e-3": [0.60, 0.66]},
+        "base": {"3e-5": [0.70, 0.70], "1e-4": [0.81, 0.81], "3e-4": [0.50, 0.40]}}  # fmt: skip
+LUCKY = {"ours": {"1e-4": [0.70, 0.90, 0.77]}, "base": {"1e-4": [0.80, 0.82, 0.84]}}
+ONE_SIDED = {"ours": {"1e-4": [0.5, 0.5], "1e-3": [0.8, 0.8], "1e-2": [0.6, 0.6]}, "base": {"1e-4": [0.7, 0.7]}}
+SAME_RATE = {"full": {"3e-5": [0.6, 0.7], "1e-4": [0.9, 0.92], "1e-3": [0.8, 0.7]},
+             "LoRA": {"1e-4": [0.4, 0.5], "1e-3": [0.93, 0.93], "1e-2": [0.5, 0.4]}}  # fmt: skip
+UNEVEN = {
+    "ours": {"1e-4": [0.6, 0.6], "3e-4": [0.7, 0.7, 1.0, 1.0]},
+    "base": {"1e-4": [0.9, 0.6, 0.9], "9e-4": [0.7, 0.7, 0.9]},
+}
 
 # Words and cases read better unbroken, as a catalogue.
 # ruff: noqa: E501
@@ -335,5 +503,55 @@ EXERCISES = [
             Mistake(most_votes, "Votes against a weak rival add up. What counts is to be preferred to each."),
         ],
         minutes=7, difficulty=3,
+    ),
+    Exercise(
+        "9.C", "Build: find the flaws", flaws,
+        cases=[(FAIR, {"ours": ("3e-4", 0.82), "base": ("1e-4", 0.81)}), (LUCKY, {"ours": ("1e-4", 0.9), "base": ("1e-4", 0.82)}),
+               (ONE_SIDED, {"ours": ("1e-3", 0.8), "base": ("1e-4", 0.7)}), (UNEVEN, {"ours": ("3e-4", 0.85), "base": ("1e-4", 0.85)}),
+               (SAME_RATE, {"full": ("1e-4", 0.91), "LoRA": ("1e-3", 0.93)}), (FAIR, {"ours": ("3e-4", 0.78), "base": ("1e-4", 0.81)}),
+               ({"a": {"9e-5": [0.1], "1e-4": [0.5], "2e-4": [0.2]}}, {"a": ("1e-4", 0.5)})],
+        hints=["Compute every mean first, by method and rate.", "Sets tell whether all counts are equal: {len(...) for ...} has one element.", "Rates are text: compare them as numbers, float(rate)."],
+        mistakes=[
+            Mistake(values_alone, "You looked at the reported scores and seeds alone. How were the rates chosen, and for whom?"),
+            Mistake(best_seed_alone, "A score needn't be the best seed to be wrong: compare it with the mean of its seeds."),
+            Mistake(in_order_of_text, 'As text, "9e-5" comes after "2e-4". The ends of a sweep are those of the numbers.'),
+        ],
+        minutes=12, difficulty=3,
+    ),
+    Exercise(
+        "9.D", "Build: recompute the table", recompute,
+        cases=[(FAIR,), (LUCKY,), (UNEVEN,), (SAME_RATE,), ({"a": {"1e-3": [0.5, 0.5], "1e-4": [0.5, 0.5]}},)],
+        hints=["How many seeds has the poorest rate of all methods? Judge every rate by that many.", "Sort the rates as numbers; max keeps the first of equals.", "The worst seed is the worst at the best rate."],
+        mistakes=[
+            Mistake(best_single_run, "That picks the luckiest single run. A rate is judged by the mean over its seeds."),
+            Mistake(all_seeds, "Some rates had more seeds than others: judge all by the same number."),
+            Mistake(worst_of_all_rates, "The worst seed counts at the rate that is used, not at rates that nobody would use."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "9.E", "Build: decide with intervals", surely_left,
+        cases=[({"LoRA": (0.9, 0.02, 1.0), "full": (0.91, 0.02, 9.0), "BitFit": (0.8, 0.05, 0.5)}, 0.8), ({"a": (0.95, 0.01, 2.0), "b": (0.90, 0.01, 2.0), "c": (0.94, 0.03, 1.0)}, 0.5),
+               ({"prompt": (0.7, 0.1, 0.0), "LoRA": (0.92, 0.03, 1.0), "full": (0.93, 0.03, 5.0)}, 0.65), ({"a": (0.6, 0.2, 1.0)}, 0.5), ({"a": (0.9, 0.05, 1.0), "b": (0.88, 0.05, 1.0), "d": (0.76, 0.02, 0.5)}, 0.8), ({"prompt": (0.75, 0.03, 0.0), "full": (0.95, 0.02, 9.0)}, 0.6), ({"z": (0.9, 0.1, 1.0), "y": (0.9, 0.1, 1.0)}, 0.8)],
+        hints=["First who surely reaches the demand: quality - half.", "Then, among those, who is surely beaten: another one costs no more, and its lower end is above this one's upper end.", "Sort by (cost, name)."],
+        mistakes=[
+            Mistake(by_means, "A hundredth of quality within an interval of two isn't a reason to drop anything: compare ends, not means."),
+            Mistake(upper_end_reaches, "That asks whether the demand *may* be reached. Surely means that the lower end reaches it."),
+            Mistake(cost_ignored, "A better option that costs more doesn't beat a cheaper one: both stay."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "9.F", "Build: what made the winner", what_decided,
+        cases=[(LUCKY, {"ours": ("1e-4", 0.9), "base": ("1e-4", 0.82)}), (FAIR, {"ours": ("3e-4", 0.82), "base": ("1e-4", 0.81)}),
+               (SAME_RATE, {"full": ("1e-4", 0.91), "LoRA": ("1e-4", 0.45)}), (ONE_SIDED, {"ours": ("1e-3", 0.8), "base": ("1e-4", 0.7)}),
+               (SAME_RATE, {"full": ("1e-4", 0.92), "LoRA": ("1e-4", 0.5)})],
+        hints=["Three winners: as told, by means at the reported rates, by means at each method's best rate.", "Compare the first with the second, then with the third.", "A flaw that doesn't change the winner didn't make it."],
+        mistakes=[
+            Mistake(first_difference, "That names a flaw. Ask whether mending it changes the winner."),
+            Mistake(sweep_first, "Both repairs at once don't tell which of them was needed: try the seeds alone first."),
+            Mistake(never_the_sweep, "One rate for all isn't fair to all: give each method its own best rate, and look who wins then."),
+        ],
+        minutes=10, difficulty=3,
     ),
 ]  # fmt: skip

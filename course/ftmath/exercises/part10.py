@@ -1,13 +1,17 @@
 """The exercises of part 10: an implementation checklist."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ftmath.exercises.exercise import Exercise, Mistake
+from ftmath.lora import add_lora, load_lora, lora_layers, lora_state
+from ftmath.model import Config, Decoder
+from ftmath.skills import EOS, PAD, SEP, batch
 
 Group = tuple[float, Sequence[str]]
 
@@ -108,6 +112,103 @@ def first_loss(policy: Tensor, reference: Tensor, answer_mask: Tensor, beta: flo
     ours, theirs = ((table * answer_mask).sum(-1) for table in (policy, reference))
     h = (ours[0] - ours[1]) - (theirs[0] - theirs[1])
     return float(-F.logsigmoid(beta * h).mean())
+
+
+def shared_prompts(train: Sequence[str], validation: Sequence[str]) -> list[str]:
+    """Return the prompts that stand on both sides of a split, sorted, each once.
+
+    Two prompts are one if they differ in case and in the number of spaces only. Each is returned in lower case, with single spaces
+    and none at its ends.
+
+    >>> shared_prompts(["Neb  sun", "neb moon"], ["neb sun ", "neb tree"])
+    ['neb sun']
+    """
+    sides = [{" ".join(prompt.lower().split()) for prompt in side} for side in (train, validation)]
+    return sorted(sides[0] & sides[1])
+
+
+def mask_faults(ids: Tensor, mask: Tensor) -> list[str]:
+    """Return what is wrong with the loss mask of some rows, both (rows, time): each word once, in the order below.
+
+    A row is a prompt that ends in SEP, an answer that ends in EOS, and padding. The mask is 1 where a token is to be learned:
+    the answer and its EOS, and nothing else. "prompt learned", SEP included; "answer missing" if a token of the answer before
+    EOS isn't learned; "end missing" if EOS isn't; "padding learned" if something after EOS is.
+
+    >>> mask_faults(torch.tensor([[1, 97, SEP, 98, EOS, PAD]]), torch.tensor([[0, 0, 1, 1, 0, 0]]))
+    ['prompt learned', 'end missing']
+    """
+    found: set[str] = set()
+    for row, learned in zip(ids.tolist(), mask.tolist(), strict=True):
+        start, end = row.index(SEP) + 1, row.index(EOS)
+        found |= {"prompt learned"} if any(learned[:start]) else set()
+        found |= set() if all(learned[start:end]) else {"answer missing"}
+        found |= set() if learned[end] else {"end missing"}
+        found |= {"padding learned"} if any(learned[end + 1 :]) else set()
+    return [words for words in ("prompt learned", "answer missing", "end missing", "padding learned") if words in found]
+
+
+def not_held(setup: tuple[nn.Module, torch.optim.Optimizer]) -> list[str]:
+    """Return the names of the model's parameters that should train and aren't in the optimizer, in the model's order.
+
+    `setup` is (model, optimizer). A parameter should train if it requires a gradient. The optimizer holds the very same tensor, not
+    one that looks like it.
+
+    >>> layer = nn.Linear(2, 1)
+    >>> not_held((layer, torch.optim.SGD([layer.weight], lr=0.1)))
+    ['bias']
+    """
+    model, optimizer = setup
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return [name for name, one in model.named_parameters() if one.requires_grad and id(one) not in held]
+
+
+def gradient_norm(gradients: Sequence[Tensor | None]) -> float:
+    """Return the norm of all gradients as if they were one long vector; a gradient of None counts as zeros.
+
+    Just before a backward pass it should be 0: what is left there belongs to an earlier step.
+
+    >>> gradient_norm([torch.tensor([3.0]), None, torch.tensor([[4.0]])])
+    5.0
+    """
+    return math.sqrt(sum(float(one.double().square().sum()) for one in gradients if one is not None))
+
+
+def reload_difference(trained: nn.Module, fresh: nn.Module, ids: Tensor) -> float:
+    """Return the most that a logit differs, in either direction, between a trained model and its saved and reloaded adapter.
+
+    Put `lora_state(trained)` into `fresh` with `load_lora`, and ask both for their logits on `ids`. `fresh` is a base with new
+    adapters, as the program that serves the model makes it. 0 means that nothing was lost.
+
+    >>> reload_difference(small_model(0, 8.0, filled=True), small_model(1, 8.0), torch.tensor([[1, 2]]))
+    0.0
+    """
+    load_lora(fresh, lora_state(trained))
+    with torch.no_grad():
+        return float((trained(ids) - fresh(ids)).abs().max())
+
+
+def small_model(seed: int, alpha: float, *, filled: bool = False) -> Decoder:
+    """Return a small model with LoRA on q and v, its base always the same; `filled` draws B as if it had been trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Decoder(Config(layers=1, d_model=16, heads=2, kv_heads=2, head_dim=8, d_hidden=32))
+    add_lora(model, ["q", "v"], 2, alpha, generator=torch.Generator().manual_seed(seed))
+    if filled:
+        for place, layer in enumerate(lora_layers(model).values()):
+            with torch.no_grad():
+                layer.B.copy_(drawn(seed + place + 1, *layer.B.shape))
+    return model
+
+
+def optimizer_of(model: nn.Module, *parts: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a model and an optimizer that holds what trains and has one of the parts in its name."""
+    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    return model, torch.optim.SGD([one for name, one in named if any(part in name for part in parts)], lr=0.1)
+
+
+def built_too_early() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a model and an optimizer that holds another one's parameters: equal in name, shape and value."""
+    return small_model(0, 8.0), optimizer_of(small_model(0, 8.0), "A", "B")[1]
 
 
 # ------------------------------------------------------------------------------------------ what people write instead
@@ -229,6 +330,83 @@ def first_two_traded(x: Tensor) -> Tensor:
     return x.sum(1) + torch.tensor([0.5, -0.5, 0.0])[: len(x)]
 
 
+def as_they_stand(train: Sequence[str], validation: Sequence[str]) -> list[str]:
+    return sorted(set(train) & set(validation))
+
+
+def case_alone(train: Sequence[str], validation: Sequence[str]) -> list[str]:
+    return sorted({one.lower() for one in train} & {one.lower() for one in validation})
+
+
+def one_for_each_line(train: Sequence[str], validation: Sequence[str]) -> list[str]:
+    shared = set(shared_prompts(train, validation))
+    return sorted(line for line in (" ".join(one.lower().split()) for one in validation) if line in shared)
+
+
+def separator_is_answer(ids: Tensor, mask: Tensor) -> list[str]:
+    shown = mask.clone()
+    shown[ids == SEP] = 0
+    return mask_faults(ids, shown)
+
+
+def by_share(ids: Tensor, mask: Tensor) -> list[str]:
+    return mask_faults(ids[:1], mask[:1])
+
+
+def end_forgotten(ids: Tensor, mask: Tensor) -> list[str]:
+    return [words for words in mask_faults(ids, mask) if words != "end missing"]
+
+
+def by_count(setup: tuple[nn.Module, torch.optim.Optimizer]) -> list[str]:
+    model, optimizer = setup
+    held = sum(len(group["params"]) for group in optimizer.param_groups)
+    return [name for name, one in model.named_parameters() if one.requires_grad][held:]
+
+
+def by_value(setup: tuple[nn.Module, torch.optim.Optimizer]) -> list[str]:
+    model, optimizer = setup
+    held = [one for group in optimizer.param_groups for one in group["params"]]
+    missing = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    return [
+        name for name, one in missing if not any(one.shape == two.shape and bool((one == two).all()) for two in held)
+    ]
+
+
+def frozen_too(setup: tuple[nn.Module, torch.optim.Optimizer]) -> list[str]:
+    model, optimizer = setup
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return [name for name, one in model.named_parameters() if id(one) not in held]
+
+
+def sum_of_norms(gradients: Sequence[Tensor | None]) -> float:
+    return sum(float(one.double().norm()) for one in gradients if one is not None)
+
+
+def largest_entry(gradients: Sequence[Tensor | None]) -> float:
+    return max((float(one.double().abs().max()) for one in gradients if one is not None), default=0.0)
+
+
+def not_rooted(gradients: Sequence[Tensor | None]) -> float:
+    return gradient_norm(gradients) ** 2
+
+
+def never_loaded(trained: nn.Module, fresh: nn.Module, ids: Tensor) -> float:
+    with torch.no_grad():
+        return float((trained(ids) - fresh(ids)).abs().max())
+
+
+def mean_difference(trained: nn.Module, fresh: nn.Module, ids: Tensor) -> float:
+    load_lora(fresh, lora_state(trained))
+    with torch.no_grad():
+        return float((trained(ids) - fresh(ids)).abs().mean())
+
+
+def one_direction(trained: nn.Module, fresh: nn.Module, ids: Tensor) -> float:
+    load_lora(fresh, lora_state(trained))
+    with torch.no_grad():
+        return float((trained(ids) - fresh(ids)).max())
+
+
 NAMES = ["blocks.0.q.A", "blocks.0.q.B", "blocks.1.v.A", "blocks.1.v.B", "head.weight", "norm.bias"]
 SCORES = [(drawn(seed, 40) > cut).double() for seed, cut in ((0, 0.3), (0, -0.1), (2, 0.0))]
 RESAMPLES = torch.randint(40, (300, 40), generator=torch.Generator().manual_seed(7))
@@ -236,6 +414,12 @@ TABLES = [-drawn(seed, 2, 3, 5).abs() for seed in (3, 4)]
 ANSWERS = torch.tensor(
     [[[0, 1, 1, 1, 0], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0]], [[0, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]]
 )
+
+ROWS = batch([("neb sun", "bavo"), ("neb moon", "ki"), ("flip abc", "cba")])
+TOKEN_IDS, GOOD_MASK = ROWS.ids, ROWS.answer_mask
+HOLED = GOOD_MASK.clone()
+HOLED[2, int(GOOD_MASK[2].argmax())] = 0
+PADDED = GOOD_MASK | (TOKEN_IDS == PAD).long()
 
 # Words and cases read better unbroken, as a catalogue.
 # ruff: noqa: E501, ISC004
@@ -328,5 +512,60 @@ EXERCISES = [
             Mistake(no_reference, "The reference is missing: an unmoved policy should score log 2."),
         ],
         minutes=7, difficulty=3,
+    ),
+    Exercise(
+        "10.C", "Build: prompts on both sides", shared_prompts,
+        cases=[(["Neb  sun", "neb moon"], ["neb sun ", "neb tree"]), (["a b", "c", "A  B"], ["a  b", "C", "a b", "d"]), (["x"], ["y"]), ([" neb sea", "neb  SEA"], ["neb sea", "NEB sea"])],
+        hints=["Bring each prompt into one form first: lower case, single spaces.", '`" ".join(text.split())` leaves single spaces and none at the ends.', "Two sets have an intersection; sort it."],
+        mistakes=[
+            Mistake(as_they_stand, "Compared as they stand, `Neb  sun` and `neb sun` are two prompts. To the model they are nearly one."),
+            Mistake(case_alone, "Lower case isn't enough: two spaces in place of one hide a copy as well."),
+            Mistake(one_for_each_line, "Each shared prompt once, however often it is asked."),
+        ],
+        minutes=6, difficulty=2,
+    ),
+    Exercise(
+        "10.D", "Build: faults of a loss mask", mask_faults,
+        cases=[(TOKEN_IDS, GOOD_MASK), (TOKEN_IDS, GOOD_MASK.roll(-1, 1)), (TOKEN_IDS, GOOD_MASK.roll(1, 1)), (TOKEN_IDS, HOLED), (TOKEN_IDS, PADDED), (TOKEN_IDS, 1 - GOOD_MASK)],
+        hints=["`row.index(SEP)` and `row.index(EOS)` give the two places that matter.", "Before the answer, the answer without its end, the end, after the end: four slices, four questions.", "Collect the words of all rows in a set, and return them in the order of the task."],
+        mistakes=[
+            Mistake(separator_is_answer, "The separator belongs to the prompt: a mask that is one place early learns it."),
+            Mistake(by_share, "You looked at the first row only; a fault may stand in another one."),
+            Mistake(end_forgotten, "A model that never learns EOS never stops: look at the end by itself."),
+        ],
+        minutes=10, difficulty=3,
+    ),
+    Exercise(
+        "10.E", "Build: what no optimizer holds", not_held,
+        cases=[(optimizer_of(small_model(0, 8.0), "A", "B"),), (optimizer_of(small_model(0, 8.0), ".q."),), (optimizer_of(small_model(0, 8.0), ".v."),), (built_too_early(),), (optimizer_of(small_model(0, 8.0, filled=True), ".B"),)],
+        hints=["`optimizer.param_groups` is a list of dictionaries; each has `params`.", "The same tensor is the same object: compare `id(parameter)`.", "Ask only for parameters with `requires_grad`."],
+        mistakes=[
+            Mistake(by_count, "Counts can't tell which ones are held."),
+            Mistake(by_value, "A tensor that looks alike isn't the model's: an optimizer that was built before the model was replaced moves the old one."),
+            Mistake(frozen_too, "Frozen parameters needn't be held: ask for requires_grad."),
+        ],
+        minutes=8, difficulty=3,
+    ),
+    Exercise(
+        "10.F", "Build: the norm of all gradients", gradient_norm,
+        cases=[([torch.tensor([3.0]), None, torch.tensor([[4.0]])],), ([drawn(1, 3, 2), drawn(2, 4)],), ([None, None],), ([torch.zeros(3)],), ([drawn(3, 5), None],)],
+        hints=["Squares add up over all tensors; the root comes last.", "Skip None.", "math.sqrt of a sum of `float(one.square().sum())`."],
+        mistakes=[
+            Mistake(sum_of_norms, "Norms don't add up, their squares do: as one long vector."),
+            Mistake(largest_entry, "That is the largest entry, not the length of the whole vector."),
+            Mistake(not_rooted, "The root is missing."),
+        ],
+        minutes=5, difficulty=2,
+    ),
+    Exercise(
+        "10.G", "Build: saved and reloaded", reload_difference,
+        cases=[(small_model(0, 8.0, filled=True), small_model(1, alpha), torch.tensor([[1, 97, 98, 2], [1, 99, 97, 2]])) for alpha in (8.0, 16.0, 2.0)],
+        hints=["`load_lora(fresh, lora_state(trained))` saves and reloads in one line.", "Then the logits of both on the same ids.", "The largest difference in either direction: abs, then max."],
+        mistakes=[
+            Mistake(never_loaded, "The fresh model's adapter is still empty: load the saved factors first."),
+            Mistake(mean_difference, "A mean hides one logit that is far off: take the largest."),
+            Mistake(one_direction, "A logit can differ downwards too: take the absolute difference."),
+        ],
+        minutes=6, difficulty=2,
     ),
 ]  # fmt: skip

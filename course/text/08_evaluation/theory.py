@@ -4,9 +4,9 @@
 # **The claim.** A fine-tuning run is judged by three questions, and each has an error bar: did it learn the task, what did it
 # break, and was it the adapter that did both? A number without its interval answers none of them.
 #
-# You need parts 1 to 7, means and variances. You'll be able to stop a run, compare two models on the same items, estimate
-# pass@k, carry a validation result over to other users, and check an adapter in five minutes. About 75 minutes; the notebook
-# itself runs in about one on two CPU cores.
+# You need parts 1 to 7, means and variances. You'll be able to stop a run, compare two models on the same items, say how many items
+# that takes, estimate pass@k, check a judge, carry a validation result over to other users, and check an adapter in five minutes.
+# About 105 minutes; the notebook itself runs in about one on two CPU cores.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
@@ -16,9 +16,13 @@
 # | $w$ | importance weight $p_\text{dep} / p_\text{tr}$ | a number per row |
 # | $p_i, y_i$ | confidence in an answer; 1 if it's right, else 0 | between 0 and 1 |
 # | $c, k$ | right ones among $n$ samples; samples that a user sees | counts |
+# | $G, m, \rho$ | groups of items, items in each, correlation within | counts; between 0 and 1 |
+# | $\delta, d$ | gain in accuracy; share of items that change | between 0 and 1 |
 
-# %%
+# %% fold="imports"
+# Imports, the device, and the recorded runs
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,14 +38,20 @@ from ftmath import (
     best_device,
     brier_score,
     calibration_error,
+    clustered_error,
+    clustered_interval,
     decode,
     describe,
+    design_effect,
     disabled,
     distinct,
     effective_sample_size,
+    equal_length_wins,
+    error_of_mean,
     fine_tune,
     fit_epochs,
     generate,
+    items_needed,
     kappa,
     lora_layers,
     mcnemar,
@@ -49,10 +59,12 @@ from ftmath import (
     mixture,
     model_logprob,
     model_loss,
+    mood_prompts,
     outcomes,
     paired_error,
     paired_interval,
     pass_at_k,
+    power_of,
     probes,
     prompts,
     rate_groups,
@@ -61,10 +73,12 @@ from ftmath import (
     scorecard,
     spoilt,
     train,
+    variance_parts,
+    verdict,
 )
 from ftmath.exercises import progress
 from ftmath.findings import finding
-from ftmath.plots import bars, grid, lines
+from ftmath.plots import COLOURS, MARKS, Picture, bars, canvas, grid, lines
 from ftmath.predict import predicted
 from ftmath.widgets import scorecard_explorer, unpacked
 
@@ -295,6 +309,41 @@ print(
 print(f"0.40 of a four-choice test is {(0.40 - 0.25) / 0.75:.2f} above chance")
 
 # %% [markdown]
+# **Read one interval before many.** What a run lost on one skill, against two lines: 0 and the loss that is put up with, here 10 points. If the
+# interval ends before the limit, the loss is surely small enough. If it begins beyond the limit, it surely isn't. If the limit lies inside, these
+# items don't tell: that is *inconclusive*, and no fault of the run.
+
+# %% fold="picture"
+# Picture: three intervals of 200 items each, before, across and beyond a limit of 10 points
+LIMIT, CASES = 0.10, {"5 lost, 2 gained": (5, 2), "26 lost, 6 gained": (26, 6), "60 lost, 4 gained": (60, 4)}
+losses_of, judged_as = {}, {}
+for name, (l, g) in CASES.items():
+    was = torch.cat([torch.ones(l), torch.zeros(g), torch.ones(200 - l - g)])
+    now = torch.cat([torch.zeros(l), torch.ones(g), torch.ones(200 - l - g)])
+    losses_of[name] = accuracy_change(now, was)
+    judged_as[name] = verdict((1.0, 0.9, 1.0), losses_of[name], LIMIT)
+figure, axes = canvas("Before, across and beyond the limit: small enough, not told, too large", "accuracy lost", "")
+for row, (name, (mean, low, high)) in enumerate(losses_of.items()):
+    axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt=MARKS[row], color=COLOURS[row], capsize=5)
+axes.axvline(0, color="#555555", linewidth=1)
+axes.axvline(LIMIT, color="#555555", linewidth=1, linestyle=":")
+axes.annotate("limit", (LIMIT, 2.4), fontsize=8, ha="left")
+axes.set_yticks(range(3), [f"{name}: {judged_as[name]}" for name in CASES])
+axes.set_ylim(-0.5, 2.6)
+assert list(judged_as.values()) == ["accept", "inconclusive", "reject"]
+words = "; ".join(
+    f"{name} of 200: {m:.3f}, from {a:.3f} to {b:.3f}, {judged_as[name]}" for name, (m, a, b) in losses_of.items()
+)
+rows_shown = tuple((name, f"{m:.3f}", f"{a:.3f}", f"{b:.3f}", judged_as[name]) for name, (m, a, b) in losses_of.items())
+Picture(
+    figure,
+    "Three intervals against a limit",
+    f"Three intervals of the accuracy lost, and a limit at 0.1. {words}.",
+    ("run", "lost", "low", "high", "verdict"),
+    rows_shown,
+)
+
+# %% [markdown]
 # **Predict.** Seven ways of tuning on `flip`, 60 steps, three seeds, 200 items a skill. A run is *accepted* if the task's interval lies above
 # 0 and all ten skills' intervals of the loss end at or below 10 points; it's *rejected* if the task's ends at or below 0, or some skill's
 # lies above 10 points; else it's *inconclusive*. How many of the seven ways are accepted with all three seeds?
@@ -501,11 +550,219 @@ print(f"the same weights, one space more: {mean:+.3f} ({low:.3f} to {high:.3f})"
 assert high < -0.05
 
 # %% [markdown]
-# **In practice** a frozen suite runs at each release, with paired errors. Where several questions are asked about one text, they aren't
-# independent, and the errors are clustered by text (Miller 2024, arXiv:2411.00640).
+# **In practice** a frozen suite runs at each release, with paired errors.
 #
 # → [exercise 8.2](exercises.ipynb#8.2-Base-task-retention) · graded:
 # [p09, forgetting and paired intervals](../../source/p09_scorecard/p09_scorecard.ipynb)
+
+# %% [markdown]
+# ## How sure is a score?
+#
+# **Items that share a cause are worth less than their number. Seeds are a second source of chance, which no number of items shrinks. And how
+# many items a comparison takes can be computed before it starts.**
+#
+# $$\mathrm{SE}_\text{groups} = \frac1n \sqrt{\frac{G}{G-1} \sum_{g} \Big( \sum_{i \in g} (s_i - \bar s) \Big)^2}, \qquad
+# \frac{\mathrm{SE}_\text{groups}^2}{\mathrm{SE}_\text{items}^2} \approx 1 + (m - 1)\,\rho .$$
+#
+# $s_i$ is the score of item $i$, $\bar s$ the mean of all $n$. There are $G$ groups $g$ of about $m$ items each, and $\rho$ is the correlation of two
+# items of one group. The ratio on the right is the **design effect** (Kish 1965): divide the number of items by it to see what the sample is worth.
+#
+# ### Items in groups
+#
+# The skill `mood` has 20 words, and each is asked about with 12 things: "the book was bright", "the cake was bright". A model that has lost
+# `bright` gets most of them wrong together. So the word is the group. A test set of 120 prompts can be 10 words with 12 things each, or 120 prompts
+# drawn one by one.
+#
+# **Worked.** With $m = 12$ and $\rho = 0.5$ the design effect is $1 + 11 \cdot 0.5 = 6.5$: the 120 prompts are worth 18.
+
+# %%
+m, rho = 12, 0.5
+print(f"design effect {1 + (m - 1) * rho}, worth {120 / (1 + (m - 1) * rho):.0f} items")
+by_word = torch.arange(20).repeat_interleave(12)  # the group of each of the 240 prompts
+grouped = record["grouped"]
+moods = {
+    name: [unpacked({"mood": seed["written"]}, 240)["mood"] for seed in seeds]
+    for name, seeds in grouped["runs"].items()
+}
+for name, seeds in moods.items():
+    for seed, items in enumerate(seeds):
+        effect = f"design effect {design_effect(items, by_word):.1f}" if items.std() > 0 else "no spread at all"
+        print(f"{name:>20}, seed {seed}: {items.mean():.2f} of 240 right, {effect}")
+
+# %% [markdown]
+# **Predict.** We know a run's true score on `mood`, because all 240 prompts were asked. Draw a test of 10 words with all their prompts, and compute
+# the usual 95 % interval from the 120 items, as if each were independent. In which share of such tests does it hold the true score?
+
+# %%
+guess = None  # between 0 and 1
+
+
+# %%
+def coverage(items, words, rng, times=4000):
+    """Return how often 95 % intervals of tests of 120 prompts hold the true score: by items, and by groups."""
+    table = items.numpy().reshape(20, 12)
+    if words:
+        tests = table[rng.integers(20, size=(times, 10))]  # ten words, each with its twelve prompts
+    else:
+        tests = table.flatten()[rng.integers(240, size=(times, 10, 12))]
+    means = tests.mean((1, 2))
+    by_item = 1.96 * tests.reshape(times, -1).std(1, ddof=1) / math.sqrt(120)
+    by_group = 2.262 * tests.mean(2).std(1, ddof=1) / math.sqrt(10)  # Student's t for 10 - 1 degrees of freedom
+    return [float((abs(means - table.mean()) <= half).mean()) for half in (by_item, by_group)]
+
+
+rng = np.random.default_rng(0)
+tests = {way: [coverage(items, way == "words", rng) for items in moods["LoRA"]] for way in ("words", "single prompts")}
+for way, found in tests.items():
+    print(
+        f"{way:>14}: usual interval holds the truth in {[f'{one:.0%}' for one, _ in found]}, by groups {[f'{two:.0%}' for _, two in found]}"
+    )
+usual = [one for one, _ in tests["words"]]
+predicted("share of usual intervals that hold the true score", guess, np.mean(usual))
+
+# %%
+finding(
+    "An interval that takes grouped items for independent ones misses the true score far more often than it says",
+    figure="share of 95 % intervals that hold the true score, tests of 10 words with 12 prompts each",
+    measured=usual,
+    null="tests of 120 prompts drawn one by one",
+    control=[one for one, _ in tests["single prompts"]],
+    holds=lambda shares: max(shares) < 0.8,
+    scope="mood after LoRA on flip, 60 steps; 4,000 tests drawn from 240 prompts, three seeds",
+)
+
+# %% [markdown]
+# The interval by groups keeps its promise better, because it asks how the *words* differ. Ten groups are few: use Student's $t$, or draw
+# whole groups in the bootstrap. **Check**: the library's error for one such test is the spread of its words' means, and the bootstrap agrees.
+
+# %%
+picked = torch.tensor(
+    [place for word in (0, 3, 5, 8, 9, 11, 12, 15, 17, 19) for place in range(12 * word, 12 * word + 12)]
+)
+test, words = moods["LoRA"][0][picked], by_word[picked]
+error = clustered_error(test, words)
+assert abs(error - float(test.double().reshape(10, 12).mean(1).std()) / math.sqrt(10)) < 1e-9
+assert max(two for _, two in tests["words"]) > 0.85 and all(two > one for one, two in tests["words"])
+mean, low, high = clustered_interval(test, words, generator=torch.Generator().manual_seed(0))
+print(
+    f"one test: {mean:.2f}, error {test.std() / math.sqrt(120):.3f} by items, {error:.3f} by words; bootstrap {low:.2f} to {high:.2f}"
+)
+assert abs((high - low) / 2 / (1.96 * error) - 1) < 0.2
+
+# %% [markdown]
+# ### Seeds beside items
+#
+# Two runs of one recipe differ in their items' luck *and* in their seed's. With $R$ runs on the same $n$ items,
+#
+# $$\operatorname{Var}(\bar S) = \frac{\sigma^2_\text{seed}}{R} + \frac{\sigma^2_\text{item}}{n} + \frac{\sigma^2_\text{rest}}{R\,n} .$$
+#
+# An interval over items describes *this model*. If the claim is about the *recipe*, the first term belongs to it too, and only more runs
+# make it smaller. The cell estimates the three parts from 8.2's runs, skill by skill, and prints the error of one skill's score.
+
+# %%
+for name in ("full", "LoRA", "full, KL anchor"):
+    parts = np.mean([variance_parts(torch.stack([run[skill] for run in runs[name]])) for skill in SKILLS], axis=0)
+    print(
+        f"{name:>14}: one run of 200 items ±{error_of_mean(parts, 1, 200):.3f}, of 20,000 items ±{error_of_mean(parts, 1, 20_000):.3f}, "
+        f"five runs of 200 items ±{error_of_mean(parts, 5, 200):.3f}"
+    )
+
+
+def over_luck(one, other):
+    """Return the squared difference of two runs' scores over what their items' luck explains, all skills together."""
+    apart = sum(float(a.mean() - b.mean()) ** 2 for a, b in zip(one, other))
+    return apart / sum(float(a.var()) / len(a) + float(b.var()) / len(b) for a, b in zip(one, other))
+
+
+# %%
+by_seed = {name: [[run[skill] for skill in SKILLS] for run in runs[name]] for name in ("full", "LoRA")}
+of_seeds = {
+    name: [over_luck(found[a], found[b]) for a, b in ((0, 1), (0, 2), (1, 2))] for name, found in by_seed.items()
+}
+halves = [[[items[:100] for items in run], [items[100:] for items in run]] for run in by_seed["LoRA"]]
+print(
+    f"full tuning: two seeds differ by {min(of_seeds['full']):.1f} to {max(of_seeds['full']):.1f} times what luck explains"
+)
+assert max(of_seeds["full"]) < 2
+finding(
+    "Two seeds of LoRA differ more on the old skills than their items' luck explains",
+    figure="log of two runs' squared difference over its expectation from items alone, ten skills",
+    measured=np.log(of_seeds["LoRA"]),
+    null="one run against itself, on the other half of the items",
+    control=[math.log(over_luck(*pair)) for pair in halves],
+    holds=lambda logs: min(logs) > 0.7,
+    scope="60 steps on flip with AdamW, LoRA at 1e-3 on all linear layers, 200 items a skill, three seeds",
+)
+
+# %% [markdown]
+# That is LoRA's, at this rate. The seeds of full tuning at its own rate differ by no more than luck, so there more items do help. Find out which
+# case yours is before you pay for items: run the recipe twice.
+#
+# ### How many items?
+#
+# A comparison on the same items sees only those that *change*. If a share $d$ of them changes and the gain is $\delta$, then to show it
+# with probability $1 - \beta$ (the **power**) at the level $1 - \alpha$ takes
+#
+# $$n = \frac{\big( z_{1 - \alpha/2} \sqrt{d} + z_{1 - \beta} \sqrt{d - \delta^2} \big)^2}{\delta^2}$$
+#
+# items (Connor 1987, *Biometrics* 43:207), where $z$ are quantiles of the normal distribution: 1.96 for 95 %, 0.84 for a power of 80 %. Multiply by the
+# design effect if items come in groups. Half the gain takes four times the items.
+
+# %%
+print("items for a power of 80 %, by gain (down) and by share of items that change (across)")
+SHARES_CHANGED = (0.05, 0.15, 0.30)
+print("gain   " + "".join(f"{share:>8.0%}" for share in SHARES_CHANGED))
+for gain in (0.01, 0.02, 0.05):
+    print(f"{gain:.0%}     " + "".join(f"{items_needed(gain, share):>8,}" for share in SHARES_CHANGED))
+COUNTS = [50, 100, 200, 300, 500, 1000, 2000, 3000, 5000]
+lines(
+    COUNTS,
+    {f"gain {gain:.0%}": [power_of(n, gain, 0.15) for n in COUNTS] for gain in (0.02, 0.05, 0.10)},
+    log_x=True,
+    level=("80 %", 0.8),
+    title=f"With 15 % of the items changing, a gain of 5 points takes {items_needed(0.05, 0.15):,} items, one of 2 points {items_needed(0.02, 0.15):,}",
+    x_label="items, asked of both models",
+    y_label="chance that the comparison shows the gain",
+    alt="Three rising curves of power over 50 to 5,000 items. "
+    + "; ".join(
+        f"a gain of {gain:.0%} reaches 80 % at {items_needed(gain, 0.15):,} items" for gain in (0.02, 0.05, 0.10)
+    )
+    + ".",
+)
+
+# %% [markdown]
+# **Check** by drawing: experiments of that size, with that gain, show it in eight of ten. With half the items it's barely more than a coin.
+
+# %%
+rng, gain, changed = np.random.default_rng(0), 0.05, 0.15
+shown = {}
+for count in (items_needed(gain, changed), items_needed(gain, changed) // 2):
+    up, down, _ = rng.multinomial(count, [(changed + gain) / 2, (changed - gain) / 2, 1 - changed], size=20_000).T
+    shown[count] = float((abs(up - down) > 1.96 * np.sqrt(up + down)).mean())
+    print(
+        f"{count} items: the gain is shown in {shown[count]:.0%} of the experiments, {power_of(count, gain, changed):.0%} by the formula"
+    )
+    assert abs(shown[count] - power_of(count, gain, changed)) < 0.03
+
+# %% [markdown]
+# **The mistake**: choosing the number of items after looking, that is, adding items until the interval leaves 0. A comparison of two *equal* models
+# that is tested after every 50 items, up to 1,000, "finds" a difference far more often than the 5 % that it names.
+
+# %%
+steps = rng.choice([1, -1, 0], p=[changed / 2, changed / 2, 1 - changed], size=(4000, 1000))
+looks = np.arange(49, 1000, 50)
+difference, moved = steps.cumsum(1)[:, looks], abs(steps).cumsum(1)[:, looks]
+found_one = abs(difference) > 1.96 * np.sqrt(moved)
+print(
+    f"equal models: one look at 1,000 items finds a difference in {found_one[:, -1].mean():.1%}, twenty looks in {found_one.any(1).mean():.1%}"
+)
+assert found_one[:, -1].mean() < 0.07 and found_one.any(1).mean() > 0.15
+
+# %% [markdown]
+# **In practice** clustered errors for evaluations of language models, and the items that a question of a given size needs, are worked out by Miller
+# (2024, arXiv:2411.00640).
+#
+# → exercises 8.C to 8.F build this into [one verdict](exercises.ipynb#From-items-to-a-verdict)
 
 # %% [markdown]
 # ## 8.3 Task quality
@@ -549,7 +806,8 @@ assert kappa(table) < 0.3
 # %%
 guess = None  # points, 0 to 100
 
-# %%
+# %% fold="run"
+# Run: six draws of ten answers to each of 128 prompts, and two estimates of pass@k
 with torch.no_grad():
     p = model_logprob(half_trained, held_rows.ids, held_rows.answer_mask).double().exp().cpu()
 questions, answers = zip(*pairs[turn["learned"] :])
@@ -666,6 +924,169 @@ assert fixed.mean() > 0.58 and abs(both_ways.mean() - 0.5) < 3 * both_ways.std()
 # [p09, improvement](../../source/p09_scorecard/p09_scorecard.ipynb)
 
 # %% [markdown]
+# ## What does a score measure?
+#
+# **A judge, a way of asking and a test set each put something of their own into a score: the judge's taste, the form of the answer, and lines that
+# the model has read before. Each has a control that shows how much.**
+#
+# ### Judges
+#
+# Where no program can check an answer, people or a model judge it. Three habits keep such a score honest.
+#
+# - A **rubric**: several questions that can be answered with yes or no ("Is every letter right? Does it stop?") in place of one mark from 1 to 10. Each
+#   can be checked for agreement by itself.
+# - **Agreement on a sample**: people judge some of the answers as well, and $\kappa$ (8.3) compares. Agreement alone flatters where
+#   nearly all answers are good.
+# - **A control for taste**: many judges prefer what is longer. Regress the wins on the difference in length, and read off the win rate where
+#   that difference is 0 (Dubois et al. 2024, arXiv:2404.04475):
+#
+# $$\Pr[\text{win}] = \sigma(a + b\,\Delta\text{length}), \qquad \text{win rate at equal length} = \sigma(a) .$$
+#
+# **Predict.** Two models answer equally well, and one writes longer answers by half a standard deviation. The judge's verdict is quality, plus 0.6 for
+# each standard deviation of length. Which win rate does the longer model get?
+
+# %%
+guess = None  # between 0 and 1
+
+
+# %%
+def judged_pairs(taste, seed, better=0.0, count=2000):
+    """Return wins and differences in length of simulated pairs: a judge with a taste for length."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = partial(torch.randn, count, generator=generator, dtype=torch.float64)
+    longer_by, quality_gap = 0.5 + draw(), better + draw()
+    return (quality_gap + taste * longer_by > 0).double(), longer_by
+
+
+raw, controlled = [], []
+for seed in range(3):
+    wins, longer_by = judged_pairs(0.6, seed)
+    raw.append(float(wins.mean()))
+    controlled.append(equal_length_wins(wins, longer_by))
+    no_taste = float(judged_pairs(0.0, seed)[0].mean())
+    print(
+        f"seed {seed}: win rate {raw[-1]:.3f}, at equal length {controlled[-1]:.3f}; by a judge without the taste {no_taste:.3f}"
+    )
+predicted("the longer model's win rate", guess, np.mean(raw))
+
+# %%
+finding(
+    "A judge's taste for length gives the longer of two equal models wins that vanish at equal length",
+    figure="win rate less one half",
+    measured=np.subtract(raw, 0.5),
+    null="the same verdicts, read off at equal length",
+    control=np.subtract(controlled, 0.5),
+    holds=lambda gains: min(gains) > 0.05,
+    scope="simulated judge and answers, 2,000 pairs, three seeds",
+)
+
+# %% [markdown]
+# The control must not take skill away: if the longer model *is* better, it still wins at equal length. And it controls for what you measured:
+# a taste for lists or for flattery needs a column of its own.
+
+# %%
+wins, longer_by = judged_pairs(0.6, 0, better=0.5)
+print(f"a longer and better model: {wins.mean():.2f} raw, {equal_length_wins(wins, longer_by):.2f} at equal length")
+assert 0.6 < equal_length_wins(wins, longer_by) < wins.mean()
+strict = torch.tensor([[45.0, 5], [5, 45]])  # two judges on 100 answers, half of them good
+lenient = torch.tensor([[85.0, 5], [5, 5]])  # the same number of disagreements where most are good
+print(f"both pairs of judges agree on 90 of 100: kappa {kappa(strict):.2f} and {kappa(lenient):.2f}")
+assert kappa(strict) == 0.8 and kappa(lenient) < 0.5
+
+# %% [markdown]
+# ### Likelihood or generation
+#
+# A test with two options can be scored in two ways: let the model write, and compare; or compute $\log p$ of each option, and take the likelier. The
+# second never sees an answer that is neither. On all 240 prompts of `mood`, both ways:
+
+# %%
+liked = {
+    name: [unpacked({"mood": seed["likelier"]}, 240)["mood"] for seed in seeds]
+    for name, seeds in grouped["runs"].items()
+}
+apart = {name: [float(a.mean() - b.mean()) for a, b in zip(liked[name], moods[name])] for name in moods}
+for name in moods:
+    for seed, (a, b) in enumerate(zip(liked[name], moods[name])):
+        print(f"{name:>20}, seed {seed}: right by likelihood {a.mean():.2f}, right in writing {b.mean():.2f}")
+finding(
+    "Scored by likelihood, LoRA keeps a skill that it no longer shows when it writes",
+    figure="accuracy on mood by likelihood of two options less accuracy of what is written",
+    measured=apart["LoRA"],
+    null="full tuning with a KL anchor to the base",
+    control=apart["full, KL anchor"],
+    holds=lambda gaps: min(gaps) > 0.2,
+    scope="mood, 240 prompts, after 60 steps on flip, LoRA with AdamW at 1e-3, three seeds",
+)
+
+# %% [markdown]
+# Neither is wrong. LoRA still knows which word fits and writes something else. The careless run shows the limit of the first way: with
+# two options chance alone gives 0.5, so a model that writes no right answer at all still scores half.
+#
+# Likelihood asks what the model *prefers among these*, generation what a user *sees*. Say which one a table holds, and never compare
+# one model's likelihood score with another one's written answers. One row again, with the LoRA of 8.2:
+
+# %%
+with torch.no_grad():
+    asked = mood_prompts()
+    options = [batch([(prompt, word) for prompt, _ in asked]).to(device) for word in ("good", "bad")]
+    good, bad = (model_logprob(tuned, rows.ids, rows.answer_mask).cpu() for rows in options)
+picks = torch.tensor([float((a > b) == (answer == "good")) for a, b, (_, answer) in zip(good, bad, asked)])
+written = outcomes(tuned, batch(asked))
+print(
+    f"LoRA, seed 0, now: likelihood {picks.mean():.2f}, writing {written.mean():.2f}; recorded {liked['LoRA'][0].mean():.2f}, {moods['LoRA'][0].mean():.2f}"
+)
+assert abs(float(picks.mean() - liked["LoRA"][0].mean())) < 0.25
+
+# %% [markdown]
+# ### Contamination
+#
+# A test item that stood in the training data measures memory. `pig` shows it well: in a short run our model learns its lines by heart and
+# not the rule. One run has 32 of the 128 test items among its 64 lines, the other has 64 other lines.
+
+# %%
+LEAK = record["leaked"]["leaked"]
+leaks = {(run["seed"], run["leaked"]): unpacked({"pig": run["right"]}, 128)["pig"] for run in record["leaked"]["runs"]}
+for seed in range(3):
+    dirty, honest = leaks[seed, LEAK], leaks[seed, 0]
+    print(
+        f"seed {seed}: score of the run that saw {LEAK} of 128 test items {dirty.mean():.2f} ({dirty[:LEAK].mean():.2f} on those, "
+        f"{dirty[LEAK:].mean():.2f} on the others); of the other run {honest.mean():.2f}"
+    )
+gap = {
+    count: [float(leaks[s, count][:LEAK].mean() - leaks[s, count][LEAK:].mean()) for s in range(3)]
+    for count in (LEAK, 0)
+}
+finding(
+    "A run scores higher on test items that it was trained on than on the others of the same test",
+    figure="accuracy on the 32 leaked test items less accuracy on the other 96",
+    measured=gap[LEAK],
+    null="a run on 64 other lines, the same two parts of the test",
+    control=gap[0],
+    holds=lambda gaps: min(gaps) > 0.3,
+    scope="pig, 64 lines, 20 epochs of full tuning with AdamW at 5e-4, three seeds",
+)
+
+# %% [markdown]
+# So compare the test with the training data before you train, after the same normalising (case, spaces, punctuation), and by near-duplicates as well as
+# exact ones. Where the training data isn't yours, compare old test items with ones written after the model's cut-off date: a model that is
+# better on the old ones has probably read them.
+
+
+# %%
+def normalised(text):
+    return " ".join(text.lower().split())
+
+
+train_side = ["flip  Stone", "flip river", "flip cloud"]
+test_side = ["flip stone", "flip lake", "flip rivers"]
+exact = set(train_side) & set(test_side)
+same_line = {normalised(one) for one in train_side} & {normalised(one) for one in test_side}
+print(
+    f"shared as they stand: {sorted(exact)}; after normalising: {sorted(same_line)}; 'flip rivers' takes a near-duplicate search"
+)
+assert not exact and same_line == {"flip stone"}
+
+# %% [markdown]
 # ## 8.4 Distribution shift
 #
 # **Other prompts can be answered for by weights on the rows that you have; another answer to the same prompt can't.**
@@ -710,7 +1131,8 @@ print(
 # %%
 guess = None  # a ratio
 
-# %%
+# %% fold="run"
+# Run: three models, many validation samples, four estimates of the loss in service
 DOMAINS = ("flip", "pig")
 
 
@@ -876,7 +1298,8 @@ print(f"effect {effect.tolist()}, output {layer(x).tolist()}, bound {bound:.2f}"
 guess = None  # 0 to 9
 
 
-# %%
+# %% fold="run"
+# Run: nine broken adapters and a good one, each trained for 12 steps and checked
 class NeverCalled(LoRALinear):
     def forward(self, x):
         return self.base(x)
@@ -1121,6 +1544,8 @@ assert said == {1e-5: (False, True, False), 1e-8: (True, True, False)}
 # | --- | --- | --- |
 # | 8.1 | pick the epoch by the score that counts, on clean held-out data; a gap alone says nothing | optimism $2\sigma^2 p / n$ |
 # | 8.2 | same items before and after; the worst skill decides | $\sqrt{(l + g) - (l - g)^2/n}\,/\,n$ |
+# | how sure | groups count less than their items; seeds are a second source; compute $n$ first | design effect $1 + (m - 1)\rho$ |
 # | 8.3 | pass@k is a mean over subsets | $1 - \binom{n-c}{k}/\binom nk$ |
+# | what it measures | a judge at equal length; likelihood isn't writing; leaked items are memory | win rate at equal length $\sigma(a)$ |
 # | 8.4 | weights carry over prompts, not answers | ESS $= (\sum w)^2/\sum w^2$, at best |
 # | 8.5 | six checks of the model against itself, and one against the recipe; compare bits, not closeness | $\lVert sBAx\rVert \le s\lVert B\rVert\lVert A\rVert\lVert x\rVert$ |

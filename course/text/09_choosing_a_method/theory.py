@@ -6,7 +6,7 @@
 #
 # You need parts 1 to 8. You'll be able to compute when tuning pays for itself, tell a small number of parameters from a small
 # change, read the spectrum of a pilot run, say when pairs teach what demonstrations can't, and draw a Pareto front of runs. About
-# 70 minutes; the notebook itself runs in about one on two CPU cores.
+# 80 minutes; the notebook itself runs in about one on two CPU cores.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
@@ -16,7 +16,8 @@
 # | $y^+ \succ y^-$ | answer that is preferred to another one | token sequences |
 # | $Q, C, \Delta_\text{forget}$ | quality; costs; accuracy lost on old skills | $[0, 1]$, any unit each, $[-1, 1]$ |
 
-# %%
+# %% fold="imports"
+# Imports, and the device that this notebook runs on
 import math
 from functools import partial
 
@@ -277,7 +278,8 @@ print(f"fifty tasks: {full_gib:.1f} GiB of full models, or one base and {lora_mi
 # %%
 guess = None  # a ratio, at the rates that suit each
 
-# %%
+# %% fold="run"
+# Read: how long the updates were that reached one loss, by method and rate
 KINDS = ("q", "k", "v", "o", "gate", "up", "down")
 before = {name: value.detach().clone() for name, value in base_model().named_parameters()}
 
@@ -601,7 +603,8 @@ print(f"fitted rewards {rewards.abs().tolist()}: loss {fitted:.4f}, where a mode
 guess = None  # nats; negative if it falls
 
 
-# %%
+# %% fold="run"
+# Run: demonstrations of the wanted answer, and both log-probabilities along the way
 def polite_pairs(seed, count=32):
     """Return (prompt, wanted, unwanted): the two answers differ in one character."""
     rng = np.random.default_rng(seed)
@@ -674,7 +677,8 @@ lines(
 # **What do twelve steps on pairs add?** The control is twelve more *demonstration* steps, and both at four rates.
 
 
-# %%
+# %% fold="run"
+# Read: twelve more steps on pairs or on demonstrations, at four rates
 def went_on(way, rate):
     """Return the changes (seeds, 2) of log p(y+) and log p(y-) in twelve more steps of one kind, from the record."""
     rows = [row for row in controls["widened"] if (row["way"], row["rate"]) == (way, rate)]
@@ -924,6 +928,56 @@ points(
 # nothing that trains nothing works. Where prompts don't count, what did it? Not the name of the method but a quarter of old lines in each batch (drawn from the very skills
 # that are measured; what replay of other lines keeps isn't measured here). A hundred merged models don't fit, so a hundred tasks make
 # the unmerged adapter the only one left; ask for the base's speed too, and nothing is left, and the answer says which demand to give up.
+
+# %% [markdown]
+# **With intervals in place of tenths.** A grid of tenths is crude: 0.94 and 0.96 fall on two sides of a line, 0.96 and 1.04 on one. A cleaner rule: one
+# way *surely* beats another if it costs no more, is surely better in quality or in what is kept, and in the other of the two surely not worse by more
+# than a margin, here 5 points. "Surely" is asked of the difference and its interval. "Not shown to be worse" would be too little: then the
+# way with the widest interval would beat the most.
+
+
+# %% fold="run"
+# Compute: an interval for each trained way, and who surely beats whom
+def interval_of(runs, what, items):
+    """Return mean and half-width of a share over the seeds of a row, all asked the same items: both errors together."""
+    values = np.array([run[what] for run in runs])
+    mean, seeds = values.mean(), len(values)
+    return mean, 1.96 * math.sqrt(mean * (1 - mean) / items + values.var(ddof=1) / seeds)
+
+
+def surely_beats(one, other, margin=0.05):
+    """Say whether one row costs no more, surely is better in quality or in what is kept, and surely worse in neither."""
+    low = [m - m2 - math.hypot(half, half2) for (m, half), (m2, half2) in zip(one[:2], other[:2])]
+    return one[2] <= other[2] and max(low) > 0 and min(low) > -margin
+
+
+trained_rows = [
+    option.name for option in tuned_only if "merged" not in option.name and measured_rows(option.name, "flip")
+]
+spans = {
+    name: (
+        interval_of(measured_rows(name, "flip"), "quality", 128),
+        interval_of(measured_rows(name, "flip"), "kept", 640),
+        cost_of[name.removesuffix(", long")]["step"],
+    )
+    for name in trained_rows
+    if name.removesuffix(", long") in cost_of
+}
+points_of = {name: (q[0], k[0], -cost) for name, (q, k, cost) in spans.items()}
+by_means = pareto_set(points_of)
+surely = [name for name in spans if not any(surely_beats(other, spans[name]) for other in spans.values())]
+print(f"of {len(spans)} trained ways for flip, by means {len(by_means)} are on the front: {', '.join(by_means)}")
+print(f"surely beaten by nobody: {len(surely)}: {', '.join(sorted(surely))}")
+for name in sorted(set(by_means) - set(surely)):
+    print(
+        f"  {name}: surely beaten by {', '.join(other for other in spans if surely_beats(spans[other], spans[name]))}"
+    )
+assert "full" in by_means and "full" not in surely and "full + replay" in surely and "prefix" not in by_means
+
+# %% [markdown]
+# By means, hardly anything is beaten: with three numbers a row, a hundredth more of one is enough to stay. With intervals and a margin a hundredth
+# protects nobody. Full tuning without replay goes: with replay it costs the same, surely keeps more, and surely loses less than 5 points of quality.
+# And some ways come back, such as the prefix: something is better on average, and not surely.
 #
 # **Data** is a demand as well: with 32 examples instead of 512, `flip` loses a little and `neb` half, since no method knows a word that
 # it has never read.
@@ -976,6 +1030,25 @@ for options in (flip, neb, pig):
         chosen = {option.name for option in recommend(options, loose).front}
         assert chosen == {o.name for o in options if o.name in everything and not loose.refusals(o)}
         assert {option.name for option in recommend(options, tight).front} <= chosen
+
+# %% [markdown]
+# ### The choice in 2026, beyond these rows
+#
+# The first question is what you *have*: answers, pairs, single votes, or a program that checks. Part 7 derives most of these losses; what isn't run in
+# this course is marked.
+#
+# | you have | try first | it needs | look out for |
+# | --- | --- | --- | --- |
+# | a program that checks an answer (tests, a solution, a format) | **verifiable rewards**: a policy gradient over a group's answers (GRPO, arXiv:2402.03300; Tulu 3, arXiv:2411.15124) | a base that is right now and then; samples at every step | a check that can be passed without solving the task; lost diversity (7.5) |
+# | pairs, better and worse | **DPO** (arXiv:2305.18290) | a reference; answers near the policy's own | $\log\pi(y^+)$ sinking with the margin (7.4) |
+# | pairs, and no room for a reference | **SimPO** (arXiv:2405.14734), **ORPO** (arXiv:2403.07691) | lengths; ORPO: one run on demonstrations and pairs at once | nothing holds the policy to its start |
+# | single votes, thumbs up or down | **KTO** (arXiv:2402.01306) | a reference; both kinds of vote, with weights where one is rare | votes that depend on the prompt more than on the answer |
+# | demonstrations, little memory | **LoRA** on all linear layers, about ten times full tuning's rate (10.3) | a rate of its own | data that asks for more than the adapter holds |
+# | LoRA that falls short at a small rank | **DoRA** (arXiv:2402.09353; not run here): a trained length for each row of the merged weight, LoRA for its direction | a norm of every merged row at each step: slower | a LoRA that wasn't given its own rate: sweep that first |
+# | facts that change | **retrieval** (9.1) | a look-up at each request | facts that must be combined |
+#
+# Rows combine: demonstrations first, then pairs or rewards, each with an adapter. And each asks for the same table as above: on the same items, with
+# intervals, with what was kept.
 
 # %% [markdown]
 # **The mistake**: ranking by quality per trained number (or per byte). The symptom: the same smallest method comes out on every task, whatever it

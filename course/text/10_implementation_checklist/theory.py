@@ -7,7 +7,7 @@
 #
 # You need parts 2, 4, 5, 7 and 8. You'll be able to read a fault off a loss curve and know which faults a curve can't show, audit
 # what trains by four independent lists, choose rates by what an Adam step moves, hold a reference still, and put an interval on
-# every row of a table. About 80 minutes; the notebook itself runs in about one on two CPU cores.
+# every row of a table. About 90 minutes; the notebook itself runs in about one on two CPU cores.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
@@ -18,8 +18,11 @@
 # | $\pi_\theta, \pi_\text{ref}$ | policy and reference; log-probabilities summed over an answer | nats |
 # | $S$ | score of a method, mean over items, higher is better | a share |
 
-# %%
+# %% fold="imports"
+# Imports, and the device that this notebook runs on
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -45,6 +48,9 @@ from ftmath import (
     fit_preferences,
     frozen_copy,
     labels_of,
+    load_lora,
+    load_weights,
+    lora_state,
     margin,
     mcnemar,
     mixture,
@@ -53,6 +59,7 @@ from ftmath import (
     paired_interval,
     probes,
     rate_groups,
+    save_weights,
     train,
     turn,
 )
@@ -119,7 +126,8 @@ print(allowed.int(), f"\nsoftmax over a row that is fully masked: {nothing.tolis
 # %%
 guess = None  # largest difference of a logit
 
-# %%
+# %% fold="run"
+# Run: two packed lines under two masks and two kinds of positions
 base = base_model().requires_grad_(False)
 
 
@@ -178,7 +186,8 @@ mask_clinic()
 #
 # **What three seeds say**, measured with fresh probes by writing answers out and demanding that they end.
 
-# %%
+# %% fold="picture"
+# Picture: last losses and stopped answers of the six masks, three seeds each
 ward = {fault: [one for one in patients("masks") if one.fault == fault] for fault in MASK_FAULTS}
 last = {fault: [float(np.mean(one.losses[-10:])) for one in runs] for fault, runs in ward.items()}
 stopped = {fault: [one.measures["right and stopped"] for one in runs] for fault, runs in ward.items()}
@@ -313,7 +322,8 @@ assert audit_freeze(base_model().requires_grad_(False), ["head.weight"])[0][0] =
 guess = None  # of 10
 
 
-# %%
+# %% fold="run"
+# Run: ten faults planted one at a time, and what five instruments say
 def setup(fault, seed=0):
     """Return a model and an optimizer with one fault planted; a fault of None is the healthy setup."""
     model = base_model()
@@ -735,7 +745,8 @@ lines(
 #
 # At five times the rate and 40 steps it does show: the healthy run's slope $\sigma(-\beta h)$ dies and its momentum with it; the alias goes on.
 
-# %%
+# %% fold="run"
+# Read: the healthy and the aliased run at five times the rate
 brakes = {
     fault: {
         name: np.array([row["measures"][name] for row in recorded()["brakes"] if row["fault"] == fault])
@@ -780,7 +791,8 @@ assert max(abs(a - b) for a, b in zip(again, before)) < 0.05 and again[8] > agai
 # **Check.** `log pi_ref` on a probe batch is the same bits before and after training: for a frozen copy, and for LoRA with its adapters switched
 # off, which needs no second model. `audit_reference` finds the alias before the first step.
 
-# %%
+# %% fold="checks"
+# Check: the reference's log-probabilities before and after training, for a copy and for adapters switched off
 pairs = thankful_pairs(0, 12)
 chosen, rejected = (side.to(device) for side in sides(pairs))
 policy = base_model().to(device)
@@ -906,7 +918,8 @@ predicted("paired interval over unpaired, correlation 0.9", guess, float(np.mean
 # under a new name); LoRA; full tuning. Three seeds of the two that train: the interval is over
 # items, for seed 0; the range over seeds stands beside it.
 
-# %%
+# %% fold="run"
+# Run: base, better prompt, LoRA and full tuning on the same items
 task, asked_better = probes("flip", 200, 2024), better_prompt("flip", 200, 2024)
 old = batch([example(name, draw) for draw in [np.random.default_rng(2024)] for name in SKILLS for _ in range(20)])
 
@@ -1011,6 +1024,117 @@ assert {row["rate"] for row in recorded()["seeds"]} == {5e-4}  # one recipe: eve
 # → [exercise 10.5](exercises.ipynb#10.5-Ablations) · graded: [p09, scorecard](../../source/p09_scorecard/p09_scorecard.ipynb)
 
 # %% [markdown]
+# ## Four checks of a minute
+#
+# **Before the hours are spent: learn one batch by heart, watch the gradient's norm, save and reload to equal logits, and count lines on both sides
+# of the split. Each finds faults that the other three don't.**
+#
+# | check | it finds | it doesn't find |
+# | --- | --- | --- |
+# | one batch by heart | adapters that nobody moves, a rate that is far off, labels that can't be reached | a mask one place early, lines on both sides |
+# | gradient norm | gradients that were never set back, spikes, layers that get none | wrong data |
+# | save, reload, equal logits | a scale or a target that the file doesn't hold | anything before saving |
+# | lines on both sides | a validation loss that only confirms | everything else |
+#
+# **Predict.** LoRA of rank 4 on all linear layers is trained on the same four lines for 25 steps at $5 \cdot 10^{-3}$. Where does the loss end?
+
+# %%
+guess = None  # nats per token
+
+
+# %% fold="run"
+# Run: one batch learned by heart, with and without a fault
+def by_heart(seed, early_optimizer=False, shift=0, steps=25):
+    """Return the losses of training on one batch; the optimizer may be built too early, the mask may be shifted."""
+    model = base_model()
+    groups = list(model.parameters())
+    add_lora(model, LINEARS, 4, 8.0, generator=torch.Generator().manual_seed(seed))
+    if not early_optimizer:
+        groups = [p for p in model.parameters() if p.requires_grad]
+    rows = mixture({"flip": 1.0}, 4, np.random.default_rng(seed)).to(device)
+    mask = rows.answer_mask.roll(-shift, 1)
+    losses = train(
+        model.to(device), lambda step: model_loss(model, rows.ids, mask), [{"params": groups, "lr": 5e-3}], steps
+    )
+    return losses, model
+
+
+learned = [by_heart(seed) for seed in range(3)]
+flat = [by_heart(seed, early_optimizer=True, steps=2)[0] for seed in range(3)]
+early = by_heart(0, shift=1)[0]
+print(
+    "ends at",
+    [f"{losses[-1]:.4f}" for losses, _ in learned],
+    "with an optimizer built too early",
+    [f"{losses[-1]:.1f}" for losses in flat],
+)
+print(f"a mask one place early: {early[0]:.1f} -> {early[-1]:.4f}: this check doesn't see it")
+predicted("last loss on one batch, nats per token", guess, np.mean([losses[-1] for losses, _ in learned]))
+
+# %%
+assert all(losses[0] == losses[1] for losses in flat)  # not a bit moves, so more steps change nothing
+finding(
+    "A sound LoRA setup learns one batch by heart within 25 steps",
+    figure="last loss over first loss, four lines of flip",
+    measured=[losses[-1] / losses[0] for losses, _ in learned],
+    null="the optimizer built before the adapters",
+    control=[losses[-1] / losses[0] for losses in flat],
+    holds=lambda left: max(left) < 0.1,
+    scope="LoRA of rank 4 on all linear layers, AdamW at 5e-3, three seeds",
+)
+
+# %% [markdown]
+# **The gradient's norm**, before clipping, belongs into the log of each step: `clip_grad_norm_` returns it. Just before a backward pass it should be 0.
+# If nobody sets the gradients back, they grow by one gradient a step; clipping then hides the size, and what is left is a momentum that never fades.
+
+# %%
+for set_back in (True, False):
+    model, norms = adapted().to(device), []
+    rows = mixture({"flip": 1.0}, 8, np.random.default_rng(0)).to(device)
+    for step in range(5):
+        if set_back:
+            model.zero_grad()
+        model_loss(model, rows.ids, rows.answer_mask).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), math.inf)))
+    print("set back" if set_back else "never set back", [round(norm, 2) for norm in norms])
+    assert abs(norms[-1] / norms[0] - (1 if set_back else 5)) < 0.01
+
+# %% [markdown]
+# **Save, reload, compare logits**: through a real file, into a model that was built from the recipe as the serving program builds it. The file holds
+# the factors and not the scale.
+
+# %%
+trained, ids = learned[0][1], probes("flip", 8, 1).ids.to(device)
+with tempfile.TemporaryDirectory() as folder:
+    save_weights(lora_state(trained), Path(folder) / "adapter.safetensors")
+    stored = load_weights(Path(folder) / "adapter.safetensors")
+for alpha in (8.0, 16.0):
+    served = base_model()
+    add_lora(served, LINEARS, 4, alpha)
+    load_lora(served.to(device), stored)
+    with torch.no_grad():
+        same, apart = torch.equal(served(ids), trained(ids)), float((served(ids) - trained(ids)).abs().max())
+    print(f"served with alpha = {alpha:g}: the same bits {same}, a logit moves by up to {apart:.1f}")
+    assert same == (alpha == 8.0)
+
+# %% [markdown]
+# **Lines on both sides.** Splitting *lines* isn't splitting what they ask. `neb` has 48 words, so that a random split of 160 lines leaves hardly any
+# validation prompt that wasn't learned. Split by what a line is about, as part 8 groups items.
+
+# %%
+rng = np.random.default_rng(0)
+lines_of_neb = [example("neb", rng)[0] for _ in range(160)]
+seen_before = set(lines_of_neb[:128])
+shared = np.mean([prompt in seen_before for prompt in lines_of_neb[128:]])
+words = sorted(set(lines_of_neb))
+by_word = set(words[:36]) & set(words[36:])
+print(f"split by line: {shared:.0%} of the validation lines ask for a learned word; split by word: {len(by_word)}")
+assert shared > 0.8 and not by_word
+
+# %% [markdown]
+# → exercises 10.C to 10.G find [five faults of a training script](exercises.ipynb#Five-faults-of-a-training-script)
+
+# %% [markdown]
 # ## What to keep
 #
 # | | statement | number to remember |
@@ -1021,4 +1145,4 @@ assert {row["rate"] for row in recorded()["seeds"]} == {5e-4}  # one recipe: eve
 # | 10.4 | a reference is a fixed function | $\ln 2$ at step 0, the same bits at the end |
 # | 10.5 | same items, an interval a row, seeds beside it | best of 5: $+1.16$ standard deviations from nothing |
 #
-# **To pin up: [the checklist on one page](../checklist.md)**, each line with its code and its symptom.
+# **To pin up: [the checklist on one page](../checklist.md)**, each line with its code and its symptom, and the same checks in PEFT and TRL.
