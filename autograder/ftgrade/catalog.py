@@ -1,6 +1,7 @@
 """Find the files of each problem. This is the only module that knows the repository's folders.
 
 A problem's *stem* (`p03_lora_parameters`) names its files in three folders, the *drawers*; the files are its *leaves*.
+So does a project's (`project_adapter`), of which files are judged in place of functions.
 """
 
 import difflib
@@ -17,6 +18,8 @@ from typing import Any
 from ftgrade.errors import AuthorFault, CourseFault
 
 STEM = re.compile(r"p(\d\d)_[a-z0-9_]+")
+PROJECT = re.compile(r"project_[a-z0-9_]+")
+"""The stems of the other kind: what is handed in beside the notebook is judged, and no code of it is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,16 @@ class Catalog:
     root: Path
 
     def stems(self) -> list[str]:
-        """Return every stem that occurs in any of the three drawers, sorted."""
-        found = {path.stem for drawer in self.drawers() for path in drawer.glob("*.py")}
-        return sorted(stem for stem in found if STEM.fullmatch(stem))
+        """Return every problem's stem that occurs in any of the three drawers, sorted."""
+        return self.found(STEM)
+
+    def projects(self) -> list[str]:
+        """Return every project's stem, sorted."""
+        return self.found(PROJECT)
+
+    def found(self, kind: re.Pattern[str]) -> list[str]:
+        names = {path.stem for drawer in self.drawers() for path in drawer.glob("*.py")}
+        return sorted(name for name in names if kind.fullmatch(name))
 
     def drawers(self) -> tuple[Path, Path, Path]:
         return self.root / "source", self.root / "solutions", self.root / "autograder" / "problems"
@@ -57,7 +67,8 @@ class Catalog:
         files = [path for drawer in self.drawers() for path in drawer.iterdir() if path.name != "__pycache__"]
         builders = [path for path in self.builders().glob("*") if path.name != "__pycache__"]
         wanted = [self.leaves(stem).builder for stem in self.stems()]
-        return [path for path in files if not STEM.fullmatch(path.stem)] + sorted(set(builders) - set(wanted))
+        known = {*self.stems(), *self.projects()}
+        return [path for path in files if path.stem not in known] + sorted(set(builders) - set(wanted))
 
     def leaves(self, stem: str) -> Leaves:
         """Return the leaves of a stem, which may be abbreviated (`p03`, `3`). Raises CourseFault."""
@@ -73,12 +84,13 @@ class Catalog:
 
     def stem(self, name: str) -> str:
         """Return the full stem of a short name: `p03_lora_parameters` for `p03`. Raises CourseFault."""
-        if STEM.fullmatch(name) and any((drawer / f"{name}.py").is_file() for drawer in self.drawers()):
+        is_stem = STEM.fullmatch(name) or is_project(name)
+        if is_stem and any((drawer / f"{name}.py").is_file() for drawer in self.drawers()):
             return name
         stems = self.stems()
         matches = [stem for stem in stems if name.lower() in short_names(stem)]
         if len(matches) != 1:
-            raise CourseFault(f"there is no problem {name!r}; {suggestion(name, stems)}")
+            raise CourseFault(f"there is no problem {name!r}; {suggestion(name, [*stems, *self.projects()])}")
         return matches[0]
 
     def solution(self, stem: str) -> types.ModuleType:
@@ -89,8 +101,15 @@ class Catalog:
         """Return a digest of what judges a stem, locked cells included; a change makes its stored reports stale."""
         leaves = self.leaves(stem)
         files = [leaves.solution, leaves.problem, *([leaves.builder] if leaves.builder.is_file() else [])]
+        files += self.program() if is_project(leaves.stem) else []
         parts = [*(path.read_bytes() for path in files), self.locked_text(stem).encode()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+    def program(self) -> list[Path]:
+        """Return the library's files that a project's scores depend on; `base.json` holds the weights' fingerprint."""
+        library = self.root / "course" / "ftmath"
+        code = [path for folder in (library, library / "project") for path in sorted(folder.glob("*.py"))]
+        return [*code, library / "weights" / "base.json"]
 
     def built_cells(self, stem: str) -> list[dict[str, Any]]:
         """Return the cells of a problem's built notebook that carry nbgrader's mark; none if it isn't built.
@@ -126,6 +145,15 @@ class Catalog:
         return sorted((self.root / "tests" / "submissions" / self.stem(stem) / kind).glob("*.ipynb"))
 
 
+def is_project(stem: str) -> bool:
+    """Say whether a stem is a project's.
+
+    >>> is_project("project_adapter"), is_project("p03_lora_parameters")
+    (True, False)
+    """
+    return PROJECT.fullmatch(stem) is not None
+
+
 def short_names(stem: str) -> tuple[str, ...]:
     """Return the names by which a problem may be called.
 
@@ -141,7 +169,7 @@ def suggestion(name: str, stems: list[str]) -> str:
     """Return the problem whose name is nearest to one that doesn't exist, or all of them."""
     named = {short: stem for stem in stems for short in (stem, stem.partition("_")[2])}
     numbered = re.match(r"p?0*(\d+)\D", name.lower())
-    of_number = [stem for stem in stems if numbered and int(stem[1:3]) == int(numbered[1])]
+    of_number = [stem for stem in stems if numbered and STEM.fullmatch(stem) and int(stem[1:3]) == int(numbered[1])]
     if len(of_number) == 1:
         return f"did you mean {of_number[0]}?"
     near = difflib.get_close_matches(name.lower().replace("-", "_"), named, 1)

@@ -30,6 +30,26 @@ def paired_interval(
     return float(change.mean()), low, high
 
 
+def wilson_interval(right: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Return an interval for a share of right items, of so many (Wilson, J. Am. Stat. Assoc. 22:209, 1927).
+
+    Unlike the share plus or minus two standard errors, it has a width where all items are right or none is.
+
+    >>> tuple(round(end, 3) for end in wilson_interval(95, 100)), round(wilson_interval(100, 100)[0], 3)
+    ((0.888, 0.978), 0.963)
+
+    Errors: ValueError for no items, more right ones than there are, or a level outside (0, 1).
+    """
+    if not 0 <= right <= count or count == 0:
+        raise ValueError(f"right must be within 0..count and count at least 1, got {right} of {count}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be strictly between 0 and 1, got {level}")
+    z, share = NormalDist().inv_cdf((1 + level) / 2), right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def mcnemar(lost: int, gained: int) -> float:
     """Return the exact two-sided p-value of McNemar's test: are lost and gained items two sides of a fair coin?
 
@@ -247,5 +267,5 @@ def expected_best(k: int, steps: int = 4000) -> float:
 __all__ = [
     "Interval", "Scorecard", "accuracy_change", "brier_score", "calibration_error", "effective_sample_size",
     "expected_best", "kappa", "mcnemar", "paired_error", "paired_interval", "pareto_set", "pass_at_k", "reliability",
-    "scorecard", "verdict",
+    "scorecard", "verdict", "wilson_interval",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The synthetic world of the base model: ten skills that it knows, and four tasks that it is tuned on.
+"""The synthetic world of the base model: ten skills that it knows, and five tasks that it is tuned on.
 
 A line reads `<bos>skill input<sep>answer<eos>`; a token is one ASCII character. Every word list stands here or is drawn
 from a fixed seed, so that the corpus needs nobody's licence and is the same everywhere.
@@ -127,8 +127,12 @@ TASKS: dict[str, Draw] = {
     "neb": lambda rng: looked_up(NEB, rng),
     "pig": lambda rng: changed(pig_latin, rng),
     "please": polite,
+    "loud": lambda rng: changed(lambda text: text[::-1].upper(), rng),
 }
-"""What the base model doesn't know: an old skill by a new name, new words, a new rule, and manners."""
+"""What the base model doesn't know: an old skill by a new name, new words, a new rule, manners, and two skills in one.
+
+The last is the project's (`ftmath.project`).
+"""
 
 
 def example(name: str, rng: Rng) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from ftmath.model import Config, Decoder
@@ -40,6 +40,18 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path.name} is no safetensors file, or is cut off: {error}") from None
 
 
+def parse_weights(data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file's bytes. Raises ValueError for bytes that aren't whole.
+
+    >>> len(parse_weights((FOLDER / "base.safetensors").read_bytes()))
+    66
+    """
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ValueError(f"this is no safetensors file, or it is cut off: {error}") from None
+
+
 def base_model() -> Decoder:
     """Return the course's base model in float32, with the weights that this package holds.
 
@@ -67,4 +79,4 @@ def recorded(name: str) -> Any:
     return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
 
 
-__all__ = ["base_model", "load_weights", "recorded", "save_weights"]
+__all__ = ["base_model", "load_weights", "parse_weights", "recorded", "save_weights"]

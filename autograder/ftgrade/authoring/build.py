@@ -16,8 +16,9 @@ import numpy as np
 
 from ftgrade.authoring.claims import claims_sheet
 from ftgrade.authoring.lessons import lesson_cells
+from ftgrade.authoring.projects import project_cells
 from ftgrade.authoring.sheets import sheets
-from ftgrade.catalog import Catalog
+from ftgrade.catalog import Catalog, is_project
 from ftgrade.errors import AuthorFault, StudentFault
 from ftgrade.intake.notebook import read_submission
 from ftgrade.judging.problem import PERSONAL, Check, Problem, Written, load_problem
@@ -33,7 +34,12 @@ Cell = dict[str, Any]
 
 
 def problem_notebook(catalog: Catalog, stem: str) -> str:
-    """Return the text of a problem's notebook: statement, stubs and check cells, with nbgrader's metadata."""
+    """Return the text of a problem's notebook: statement, stubs and check cells, with nbgrader's metadata.
+
+    A project's has no stubs.
+    """
+    if is_project(stem):
+        return project_notebook(catalog, stem)
     leaves, problem = catalog.leaves(stem), load_problem(catalog, stem)
     solution = ast.parse(leaves.solution.read_text("utf-8"))
     text = leaves.solution.read_text("utf-8")
@@ -64,6 +70,18 @@ def problem_notebook(catalog: Catalog, stem: str) -> str:
         else:
             cells.append(locked_cell("code", master["source"]))
     demand_holes(stem, problem, filled)
+    return render(stem, cells)
+
+
+def project_notebook(catalog: Catalog, stem: str) -> str:
+    """Return the text of a project's notebook, with nbgrader's metadata."""
+    cells: list[Cell] = []
+    for one in project_cells(catalog, stem, read_master(catalog.leaves(stem).source)):
+        if one.measure is not None:
+            record = nbgrader_record(one.measure.name, grade=True)
+            cells.append(code_cell(one.source, **record, points=one.measure.points))
+        else:  # a cell without nbgrader's mark is the student's, who may write there
+            cells.append(code_cell(one.source) if one.own else locked_cell(one.kind, one.source))
     return render(stem, cells)
 
 
@@ -279,7 +297,8 @@ def course_cell(kind: str, source: str) -> Cell:
 
 def built_files(catalog: Catalog, more: Mapping[Path, str] | None = None) -> dict[Path, str]:
     """Return every built file with the text that it should have; `more` come from rooms above this one."""
-    files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in catalog.stems()}
+    stems = [*catalog.stems(), *catalog.projects()]
+    files = {catalog.leaves(stem).notebook: problem_notebook(catalog, stem) for stem in stems}
     for master, notebook in catalog.course_text().items():
         files[notebook] = course_notebook(catalog, master, notebook.relative_to(catalog.root).as_posix())
     return files | sheets(catalog) | claims_sheet(catalog) | dict(more or {})

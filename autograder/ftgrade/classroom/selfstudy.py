@@ -15,15 +15,17 @@ from typing import Any
 from markupsafe import Markup
 
 from ftgrade.authoring.build import problem_notebook
-from ftgrade.catalog import Catalog
+from ftgrade.catalog import Catalog, is_project
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault, StudentFault
 from ftgrade.gradebook.cells import ReleasedCell, canonical_cells
 from ftgrade.grading.grader import Grader
 from ftgrade.intake import notebook
 from ftgrade.intake.forms import answer_parts, notebook_definitions
+from ftgrade.intake.parcel import pack, read_beside
 from ftgrade.intake.placing import place_cells, released_of
 from ftgrade.judging.problem import PERSONAL, load_problem
+from ftgrade.judging.project import load_project
 from ftgrade.judging.report import STATUS_WORDS, CheckReport, Report
 from ftgrade.judging.seeds import open_seed
 from ftgrade.pages.classreport import style_hash
@@ -118,7 +120,7 @@ def find_notebook(catalog: Catalog, named: str, stem: str | None = None) -> tupl
 
 def stem_in(catalog: Catalog, name: str) -> str:
     """Return the stem that a file's name begins with, as in `p03_lora_parameters-Copy1`; else the name."""
-    return next((stem for stem in catalog.stems() if name.startswith(stem)), name)
+    return next((stem for stem in [*catalog.stems(), *catalog.projects()] if name.startswith(stem)), name)
 
 
 def saved(path: Path) -> float:
@@ -126,7 +128,9 @@ def saved(path: Path) -> float:
 
 
 def stub_fingerprint(catalog: Catalog, stem: str) -> str:
-    """Return the fingerprint of what is handed out."""
+    """Return the fingerprint of what is handed out; a project's files are the learner's own."""
+    if is_project(stem):
+        return ""
     return answer_fingerprint(catalog, stem, notebook.parse_submission(problem_notebook(catalog, stem).encode()).cells)
 
 
@@ -136,12 +140,18 @@ def has_answer(catalog: Catalog, stem: str, path: Path, given: str) -> bool:
 
 
 def file_fingerprint(catalog: Catalog, stem: str, path: Path) -> str:
-    """Return the fingerprint of a notebook file's answers, empty for one that can't be read."""
+    """Return the fingerprint of a notebook file's answers, or of a project's files; empty for what can't be read."""
     try:
+        if is_project(stem):
+            return parcel_fingerprint(read_beside(path, load_project(catalog, stem).limits))
         cells, _ = place_cells(notebook.read_submission(path).cells, released_of(catalog.built_cells(stem)))
         return answer_fingerprint(catalog, stem, cells)
     except StudentFault:
         return ""
+
+
+def parcel_fingerprint(files: Mapping[str, bytes]) -> str:
+    return hashlib.sha256(pack(files)).hexdigest()[:16]
 
 
 def answer_fingerprint(catalog: Catalog, stem: str, cells: Iterable[notebook.Cell]) -> str:
@@ -165,7 +175,7 @@ def check(catalog: Catalog, named: str, stem: str | None = None, day: str | None
     report, sandbox = grade_file(catalog, path, stem, day or today)
     given = stub_fingerprint(catalog, stem)
     passed_over = tuple(other for other in others if has_answer(catalog, stem, other, given))
-    mine = answer_fingerprint(catalog, stem, report.cells) if report.cells else ""
+    mine = fingerprint_of(catalog, report, path) if report.cells else ""
     done = SelfCheck(path, day or today, sandbox, mine, report, before, passed_over)
     if done.day != today or not is_attempt(report):
         return done
@@ -174,6 +184,13 @@ def check(catalog: Catalog, named: str, stem: str | None = None, day: str | None
         report.score, report.points, mine, sandbox,
     )  # fmt: skip
     return save_history(done, dataclasses.replace(before, attempts=(*before.attempts, made)))
+
+
+def fingerprint_of(catalog: Catalog, report: Report, path: Path) -> str:
+    """Return the fingerprint of what was graded."""
+    if is_project(report.stem):
+        return file_fingerprint(catalog, report.stem, path)
+    return answer_fingerprint(catalog, report.stem, report.cells)
 
 
 def now() -> datetime:
@@ -209,8 +226,9 @@ def reveal(catalog: Catalog, done: SelfCheck) -> str:
     """Return a problem's solution, and note that it was shown. Raises CourseFault while it's closed."""
     stem, left = done.report.stem, done.learned.left
     if left:
+        name = stem.partition("_")[0]
         raise CourseFault(
-            f"the solution of {stem[:3]} opens after {TRIES_TO_OPEN} different answers that were graded, or with all "
+            f"the solution of {name} opens after {TRIES_TO_OPEN} different answers that were graded, or with all "
             f"points: {left} {'is' if left == 1 else 'are'} left"
         )
     opened = done.learned.opened or now().isoformat(timespec="seconds")
@@ -298,7 +316,7 @@ def check_lines(one: CheckReport) -> Iterator[str]:
     mark = {"pass": "✓", "not-attempted": "–"}.get(one.status, "✗")
     score = f"{one.score:g} of {one.points:g} points"
     yield f"{mark} {one.name}: {STATUS_WORDS[one.status]}, {score} — {one.title} ({one.function})"
-    if one.status == "pass":
+    if one.status == "pass" and not one.words:
         return
     if one.case:
         yield f"    Case: {one.case}. {one.passed} of {one.cases} cases hold."

@@ -82,6 +82,11 @@ STEM = argument("stem", help="the problem, such as p03")
 STEMS = argument("stems", nargs="*", help="problems such as p03 (default: all)")
 
 
+def chosen_or_any(catalog: "Catalog", names: Sequence[str]) -> list[str]:
+    """Return the problems and projects that STEMS names: all of them if it names none."""
+    return [catalog.stem(name) for name in names] or [*catalog.stems(), *catalog.projects()]
+
+
 def chosen(catalog: "Catalog", names: Sequence[str]) -> list[str]:
     """Return the problems that STEMS names: all of them if it names none."""
     return [catalog.stem(name) for name in names] or catalog.stems()

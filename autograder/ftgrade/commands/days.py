@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import home
-from ftgrade.commands.command import COURSE, STEM, STEMS, Done, argument, chosen, command, one_of
+from ftgrade.commands.command import COURSE, STEM, STEMS, Done, argument, chosen_or_any, command, one_of
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 
@@ -31,14 +31,14 @@ def due(out: "Out", stem: str | None, time: str | None, none: bool, course: Path
     catalog, zone = home(), late.timezone_of(course)
     if none and not stem:
         raise CourseFault("which problem is never due? `ftgrade due STEM --none`")
-    stems = chosen(catalog, [stem] if stem else [])
+    stems = chosen_or_any(catalog, [stem] if stem else [])
     with book.open_gradebook(course) as gradebook:
         if time or none:
             late.set_due(gradebook, Course(course), stems[0], parse_time(time, zone) if time else None)
         found = late.read_deadlines(gradebook, Course(course), stems)
     rows = [
         (
-            one.stem[:3],
+            one.stem.partition("_")[0],
             format_time(one.due, zone) if one.due else "–",
             "\n".join(f"{student}: {format_time(until, zone)}" for student, until in one.extended),
             f"{one.late} of {one.booked}" if one.due else "",
@@ -97,6 +97,7 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
     from ftgrade.gradebook import book, late
     from ftgrade.grading.grader import untouched_test
     from ftgrade.intake import collect
+    from ftgrade.judging.project import load_project
     from ftgrade.moments import format_time, parse_time
 
     catalog, zone = home(), late.timezone_of(course)
@@ -105,12 +106,14 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
     with book.open_gradebook(course) as gradebook:
         known = collect.people(gradebook, Course(course))
     untouched = untouched_test(catalog)
-    found = collect.collect(source, Course(course), known, catalog.stems(), pattern, only, time, zone, untouched)
+    stems = [*catalog.stems(), *catalog.projects()]
+    beside = {name: list(load_project(catalog, name).limits) for name in catalog.projects()}
+    found = collect.collect(source, Course(course), known, stems, pattern, only, time, zone, untouched, beside)
     columns = ("student", "problem", "", "handed in", "from")
     rows = [
         (
             one.student,
-            one.stem[:3],
+            one.stem.partition("_")[0],
             one.outcome,
             format_time(one.time, zone) if one.time else "late, says its name" if one.marked_late else "–",
             one.source,
@@ -145,7 +148,7 @@ def todo(out: "Out", stems: list[str], settle: list[str] | None, server: str, co
         student, problem = settle[0], catalog.stem(settle[1])
         out.line(f"settled for {student}, {problem}: {', '.join(todo.settle(Course(course), student, problem))}")
     with book.open_gradebook(course) as gradebook:
-        needs = todo.list_needs(Course(course), gradebook, chosen(catalog, stems), server)
+        needs = todo.list_needs(Course(course), gradebook, chosen_or_any(catalog, stems), server)
     for reason, about in todo.ABOUT.items():
         if mine := [need for need in needs if need.reason == reason]:
             out.line(f"\n{reason}: {about} ({len(mine)})", *todo_lines(mine))
@@ -168,10 +171,17 @@ def todo_lines(needs: "list[Need]") -> Iterator[str]:
 def diff(out: "Out", stems: list[str], course: Path) -> Done:
     from ftgrade.grading.regrade import regrade_changes
 
-    found = list(regrade_changes(Course(course), chosen(home(), stems)))
+    found = list(regrade_changes(Course(course), chosen_or_any(home(), stems)))
     columns = ("student", "problem", "before", "now", "checks that changed", "because of a change of")
     rows = [
-        (one.student, one.stem[:3], f"{one.before:g}", f"{one.now:g}", ", ".join(one.checks), ", ".join(one.because))
+        (
+            one.student,
+            one.stem.partition("_")[0],
+            f"{one.before:g}",
+            f"{one.now:g}",
+            ", ".join(one.checks),
+            ", ".join(one.because),
+        )
         for one in found
     ]
     out.table("The last regrade", columns, rows, left=(columns[1], *columns[4:]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import COURSE, STEMS, Done, argument, at_least_one, chosen, command
+from ftgrade.commands.command import COURSE, STEMS, Done, argument, at_least_one, chosen, chosen_or_any, command
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.intake.gate import line
@@ -140,9 +140,9 @@ def grade(
     out.line(*(f"not graded: submitted/{line(name)} {why}" for name, why in graded.nobodys().items()))
     if not anyone and graded.strangers(()):
         graded = without_strangers(out, graded)
-    doubts = put_in_place(graded, chosen(catalog, stems), untouched_test(catalog))
+    doubts = put_in_place(graded, chosen_or_any(catalog, stems), untouched_test(catalog))
     out.line(*(f"left where it is: {doubt}" for doubt in doubts))
-    problems = [stem for stem in chosen(catalog, stems) if graded.students(stem)]
+    problems = [stem for stem in chosen_or_any(catalog, stems) if graded.students(stem)]
     if not problems:
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
     nursery = Nursery()  # it imports torch while we import nbgrader

@@ -15,6 +15,7 @@ from ftgrade.grading.reports import Reports
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.naming import MAX_COMPARED, others_in_words, renamed_finding
 from ftgrade.intake.notebook import Finding, make_finding, read_bounded, read_handed_in
+from ftgrade.intake.parcel import pack, read_beside
 from ftgrade.intake.placing import ReleasedCell, is_untouched_notebook, released_of
 from ftgrade.intake.quarantine import set_aside
 from ftgrade.judging.judges import Judges, Work
@@ -91,16 +92,20 @@ class Grader:
     def look_up(self, student: str, stem: str, fresh: bool) -> Report | Work:
         """Return a report that needs no judging, or what there is to judge."""
         blank = self.blank_report(student, stem, self.course.secret())
-        path, last = self.course.notebook(student, stem), self.last_run(stem)
-        look = stat_fingerprint(path)
+        path, last, beside = self.course.notebook(student, stem), self.last_run(stem), self.outline(stem).files
+        look = stat_fingerprint(path, beside)
         if not fresh and look and look == last[student].look:
             kept = self.stored_report(blank, last[student].submission)
             if kept is not None:
                 return kept
         try:
             blank = dataclasses.replace(blank, findings=set_aside(path.parent, self.course.quarantine(student, stem)))
-            look = stat_fingerprint(path)  # before it's read: if the file changes meanwhile, the next run sees another
-            data = read_handed_in(path)
+            look = stat_fingerprint(
+                path, beside
+            )  # before it's read: if the file changes meanwhile, the next run sees another
+            data = sent = read_handed_in(path)
+            if beside:
+                sent = pack({path.name: data} | read_beside(path, beside, path.parents[2]))
         except StudentFault as fault:
             others = others_in_words(self.course, student, stem) if fault.kind == "missing" else ""
             return self.reports.put(unreadable_report(blank, fault.kind, fault.words + others))
@@ -110,7 +115,7 @@ class Grader:
         renamed = renamed_finding(self.course, student, stem, digest)
         blank = dataclasses.replace(blank, findings=(*blank.findings, *renamed))
         said = json.dumps([finding.words for finding in blank.findings])
-        handed_in = hash_parts({"digest": digest, "said": said})
+        handed_in = hash_parts({"digest": hashlib.sha256(sent).hexdigest(), "said": said})
         last[student] = dataclasses.replace(last[student], look=look, submission=handed_in)
         if not fresh and (kept := self.stored_report(blank, handed_in)):
             return kept
@@ -122,7 +127,7 @@ class Grader:
         seeds = hidden_seeds(self.course.secret(), student, stem, version)
         personal = self.personal_questions(stem).accepted(student)
         brief = Brief(stem, seeds, personal, versions(self.digest(stem)), self.limits)
-        return Work(blank, brief, data, self.statements_json(stem))
+        return Work(blank, brief, sent, self.statements_json(stem))
 
     def finish(self, work: Work, judgement: Judgement) -> Report:
         """Return the report that a judgement makes, stored if the problem could be loaded."""
@@ -143,7 +148,9 @@ class Grader:
             stem, [open_seed(stem, version, day)], [open_seed(stem, version)], versions(self.digest(stem)), self.limits
         )
         try:
-            work = Work(blank, brief, read_bounded(path))
+            data, beside = read_bounded(path), self.outline(stem).files
+            name = f"{stem}.ipynb"  # a copy may have another
+            work = Work(blank, brief, pack({name: data} | read_beside(path, beside)) if beside else data)
         except StudentFault as fault:
             return unreadable_report(blank, fault.kind, fault.words)
         judgement = self.judges.judge(work)
@@ -179,7 +186,8 @@ class Grader:
         known = stem, *self.course.roster()
         if known not in self.questions:
             found = read_questions(self.course, stem, self.outline(stem).version)
-            if self.course.roster() and not found.is_complete(self.course.roster(), self.digest(stem)):
+            is_asked = self.course.roster() and not self.outline(stem).files  # a project asks nobody a question
+            if is_asked and not found.is_complete(self.course.roster(), self.digest(stem)):
                 from ftgrade.judging.draws import draw_questions  # it needs torch
 
                 found = draw_questions(self.catalog, self.course, stem, found.version)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,10 +56,10 @@ class LastRun:
         self.as_stored = dict(self.lines)
 
 
-def stat_fingerprint(notebook: Path) -> str:
-    """Return what a submission's notebook and its folder look like from outside, or nothing if there is no notebook."""
+def stat_fingerprint(notebook: Path, beside: Iterable[str] = ()) -> str:
+    """Return what a submission's files and its folder look like from outside, or nothing if one is missing."""
     try:
-        states = [os.lstat(notebook), os.lstat(notebook.parent)]
+        states = [os.lstat(path) for path in (notebook, notebook.parent, *map(notebook.with_name, beside))]
     except OSError:
         return ""
     return " ".join(f"{one.st_ino}.{one.st_size}.{one.st_mtime_ns}.{one.st_ctime_ns}" for one in states)

@@ -12,9 +12,10 @@ import functools
 import os
 import re
 import tempfile
+import types
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -111,6 +112,14 @@ class File:
     shown: str
     path: Path
 
+    @property
+    def folder(self) -> str:
+        return self.shown.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        return self.shown.rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Identified:
@@ -122,6 +131,14 @@ class Identified:
     time: datetime | None
     order: tuple[int, ...]
     marked_late: bool
+    beside: tuple[File, ...] = ()
+    """What a project takes besides the notebook, out of the same folder or archive."""
+
+    @property
+    def contents(self) -> dict[str, bytes]:
+        """Return the files that are put in place, by the names that they get."""
+        notebook = {f"{self.stem}.ipynb": self.file.path.read_bytes()}
+        return notebook | {file.name: file.path.read_bytes() for file in self.beside}
 
     @property
     def age(self) -> tuple[datetime, tuple[int, ...]]:
@@ -541,8 +558,8 @@ def newest(several: Sequence[Identified], left: list[tuple[str, str]], is_untouc
     `left` and return None.
     """
     last = max(several, key=lambda one: one.age)
-    rivals = {one.file.path.read_bytes(): one for one in several if one.age == last.age}
-    bare = {data for data, one in rivals.items() if len(rivals) > 1 and is_untouched(one.stem, data)}
+    rivals = {tuple(one.contents.items()): one for one in several if one.age == last.age}
+    bare = {data for data, one in rivals.items() if len(rivals) > 1 and is_bare(one, is_untouched)}
     written = {data: one for data, one in rivals.items() if data not in bare}
     if len(written) == 1:
         (last,) = written.values()
@@ -552,6 +569,31 @@ def newest(several: Sequence[Identified], left: list[tuple[str, str]], is_untouc
         elif one is not last:
             left.append((one.file.shown, f"older than {last.file.shown}, or the same, or as it was released"))
     return None if len(written) > 1 else last
+
+
+def is_bare(one: Identified, is_untouched: IsUntouched) -> bool:
+    """Say whether a submission holds nothing but what was released."""
+    return not one.beside and is_untouched(one.stem, one.file.path.read_bytes())
+
+
+def add_beside(
+    by_place: Mapping[tuple[str, str], list[Identified]], found: Sequence[File], names: Mapping[str, Sequence[str]]
+) -> None:
+    """Add to each project's notebook the files of these names in its folder or archive, unless they are too large.
+
+    In a folder with several students' notebooks, nobody can tell whose they are.
+    """
+    owners: dict[str, set[str]] = defaultdict(set)
+    for (student, _), several in by_place.items():
+        for one in several:
+            owners[one.file.folder].add(student)
+    for (_, stem), several in by_place.items():
+        wanted = [file for file in found if file.name in names.get(stem, ()) and len(owners[file.folder]) == 1]
+        small = [file for file in wanted if file.path.stat().st_size <= MAX_FILE_BYTES]
+        several[:] = [
+            dataclasses.replace(one, beside=tuple(file for file in small if file.folder == one.file.folder))
+            for one in several
+        ]
 
 
 # ------------------------------------------------------------------------------------------------------------- placing
@@ -567,11 +609,13 @@ def collect(
     at: datetime | None = None,
     zone: str = "UTC",
     is_untouched: IsUntouched = lambda _stem, _data: False,
+    beside: Mapping[str, Sequence[str]] = types.MappingProxyType({}),
 ) -> Collected:
     """Put the notebooks of a folder or an archive into their places. Raises CourseFault.
 
     `only` is the problem of all files, if the pattern has no stem. `at` is the time (UTC) of files whose path has none.
-    `is_untouched` says whether a notebook of a problem is as it was released.
+    `is_untouched` says whether a notebook of a problem is as it was released. `beside` names the files that come with
+    a project's notebook, by its stem.
     """
     names = composed_names(known.ids)
     matchers, owners = expressions(pattern, stems, only, names), owner_expressions(pattern, names)
@@ -595,6 +639,7 @@ def collect(
                 left.append((file.shown, one.words))
             else:
                 by_place[one.student, one.stem].append(one)
+        add_beside(by_place, found, beside)
         for _, several in sorted(by_place.items()):
             done = guarded(lambda several=several: place_newest(several, at, course, left, is_untouched))
             if isinstance(done, Mishap):
@@ -602,6 +647,8 @@ def collect(
             elif done is not None:
                 taken.append(done)
         hint = "" if by_place else better_pattern(found, known, stems, only, zone)
+    came = {file.shown for several in by_place.values() for one in several for file in one.beside}
+    left = [(path, why) for path, why in left if path not in came]  # they share their notebook's lot
     return Collected(tuple(taken), tuple(sorted((line(path), line(why)) for path, why in left)), hint)
 
 
@@ -630,19 +677,28 @@ def place_newest(
     if (one := newest(several, left, is_untouched)) is None:
         return None
     goal, aside = course.notebook(one.student, one.stem), course.state / "earlier" / one.stem / one.student
-    data, time, there = one.file.path.read_bytes(), one.time or at, read_stamp(goal.parent / "timestamp.txt")
+    contents, time, there = one.contents, one.time or at, read_stamp(goal.parent / "timestamp.txt")
     outcome = "unchanged"
-    if not goal.is_file() or goal.is_symlink() or goal.read_bytes() != data or time not in (None, there):
+    if not holds(goal.parent, contents) or time not in (None, there):
         if there is not None and time is not None and time < there:
             return left.append((one.file.shown, f"older than what {one.student} handed in already, at {there} UTC"))
-        if time is None and any(path.read_bytes() == data for path in aside.glob(f"*/{goal.name}")):
+        if time is None and any(holds(path.parent, contents) for path in aside.glob(f"*/{goal.name}")):
             return left.append((one.file.shown, "it was replaced by what is there now: `--at TIME` takes it again"))
         outcome = "replaced" if move_earlier_aside(goal.parent, aside) else "new"
         goal.parent.mkdir(parents=True)
         if time is not None:
             (goal.parent / "timestamp.txt").write_text(f"{time} UTC\n", "utf-8")
-        goal.write_bytes(data)
+        for name, data in contents.items():
+            goal.with_name(name).write_bytes(data)
     return Taken(one.student, one.stem, line(one.file.shown), outcome, time, one.marked_late)
+
+
+def holds(folder: Path, contents: Mapping[str, bytes]) -> bool:
+    """Say whether a folder holds these very files, none of them a link."""
+    paths = [folder / name for name in contents]
+    if not all(path.is_file() and not path.is_symlink() for path in paths):
+        return False
+    return all(path.read_bytes() == data for path, data in zip(paths, contents.values(), strict=True))
 
 
 def move_earlier_aside(folder: Path, aside: Path) -> bool:

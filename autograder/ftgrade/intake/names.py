@@ -37,8 +37,12 @@ def short_names(stem: str) -> set[str]:
 
     >>> sorted(short_names("p03_lora"))
     ['03', '3', 'lora', 'p03', 'p03lora', 'p3', 'problem03', 'problem3']
+    >>> sorted(short_names("project_adapter"))
+    ['adapter', 'projectadapter']
     """
     number, _, title = stem.removeprefix("p").partition("_")
+    if not number.isdecimal():  # a project's
+        return {short_name(stem), short_name(title)}
     numbers = {number, str(int(number))}
     return {short_name(stem), short_name(title), *numbers} | {
         f"{word}{one}" for word in ("p", "problem") for one in numbers

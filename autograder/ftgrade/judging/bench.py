@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftgrade.catalog import Catalog
+from ftgrade.catalog import Catalog, is_project
 from ftgrade.errors import GradingError, OurFault, StudentFault
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake import notebook
@@ -30,14 +30,17 @@ from ftgrade.intake.forms import answer_forms
 from ftgrade.intake.gate import clean
 from ftgrade.intake.newer import newer_syntax
 from ftgrade.intake.notebook import Cell, Finding, Submission, cell_name, make_finding
-from ftgrade.intake.placing import cells_to_run, place_cells
+from ftgrade.intake.parcel import unpack
+from ftgrade.intake.placing import cells_to_run, place_cells, released_of
 from ftgrade.intake.reaching import reaching_findings
 from ftgrade.judging import report
 from ftgrade.judging.causes import Causes
 from ftgrade.judging.coincidences import asked_digits, coincidence, numbers_of
 from ftgrade.judging.judge import CheckVerdict, Oracle, Verdict
 from ftgrade.judging.problem import Refusal, calls_of
+from ftgrade.judging.project import load_project
 from ftgrade.judging.report import OUT_OF_MEMORY, SANDBOX_FAILED, Brief, CheckReport, Judgement, Limits, safe_score
+from ftgrade.judging.scorecard import score_files
 from ftgrade.judging.session import Session
 from ftgrade.judging.statements import Statements
 from ftgrade.judging.versions import demand_same, versions
@@ -60,11 +63,14 @@ class Bench:
         self.catalog = catalog
         self.sandbox = sandbox
         self.oracle_of = functools.cache(functools.partial(Oracle, catalog))
+        self.project_of = functools.cache(functools.partial(load_project, catalog))
         self.statements: dict[str, Statements] = {}
 
     def judge(self, brief: Brief, data: bytes) -> Judgement:
         """Return the judgement on what was handed in. Only MemoryError is raised, and OurFault if the sandbox fails."""
         try:
+            if is_project(brief.stem):
+                return self.judge_files(brief, unpack(data))
             oracle = self.oracle_of(brief.stem)
             demand_same(versions(oracle.digest), brief.judged_by)
             return self.judge_submission(oracle, brief, notebook.parse_submission(data))
@@ -76,6 +82,18 @@ class Bench:
             raise
         except GradingError as error:
             return Judgement("fault", findings=(make_finding(type(error).__name__, error),))
+
+    def judge_files(self, brief: Brief, files: Mapping[str, bytes]) -> Judgement:
+        """Return the judgement on a project's files, whose notebook is shown and not run. Raises GradingError."""
+        project = self.project_of(brief.stem)
+        demand_same(versions(project.digest), brief.judged_by)
+        submission = notebook.parse_submission(files[f"{brief.stem}.ipynb"])
+        placed, told = place_cells(submission.cells, released_of(self.catalog.built_cells(brief.stem)))
+        try:
+            checks = score_files(self.catalog, project, brief, files)
+        except OurFault as fault:  # of the program; the sandbox took no part
+            return Judgement("ours", findings=(make_finding("ours", fault),), cells=tuple(placed))
+        return Judgement("graded", checks, (*submission.findings, *told), (), tuple(placed))
 
     def judge_submission(self, oracle: Oracle, brief: Brief, submission: Submission) -> Judgement:
         """Return the judgement on a submission; if the problem or the grader fails, its state is `ours`."""

@@ -4,10 +4,10 @@ A problem's file imports torch, which takes over a second; the process is forked
 """
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ftgrade.catalog import Catalog
+from ftgrade.catalog import Catalog, is_project
 from ftgrade.errors import AuthorFault, CourseFault, GradingError, OurFault
 from ftgrade.judging.report import CheckReport, parse_checks, text_of
 from ftgrade.sandbox.backends import START_SECONDS
@@ -17,11 +17,15 @@ from ftgrade.sandbox.worker import FrameError, frame, frame_json, parse_json, re
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A problem without its functions: its checks, at 0 points, and the points of the answers that a person grades."""
+    """A problem without its functions: its checks, at 0 points, and the points of the answers that a person grades.
+
+    `files` are those that a project takes beside the notebook, with the bytes that are read of each.
+    """
 
     version: int
     checks: tuple[CheckReport, ...]
     written: dict[str, float]
+    files: dict[str, int] = field(default_factory=dict[str, int])
 
 
 def ask_outline(nursery: Nursery, catalog: Catalog, stem: str) -> Outline:
@@ -37,7 +41,7 @@ def ask_outline(nursery: Nursery, catalog: Catalog, stem: str) -> Outline:
         nursery.end(forked)
     if "fault" in told:
         raise {"AuthorFault": AuthorFault, "CourseFault": CourseFault}.get(told["fault"], OurFault)(told["words"])
-    return Outline(told["version"], parse_checks(told["checks"]), told["written"])
+    return Outline(told["version"], parse_checks(told["checks"]), told["written"], told["files"])
 
 
 def serve(channel: socket.socket, _control: None) -> None:
@@ -52,6 +56,15 @@ def serve(channel: socket.socket, _control: None) -> None:
 
 def load_outline(catalog: Catalog, stem: str) -> Outline:
     """Load a problem's file and return the outline. Raises AuthorFault or CourseFault."""
+    if is_project(stem):
+        from ftgrade.judging.project import load_project
+
+        project = load_project(catalog, stem)
+        lines = (
+            CheckReport(one.name, one.title, one.of, one.points, 0.0, "not-run", 0, len(one.goals))
+            for one in project.measures
+        )
+        return Outline(project.version, tuple(lines), {}, project.limits)
     from ftgrade.judging.problem import load_problem
 
     problem = load_problem(catalog, stem)

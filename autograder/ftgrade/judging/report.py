@@ -33,6 +33,8 @@ STATUS_WORDS = {
     "unsendable": "not readable",
     "protocol": "not readable",
     "not-run": "not run",
+    "short": "in part",
+    "waits": "doesn't count yet",
     "unreadable": "not graded",
     "ours": "grader's fault",
 }
