@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from ftgrade.catalog import home
 from ftgrade.errors import AuthorFault
-from ftgrade.judging.bench import order_of
+from ftgrade.judging.bench import check_report, order_of
+from ftgrade.judging.causes import Causes
 from ftgrade.judging.judge import (
     CACHED_VERDICTS,
     MAX_CACHED_BYTES,
@@ -38,6 +40,7 @@ from ftgrade.judging.problem import (
     integer,
     no_cases,
 )
+from ftgrade.judging.report import CheckReport
 from ftgrade.sandbox.channel import Lost, Outcome, Raised, Value
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,7 +196,7 @@ def test_points_are_shared_out_over_promises():
         Verdict(Posed(case), (Value(1),), status)
         for case, status in zip(cases, ["pass", "pass", "wrong", "pass"], strict=True)
     ]
-    made = check_verdict(check, verdicts, None)
+    made = check_verdict(check, verdicts, None, [])
     assert (made.score, made.kept, made.broken) == (1.33, ("c", "large"), ("whole",))
 
 
@@ -277,6 +280,42 @@ def judged(oracle: Oracle, text: str) -> dict[str, CheckVerdict]:
     module = home().solution(oracle.stem)
     exec(text, vars(module))
     return {found.check.name: found for found in oracle.judge(local_ask(module), [1, 2, 3])}
+
+
+@pytest.mark.parametrize("stem", ["p01", "p03", "p05", "p08"])
+def test_who_was_judged_before_changes_nothing(stem: str):
+    """What a mistake explains is looked up by need: what was shown of a class once depended on who came first."""
+    name = home().stem(stem)
+    texts = [source_of(path) for path in home().submissions(name, "wrong")]
+    there, back = Oracle(home(), name), Oracle(home(), name)
+    forward = [judged(there, text) for text in texts]
+    backward = [judged(back, text) for text in reversed(texts)]
+    assert [described(found) for found in forward] == [described(found) for found in reversed(backward)]
+
+
+BEFORE = """
+def low_rank_dof(d_out, d_in, r):
+    d_out, d_in, asked = int(d_out), int(d_in), int(r)
+    r = min(asked, d_out, d_in)
+    return asked * (d_out + d_in) if 1 in (d_out, d_in) or d_out == d_in else r * (d_out + d_in - r)
+"""
+
+
+def test_a_neighbour_with_half_of_the_same_mistake_changes_nothing():
+    mine = "def low_rank_dof(d_out, d_in, r):\n    return r * (d_out + d_in)\n"
+    alone, beside = (Oracle(home(), home().stem("p03")) for _ in range(2))
+    judged(beside, BEFORE)
+    assert described(judged(alone, mine)) == described(judged(beside, mine))
+
+
+def source_of(path: Path) -> str:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return "\n\n".join(text for text in code if "def " in text or "import " in text)
+
+
+def described(found: dict[str, CheckVerdict]) -> list[CheckReport]:
+    return [check_report(verdict, {}, Causes([], {})) for verdict in found.values()]
 
 
 TRAINERS = """

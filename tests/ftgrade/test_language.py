@@ -249,6 +249,13 @@ def test_the_page_says_which_lines_were_not_run(sandbox: Sandbox):
     assert (third.printed, third.error) == (f"{words}!nothing", "ZeroDivisionError (line 2): division by zero")
 
 
+def test_a_warning_of_our_own_drawing_is_not_on_the_page(sandbox: Sandbox):
+    """It would name a file of the grader, and differ between two installations."""
+    (note,) = notes_of(sandbox, "import matplotlib.pyplot as plt\nplt.title('\u5317\u4eac')\nplt.plot([1, 2]);")
+    assert len(note.pictures) == 1
+    assert "worker.py" not in note.printed
+
+
 @pytest.mark.parametrize("claimed", [7, {"a": 1}, [None, 3, "x" * 9_999, "a\nb"], ["!ls"] * 9_999])
 def test_a_forged_list_of_lines_is_cut_and_breaks_nothing(claimed: object):
     (note,) = cell_notes(Cell(1, "code", "", None), {"printed": "hi", "skipped": claimed}, None)

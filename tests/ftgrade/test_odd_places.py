@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 CATALOG = home()
 STEM = "p03_lora_parameters"
-NAMES = ["project (1)", "[b]", "C++", "fine%20tuning", "what?", "a#b", "a:b", "zoë 中", "it's", "100%"]
+NAMES = ["project (1)", "[b]", "fall$HOME", "C++", "fine%20tuning", "what?", "a#b", "a:b", "zoë 中", "it's", "100%"]
 NO_LINKS = """
 import os, shutil, sys
 from ftgrade.commands import cli
@@ -82,6 +82,14 @@ def test_a_new_course_with_an_odd_name_writes_nothing_beside_it(tmp_path: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {name, "students.csv"}
     assert (tmp_path / name / "gradebook.db").is_file()
     assert cli.main(["todo", "--course", str(tmp_path / name)]) == cli.FINE
+
+
+def test_a_new_course_in_a_path_that_nbgrader_would_change_is_refused(tmp_path: Path, capsys):
+    (tmp_path / "students.csv").write_text("id\nada\n")
+    words = ["new-course", str(tmp_path / "fall$HOME"), "--roster", str(tmp_path / "students.csv")]
+    assert cli.main(words) == cli.COULD_NOT
+    assert "holds a `$`, which nbgrader takes for the name of a variable" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["students.csv"]
 
 
 @pytest.mark.parametrize("kind", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP])

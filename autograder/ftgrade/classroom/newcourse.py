@@ -22,6 +22,7 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> Roster
     anything is made, for a folder that is in use, and a roster or a secret that can't be read.
     """
     demand_unused(folder)
+    demand_plain_path(folder)
     people = read_people(roster)
     known = read_secret(secret) if secret else None
     was_there = folder.is_dir()
@@ -31,6 +32,14 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> Roster
         empty(folder, remove=not was_there)
         raise
     return people
+
+
+def demand_plain_path(folder: Path) -> None:
+    """Raise CourseFault for a path that nbgrader couldn't read its configuration from: it takes `$NAME` for a variable."""
+    if "$" in str(folder.absolute()):
+        raise CourseFault(
+            f"the path {folder} holds a `$`, which nbgrader takes for the name of a variable: choose another folder"
+        )
 
 
 def fill_course(folder: Path, people: dict[str, dict[str, str]], secret: bytes | None) -> None:

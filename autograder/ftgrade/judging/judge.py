@@ -193,10 +193,20 @@ class Oracle:
         verdicts = [[deny_blanket_refusal(verdict, refusers) for verdict in found] for found in verdicts]
         suspects = list(self.suspects_by_check(verdicts))
         explained = Counter(mistake.name for found in suspects for mistake in found)
-        return [
-            check_verdict(check, found, likeliest(check, suspected, explained))
-            for check, found, suspected in zip(self.problem.checks, verdicts, suspects, strict=True)
+        named = [
+            likeliest(check, suspected, explained)
+            for check, suspected in zip(self.problem.checks, suspects, strict=True)
         ]
+        return [
+            check_verdict(check, found, mistake, self.explained_by(mistake, check, found))
+            for check, found, mistake in zip(self.problem.checks, verdicts, named, strict=True)
+        ]
+
+    def explained_by(self, mistake: Mistake | None, check: Check, verdicts: list[Verdict]) -> list[Verdict]:
+        """Return the failed cases that a mistake explains; each is asked, whatever a cache already knows."""
+        if mistake is None:
+            return []
+        return [one for one in verdicts if one.status != "pass" and self.explains(check, one, mistake)]
 
     def personal_answer(self, seed: int, ask: Ask) -> object:
         """Return the answer to a seed's personal question by the reference or by a mistake; None if there is none."""
@@ -266,7 +276,7 @@ class Oracle:
         self, check: Check, failed: list[Verdict], passed: list[Verdict], mistakes: dict[str, Mistake]
     ) -> list[Mistake]:
         """Return those of these mistakes that explain all these failed cases and none of which fails a passed one."""
-        failed = sorted(failed, key=lambda one: one.posed.seconds)
+        failed = sorted(failed, key=lambda one: one.posed.seconds)  # measured: it decides how soon, not what, is found
         lost = any(isinstance(outcome, Lost) for verdict in failed for outcome in verdict.outcomes)
         if not failed or lost:
             return []
@@ -341,18 +351,20 @@ def deny_blanket_refusal(verdict: Verdict, refusers: set[str]) -> Verdict:
     return Verdict(verdict.posed, verdict.outcomes, "wrong", words)
 
 
-def check_verdict(check: Check, verdicts: list[Verdict], mistake: Mistake | None) -> CheckVerdict:
-    """Return the result of one check.
+def check_verdict(
+    check: Check, verdicts: list[Verdict], mistake: Mistake | None, explained: list[Verdict]
+) -> CheckVerdict:
+    """Return the result of one check, of whose failed cases the mistake explains some.
 
-    The failed case to show is one that the mistake explains: the first with a ratio, or else the first.
+    The failed case to show is one that the mistake explains, if it can be of the first broken promise: the first with a
+    ratio, or else the first.
     """
     failed = [verdict for verdict in verdicts if verdict.status != "pass"]
     promised = dict.fromkeys(promise_of(verdict.case, check) for verdict in verdicts)
     broken = dict.fromkeys(promise_of(verdict.case, check) for verdict in failed)
     kept = tuple(name for name in promised if name not in broken)
     score = round(check.points * len(kept) / len(promised), 2)
-    explained = [one for one in failed if mistake is not None and one.explained.get(mistake.name)]
-    shown = explained or failed
+    shown = [one for one in explained if promise_of(one.case, check) in islice(broken, 1)] or explained or failed
     worst = min(shown, key=lambda one: one.difference is None or one.difference.ratio is None, default=None)
     return CheckVerdict(
         check, score, len(verdicts) - len(failed), len(verdicts), worst, mistake, kept, tuple(broken),

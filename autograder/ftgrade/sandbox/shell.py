@@ -29,6 +29,7 @@ import functools
 import inspect
 import os
 import re
+import site
 import sys
 import time
 import types
@@ -242,6 +243,8 @@ class Shell(InteractiveShell):
         """Make this process a notebook's: its shell and its `__main__`."""
         for kind in type(self)._walk_mro():
             kind._instance = self
+        site.sethelper()  # `help`, `copyright` and their like, which Python lacks that is started without `site`
+        site.setcopyright()
         builtins.__dict__.update(__IPYTHON__=True, display=display)
         super().init_sys_modules()  # dataclasses and type hints look names up there
         super().init_prompts()

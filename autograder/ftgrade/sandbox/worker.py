@@ -36,6 +36,7 @@ import struct
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
@@ -324,7 +325,8 @@ def take_figures() -> list[str]:
     """Close the figures that a cell left open, as a notebook does, and return them as PNG in base64."""
     pyplot: Any = sys.modules.get("matplotlib.pyplot")
     found: list[str] = []
-    with contextlib.suppress(Exception):  # a figure that can't be rendered doesn't fail the cell
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # a figure that can't be drawn fails no cell
+        warnings.simplefilter("ignore")  # they would name our file
         for number in pyplot.get_fignums()[:MAX_PICTURES]:
             data = io.BytesIO()
             pyplot.figure(number).savefig(data, format="png", dpi=72)

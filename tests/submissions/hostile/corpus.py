@@ -368,6 +368,7 @@ WORD = "def word(args):\n    return '_'.join(str(one) for one in args if isinsta
 # -------------------------------------------------------------------------- code that wants to harm, beside answers that are right
 
 HARM = {
+    "prints_that_look_like_measured_times": r"print((' \t' * 500 + '1 function calls in ' * 340 + '\n') * 60)",
     "fork_bomb": "import os\ntry:\n    while True: os.fork() or os._exit(0)\nexcept OSError: pass",
     "thread_bomb": "import threading, time\ntry:\n    while True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()\nexcept RuntimeError: pass",
     "memory_bomb": "x = []\ntry:\n    while True: x.append(bytearray(2**28))\nexcept MemoryError: x = None",
