@@ -35,7 +35,7 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> Roster
 
 
 def demand_plain_path(folder: Path) -> None:
-    """Raise CourseFault for a path from which nbgrader can't read its configuration: it takes `$NAME` for a variable."""
+    """Raise CourseFault for a path of which nbgrader would take a `$NAME` for a variable."""
     if "$" in str(folder.absolute()):
         raise CourseFault(
             f"the path {folder} holds a `$`, which nbgrader takes for the name of a variable: choose another folder"
