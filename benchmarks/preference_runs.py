@@ -7,11 +7,11 @@ that it learned from. `dpo`: 40 steps on 64 pairs, by loss and rate, with the lo
 each step (`curve`), and of fresh pairs in pieces: the letters that both answers share, the thanks, the rejected
 answer's end. Its last row is a control: the shared letters are held by a term of their own. `controls`: the same steps
 with one thing changed each: no DPO beside the NLL, the same rate with and without the NLL, IPO with a farther target,
-a lower rate for more steps, one of the two tails alone, a reference that was trained for three times as many steps. `policy`: 32 rounds of
-policy updates for a judge that counts the word "thanks" (proxy), beside the share of answers that are what was asked
-for (gold), by beta and by the estimate of KL that stands in the loss. Every row holds the arguments that made it, so
-that the notebook can run one again. About twelve minutes on one core. With --write the tables go into
-course/ftmath/weights/preference_runs.json; a table that wasn't run stays as it was.
+a lower rate for more steps, one of the two tails alone, a reference that was trained for three times as many steps.
+`policy`: 32 rounds of policy updates for a judge that counts the word "thanks" (proxy), beside the share of answers
+that are what was asked for (gold), by beta and by the estimate of KL that stands in the loss. Every row holds the
+arguments that made it, so that the notebook can run one again. About fourteen minutes on one core. With --write the
+tables go into course/ftmath/weights/preference_runs.json; a table that wasn't run stays as it was.
 """
 
 import argparse
