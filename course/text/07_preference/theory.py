@@ -1487,7 +1487,7 @@ assert (
 lines(
     share,
     curves_w,
-    title=f"Divided by the std in groups of 8, a prompt that is right 1 time in 20 weighs {rare[8]:.2f} times one that is right half the time; in groups of 64, {rare[64]:.2f} times",
+    title=f"Divided by the std in groups of 8, a prompt that is right 1 time in 20 weighs {rare[8]:.2f} times one that is right half the time",
     x_label="p, share of right answers to a prompt",
     y_label="weight of its gradient, 1 at p = 1/2",
     alt="; ".join(
