@@ -4,8 +4,9 @@
 
 Every run starts from the policy that part 7 starts from and takes 20 steps on 64 pairs, 16 a step. `chosen_by` and
 `after` are two sets of fresh requests: the rate is chosen by the one and the figure read from the other. The figures
-are chances, not counts of draws: `both` is the mean chance of the right answer with thanks, `right` that of the right
-answer with or without. SFT, which trains on the chosen answers alone, is the control. Three seeds. With --write the
+are chances at temperature 1, not counts of draws: `both` is the mean chance of the right answer with thanks, `right`
+that of the right answer with or without. `greedy` is the share of requests whose likeliest answer, token by token, is
+the right one with thanks. SFT, which trains on the chosen answers alone, is the control. Three seeds. With --write the
 rows go into course/ftmath/weights/loss_map.json; what is recorded isn't run again unless --anew is given. About four
 minutes on one quiet core.
 """
@@ -24,6 +25,7 @@ from ftmath.manners import polite_pairs, polite_policy
 from ftmath.masks import model_logprob
 from ftmath.model import Decoder
 from ftmath.preference import dpo_loss, ipo_loss, kto_loss, orpo_loss, simpo_loss
+from ftmath.rounds import roll_out
 from ftmath.skills import batch, retention
 from ftmath.weights import FOLDER
 from torch import Tensor
@@ -45,7 +47,16 @@ def start(seed: int) -> Decoder:
 def told(policy: Decoder, place: int, count: int = 192) -> dict[str, float]:
     """Return mean chances at fresh requests: of the right answer with thanks, and of it with or without."""
     chosen, rejected = (one.exp().mean() for one in pair_logprobs(policy, polite_pairs(count, place)))
-    return {"both": round(float(chosen), 4), "right": round(float(chosen + rejected), 4)}
+    return {
+        "both": round(float(chosen), 4), "right": round(float(chosen + rejected), 4), "greedy": greedy(policy, place)
+    }  # fmt: skip
+
+
+def greedy(policy: Decoder, place: int, count: int = 96) -> float:
+    """Return the share of fresh requests to which the greedy answer is the right one with thanks."""
+    pairs = polite_pairs(count, place)
+    said = roll_out(policy, [pair[0] for pair in pairs], 1, temperature=0.0)[1]
+    return round(float(np.mean([one == pair[1] for one, pair in zip(said, pairs, strict=True)])), 4)
 
 
 @cache
@@ -105,7 +116,7 @@ def main() -> None:
     rows = {(row["loss"], row["rate"], row["seed"]): row for row in known["rows"]}
     todo = [(loss, rate, seed) for seed in SEEDS for loss, rates in RATES.items() for rate in rates]
     for key in tqdm(todo):
-        if key in rows and not arguments.anew:
+        if key in rows and "greedy" in rows[key]["after"] and not arguments.anew:
             continue
         rows[key] = row_of(*key)
         print(json.dumps(rows[key]))

@@ -2,14 +2,16 @@
 
     python benchmarks/policy_runs.py [--only gradients gold skill] [--write] [--anew]
 
-The policy of `skill` learned from demonstrations with typos: about one answer in three has the right letters, and half
-of the answers end in thanks. The verifier reads the letters alone. Each row holds the measurements of every round, and
-the answers to fresh requests before and after. `gradients` measures that policy without training: how much a round's
-gradient varies with the leave-one-out baseline and without, if the verifier's rewards of 0 and 1 are shifted by -1, 0
-and 1; how large the scores of right and of wrong answers are; and for each answer whether its letters are right, and
-whether it went on behind them. `gold` is the run of preference_runs.json without a price of KL, with the gold reward in
-the judge's place. Three seeds of each. With --write the rows go into course/ftmath/weights/policy_runs.json; what is
-recorded isn't run again unless --anew is given. About ten minutes on one quiet core.
+The policy of `skill` learned from demonstrations with typos: about four sampled answers in ten have the right letters,
+and half of the answers end in thanks. The verifier reads the letters alone. Each row holds the measurements of every
+round, and the answers to fresh requests before and after: sampled at temperature 1, greedy, and in groups of eight. In
+two controls a coin, or the policy's own greedy answer before the first update, takes the verifier's place. `gradients`
+measures that policy without training: how much a round's gradient varies with the leave-one-out baseline and without,
+if the verifier's rewards of 0 and 1 are shifted by -1, 0 and 1; how large the scores of right and of wrong answers are;
+and for each answer whether its letters are right, and whether it went on behind them. `gold` is the run of
+preference_runs.json without a price of KL, with the gold reward in the judge's place. Three seeds of each. With --write
+the rows go into course/ftmath/weights/policy_runs.json; what is recorded isn't run again unless --anew is given. About
+ten minutes on one quiet core.
 """
 
 import argparse
@@ -48,8 +50,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "GRPO": {"advantages": group_advantages, "average": row_mean},
     "Dr. GRPO": {"advantages": centred_advantages, "average": SUMS},
     "coin": {"advantages": centred_advantages, "average": SUMS},
+    "own greedy answer": {"advantages": centred_advantages, "average": SUMS},
 }
-"""Each method with its settings; a coin takes the verifier's place in the last."""
+"""Each method with its settings; in the last two a coin or the policy's own greedy answer is the judge."""
 TABLES = ("gradients", "gold", "skill")
 Row = dict[str, Any]
 
@@ -74,17 +77,36 @@ def measured(policy: Decoder, seed: int, count: int = 256) -> Row:
     found = {"right": right.mean(), "thanks": thanks.mean(), "tokens": tokens.mean()}
     for name, which in (("right", right), ("wrong", ~right)):
         found |= {f"thanks_{name}": thanks[which].mean(), f"tokens_{name}": tokens[which].mean()}
+    prompts = [prompt for prompt, _ in requests]
+    greedy = greedy_letters(policy, prompts)
+    found["greedy"] = np.mean([greedy[prompt] == answer for prompt, answer in requests])
+    found["different"] = different(policy, prompts[:64], generator)
     return {name: rounded(value) for name, value in found.items()}
+
+
+def greedy_letters(policy: Decoder, prompts: Sequence[str]) -> dict[str, str]:
+    """Return the letters of a policy's likeliest answer to each prompt, token by token."""
+    said = roll_out(policy, list(prompts), 1, temperature=0.0)[1]
+    return {prompt: word_of(one) for prompt, one in zip(prompts, said, strict=True)}
+
+
+def different(policy: Decoder, prompts: Sequence[str], generator: torch.Generator, n: int = 8) -> float:
+    """Return the share of different answers in a group of n to one prompt, the mean over prompts."""
+    said = np.array(roll_out(policy, list(prompts), n, generator=generator)[1]).reshape(len(prompts), n)
+    return float(np.mean([len(set(group)) / n for group in said]))
 
 
 def skill_row(method: str, rate: float, seed: int, rounds: int = ROUNDS) -> Row:
     reference = start(seed)
     policy, questions = frozen_copy(reference).requires_grad_(True), dict(polite_requests(48, 300 + seed))
     coin, given = np.random.default_rng(seed), METHODS[method]
+    own = greedy_letters(reference, list(questions))
 
     def verifier(prompt: str, answer: str) -> float:
         if method == "coin":
             return float(coin.random() < 0.4)
+        if method == "own greedy answer":
+            return float(word_of(answer) == own[prompt])
         return float(word_of(answer) == questions[prompt])
 
     settings = PolicySettings(

@@ -145,7 +145,7 @@ def test_the_tables_of_runs_are_whole():
 
 
 def test_the_records_of_policies_and_of_losses_are_whole():
-    for record, names, count in (("policy_runs", ("table", "method"), 5), ("loss_map", ("loss", "rate"), 21)):
+    for record, names, count in (("policy_runs", ("table", "method"), 6), ("loss_map", ("loss", "rate"), 21)):
         rows = json.loads((FOLDER / f"{record}.json").read_text("utf-8"))["rows"]
         kinds = {tuple(row[name] for name in names) for row in rows}
         assert len(kinds) == count

@@ -195,22 +195,23 @@ def one_round(
 
 
 def explain_round(rewards: Tensor, clipped: Sequence[float], distinct: float) -> str:
-    """Return what a log of one round says: "no signal", "one answer left", "clip idle", or "learning".
+    """Return what a log of one round says: "no signal", "one answer left", "learning, clip idle" or "learning, clipped".
 
     `rewards` is (prompts, n), `clipped` the share of cut tokens at each update, `distinct` the share of different
     answers in a group. Ask in this order, the first that is true: every group's rewards are equal; and if they are
-    because only one answer is left, with `distinct` no larger than 1 / n, it is "one answer left" instead. Then: no
-    token was ever cut.
+    because only one answer is left, with `distinct` no larger than 1 / n, it is "one answer left" instead. Otherwise
+    there is a signal to learn from, and the clip is idle if no token was ever cut. With one update a round it always
+    is: that is no fault.
 
     >>> explain_round(torch.zeros(2, 4), [0.0, 0.0], distinct=0.9)
     'no signal'
     >>> explain_round(torch.eye(4), [0.0, 0.2], distinct=0.9)
-    'learning'
+    'learning, clipped'
     """
     n = rewards.shape[1]
     if bool((rewards == rewards[:, :1]).all()):
         return "one answer left" if distinct <= 1 / n + 1e-9 else "no signal"
-    return "learning" if max(clipped) > 0 else "clip idle"
+    return "learning, clipped" if max(clipped) > 0 else "learning, clip idle"
 
 
 class Table(nn.Module):
@@ -475,7 +476,7 @@ def by_the_mean_reward(rewards: Tensor, clipped: Sequence[float], distinct: floa
 
 
 def by_the_clip(rewards: Tensor, clipped: Sequence[float], distinct: float) -> str:
-    return "clip idle" if max(clipped) == 0 else explain_round(rewards, clipped, distinct)
+    return "learning, clip idle" if max(clipped) == 0 else explain_round(rewards, clipped, distinct)
 
 
 def by_all_rewards(rewards: Tensor, clipped: Sequence[float], distinct: float) -> str:

@@ -439,19 +439,23 @@ tied = torch.tensor([0.0, 2.0, 2.0], dtype=torch.float64)  # two best answers: t
 assert abs(kl(optimal_policy(ref, tied, 1e-3)[0], ref) - math.log(2)) < 1e-9
 
 # %% [markdown]
-# **Predict.** Four answers to `please reverse abc`, with the probabilities that our policy gives them. The reward counts the
-# word *thanks*: 0, 1, 2 and 1. With $\beta$ next to nothing, how many nats from its reference does the best policy stand?
-
-# %%
-guess = None  # nats
+# Four answers to `please reverse abc`, and the probabilities that our policy gives them (as shares of the four):
 
 # %%
 FOUR = ("cba", "cba, thanks!", "cba, thanks! thanks!", "abc, thanks!")
 rows = batch([("please reverse abc", answer) for answer in FOUR]).to(device)
 with torch.no_grad():
     ref4 = model_logprob(reference, rows.ids, rows.answer_mask).double().cpu().softmax(0)
-r4 = torch.tensor([float(answer.count("thanks")) for answer in FOUR], dtype=torch.float64)
 print({answer: f"{p:.2g}" for answer, p in zip(FOUR, ref4.tolist())})
+
+# %% [markdown]
+# **Predict.** The reward counts the word *thanks*: 0, 1, 2 and 1. With $\beta$ next to nothing, how many nats from its reference does the best policy stand?
+
+# %%
+guess = None  # nats
+
+# %%
+r4 = torch.tensor([float(answer.count("thanks")) for answer in FOUR], dtype=torch.float64)
 limit = kl(optimal_policy(ref4, r4, 1e-3)[0], ref4)
 assert abs(limit + math.log(ref4[2])) < 1e-6
 predicted("KL of the best policy without a price", guess, limit)
@@ -513,8 +517,8 @@ for beta in (0.1, 1.0, 10.0):
 # divergence** has the reference first: its mean is over what the reference says.
 #
 # **The mistake: the other KL.** With $D_\text{KL}(\pi_\text{ref} \Vert \pi)$ as the price, which is what training on the
-# reference's own answers pays, the optimum is $\beta\,\pi_\text{ref} / (\lambda - r)$: it must cover all that the reference
-# says. Its symptom is bad answers that remain as the price falls: their mass falls only in proportion to $\beta$, while under the right price it
+# reference's own answers pays, the optimum is $\beta\,\pi_\text{ref} / (\lambda - r)$, where $\lambda$ is the number that makes
+# the probabilities add up to 1: it must cover all that the reference says. Its symptom is bad answers that remain as the price falls: their mass falls only in proportion to $\beta$, while under the right price it
 # falls like $e^{-\Delta r/\beta}$. At equal $\beta$ either of the two may leave more, because the two divergences are different quantities. So
 # they are compared at equal expected reward.
 
@@ -705,7 +709,7 @@ hard = of("DPO, 1e-4", lambda row: row["chosen_moved"])
 predicted("change of log pi of the chosen answers, nats", guess, hard.mean())
 
 # %% [markdown]
-# "Right" means: the letters are right, *and* what follows them is `, thanks!` or nothing. Each is also counted alone. "Base kept" is the mean
+# Answers are sampled at temperature 1. "Right" means: the letters are right, *and* what follows them is `, thanks!` or nothing. Each is also counted alone. "Base kept" is the mean
 # accuracy on the base model's ten skills, which none of the pairs shows.
 #
 # **Which part of the answers sank?** $\log\pi$ is a sum over tokens, so it splits: the shared letters; the chosen answer's thanks with
@@ -832,7 +836,7 @@ bars(
     {labels[key]: [firsts[key], *(v.mean() for v in values)] for key, values in shares.items()},
     title=f"Pair accuracy 1.00 in all {len(NAMES)} settings; right answers from {min(v.mean() for v in shares['right']):.2f} to "
     f"{max(v.mean() for v in shares['right']):.2f} ({before.mean():.2f} before)",
-    y_label="share of sampled answers",
+    y_label="share of answers, sampled at temperature 1",
     alt=f"Before, {before.mean():.2f} of the answers are right. "
     + "; ".join(
         f"{name}: letters {a.mean():.2f}, what follows {b.mean():.2f}, right {c.mean():.2f}"
@@ -853,50 +857,58 @@ for name in ("DPO, 1e-5", LONGER):
         f"right {r0.round(2)} -> {r1.round(2)} when sampled, {g0.round(2)} -> {g1.round(2)} when greedy"
     )
     assert (control(name, lambda row: row["chosen_moved"]) > 0).all()
-changed = {
-    name: control(name, lambda row: row["after"]["right"] - row["before"]["right"]) for name in ("DPO, 1e-5", LONGER)
-}
-for name in changed:  # what follows the comma stays as it was in the reference
+for name in ("DPO, 1e-5", LONGER):  # what follows the comma stays as it was in the reference
     assert abs(control(name, lambda row: row["tail_after"] - row["tail_before"])).max() < 0.03
 short, longer_ = (control(name, lambda row: row["margin"]) for name in ("DPO, 1e-5", LONGER))
 assert (longer_ > short).all() and control("DPO, 1e-5", lambda row: row["greedy_after"]).min() > 0.9
 
-# %%
-finding(
-    "A reference that spells better loses fewer right answers to DPO, at a larger margin, while log pi+ rises in both",
-    figure="change of the share of right answers, the longer trained reference less the shorter trained one",
-    measured=changed[LONGER] - changed["DPO, 1e-5"],
-    null="the shorter trained reference of one seed less that of another",
-    control=changed["DPO, 1e-5"] - np.roll(changed["DPO, 1e-5"], 1),
-    holds=lambda gains: min(gains) > 0.05,
-    scope="references of 240 and 80 steps, DPO at 2e-5 and 1e-5, thanks for polite requests, 64 pairs, 40 steps of AdamW, sampled at temperature 1; three seeds",
-)
-
 # %% [markdown]
 # So a rising $\log\pi^+$ says nothing of the answers that DPO doesn't compare. DPO moves mass from the rejected answer's end to what comes
-# after it. Once the comma stands, the rest is spelt as in the reference, right or wrong: DPO *exposes* what the reference says there. With a
-# reference that spells better, fewer right answers are lost; and the likeliest answer stays right with the shorter trained one too.
+# after it. Once the comma stands, the rest is spelt as in the reference, right or wrong: DPO *exposes* what the reference says there. The
+# longer trained reference loses fewer right answers when sampled at temperature 1, and more on average when greedy. The two runs also differ in their rate and
+# margin, so they don't rank the references.
 #
-# That $\log\pi^+$ falls while $h$ grows is called **likelihood displacement** (Razin et al. 2024, arXiv:2410.08847). A lower rate, IPO at
-# $\beta = 0.1$ and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733, here with weight 20) all prevent it here.
-# IPO does so as an early stop at $h = 1/(2\beta)$. And how much of the third remedy is DPO's? **The controls:**
+# That $\log\pi^+$ falls while $h$ grows is called **likelihood displacement** (Razin et al. 2024, arXiv:2410.08847). Three settings above show
+# hardly any of it: a lower rate, IPO at $\beta = 0.1$, and a term that keeps the chosen answers likely (Pang et al. 2024, arXiv:2404.19733, here with weight 20).
+# The first two stop at a smaller margin: IPO at $h = 1/(2\beta)$, and a lower rate because as many steps lead less far. So is the rate a remedy, or only an
+# early stop too? Another run takes $3 \cdot 10^{-5}$ for 130 steps instead of 40. And how much of the third remedy is DPO's? **The controls:**
 
 # %%
 CHECKS = ("IPO to h = 31, 1e-4", "DPO + NLL, 1e-5", "NLL alone, 1e-4")
+FARTHER = "DPO, 3e-5, 130 steps"
+reached = {
+    name: (of(name, lambda row: row["margin"]), of(name, lambda row: row["pieces_moved"]["letters"]))
+    for name in ("DPO, 1e-4", "DPO, 3e-5")
+}
+reached[FARTHER] = (
+    control(FARTHER, lambda row: row["margin"]),
+    control(FARTHER, lambda row: row["pieces_moved"]["letters"]),
+)
+for name, (h_, sunk) in reached.items():
+    print(f"{name}: margin h {h_.round(1)}, letters {sunk.round(1)} nats")
+assert reached["DPO, 3e-5"][0].max() < 0.6 * reached["DPO, 1e-4"][0].min() and reached["DPO, 3e-5"][1].min() > -1
+assert (reached[FARTHER][0] / reached["DPO, 1e-4"][0] > 0.9).all() and reached[FARTHER][1].max() < -8
+
+# %%
 for name in CHECKS:
-    right, letters, both, base_kept = (
+    right, letters, both, base_kept, likeliest = (
         control(name, get)
         for get in (
             lambda row: row["after"]["right"],
             lambda row: row["pieces_moved"]["letters"],
             lambda row: row["after"]["both"],
             lambda row: row["base_kept"],
+            lambda row: row["greedy_after"],
         )
     )
     print(
-        f"{name}: right {right.round(2)}, with thanks {both.round(2)}, letters {letters.round(1)} nats, base kept {base_kept.round(2)}"
+        f"{name}: sampled, right {right.round(2)}, with thanks {both.round(2)}; greedy, right {likeliest.round(2)}; "
+        f"letters {letters.round(1)} nats, base kept {base_kept.round(2)}"
     )
+
+# %%
 kept_by = {name: control(name, lambda row: row["base_kept"]) for name in CHECKS}
+assert all(control(name, lambda row: row["greedy_after"]).min() > 0.95 for name in CHECKS[1:])
 right_by = {name: control(name, lambda row: row["after"]["right"]) for name in CHECKS}
 assert (
     control(CHECKS[0], lambda row: row["pieces_moved"]["letters"]).max() < -5
@@ -908,9 +920,10 @@ assert right_by["DPO + NLL, 1e-5"].max() < 0.7 and right_by["NLL alone, 1e-4"].m
 assert (right_by["NLL alone, 1e-4"] > of(NLL, lambda row: row["after"]["right"])).all()
 
 # %% [markdown]
-# With a farther target IPO sinks the letters too. At DPO's gentle rate the NLL term hardly mends the spelling, and more of the base skills stay: what
+# Neither early stop is a remedy. At the same margin the lower rate sinks the letters too, and so does IPO with a farther target. At DPO's gentle rate the NLL term hardly mends the spelling, and more of the base skills stay: what
 # the row at $10^{-4}$ gains in right answers and loses in skills is mostly its rate's doing. And the NLL *alone*, plain supervised training on the
-# chosen answers, gives more right answers here than DPO with NLL. At these settings the pairs add nothing that demonstrations don't.
+# chosen answers, gives more right answers here than DPO with NLL, when they are sampled at temperature 1. There, at these
+# settings, the pairs add nothing that demonstrations don't. (Greedy answers are right nearly always in both rows with the NLL that were printed.)
 
 # %% [markdown]
 # ### A map of losses
@@ -924,10 +937,10 @@ assert (right_by["NLL alone, 1e-4"] > of(NLL, lambda row: row["after"]["right"])
 # | cDPO: labels wrong with chance $\varepsilon$ | $-(1 - \varepsilon) \log\sigma(\beta h) - \varepsilon \log\sigma(-\beta h)$ | pairs, reference, $\varepsilon$ | at $\sigma(\beta h) = 1 - \varepsilon$ |
 # | IPO, arXiv:2310.12036, equation 17 | $(h - \tfrac{1}{2\beta})^2$ | pairs, reference | at $h = \tfrac{1}{2\beta}$ |
 # | KTO, arXiv:2402.01306, equation 7 | $1 - \sigma(\beta(\ell^+ - z))$, $1 - \sigma(\beta(z - \ell^-))$ | single answers, good or bad; reference; the drift $z \approx D(\pi \Vert \pi_\text{ref})$ | fades both ways |
-# | SimPO, arXiv:2405.14734, equation 6 | $-\log\sigma(\beta(m^+ - m^-) - \gamma)$ | pairs, lengths, no reference | fades past the gap $\gamma$ |
+# | SimPO, arXiv:2405.14734, equation 6 | $-\log\sigma(\beta(m^+ - m^-) - \gamma)$ | pairs, lengths, no reference | fades past the gap $m^+ - m^- = \gamma / \beta$ |
 # | ORPO, arXiv:2403.07691, equations 4 to 7 | $-m^+ - \lambda \log\sigma\big(\log\tfrac{\text{odds}^+}{\text{odds}^-}\big)$ | pairs, lengths, no reference | the first term is SFT's and never stops |
 #
-# Each is a line or two:
+# In SimPO, $\gamma$ is how much the rewards must differ; in ORPO, $\lambda$ is the weight of the second term (not 7.3's $\lambda$). Each loss is a line or two:
 
 # %%
 for loss_ in (kto_loss, simpo_loss, orpo_loss):
@@ -940,9 +953,9 @@ print(f"cDPO with 10 % wrong labels and beta 0.5 stops at h = {stop.item():.2f} 
 
 # %% [markdown]
 # **On one task.** All of them teach thanks for polite requests, from the same 64 pairs, in 20 steps. A rate that suits one loss ruins another, so each has three, and its best one is chosen on one set of fresh
-# requests and read on another. The figure is the chance of an answer that is right *and* ends in thanks. **SFT**, plain training on the chosen answers with the mean per answer, is ORPO without its second term: it is the control.
+# requests and read on another. The figure is the chance, at temperature 1, of an answer that is right *and* ends in thanks. **SFT**, plain training on the chosen answers with the mean per answer, is ORPO without its second term: it is the control.
 #
-# **Predict.** How many of the six losses do better than SFT, each at its best rate?
+# **Predict.** By that chance, how many of the six losses do better than SFT, each at its best rate?
 
 # %%
 guess = None  # 0 to 6
@@ -963,7 +976,7 @@ at_best = {loss: max(found, key=lambda rate: found[rate].mean()) for loss, found
 
 # %%
 after_map = {
-    loss: {key: mapped(loss, rate, lambda row, key=key: row["after"][key]) for key in ("both", "right")}
+    loss: {key: mapped(loss, rate, lambda row, key=key: row["after"][key]) for key in ("both", "right", "greedy")}
     for loss, rate in at_best.items()
 }
 for loss, found in after_map.items():
@@ -972,22 +985,23 @@ for loss, found in after_map.items():
         for key in ("margin", "chosen_moved", "base_kept")
     }
     print(
-        f"{loss:>5} at {at_best[loss]:g}: both {found['both'].round(2)}, right {found['right'].round(2)}; "
+        f"{loss:>5} at {at_best[loss]:g}: both {found['both'].round(2)}, right {found['right'].round(2)}, both when greedy {found['greedy'].round(2)}; "
         f"h {rest['margin']:.1f}, log pi+ {rest['chosen_moved']:+.1f}, base kept {rest['base_kept']:.2f}"
     )
 better = sum((after_map[loss]["both"] > after_map["SFT"]["both"]).all() for loss in SIX)
+assert after_map["DPO"]["greedy"].mean() > after_map["SFT"]["greedy"].mean() - 0.02  # the likeliest answer is no worse
 predicted(
     "losses that do better than SFT with every seed",
     guess,
     better,
-    why="A loss that only compares is content once the chosen answer has gained on the rejected one; SFT asks for likely answers. Here the chosen answers are good demonstrations too.",
+    why="A loss that only compares is content once the chosen answer has gained on the rejected one; SFT asks for likely answers, which is what the figure counts. Here the chosen answers are good demonstrations too.",
 )
 
 # %% fold="picture"
 # The picture: each loss at each of its rates, by what it leaves to all other answers.
 sweep(
     {loss: {f"{rate:g}": (1 - found[rate]).tolist() for rate in found} for loss, found in swept.items()},
-    title=f"At its best rate DPO leaves {1 - after_map['DPO']['both'].mean():.2f} to other answers, IPO {1 - after_map['IPO']['both'].mean():.2f}, "
+    title=f"At temperature 1, at its best rate, DPO leaves {1 - after_map['DPO']['both'].mean():.2f} to other answers, IPO {1 - after_map['IPO']['both'].mean():.2f}, "
     f"plain training on the chosen answers {1 - after_map['SFT']['both'].mean():.2f}",
     y_label="chance of any other answer; lower is better",
     alt="; ".join(
@@ -1001,8 +1015,8 @@ sweep(
 COMPARE = ("DPO", "cDPO", "IPO", "KTO", "SimPO")
 best_of_five = np.max([after_map[loss]["both"] for loss in COMPARE], axis=0)
 finding(
-    "The losses that only compare end below plain training on the chosen answers, where these are good demonstrations",
-    figure="chance of the right answer with thanks, SFT less the best of DPO, cDPO, IPO, KTO and SimPO",
+    "Sampled at temperature 1, the losses that only compare end below plain training on the chosen answers, where these are good demonstrations",
+    figure="chance at temperature 1 of the right answer with thanks, SFT less the best of DPO, cDPO, IPO, KTO and SimPO",
     measured=after_map["SFT"]["both"] - best_of_five,
     null="SFT less ORPO, which has SFT's term in it",
     control=after_map["SFT"]["both"] - after_map["ORPO"]["both"],
@@ -1014,6 +1028,10 @@ finding(
 same_rate = {loss: mapped(loss, 1e-5, lambda row: row["after"]["both"]) for loss in ("DPO", "cDPO", "KTO", "SimPO")}
 print("at one rate, 1e-5:", {loss: found.round(3) for loss, found in same_rate.items()})
 assert max(abs(same_rate[loss] - same_rate["DPO"]).max() for loss in ("cDPO", "KTO")) < 0.002
+steep = {loss: mapped(loss, 1e-4, lambda row: row["after"]["both"]) for loss in ("DPO", "cDPO", "KTO")}
+pressed = 0.1 * mapped("DPO", 1e-4, lambda row: row["margin"])
+print(f"at 1e-4, DPO's beta h {pressed.round(1)}:", {loss: found.round(3) for loss, found in steep.items()})
+assert pressed.min() > 1 and (steep["KTO"] > steep["DPO"] + 0.1).all()
 gentle, kept_sft = (
     mapped("SFT", 1e-4, get) for get in (lambda row: row["after"]["both"], lambda row: row["base_kept"])
 )
@@ -1024,8 +1042,10 @@ print(
 assert (gentle > best_of_five + 0.1).all() and at_best["DPO"] < at_best["SFT"] == max(swept["SFT"])
 
 # %% [markdown]
-# Two things to take along. At one and the same rate, DPO, cDPO and KTO can't be told apart here: near $h = 0$ their gradients point the same way and differ in size, and Adam divides by the size. They part where pairs saturate
-# or labels are wrong, and these runs reach neither. And a comparison of losses at *one* rate compares rates: DPO's best rate is a fraction of SFT's. (SFT's is the highest that was tried, and costs most of the base
+# Three things to take along. First, the figure asks how much chance the right answer has at temperature 1, and that is what SFT trains. Greedy answers are
+# right with thanks about as often after DPO as after SFT at its best rate: a comparison moves the likeliest answer, and leaves chance to the others.
+# Second, at $10^{-5}$ DPO, cDPO and KTO can't be told apart: near $h = 0$ their gradients point the same way and differ in size, and Adam divides by the size. At $10^{-4}$, where $\beta h$ passes 1, they part: KTO leaves
+# the right answer with thanks a larger chance than DPO, with every seed. Third, a comparison of losses at *one* rate compares rates: DPO's best rate is a fraction of SFT's. (SFT's is the highest that was tried, and costs most of the base
 # skills. At its lowest rate, SFT keeps about as many of them as DPO does at its best, and is still ahead.)
 
 # %% [markdown]
@@ -1259,10 +1279,10 @@ assert torch.allclose(every_answer, true_slope)
 # random one with probability 0.15, and half of which ended in thanks. The **verifier** gives 1 if the letters are right, and 0 otherwise; it doesn't look at
 # what follows them. A round draws eight answers to each of eight prompts and takes one step.
 #
-# **Predict.** About four in ten answers to *fresh* requests have the right letters; in the demonstrations it was a little under half. What share is right after 16 such rounds?
+# **Predict.** About four in ten answers to *fresh* requests, sampled at temperature 1, have the right letters; in the demonstrations it was a little under half. What share is right after 16 such rounds?
 
 # %%
-guess = None  # a share
+guess = None  # a share, sampled at temperature 1
 
 # %%
 PG = recorded("policy_runs")["rows"]
@@ -1275,7 +1295,8 @@ def skill(method, get):
 
 
 first_share = skill("Dr. GRPO", lambda row: row["before"]["right"])
-last_share = {m: skill(m, lambda row: row["after"]["right"]) for m in ("Dr. GRPO", "GRPO", "coin")}
+OWN = "own greedy answer"
+last_share = {m: skill(m, lambda row: row["after"]["right"]) for m in ("Dr. GRPO", "GRPO", "coin", OWN)}
 shown_right = np.mean(
     [(1 - 0.15 * 25 / 26) ** letters for letters in range(3, 8)]
 )  # one draw in 26 is the letter itself
@@ -1285,19 +1306,37 @@ predicted(
     "share of right answers to fresh requests",
     guess,
     last_share["Dr. GRPO"].mean(),
-    why="Among eight answers some are right nearly always, and each round makes what those have in common more frequent: the policy outgrows its demonstrations.",
+    why="Among eight answers some are right nearly always, and each round makes what those have in common more frequent.",
 )
+
+# %% [markdown]
+# Did the verifier teach the policy to spell? **The control** asks the policy itself: the same rounds, but an answer is rewarded if its letters are those of the *first policy's own greedy answer*, right or wrong. No verifier is asked.
+
+# %%
+greedy_share = {m: skill(m, lambda row: row["after"]["greedy"]) for m in ("Dr. GRPO", OWN)}
+greedy_first = skill("Dr. GRPO", lambda row: row["before"]["greedy"])
+for name, found, likeliest in [
+    ("before any update", first_share, greedy_first),
+    *((f"judge: {name}", last_share[m], greedy_share[m]) for name, m in (("the verifier", "Dr. GRPO"), (OWN, OWN))),
+]:
+    print(f"{name:>24}: right {found.round(2)} sampled at temperature 1, {likeliest.round(2)} greedy")
+gain = {m: found - first_share for m, found in last_share.items()}
+assert greedy_first.min() > 0.8 and (gain["Dr. GRPO"] > gain[OWN]).all()
 
 # %%
 finding(
-    "A verifier makes the policy better than the demonstrations that it learned from",
-    figure="share of right answers to fresh requests, after less before",
-    measured=last_share["Dr. GRPO"] - first_share,
+    "Most of the gain with a verifier is sharpening: the policy's own greedy answers as the judge bring nearly as much",
+    figure="gain in right answers sampled at temperature 1, with the policy's own greedy answers as the judge over that with the verifier",
+    measured=gain[OWN] / gain["Dr. GRPO"],
     null="the same updates with rewards that a coin gives",
-    control=last_share["coin"] - first_share,
-    holds=lambda gains: min(gains) > 0.2,
+    control=gain["coin"] / gain["Dr. GRPO"],
+    holds=lambda shares: min(shares) > 0.7,
     scope="polite requests, demonstrations with 15 % typos, 16 rounds of 64 answers, AdamW at 1e-4, centred rewards; three seeds",
 )
+
+# %% [markdown]
+# So the policy already knew. Typos are random, so the right letter was the likeliest at nearly every place; sampling at temperature 1 repeats the typos, and the updates take that noise away. To make
+# an answer likelier that was the likeliest already is called **sharpening**. What the verifier adds to it here is small. Before you credit a verifier, look at the greedy answers of the policy that you start from.
 
 # %% fold="picture"
 # The picture: the reward of each round, with a verifier and with a coin.
@@ -1305,7 +1344,7 @@ per_round = {m: skill(m, lambda row: row["reward"]).mean(0) for m in ("Dr. GRPO"
 lines(
     list(range(1, 17)),
     {("a coin's rewards" if m == "coin" else f"verifier, {m}"): found.tolist() for m, found in per_round.items()},
-    title=f"A verifier lifts right answers from {per_round['Dr. GRPO'][0]:.2f} to {per_round['Dr. GRPO'][-1]:.2f} in 16 rounds",
+    title=f"With a verifier, right answers at temperature 1 rise from {per_round['Dr. GRPO'][0]:.2f} to {per_round['Dr. GRPO'][-1]:.2f} in 16 rounds",
     x_label="round",
     y_label="mean reward of the round's 64 answers",
     alt="; ".join(
@@ -1412,7 +1451,8 @@ assert alike == {1: True, 3: False}
 #
 # $$\mathbb E[A_i\, \nabla \log \pi(y_i)] = w(p)\, \nabla p, \qquad w(p) = \mathbb E[A_i \mid \text{right}] - \mathbb E[A_i \mid \text{wrong}] .$$
 #
-# With centred rewards $w = (n-1)/n$ for every $p$: that is the gradient of the mean reward. With the standard deviation, prompts that are nearly always or nearly never right weigh more.
+# With centred rewards $w = (n-1)/n$ for every $p$: that is the gradient of the mean reward. With the standard deviation, prompts that are nearly always or nearly never right weigh more, from $n = 4$ on, and the more
+# so the larger the group. In groups of two or three, every group with unequal rewards has the same standard deviation, so dividing by it only changes the rate.
 
 
 # %%
@@ -1436,13 +1476,18 @@ draws8 = (torch.rand(200_000, 8, generator=torch.Generator().manual_seed(0)) < 0
 by_draws = (group_advantages(draws8, eps=0.0).nan_to_num() * (draws8 / 0.1 - (1 - draws8) / 0.9)).mean()
 print(f"w(0.1) for n = 8, divided: {weight(0.1, 8, True):.3f} by the sum, {by_draws:.3f} by 200,000 groups drawn")
 assert abs(by_draws - weight(0.1, 8, True)) < 0.03
+rare = {n: weight(0.05, n, True) / weight(0.5, n, True) for n in (2, 3, 4, 8, 16, 64)}
+print("divided, weight at p = 0.05 over that at 0.5:", {f"n = {n}": round(found, 2) for n, found in rare.items()})
+assert (
+    abs(rare[2] - 1) < 1e-9 and abs(rare[3] - 1) < 1e-9 and list(rare.values())[1:] == sorted(list(rare.values())[1:])
+)
 
 # %% fold="picture"
 # The picture: a prompt's weight by how often it is right.
 lines(
     share,
     curves_w,
-    title=f"Divided by the std, a prompt that is right 1 time in 20 weighs {curves_w['divided by the std, n = 64'][1]:.1f} times one that is right half the time",
+    title=f"Divided by the std in groups of 8, a prompt that is right 1 time in 20 weighs {rare[8]:.2f} times one that is right half the time",
     x_label="p, share of right answers to a prompt",
     y_label="weight of its gradient, 1 at p = 1/2",
     alt="; ".join(
@@ -1571,12 +1616,13 @@ VARIETY = {
 }
 for m, found in VARIETY.items():
     print(m, {key: f"{v[:, 0].mean():.2f} -> {v[:, -4:].mean():.2f}" for key, v in found.items()})
-lost_variety = {m: found["distinct"][:, -4:].mean(1) - found["distinct"][:, 0] for m, found in VARIETY.items()}
+lost_variety = {m: skill(m, lambda row: row["after"]["different"] - row["before"]["different"]) for m in VARIETY}
+print("on the same 64 fresh prompts, after less before:", {m: found.round(2) for m, found in lost_variety.items()})
 
 # %%
 finding(
     "Updates by a verifier make a group's answers more alike",
-    figure="share of different answers in a group of eight, last four rounds less the first",
+    figure="share of different answers in a group of eight at temperature 1, after less before, on the same fresh prompts",
     measured=lost_variety["Dr. GRPO"],
     null="the same updates with rewards that a coin gives",
     control=lost_variety["coin"],
@@ -1752,8 +1798,8 @@ assert sum(bent < plain for bent, plain in zip(first_form, straight)) == 1
 
 # %% [markdown]
 # Eight points a run can't decide between these forms: for one seed a straight line does better than the first. The answers did *not*
-# become more alike here: the share of distinct answers in a round, printed above, grew. And it matters which KL's gradient is in the loss. Compared seed
-# by seed at the same $\beta$, $k_3$ keeps the policy nearer.
+# become more alike here: the share of distinct answers in a round, printed above, grew. At the same $\beta$, $k_3$ in the
+# loss keeps the policy nearer than $k_2$, seed by seed. So here it is the stronger price. Which of the two is the *better* price would have to be asked at equal reward, as in 7.3, and these runs don't say.
 
 # %%
 nearer = [smooth(curves(beta, "kl", "k2"))[:, -1] - smooth(curves(beta, "kl", "k3"))[:, -1] for beta in PRICES[1:]]
@@ -1833,5 +1879,5 @@ assert (np.array(by_proxy) < 0.6 * by_gold).all()
 # | 7.2 | a classifier of pairs, read at the last real token | accuracy on fresh pairs, never the loss |
 # | 7.3 | $\pi^\star = \pi_\text{ref}\, e^{r/\beta} / Z$ | value $\beta \log Z$; KL at most $-\log \pi_\text{ref}$ of the best answers |
 # | 7.4 | DPO asks for an order of pairs | first gradient $\propto \beta$; in the closed form KL falls with it; watch $\pi^+ + \pi^-$ |
-# | 7.5 | a policy gradient is reward times score, averaged over draws; a baseline moves its variance, a clip acts from the second update on | group's std and own length are biases; $k_3$ in the loss is the other KL's |
+# | 7.5 | a policy gradient is reward times score, averaged over draws; a baseline moves its variance, a clip acts from the second update on | group's std (from $n = 4$ on) and own length are biases; $k_3$ in the loss is the other KL's |
 # | 7.5 | the largest proxy holds a large error; it costs most where the error's tail is heavier than the truth's | at most $\log n - (n - 1)/n$; stop by gold, not by proxy |
