@@ -90,6 +90,23 @@ def chat_run(which: str, seed: int, *, rate: float, steps: int = 20, rows: int =
         return [round(float(model_loss(model, one.ids, one.answer_mask)), 4) for one in asked]
 
 
+def turns_run(seed: int, *, rate: float = 1e-3, steps: int = 60, rows: int = 16) -> list[float]:
+    """Tune on chats of two turns, learning both answers.
+
+    Return the accuracy on single lines and on second turns.
+
+    >>> len(turns_run(0, steps=1, rows=2))
+    2
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw() -> Batch:
+        return padded([(ids, assistant_mask(roles)) for ids, roles in (flip_chat(2, rng) for _ in range(rows))])
+
+    model = tuned(draw, steps, rate)
+    return [round(accuracy(model, chat_probes(turns, turns, count=96)), 4) for turns in (1, 2)]
+
+
 def own_lines(model: Decoder, count: int, seed: int) -> Pairs:
     """Return the (prompt, answer) lines that a model writes from nothing but the token that opens a line.
 
@@ -146,4 +163,4 @@ def measured(model: nn.Module) -> list[float]:
     return [round(accuracy(model, probes("flip", 128, 2024)), 4), round(sum(kept) / len(kept), 4)]
 
 
-__all__ = ["chat_probes", "chat_run", "flip_chat", "own_lines", "quality_run", "rehearsal_run", "tuned"]
+__all__ = ["chat_probes", "chat_run", "flip_chat", "own_lines", "quality_run", "rehearsal_run", "tuned", "turns_run"]

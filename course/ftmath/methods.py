@@ -105,8 +105,10 @@ Anchor = Callable[[nn.Module, Decoder], Penalty]
 """From the model to be tuned and its untouched base to a term of the loss, drawn anew at every step."""
 
 
-def kl_anchor(weight: float, rows: int = 32, seed: int = 1) -> Anchor:
+def kl_anchor(weight: float, rows: int = 32, seed: int = 1, tasks: Sequence[str] = tuple(SKILLS)) -> Anchor:
     """Hold behaviour: `weight` times KL(tuned || base) on fresh lines of the base skills, in nats per answer token.
+
+    With `tasks` it looks at lines of those instead.
 
     >>> base = base_model()
     >>> kl_anchor(1.0, rows=2)(base, base)().item()
@@ -114,10 +116,10 @@ def kl_anchor(weight: float, rows: int = 32, seed: int = 1) -> Anchor:
     """
 
     def build(model: nn.Module, base: Decoder) -> Penalty:
-        rng, device = np.random.default_rng(seed), base.embed.weight.device
+        rng, device, shares = np.random.default_rng(seed), base.embed.weight.device, dict.fromkeys(tasks, 1.0)
 
         def penalty() -> Tensor:
-            lines = mixture(dict.fromkeys(SKILLS, 1.0), rows, rng).to(device)
+            lines = mixture(shares, rows, rng).to(device)
             with torch.no_grad():
                 wanted = base(lines.ids, lines.attention_mask)[:, :-1]
             return weight * kl_shift(model(lines.ids, lines.attention_mask)[:, :-1], wanted, lines.answer_mask[:, 1:])

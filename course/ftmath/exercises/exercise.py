@@ -134,6 +134,8 @@ def same(found: Any, wanted: Any, tolerance: float) -> bool:
 
     >>> same((1, 2.0), [1, 2.0000001], 1e-6), same(True, 1, 1e-6), same(torch.ones(2), torch.ones(3), 1e-6)
     (True, False, False)
+    >>> same(math.nan, math.nan, 1e-6), same(1.0, math.nan, 1e-6), same(math.nan, 1.0, 1e-6)
+    (True, False, False)
     """
     if isinstance(wanted, Tensor):
         if not isinstance(found, Tensor) or found.shape != wanted.shape:
@@ -143,7 +145,9 @@ def same(found: Any, wanted: Any, tolerance: float) -> bool:
         return type(found) is type(wanted) and found == wanted
     if isinstance(wanted, int | float):
         value = found.item() if isinstance(found, Tensor) and found.numel() == 1 else found
-        return isinstance(value, int | float) and math.isclose(value, wanted, rel_tol=tolerance, abs_tol=tolerance)
+        if not isinstance(value, int | float) or math.isnan(wanted):
+            return isinstance(value, float) and math.isnan(value)
+        return math.isclose(value, wanted, rel_tol=tolerance, abs_tol=tolerance)
     if isinstance(wanted, tuple | list):
         return (
             isinstance(found, tuple | list) and len(found) == len(wanted)

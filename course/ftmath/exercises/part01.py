@@ -160,8 +160,8 @@ def tune_within(
     """Return the measurements (steps done, drift) of a run within a budget, and the weights to keep, by their names.
 
     `step(model)` makes one step in place, `steps` times at most. After every `every` steps the drift is measured and noted. The
-    run ends at the first drift above `budget`. The weights to keep are those of the last measurement that wasn't above it,
-    or those at the start if there is none.
+    run ends at the first drift above `budget`, or that is NaN. The weights to keep are those of the last measurement within the
+    budget, or those at the start if there is none.
 
     >>> point = nn.Embedding.from_pretrained(torch.zeros(1, 1))
     >>> up = lambda model: model.weight.data.add_(1)
@@ -176,7 +176,7 @@ def tune_within(
         if done % every:
             continue
         seen.append((done, drift_of(model)))
-        if seen[-1][1] > budget:
+        if not seen[-1][1] <= budget:  # NaN isn't above anything
             break
         kept = {name: value.clone() for name, value in model.state_dict().items()}
     return seen, kept
@@ -228,6 +228,11 @@ def back_and_forth(model: nn.Module) -> None:
 
 def squared(model: nn.Module) -> float:
     return next(model.parameters()).flatten()[0].item() ** 2
+
+
+def broken(model: nn.Module) -> float:
+    """Return the square, or NaN from 3 on."""
+    return squared(model) if squared(model) < 9 else math.nan
 
 
 def point(value: float) -> nn.Embedding:
@@ -376,6 +381,17 @@ def row_by_row(tuned: nn.Module, base: nn.Module, ids: Tensor, mask: Tensor) -> 
 Step = Callable[[nn.Module], object]
 Measure = Callable[[nn.Module], float]
 Record = tuple[list[tuple[int, float]], dict[str, Tensor]]
+
+
+def nan_is_not_above(model: nn.Module, step: Step, drift_of: Measure, steps: int, every: int, budget: float) -> Record:
+    below: dict[int, float] = {}
+
+    def shown(model: nn.Module) -> float:
+        below[len(below)] = drift_of(model)
+        return -math.inf if math.isnan(below[len(below) - 1]) else below[len(below) - 1]
+
+    seen, kept = tune_within(model, step, shown, steps, every, budget)
+    return [(done, below[place]) for place, (done, _) in enumerate(seen)], kept
 
 
 def kept_by_reference(model: nn.Module, step: Step, drift_of: Measure, steps: int, every: int, budget: float) -> Record:
@@ -545,12 +561,13 @@ EXERCISES = [
     Exercise(
         "1.E", "Build: stop within a budget", tune_within,
         cases=[(point(0.0), one_up, squared, 6, 2, 5.0), (point(0.0), one_up, squared, 7, 3, 100.0), (point(2.0), one_up, squared, 5, 1, 4.0),
-               (point(0.0), one_up, squared, 4, 2, 4.0), (point(0.0), back_and_forth, squared, 9, 1, 5.0)],
+               (point(0.0), one_up, squared, 4, 2, 4.0), (point(0.0), back_and_forth, squared, 9, 1, 5.0), (point(0.0), one_up, broken, 6, 1, 20.0)],
         hints=["`state_dict()` holds the tensors that train on, not copies of them.", "Clone the weights at the start, and again after each measurement that is within the budget.",
                "Note the drift first, then compare it: the one that ends the run is noted too."],
         mistakes=[
             Mistake(kept_by_reference, "The weights that you keep are those of the end: `state_dict()` gives references. Clone each tensor."),
             Mistake(never_stopped, "The run goes on past a drift above the budget."),
+            Mistake(nan_is_not_above, "NaN isn't above anything, so a broken run goes on: end unless the drift is at most the budget."),
             Mistake(stopped_unrecorded, "The measurement that ended the run belongs to the record."),
             Mistake(counted_from_zero, "After the first step one step is done, not none: measure when the number of steps done is a multiple of `every`."),
         ],
