@@ -53,7 +53,7 @@ EARLY = 5
 """So many steps are the first ones."""
 FIRST: dict[str, tuple[tuple[float, ...], float, float, float]] = {
     "clipped in the first 5 steps alone": (RATES[:3], 0.999, 1.0, OFF),
-    "clipped after the first 5 steps": (RATES[1:4], 0.999, OFF, 1.0),
+    "clipped after the first 5 steps": (RATES[:4], 0.999, OFF, 1.0),
     "beta2 0.95, clipped at 1": (RATES[1:4], 0.95, 1.0, 1.0),
     "beta2 0.95, not clipped": (RATES[1:4], 0.95, OFF, OFF),
 }
