@@ -96,13 +96,13 @@ def clipped_by_step(rate: float, beta: float, early: float, late: float) -> Call
     return run
 
 
-def prefixed(scale: float, seed: int) -> Decoder:
-    model = base_model()
+def prefixed(scale: float, seed: int) -> Any:
+    model: Any = base_model()
     add_prefix(model, 8, torch.Generator().manual_seed(seed), scale=scale)
     return model
 
 
-def swapped(keys: Decoder, values: Decoder) -> float:
+def swapped(keys: Any, values: Any) -> float:
     """Return the loss on flip with the keys of one prefixed model and the values of another."""
     model, rows = prefixed(1.0, 0), probes("flip", 64, 0)
     with torch.no_grad():
