@@ -93,8 +93,8 @@ def test_the_diagrams_count_what_they_draw():
 
 def test_recorded_runs_have_as_many_seeds_at_each_rate_and_their_best_rate_inside():
     record = recorded("full_runs")
-    for sweep, seeds in (("clip", 6), ("batch", 5), ("layers", 8)):
+    for sweep, seeds in (("clip", 6), ("first", 3), ("batch", 5), ("steps", 5), ("layers", 8), ("prefix", 3)):
         for name, losses in record[sweep].items():
             assert {len(runs) for runs in losses.values()} == {seeds}, name
-            if sweep != "layers":
+            if sweep not in ("layers", "prefix"):
                 best_rate(losses)

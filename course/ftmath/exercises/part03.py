@@ -600,8 +600,8 @@ EXERCISES = [
         errors=[(([torch.tensor([math.nan]), torch.ones(2)], 1.0), "norm"), (([torch.tensor([math.inf])], 1.0), "norm")],
         hints=["The norm of all together is the root of the sum of all squares.", "One factor for all keeps the direction: min(1, most / norm).", "NaN fails every comparison: test the norm with math.isfinite before you use it."],
         mistakes=[
-            Mistake(each_alone, "Each tensor was clipped by its own norm: that turns the step. One factor for all."),
-            Mistake(entries_cut, "Cutting entries is clipping by value: it turns the step. Scale all of them by one factor."),
+            Mistake(each_alone, "Each tensor was clipped by its own norm: that turns the gradient. One factor for all."),
+            Mistake(entries_cut, "Cutting entries is clipping by value: it turns the gradient. Scale all of them by one factor."),
             Mistake(scaled_up_too, "A smaller norm is left as it is: the factor is never above 1."),
             Mistake(norms_added, "The norm of all together isn't the sum of the norms: add the squares, then take the root."),
         ],

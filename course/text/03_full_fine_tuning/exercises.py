@@ -27,13 +27,13 @@ progress(3)
 # %% [markdown]
 # ## A worked one first
 #
-# A model of 1.3 billion parameters is tuned with mixed-precision Adam: 2 bytes of weight, 2 of gradient, and 4 + 4 + 4 for both
+# A model of 2.7 billion parameters is tuned with mixed-precision Adam: 2 bytes of weight, 2 of gradient, and 4 + 4 + 4 for both
 # moments and the master copy. How much memory stays, in GB and in GiB?
 
 # %%
 per_parameter = 2 + 2 + 4 + 4 + 4
-total = 1_300_000_000 * per_parameter
-assert round(total / 1e9, 1) == 20.8 and round(total / 2**30, 2) == 19.37
+total = 2_700_000_000 * per_parameter
+assert round(total / 1e9, 1) == 43.2 and round(total / 2**30, 2) == 40.23
 f"{per_parameter} bytes a parameter: {total / 1e9:.1f} GB = {total / 2**30:.2f} GiB"
 
 # %% [markdown]
@@ -142,7 +142,7 @@ except NotImplementedError:
 # %% [markdown]
 # ## 3.E Clipping by the global norm
 #
-# One factor for all gradients, so that the step keeps its direction. The norm from before is worth a place in the log.
+# One factor for all gradients, so that their direction stays. (For plain descent it is the step's direction; Adam's step may still turn.) The norm from before is worth a place in the log.
 
 # %% exercise="3.E"
 

@@ -186,7 +186,7 @@ assert by_names - counted == kinds["embedding"] and gpt2 + V * d == 163_037_184
 #
 # <details><summary>Why a master copy</summary>
 #
-# bfloat16 has 8 significant bits: an update below half an ulp of its weight is rounded away (part 5.4). So the update is added in
+# bfloat16 has 8 significant bits: an update below half an *ulp* of its weight (the gap to the next number that bfloat16 can write) is rounded away (part 5.4). So the update is added in
 # float32 and the sixteen-bit weight is made from it. Adam keeps two float32 moments for each parameter that gets a gradient, and
 # nothing for others.
 # </details>
@@ -252,7 +252,8 @@ bars(
 #   one moment instead of two: it makes the momentum's matrix orthogonal, which sets the step's size without a second moment.
 #   It is for matrices; embeddings, head and vectors stay with AdamW. Adam in 8 bits keeps both moments in one byte each (Dettmers et
 #   al. 2021, arXiv:2110.02861). GaLore (Zhao et al. 2024, arXiv:2403.03507) projects each gradient onto $r$ directions and keeps
-#   Adam's moments of the projection alone. All weights still train, but each step moves a matrix within rank $r$.
+#   Adam's moments of the projection alone: $(4 m r + 8 n r) / (m n)$ bytes for each number of an $m \times n$ matrix with $m \le n$. All weights
+#   still train, but each step moves a matrix within rank $r$.
 # - **More devices.** ZeRO splits what one device would hold $N$ times over: the optimizer's state (stage 1), the gradients too
 #   (stage 2), the weights too (stage 3). PyTorch's FSDP (Zhao et al. 2023, arXiv:2304.11277) does what stage 3 does: a device gathers a
 #   layer's weights just before they're used, and drops them again. The price is traffic between the devices. None of this touches
@@ -268,7 +269,8 @@ def state_bytes(make):
 
 adam, muon = state_bytes(torch.optim.AdamW), state_bytes(torch.optim.Muon)
 rank, side, devices = 128, 4096, 8
-galore = (2 * 4 * rank * side + 4 * side * rank) / side**2  # two moments of the projection, and the map that projects
+m, n = side, side  # GaLore keeps a map of m r numbers and two moments of n r
+galore = (4 * m * rank + 8 * n * rank) / (m * n)
 zero = {stage: zero_bytes(7_000_000_000, devices, stage) / 7e9 for stage in range(4)}
 print(
     f"state, measured: AdamW {adam:.2f}, Muon {muon:.2f} bytes; GaLore of rank {rank} on a {side} x {side} matrix: {galore:.3f}"
@@ -386,7 +388,8 @@ print(
 assert storage_bytes(kept) >= 4 * 4 * 128 * SMOL.vocab > 2 * b.activations
 
 # %% [markdown]
-# At the peak it is three times that: the logits, their log-probabilities and a gradient. A **chunked** cross-entropy makes the logits of a
+# At the peak it is three times that, 12 bytes a logit: the log-probabilities, their gradient, and the gradient of the logits. A program that holds
+# on to the float32 logits as well pays 16. A **chunked** cross-entropy makes the logits of a
 # few positions at a time, adds up their loss, and makes them once more in the backward pass. It costs one more product with the
 # head, and the loss is the same. Libraries fuse the same idea into one kernel. Part 6.3 puts this term into a plan.
 
@@ -395,16 +398,24 @@ head = torch.nn.Linear(SMOL.d_model, SMOL.vocab, bias=False).requires_grad_(Fals
 draw = torch.Generator().manual_seed(0)
 states = torch.randn(256, SMOL.d_model, generator=draw).requires_grad_()
 wanted = torch.randint(SMOL.vocab, (256,), generator=draw)
+held = []  # what a program holds on to that returns its logits
 LOSSES = {
     "all at once": lambda: F.cross_entropy(head(states), wanted),
+    "logits held as well": lambda: F.cross_entropy(held.append(head(states)) or held[0], wanted),
     "32 positions at a time": lambda: chunked_loss(head, states, wanted, 32),
 }
 values, peak = {}, {}
 for name, loss in LOSSES.items():
-    peak[name] = allocated_bytes(lambda: loss().backward()) / MIB
-    values[name] = loss().item()
+
+    def both_ways(loss=loss, name=name):
+        values[name] = loss()
+        values[name].backward()
+
+    peak[name] = allocated_bytes(both_ways) / MIB
     print(f"{name:>22}: loss {values[name]:.4f}, peak {peak[name]:.0f} MiB")
+held.clear()
 assert abs(values["all at once"] / values["32 positions at a time"] - 1) < 1e-5
+assert round(peak["logits held as well"] * MIB / (256 * SMOL.vocab)) == 16
 assert peak["all at once"] > 0.98 * 12 * 256 * SMOL.vocab / MIB > 6 * peak["32 positions at a time"]
 
 # %% [markdown]
@@ -431,7 +442,8 @@ assert peak["all at once"] > 0.98 * 12 * 256 * SMOL.vocab / MIB > 6 * peak["32 p
 # </details>
 
 # %% [markdown]
-# **By hand**: twelve levels at $\gamma = 0.9$; and ULMFiT's slanted triangle at five steps of a hundred.
+# **By hand**: twelve levels at $\gamma = 0.9$; and ULMFiT's *slanted triangle* at five steps of a hundred. That is a schedule whose rate rises in a
+# straight line for the first tenth of the steps and falls in a longer one to 1/32 of its peak.
 
 # %%
 rates = layer_rates(12, 2e-5, 0.9)
@@ -570,7 +582,7 @@ finding(
     "After 40 steps of flip, at equal quality, one lower rate drifts less than layer-wise rates with gamma 0.6",
     figure="KL at 95 % of the task, layer-wise less one rate, nats per token",
     measured=[layered - one for layered, one in zip(at_95["gamma 0.6"], flat)],
-    null="one rate less one rate, with other seeds",
+    null="one rate less one rate with the next seed (mean 0 by construction; the spread is what counts)",
     control=[other - one for other, one in zip(flat[1:] + flat[:1], flat)],
     holds=lambda gaps: min(gaps) > 0.1,
     scope="flip, our base model of four blocks, full tuning with AdamW, 40 steps of 16 lines, three rates and three top rates; eight seeds",
@@ -622,7 +634,7 @@ assert len(before) == 5 and len(after) == 1
 #
 # $$\min_{BA = X} \tfrac12 \left(\lVert A \rVert_F^2 + \lVert B \rVert_F^2\right) = \lVert X \rVert_* ,$$
 #
-# the sum of the singular values of $X$. It pushes small singular values to zero, so it favours a low rank. AdamW's decay isn't the gradient of any
+# the sum of the singular values of $X$, called its *nuclear norm*. It pushes small singular values to zero, so it favours a low rank. AdamW's decay isn't the gradient of any
 # such penalty: the step beside it is divided by $\sqrt{\hat v}$, and the decay isn't.
 #
 # <details><summary>Why coupling fails, and the nuclear norm</summary>
@@ -733,8 +745,8 @@ assert drifted > 0.01 and torch.equal(layer.weight, still)
 # %% [markdown]
 # ## 3.5 When full tuning helps
 #
-# **Full tuning learns more than a low rank if there is data enough. The spectrum of the wanted update says how much that is: little data if the
-# spectrum is flat, very much if it is steep. In compute, a frozen weight saves a third if gradients must still pass through it.**
+# **Full tuning learns more than a low rank if there is data enough. The noise and the spectrum of the wanted update say how much that is: little
+# data if the noise is low or the spectrum flat, very much if the noise is high and the spectrum steep. In compute, a frozen weight saves a third if gradients must still pass through it.**
 #
 # $$v\,(Q_f - Q_p) > c\,(C_f - C_p) + \rho\,(F_f - F_p)$$
 #
@@ -825,7 +837,12 @@ for power in POWERS:
 # %% [markdown]
 # A full update has to estimate every direction; its risk is noise alone and falls with the samples. Rank 4 leaves out 20 directions: it saves
 # their noise and loses what stood there. A fixed loss meets a noise that falls without end, so with enough samples full tuning overtakes any
-# fixed rank that is too low. The question is where the two curves cross, and the spectrum answers it: the steep one crosses beyond the picture.
+# fixed rank that is too low. The question is where the two curves cross. With noise of standard deviation $\sigma$, each free parameter costs about
+# $\sigma^2 / n$. A rank $r$ does without $(d - r)^2$ of the $d^2$ parameters and loses the tail of the spectrum, so they cross at about
+#
+# $$n \approx \sigma^2\, \frac{(d - r)^2}{\sum_{i > r} \sigma_i^2} .$$
+#
+# The spectrum *and* the noise decide. The picture is for $\sigma = 0.5$; the cell below it changes $\sigma$.
 
 # %% fold="picture"
 # Picture: the risk against the number of samples
@@ -851,6 +868,17 @@ lines(
     )
     + ". Means of 20 draws.",
 )
+
+# %%
+for noise in (0.1, 0.5, 2.0):
+    about = {p: noise**2 * 20**2 / sum(i ** (-2 * p) for i in range(5, 25)) for p in POWERS}
+    better = {
+        n: sum(excess_risk(1.0, n, 4, s, noise) < excess_risk(1.0, n, None, s, noise) for s in range(10))
+        for n in (60, 2000)
+    }
+    print(f"noise {noise}: by the formula they cross at", {f"i^-{p:g}": f"{n:.2g}" for p, n in about.items()})
+    print(f"          i^-1: of 10 draws rank 4 is better in {better}")
+    assert better == {0.1: {60: 0, 2000: 0}, 0.5: {60: 10, 2000: 0}, 2.0: {60: 10, 2000: 10}}[noise]
 
 
 # %%
@@ -919,8 +947,8 @@ finding(
 #
 # $$g \leftarrow g \cdot \min\!\left(1, \frac{c}{\lVert g \rVert}\right), \qquad \lVert g \rVert \text{ over all parameters together, before the step.}$$
 #
-# One factor for all gradients keeps the step's direction (Pascanu et al. 2012, arXiv:1211.5063). For plain gradient descent $\eta c$ is then the
-# longest step there can be. Adam is different. It divides by the gradient's size, so a factor that is the same at every step
+# One factor for all gradients keeps the gradient's direction (Pascanu et al. 2012, arXiv:1211.5063). For plain gradient descent that is the step's
+# direction, and $\eta c$ is the longest step there can be. Adam is different. It divides by the gradient's size, so a factor that is the same at every step
 # cancels. What a clip changes is how the steps of one run *weigh against each other*: the second moment forgets with $\beta_2 = 0.999$, so
 # the first gradients count for a thousand steps.
 #
@@ -990,8 +1018,34 @@ finding(
 )
 
 # %% [markdown]
-# In a run of thousands of steps the first gradients are forgotten in the end, and the difference may vanish. A $\beta_2$ of 0.95, which is common
-# for pretraining, forgets in twenty steps. What stays is the outlier.
+# Which steps need the clip? Two controls clip some steps and not others. Two more set $\beta_2$ to 0.95, which is common for pretraining and
+# forgets in about twenty steps.
+
+# %%
+first = RUNS["first"]
+some = {name: np.array(at_best_rate(runs)) for name, runs in first.items()}
+for name, losses in some.items():
+    print(
+        f"{name:>34}: best rate {best_rate(first[name])}, loss {losses.mean():.2f} ({losses.min():.2f} to {losses.max():.2f})"
+    )
+forgetful = some["beta2 0.95, not clipped"] / some["beta2 0.95, clipped at 1"]
+print(f"gain of the clip with beta2 0.95: {forgetful.mean():.1f}-fold")
+assert forgetful.min() > 2
+unclipped = best_of["not clipped"][:3]
+finding(
+    "A clip in the first five steps alone brings the gain; a clip in all steps but these doesn't",
+    figure="loss without a clip over loss with a clip in the first five steps alone, each at its best rate",
+    measured=(unclipped / some["clipped in the first 5 steps alone"]).tolist(),
+    null="loss without a clip over loss with a clip from the sixth step on",
+    control=(unclipped / some["clipped after the first 5 steps"]).tolist(),
+    holds=lambda ratios: min(ratios) > 2,
+    scope="neb, our base model, full tuning with AdamW (betas 0.9 and 0.999), 40 steps of 16 lines, three to five rates each; three seeds",
+)
+
+# %% [markdown]
+# So on this run the first steps' gradients matter, through what Adam's state keeps of them. A clip that begins only afterwards makes it worse: the
+# second moment is still large from the first steps, and now the gradients are cut. A shorter memory is no cure here, since with $\beta_2 = 0.95$ the clip
+# gains as much. In a run of thousands of steps the difference may vanish; that wasn't run.
 #
 # ### Warm-up
 #
@@ -1025,57 +1079,78 @@ finding(
 # A batch of $b$ lines has a gradient whose noise falls as $1 / \sqrt{b}$. For plain gradient descent a batch that is $k$ times as large asks
 # for $k$ times the rate (Goyal et al. 2017, arXiv:1706.02677), for Adam for about $\sqrt{k}$ times (Malladi et al. 2022, arXiv:2205.10782). Here
 # every run sees the same 640 lines: 160 steps of 4, 40 of 16, or 10 of 64.
+
+# %%
+sizes = (4, 16, 64)
+full = {rows: RUNS["batch"][f"full, {rows} lines"] for rows in sizes}
+
+
+def own_best(losses):
+    """Return each seed's best rate, as log2: the lowest point of a parabola through the three rates around the least loss."""
+    rates, found = sorted(losses, key=float), []
+    for values in np.log(np.array([losses[rate] for rate in rates]).T):
+        at = int(np.clip(values.argmin(), 1, len(rates) - 2))
+        bend, slope, _ = np.polyfit([-1, 0, 1], values[at - 1 : at + 2], 2)
+        found.append(float(np.log2(float(rates[at])) - slope / (2 * bend)))
+    return np.array(found)
+
+
+best_at = {(640 // rows, rows): own_best(full[rows]) for rows in sizes}
+for steps, rows in best_at:
+    losses, log_rates = at_best_rate(full[rows]), best_at[steps, rows]
+    print(f"{steps:>4} steps of {rows:>2} lines: best rate {2 ** log_rates.mean():.2g}, loss {np.mean(losses):.2f}")
+print(f"from 4 to 64 lines the best rate rises {2 ** (best_at[10, 64] - best_at[160, 4]).mean():.1f}-fold")
+
+# %% [markdown]
+# That is what the square-root rule says: 4-fold. But two things have changed at once. The runs with the larger batch also take *fewer steps*, and a run
+# of few steps may want a higher rate to get anywhere. So let the run with 4 lines take ten steps as well.
 #
-# **Predict.** From 4 lines to 64, by which factor would the best rate rise by Adam's rule?
+# **Predict.** Ten steps each: from 4 lines to 64, by which factor does the best rate rise? (The rule for Adam says 4, and if the number of
+# steps were all that matters, it would be 1.)
 
 # %%
 guess = None  # a factor
 
 # %%
-sizes = (4, 16, 64)
-full = {rows: RUNS["batch"][f"full, {rows} lines"] for rows in sizes}
-for rows in sizes:
-    losses = at_best_rate(full[rows])
-    print(f"{640 // rows:>4} steps of {rows:>2} lines: best rate {best_rate(full[rows])}, loss {np.mean(losses):.2f}")
-
-
-def own_best(rows):
-    """Return each seed's best rate, as log2: the lowest point of a parabola through the three rates around the least loss."""
-    rates, found = sorted(full[rows], key=float), []
-    for losses in np.log(np.array([full[rows][rate] for rate in rates]).T):
-        at = int(np.clip(losses.argmin(), 1, len(rates) - 2))
-        bend, slope, _ = np.polyfit([-1, 0, 1], losses[at - 1 : at + 2], 2)
-        found.append(float(np.log2(float(rates[at])) - slope / (2 * bend)))
-    return np.array(found)
-
-
-shift = own_best(64) - own_best(4)
-print(f"from 4 to 64 lines the best rate rises {2 ** shift.mean():.1f}-fold")
-predicted("factor by the rule", guess, (64 / 4) ** 0.5, f"The square root of 16. Measured: {2 ** shift.mean():.1f}.")
+for steps in (40, 10):
+    best_at[steps, 4] = own_best(RUNS["steps"][f"full, {steps} steps"])
+for steps, rows in sorted(best_at, reverse=True):
+    print(f"{steps:>4} steps of {rows:>2} lines: best rate {2 ** best_at[steps, rows].mean():.2g}")
+same_steps = {steps: best_at[steps, rows] - best_at[steps, 4] for steps, rows in ((10, 64), (40, 16))}
+rise = {steps: 2 ** shift.mean() for steps, shift in same_steps.items()}
+why = f"The steps made nearly all of the difference. At 40 steps, from 4 lines to 16, it is {rise[40]:.1f}, where the rule says 2."
+predicted("best rate for 64 lines over that for 4, ten steps each", guess, rise[10], why)
 
 # %% fold="picture"
-# Picture: the loss against the rate, for three sizes of batch
+# Picture: the loss against the rate, for three sizes of batch, and for ten steps of 4 lines
+fewer = RUNS["steps"]["full, 10 steps"]
 sweep(
-    {f"{640 // rows} steps of {rows} lines": full[rows] for rows in sizes},
-    title="A larger batch wants a higher rate, and learns less from the same lines",
+    {f"{640 // rows} steps of {rows} lines": full[rows] for rows in sizes} | {"10 steps of 4 lines": fewer},
+    title="Fewer steps want a higher rate: ten steps of 4 lines want that of ten steps of 64",
     y_label="loss on held-out lines, nats",
     alt="; ".join(
-        f"{rows} lines: best {np.mean(at_best_rate(full[rows])):.2f} at rate {best_rate(full[rows])}" for rows in sizes
+        f"{640 // rows} steps of {rows} lines: best {np.mean(at_best_rate(full[rows])):.2f} at rate {best_rate(full[rows])}"
+        for rows in sizes
     )
-    + ". Means of five seeds, 640 lines in each run.",
+    + f"; 10 steps of 4 lines: best {np.mean(at_best_rate(fewer)):.2f} at rate {best_rate(fewer)}. Means of five seeds.",
 )
 
 # %%
-again = own_best(4)
 finding(
-    "The best rate rises with the batch",
-    figure="best rate for 64 lines over that for 4, log2",
-    measured=shift.tolist(),
-    null="4 lines against 4 lines, with other seeds",
-    control=(np.roll(again, 1) - again).tolist(),
+    "Fewer steps want a higher rate; at ten steps a larger batch does not",
+    figure="best rate for 10 steps of 4 lines over that for 160 steps of 4, log2",
+    measured=(best_at[10, 4] - best_at[160, 4]).tolist(),
+    null="best rate for 10 steps of 64 lines over that for 10 steps of 4",
+    control=same_steps[10].tolist(),
     holds=lambda doublings: min(doublings) > 1 and sum(doublings) / len(doublings) > 1.5,
-    scope="neb, our base model, full tuning with AdamW clipped at 1, 640 lines in all, five rates each; five seeds",
+    scope="neb, our base model, full tuning with AdamW clipped at 1, 10 to 160 steps of 4 to 64 lines, four or five rates each; five seeds",
 )
+
+# %% [markdown]
+# So with the data fixed a larger batch means fewer steps, and fewer steps want a higher rate. The square-root rule isn't shown here. It is derived
+# for gradients that are mostly noise, and a test of it needs longer runs with as many steps for each batch.
+#
+# What does the larger batch do to the loss, from the same lines?
 
 # %%
 few = np.array(at_best_rate(full[4]))
@@ -1103,8 +1178,8 @@ print(f"clipped at 1, rate 1e-3, seed 0: {loss:.4f} here, {kept} recorded")
 assert abs(loss / kept - 1) < 0.25  # another machine rounds otherwise, and 40 steps amplify that
 
 # %% [markdown]
-# **The mistake**: changing the batch, or the number of devices, and keeping the rate. The symptom is a run that learns worse than before for no
-# reason in the data. Sweep three rates again.
+# **The mistake**: changing the batch, or the number of devices, and keeping the rate. With the data fixed the number of steps has changed, too. The
+# symptom is a run that learns worse than before for no reason in the data. Sweep three rates again.
 #
 # → [exercises 3.C to 3.F](exercises.ipynb#Build-an-optimizer) build AdamW, its warm-up and its clip, and find a divergence
 
@@ -1114,8 +1189,8 @@ assert abs(loss / kept - 1) < 0.25  # another machine rounds otherwise, and 40 s
 # | | statement | number to remember |
 # | --- | --- | --- |
 # | 3.1 | each distinct tensor once | GPT-2 small: 124,439,808 |
-# | 3.2 | 16 bytes a trained parameter, 2 a frozen one; 12 of the 16 are the optimizer's | activations come on top, and 12 bytes a logit |
+# | 3.2 | 16 bytes a trained parameter, 2 a frozen one; 12 of the 16 are the optimizer's | activations come on top, and 12 bytes a logit (16 if the logits are held) |
 # | 3.3 | a rate limits how far a level moves in a run; it's no anchor | try one lower rate first |
 # | 3.4 | decoupled decay leaves $(1 - \eta\lambda)^t$ | it pulls to zero |
-# | 3.5 | full against low rank: the spectrum says how much data is enough | compute: $6N$ against $4N$ |
-# | dials | clip so that the first gradients don't set the later steps; warm up for a rate you aren't sure of; a new batch wants a new rate | under Adam about $\sqrt{}$ of the batch's factor |
+# | 3.5 | full against low rank: the spectrum and the noise say how much data is enough | compute: $6N$ against $4N$ |
+# | dials | clip so that the first gradients don't set the later steps; warm up for a rate you aren't sure of; with the data fixed, a larger batch means fewer steps, and fewer steps want a higher rate | sweep three rates again |

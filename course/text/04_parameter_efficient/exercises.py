@@ -38,14 +38,14 @@ progress(4)
 # %% [markdown]
 # ## A worked one first
 #
-# An adapter with $d = 2$, $m = 1$ meets $h = (1, -2)$: $W_\text{down} = (.5, .25)$, $b_d = .1$, $W_\text{up} = (2, -1)^\top$,
+# An adapter with $d = 2$, $m = 1$ meets $h = (2, -1)$: $W_\text{down} = (.5, -.25)$, $b_d = .25$, $W_\text{up} = (-1, 2)^\top$,
 # no second bias, ReLU. What comes out?
 
 # %%
-h, W_down, W_up = torch.tensor([1.0, -2.0]), torch.tensor([[0.5, 0.25]]), torch.tensor([[2.0], [-1.0]])
-inside = W_down @ h + 0.1
+h, W_down, W_up = torch.tensor([2.0, -1.0]), torch.tensor([[0.5, -0.25]]), torch.tensor([[-1.0], [2.0]])
+inside = W_down @ h + 0.25
 out = h + W_up @ F.relu(inside)
-assert torch.allclose(out, torch.tensor([1.2, -2.1]))
+assert torch.allclose(out, torch.tensor([0.5, 2.0]))
 f"inside {inside.item():.1f}, out {out.tolist()}"
 
 # %% [markdown]
