@@ -412,6 +412,9 @@ def quad(rng: Rng) -> Iterator[AnyCase]:
     yield from corners(case, *map(in_dtype, DTYPES), promise="quad_precision")
     near = call("kl_quadratic", base + 19_980, delta)
     yield Case("float64 logits near 20,000", near, promise="quad_precision")
+    for size in (100, 19_000):
+        low = call("kl_quadratic", base - size, delta)
+        yield Case(f"float64 logits near -{size:,}", low, promise="quad_precision", once=True)
 
 
 @problem.check(

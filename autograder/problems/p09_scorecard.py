@@ -213,7 +213,7 @@ def forget(rng: Rng) -> Iterator[AnyCase]:
     yield Case("every loss fell by much", fallen, promise=WORST, once=True)
     for place in range(3):
         near = {name: [1.0] * 4 for name in low}
-        less = {name: [0.5 - 8 * NEAR * (at == place)] * 4 for at, name in enumerate(low)}
+        less = {name: [0.5 - 2 * NEAR * (at == place)] * 4 for at, name in enumerate(low)}
         yield Case("suites that are nearly equal", call("forgetting", near, less), promise=WORST, once=True)
         lost = [0.5 if at == place else -0.25 for at in range(3)]
         ends = {name: [1.0 - loss] * (4 * at + 4) for at, (name, loss) in enumerate(zip(low, lost, strict=True))}
