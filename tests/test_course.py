@@ -25,6 +25,8 @@ ALLOWED = {
     "collections",
     "functools",
     "json",
+    "statistics",
+    "tempfile",
     "torch",
     "numpy",
     "matplotlib",

@@ -36,7 +36,7 @@ def test_a_notebook_is_valid_and_asks_for_the_kernel_that_everybody_has(path: Pa
 
 
 def test_there_are_notebooks_to_look_at():
-    assert len(NOTEBOOKS) == 1 + 2 * 10 + 10
+    assert len(NOTEBOOKS) == 1 + 2 * 10 + 10 + 1  # the front door, two a part, the problems, the project
 
 
 def test_binder_gets_the_students_profile(tmp_path: Path):
