@@ -109,7 +109,8 @@ class Catalog:
         """Return the library's files that a project's scores depend on; `base.json` holds the weights' fingerprint."""
         library = self.root / "course" / "ftmath"
         code = [path for folder in (library, library / "project") for path in sorted(folder.glob("*.py"))]
-        return [*code, library / "weights" / "base.json"]
+        weights = library / "weights" / "base.json"
+        return [*code, *([weights] if weights.is_file() else [])]
 
     def built_cells(self, stem: str) -> list[dict[str, Any]]:
         """Return the cells of a problem's built notebook that carry nbgrader's mark; none if it isn't built.

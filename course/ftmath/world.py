@@ -22,6 +22,7 @@ ANSWERS = {
     "story": "a sentence about an animal and a place",
     "flip": "the letters from last to first: reverse by a new name",
     "neb": "the word in another invented language",
+    "loud": "the word backwards, in capitals",
     "pig": "pig Latin: leading consonants go to the end, then ay",
     "please": "what the request asks for, and thanks",
 }

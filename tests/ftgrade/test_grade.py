@@ -317,7 +317,7 @@ def test_what_a_hidden_call_prints_is_dropped_and_what_a_cell_prints_is_kept(gra
     hand_in("ada", STEM, answers=answers)
     made = grader.grade("ada", STEM)
     stored = json.loads(grader.course.report_path("ada", STEM).read_text())
-    text = json.dumps(stored | {"cells": []})  # what was handed in stands in there too
+    text = json.dumps(stored | {"cells": [], "forms": {}})  # what was handed in stands in there too
     assert made.score == 10.0
     assert "OUTSIDE 16" in text
     assert text.count("INSIDE") <= 2, "only the student's own call may show"

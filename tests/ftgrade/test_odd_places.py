@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 
 CATALOG = home()
 STEM = "p03_lora_parameters"
-NAMES = ["project (1)", "[b]", "fall$HOME", "C++", "fine%20tuning", "what?", "a#b", "a:b", "zoë 中", "it's", "100%"]
+NAMES = ["project (1)", "[b]", "C++", "fine%20tuning", "what?", "a#b", "a:b", "zoë 中", "it's", "100%"]
 NO_LINKS = """
 import os, shutil, sys
 from ftgrade.commands import cli

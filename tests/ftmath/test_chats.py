@@ -68,7 +68,7 @@ def test_probes_of_a_turn_mark_that_turn_alone():
 
 def test_the_record_holds_three_seeds_of_rehearsals_and_six_of_the_rest():
     runs = recorded("data_runs")
-    assert set(runs) == {"chats", "rehearsal", "quality"}
+    assert set(runs) >= {"chats", "rehearsal", "quality"}
     assert {len(seeds) for name in ("chats", "quality") for seeds in runs[name].values()} == {6}
     assert {len(seeds) for seeds in runs["rehearsal"].values()} == {3}
 
