@@ -602,7 +602,7 @@ NOTEBOOKS: dict[str, Entry] = {
     "null_bytes": Entry(notebook(bytes(10_000)), 0, "unreadable"),
     "a_list": Entry(notebook("[" * 50_000 + "]" * 50_000), 0, "unreadable"),
     "a_number_of_millions_of_digits": Entry(notebook("9" * 3_000_000), 0, "unreadable"),
-    "format_of_text": Entry(notebook(TEXT.replace('"nbformat": 4', '"nbformat": "4"')), 0, "unreadable"),
+    "format_of_text": Entry(notebook(TEXT.replace('"nbformat": 4', '"nbformat": "4"')), 10),
     "future_format": Entry(notebook(TEXT.replace('"nbformat": 4,', '"nbformat": 9,')), 0, "unreadable"),
     "cells_are_no_list": Entry(notebook('{"nbformat": 4, "cells": {"a": 1}}'), 0, "unreadable"),
     "larger_than_the_limit": Entry(notebook(b'{"x": "' + b"y" * (101 * 2**20) + b'"}'), 0, "unreadable"),
