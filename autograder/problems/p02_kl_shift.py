@@ -26,6 +26,7 @@ from ftgrade.judging.problem import (
     as_array,
     call,
     finite,
+    kind_name,
     number,
 )  # fmt: skip
 
@@ -178,8 +179,8 @@ class means_of_own:  # noqa: N801
             return Difference("your own divergences of two positions don't compare as they should")
         for (words, chosen), shift in zip(self.wanted, shifts, strict=True):
             got = as_array(shift.value)
-            if got is None or got.ndim != 0:
-                return Difference("the shift isn't a single number")
+            if got is None or got.ndim != 0 or not torch.is_tensor(shift.value):
+                return Difference(f"the shift isn't a 0-d tensor: it is a {kind_name(shift.value)}")
             if chosen is None and not math.isnan(number(shift)):
                 return Difference(f"{words}: the shift isn't NaN")
             if chosen is not None and Close()(float(each[chosen].mean()), number(shift)):
@@ -616,6 +617,13 @@ problem.slip(
 problem.slip(
     "at_the_mode_only", "per_token_kl", {TERMS: "(log_p - log_q).gather(-1, p.argmax(-1, keepdim=True))"},
     says="Your divergence looks at the likeliest token only.", next_step="It's an expectation over all tokens.",
+)  # fmt: skip
+
+problem.slip(
+    "shift_is_a_float", "kl_shift",
+    {"tuned_logits).mean()": "tuned_logits).mean().item()", "[chosen]).mean()": "[chosen]).mean().item()"},
+    says="Your shift is a number of Python, and nothing can be differentiated through it.",
+    next_step="Return the mean as it is: a 0-d tensor.",
 )  # fmt: skip
 
 SELECTED = "per_token_kl(base_logits[chosen], tuned_logits[chosen]).mean()"

@@ -521,6 +521,11 @@ def grad(rng: Rng) -> Iterator[AnyCase]:
         case = in_dtype(dtype)(Case("whole numbers", call("first_step_grads", *numbers, 6.0), promise="grad_kinds"))
         yield case
         yield from corners(case, as_views, expanded)
+    large = torch.from_numpy(
+        2 * rng.integers(256, 512, size=(1, 5)) + 1
+    )  # eleven bits: exact in float16, not in bfloat16
+    given = [part.half() for part in (large, torch.eye(2, 5), torch.tensor([[1.0, -1.0]]))]
+    yield corner("float16 numbers of eleven bits", "grad_kinds", "first_step_grads", *given, 2.0)
 
 
 class OfAnyLayout(Close):

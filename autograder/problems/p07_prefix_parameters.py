@@ -262,9 +262,13 @@ def used(function: str, five: Five) -> tuple[Tensor, ...]:
 
 
 def asking(function: str, five: Five, *causal: bool) -> Call:
-    """Return a call that asks for the gradients of all tensors that hold numbers."""
-    given = (part.clone().requires_grad_(part.numel() > 0) for part in used(function, five))
-    return call(function, *given, *causal, backward=True)
+    """Return a call that asks for the gradients of all tensors that hold numbers.
+
+    Without a prefix the gate is 0 whatever the tensors hold, so it may be a constant that has no gradient.
+    """
+    constant = function == "prefix_gate" and five[3].numel() == 0
+    given = (part.clone().requires_grad_(part.numel() > 0 and not constant) for part in used(function, five))
+    return call(function, *given, *causal, backward=not constant)
 
 
 def in_every_layout(rng: Rng, function: str) -> Iterator[AnyCase]:
