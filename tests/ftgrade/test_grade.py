@@ -18,6 +18,7 @@ from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.intake.notebook import Cell
 from ftgrade.intake.quarantine import set_aside
+from ftgrade.intake.reaching import reaching_findings
 from ftgrade.judging import report
 from ftgrade.judging.bench import Bench
 from ftgrade.judging.judges import Work
@@ -527,6 +528,45 @@ def test_code_that_looks_at_what_calls_it_is_told_to_the_instructor_alone(grader
     assert "_getframe, f_back" in found.words
     assert found not in made.told_to_student
     assert made.score == 10.0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import json as j\nj.loads = print",
+        "import json\nvars(json).update(loads=print)",
+        "import json\njson.__dict__['loads'] = print",
+        "import json\njson.loads: object = print",
+        "import base64\nbase64.b64decode = print",
+        "import json\nfor json.loads in [print]: pass",
+        "from unittest import mock\nmock.patch('json.loads', print).start()",
+        "from unittest import mock\nimport json\nmock.patch.object(json, 'loads', print).start()",
+        "from unittest.mock import patch\npatch('json.loads', print).start()",
+        "import sys\ngetattr(sys, '_get' + 'frame')()",
+    ],
+)
+def test_each_usual_way_to_replace_what_the_worker_calls_is_found(code: str):
+    cell = Cell(3, "code", code, None)
+    (found,) = reaching_findings([cell])
+    assert found.words.startswith("Cell 3 ")
+
+
+def test_honest_cells_reach_for_nothing():
+    honest = """import json, sys, time, numpy as np, torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.layer.weight.data = torch.ones(2, 2)
+        self.__dict__["scale"] = 2.0
+net = Net()
+setattr(net, "rate", 0.1)
+net.layer.bias.grad = None
+torch.backends.cudnn.deterministic = True
+getattr(net, "la" + "yer"), getattr(torch, "float" + "32"), vars(net)
+"""
+    assert not list(reaching_findings([Cell(1, "code", honest, None), Cell(2, "code", "(" * 300, None)]))
 
 
 def test_a_forged_line_or_a_reply_of_megabytes_reaches_no_page(grader: Grader, hand_in: HandIn):
