@@ -98,7 +98,8 @@ def item_of(catalog: Catalog, oracle: Oracle, question: Question) -> Item:
     lesson = oracle.problem.part.partition("_")
     part = f"part {int(lesson[0])}, {lesson[2].replace('_', ' ')}"
     wrong = tuple(wrong_answers(oracle, question, right))
-    return Item(catalog.title(oracle.stem), part, question.words, own.precision, numbers_text(right), wrong)
+    title = catalog.title(oracle.stem).partition(". ")[2]
+    return Item(title, part, question.words, own.precision, numbers_text(right), wrong)
 
 
 def wrong_answers(oracle: Oracle, question: Question, right: Numbers) -> Iterable[Wrong]:
