@@ -16,7 +16,7 @@
 #
 # 1. Run the cells of this page from the top: click a cell, press Shift and Enter. They take a few seconds.
 # 2. Find out below whether you have what you need. It takes two minutes.
-# 3. Open [part 1](01_local_adaptation/theory.ipynb). A part takes about two hours: 70 to 80 minutes for its theory, 40 to 45 for its
+# 3. Open [part 1](01_local_adaptation/theory.ipynb). A part takes about three hours: 80 to 120 minutes for its theory, 75 to 93 for its
 #    exercises, and then its graded problems at your own pace. Ten parts are a week of full days, or a term with a part a week.
 #
 # In each theory notebook you're asked to *predict* a number before the cell shows it. Guess; it is the part that teaches.

@@ -36,9 +36,11 @@ def new(out: "Out", slug: str) -> Done:
 def build(out: "Out", check: bool, manual: Callable[[], str]) -> Done:
     """Make the built files, among them the page of commands, whose text is `manual()`."""
     from ftgrade.authoring import build
+    from ftgrade.authoring.plans import plans_page
 
     catalog = home()
-    more = {catalog.root / "docs" / "commands.md": manual()}
+    docs = catalog.root / "docs"
+    more = {docs / "commands.md": manual(), docs / "plans.md": plans_page(catalog)}
     paths = build.stale_files(catalog, more) if check else build.build(catalog, more)
     changed = [str(path.relative_to(catalog.root)) for path in paths]
     out.line(

@@ -7,7 +7,7 @@
 #
 # You need parts 1 and 2 and logistic regression. You'll be able to fit a judge's votes, read a reward where it stands,
 # derive the best policy and DPO from it, say what $\beta$ does early and late, derive a policy gradient and say what each of its
-# parts does, and notice over-optimisation before your users do. About two hours; the notebook itself runs in about one on two CPU cores.
+# parts does, and notice over-optimisation before your users do. About 120 minutes; the notebook itself runs in about one on two CPU cores.
 #
 # | symbol | what it is | shape or unit |
 # | --- | --- | --- |
