@@ -38,9 +38,9 @@ const constant = (value) => [0x41, ...leb(value)];
 const ADD = [0x6a], SUBTRACT = [0x6b], TIMES = [0x6c], LESS = [0x49];
 const raise = (local, by) => [...get(local), ...by, ...ADD, ...set(local)];
 const loop = (body, again) => [0x03, 0x40, ...body, ...again, 0x0d, 0x00, 0x0b]; // runs again while `again` isn't 0
-const load = (offset) => [0xfd, 0x00, 0x02, ...unsigned(offset)];
+const loadVector = (offset) => [0xfd, 0x00, 0x02, ...unsigned(offset)];
 const splat = [0xfd, 0x09, 0x02, 0x00];
-const store = (offset) => [0xfd, 0x0b, 0x02, ...unsigned(offset)];
+const storeVector = (offset) => [0xfd, 0x0b, 0x02, ...unsigned(offset)];
 const MULTIPLY = [0xfd, 0xe6, 0x01], PLUS = [0xfd, 0xe4, 0x01];
 
 // ------------------------------------------------------------------------------------------------------- the kernel
@@ -63,7 +63,7 @@ function tileIn() {
     ...get(row ? AT_A[row - 1] : ROW_A), ...(row ? [...get(STRIDE_A), ...ADD] : []), ...set(at),
   ]);
   const sums = SUMS.flatMap(([low, high], row) => [
-    ...rowOfC(row), ...load(0), ...set(low), ...rowOfC(row), ...load(16), ...set(high),
+    ...rowOfC(row), ...loadVector(0), ...set(low), ...rowOfC(row), ...loadVector(16), ...set(high),
   ]);
   return [...starts, ...get(B), ...get(COLUMN), ...ADD, ...set(AT_B), ...get(K), ...set(STEPS), ...sums];
 }
@@ -71,7 +71,7 @@ function tileIn() {
 function oneProduct() {
   const add = (sum, column) => [...get(sum), ...get(FACTOR), ...get(column), ...MULTIPLY, ...PLUS, ...set(sum)];
   return [
-    ...get(AT_B), ...load(0), ...set(B_LOW), ...get(AT_B), ...load(16), ...set(B_HIGH),
+    ...get(AT_B), ...loadVector(0), ...set(B_LOW), ...get(AT_B), ...loadVector(16), ...set(B_HIGH),
     ...SUMS.flatMap(([low, high], row) => [
       ...get(AT_A[row]), ...splat, ...set(FACTOR), ...add(low, B_LOW), ...add(high, B_HIGH),
     ]),
@@ -83,7 +83,7 @@ function oneProduct() {
 
 function tileOut() {
   return SUMS.flatMap(([low, high], row) => [
-    ...rowOfC(row), ...get(low), ...store(0), ...rowOfC(row), ...get(high), ...store(16),
+    ...rowOfC(row), ...get(low), ...storeVector(0), ...rowOfC(row), ...get(high), ...storeVector(16),
   ]);
 }
 
