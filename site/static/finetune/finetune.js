@@ -22,8 +22,8 @@ const character = (id) => (id === 3 ? "end" : id === 32 ? "space" : id < 32 ? `s
 
 // ------------------------------------------------------------------------------------------------------------ controls
 
-function field(label, control, ...more) {
-  return make("label", { class: "ft-field" }, make("span", {}, label), control, ...more);
+function field(label, control) {
+  return make("label", { class: "ft-field" }, make("span", {}, label), control);
 }
 
 function select(name, options, chosen) {
@@ -40,7 +40,7 @@ function controls() {
     make("div", { class: "ft-row" },
       field("task", select("task", Object.entries(tasks).map(([name, { says }]) => [name, `${name}: ${says}`]), "flip")),
       field("rank r", select("rank", numbers([1, 2, 4, 8, 16, 32]), 4)),
-      field("alpha", make("input", { name: "alpha", type: "number", min: 0.5, max: 256, step: 0.5, value: 8 }), make("output", { class: "ft-note", name: "scale" })),
+      field(make("output", { name: "scale" }), make("input", { name: "alpha", "aria-label": "alpha", type: "number", min: 0.5, max: 256, step: 0.5, value: 8 })),
       field("learning rate", select("rate", numbers(RATES), 0.001)),
       field("steps", select("steps", numbers([20, 60, 120]), 60))),
     make("fieldset", { class: "ft-targets" }, make("legend", {}, "matrices that get an adapter"), ...targets),
@@ -70,7 +70,7 @@ function preset(more) {
 
 function settingsChanged() {
   const { alpha, rank, targets, task } = settings(), form = root.querySelector("form");
-  form.elements.scale.textContent = `α / r = ${Number((alpha / rank).toPrecision(3))}`;
+  form.elements.scale.textContent = `alpha (α / r = ${Number((alpha / rank).toPrecision(3))})`;
   const fits = targets.length > 0 && alpha >= 0.5 && alpha <= 256;
   form.elements.start.disabled = !fits || !["idle", "done"].includes(state.phase);
   if (["idle", "done"].includes(state.phase)) status(fits ? state.words : targets.length ? "alpha must be from 0.5 to 256" : "choose at least one matrix");
@@ -117,6 +117,7 @@ function reset() {
   preset({});
   enter("idle", `ready: ${state.engine}`);
   draw();
+  drawRuns();
 }
 
 const hear = {
@@ -145,15 +146,15 @@ const hear = {
     Object.assign(state, { looks: predictions, spectra });
     drawSoon();
   },
-  done({ after, losses, seconds }) {
+  done({ after, seconds }) {
     if (state.phase !== "measuring") return;
     state.after = after;
-    state.finished = { ...state.settings, losses, seconds, trained: state.trained, quality: after[state.settings.task].accuracy, kept: kept(after) };
+    state.finished = { ...state.settings, losses: state.losses, seconds, trained: state.trained, quality: after[state.settings.task].accuracy, kept: kept(after) };
     root.querySelector("progress").value = 1;
-    enter("done", `${losses.length} steps in ${seconds.toFixed(1)} s, ${state.engine}`);
+    enter("done", `${state.losses.length} steps in ${seconds.toFixed(1)} s, ${state.engine}`);
     root.querySelector(".ft-summary").textContent = summary(state.finished, after);
-    draw();
     state.runs.push(state.finished);
+    draw();
     drawRuns();
     root.querySelector("form").elements.start.focus();
   },
@@ -167,7 +168,7 @@ function summary(run, after) {
   const { task, rank, losses, quality } = run, lost = Object.keys(parts.tables.skills).map((name) => [after[name].accuracy, name]).sort((a, b) => a[0] - b[0])[0];
   const was = state.before[task].accuracy.toFixed(2);
   const guessed = state.guess === null ? "" : ` You predicted ${state.guess}.`;
-  const worst = lost[0] < 0.95 ? ` The largest loss is ${lost[1]}, at ${lost[0].toFixed(2)}.` : "";
+  const worst = lost[0] < 0.95 ? ` The skill that suffers most is ${lost[1]}: ${lost[0].toFixed(2)}.` : "";
   return `Rank ${rank} on ${task}: the mean loss of the last ten steps is ${tail(losses).toFixed(3)} nats per answer token.${guessed} ` +
     `Right answers on ${task}: ${was} before, ${quality.toFixed(2)} after. Old skills kept: ${kept(state.before).toFixed(2)} before, ${run.kept.toFixed(2)} after.${worst}`;
 }
@@ -189,7 +190,7 @@ const room = (name) => Math.max(250, Math.floor(root.querySelector(`.${name}`).c
 function draw() {
   const task = (state.settings ?? settings()).task, losses = state.losses ?? [];
   state.shownTask = task;
-  put("ft-loss", lossChart(room("ft-loss"), losses, (state.settings ?? settings()).steps, state.runs.slice(-3).map((run) => ({ ...run, name: runName(run) }))));
+  put("ft-loss", lossChart(room("ft-loss"), losses, (state.settings ?? settings()).steps, state.runs.filter((run) => run.losses !== losses).slice(-3).map((run) => ({ ...run, name: runName(run) }))));
   drawSpectrum();
   const at = (name) => ({ name, before: state.before[name]?.accuracy ?? 0, after: state.after?.[name]?.accuracy, task: name === task });
   if (state.before[task]) put("ft-skills", skillChart(room("ft-skills"), [task, ...Object.keys(parts.tables.skills)].map(at)));
@@ -222,13 +223,13 @@ function drawSpectrum() {
 }
 
 function drawAnswer(task) {
-  const chooser = root.querySelector("[name=line]"), lines = parts.tables.tasks[task].held;
+  const chooser = root.querySelector("[name=line]"), lines = parts.tables.tasks[task].held, looks = state.baseLooks[task];
+  if (!looks) return;
   if (chooser.dataset.task !== task) {
     chooser.dataset.task = task;
-    chooser.replaceChildren(...state.baseLooks[task]?.map((_, i) => make("option", { value: i }, `${lines[i][0]} → ${lines[i][1]}`)) ?? []);
+    chooser.replaceChildren(...looks.map((_, i) => make("option", { value: i }, `${lines[i][0]} → ${lines[i][1]}`)));
   }
-  const base = state.baseLooks[task]?.[chooser.value], now = state.looks?.[chooser.value];
-  if (!base) return;
+  const base = looks[chooser.value], now = state.looks?.[chooser.value];
   const cell = (seen) => (seen ? `${seen.guess === seen.right ? "✓" : "✗"} ${character(seen.guess)} (${seen.pGuess.toFixed(2)})` : "");
   const rows = base.map((seen, i) => make("tr", {}, make("th", { scope: "row" }, character(seen.right)), make("td", {}, cell(seen)), make("td", {}, cell(now?.[i])), make("td", {}, now ? now[i].pRight.toFixed(2) : "")));
   const head = ["right token", "base says (p)", "tuned says (p)", "p(right), tuned"].map((words) => make("th", { scope: "col" }, words));

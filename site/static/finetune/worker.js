@@ -1,6 +1,7 @@
 // The worker of the page "Fine-tune in the tab": it holds the model, trains in small bites, and says what it sees.
 
 const LOOK_EVERY = 5; // steps between two looks at an example and at the spectra
+const EXAMPLES = 6; // lines whose answers the page shows
 let trainer, tables, run = null;
 
 const say = (kind, more = {}) => self.postMessage({ kind, ...more });
@@ -23,17 +24,18 @@ async function load({ weights, data, simd }) {
   trainer = new Trainer(readWeights(new Uint8Array(weights)), simd);
   const before = await measureAll(null);
   for (const [task, { held }] of Object.entries(tables.tasks)) before[task] = trainer.measure(held);
-  const looks = Object.fromEntries(Object.entries(tables.tasks).map(([task, { held }]) => [task, held.slice(0, 6).map((line) => trainer.predict(line))]));
+  const looks = Object.fromEntries(Object.keys(tables.tasks).map((task) => [task, predictions(task)]));
   say("ready", { engine: trainer.heap.simd ? "WebAssembly with SIMD" : "plain JavaScript", before, looks });
 }
 
+const predictions = (task) => tables.tasks[task].held.slice(0, EXAMPLES).map((line) => trainer.predict(line));
+
 function look() {
-  const lines = tables.tasks[run.settings.task].held.slice(0, 6);
-  say("look", { step: trainer.steps, predictions: lines.map((line) => trainer.predict(line)), spectra: trainer.spectra() });
+  say("look", { predictions: predictions(run.settings.task), spectra: trainer.spectra() });
 }
 
 async function start(settings) {
-  const mine = (run = { settings, paused: false, seconds: 0, losses: [] });
+  const mine = (run = { settings, paused: false, seconds: 0 });
   const { batches } = tables.tasks[settings.task];
   trainer.reset(settings);
   say("started", { trained: trainer.trained });
@@ -44,14 +46,14 @@ async function start(settings) {
   if (run !== mine) return;
   look();
   const after = await measureAll(settings.task, () => run === mine);
-  if (after) say("done", { after, losses: mine.losses, seconds: mine.seconds, spectra: trainer.spectra() });
+  if (after) say("done", { after, seconds: mine.seconds });
 }
 
 function bite(mine, batches) {
   const begun = performance.now();
-  mine.losses.push(trainer.step(batches[trainer.steps]));
+  const loss = trainer.step(batches[trainer.steps]);
   mine.seconds += (performance.now() - begun) / 1000;
-  say("step", { step: trainer.steps, loss: mine.losses.at(-1), seconds: mine.seconds });
+  say("step", { step: trainer.steps, loss, seconds: mine.seconds });
   if (trainer.steps % LOOK_EVERY === 0) look();
 }
 
