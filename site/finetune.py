@@ -27,6 +27,8 @@ LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 ROWS, STEPS, SEED = 16, 120, 0
 HELD, PROBES, PROBE_SEED = 128, 64, 2024
 """What `ftmath.methods.quality` and `ftmath.skills.retention` measure by."""
+SHOWN = ((4, 1e-3), (1, 1e-3), (16, 1e-3), (4, 0.0))
+"""Ranks and rates of the recorded runs."""
 Line = tuple[str, str]
 Notebook = dict[str, Any]
 
@@ -123,27 +125,29 @@ def page() -> str:
     return (HERE / "finetune.md").read_text("utf-8")
 
 
-def add_twin(text: Path, kept: Path) -> None:
-    """Put the recorded runs into the staged page."""
+def add_twin(text: Path, kept: Path, run: bool = True) -> None:
+    """Put the recorded runs into the staged page; unless they may `run`, only those of an earlier build."""
     path = text / f"{PAGE}.md"
-    path.write_text(path.read_text("utf-8").replace(MARK, twin(recorded(kept))), "utf-8")
+    if run or record(kept).is_file():
+        path.write_text(path.read_text("utf-8").replace(MARK, twin(recorded(kept))), "utf-8")
 
 
 def recorded(kept: Path, work: Callable[[int, float], Recorded] | None = None) -> list[Recorded]:
     """Return the runs of the twin, from `kept` if the library and the settings are those of an earlier build."""
-    asked = [(4, 1e-3), (1, 1e-3), (16, 1e-3), (4, 0.0)]
-    key = hashlib.sha256(json.dumps([asked, library()]).encode()).hexdigest()[:24]
-    path = kept / f"finetune-{key}.json"
+    path = record(kept)
     if not path.is_file():
         kept.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([asdict((work or run_of)(*one)) for one in asked]), "utf-8")
+        path.write_text(json.dumps([asdict((work or run_of)(*one)) for one in SHOWN]), "utf-8")
     return [Recorded(**{**one, "losses": tuple(one["losses"])}) for one in json.loads(path.read_text("utf-8"))]
 
 
-def library() -> list[str]:
-    """Return fingerprints of the library's files, on which the runs depend."""
-    files = sorted((FOLDER.parent).glob("*.py")) + [FOLDER / "base.safetensors"]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+def record(kept: Path) -> Path:
+    """Return where the runs are kept: another library or model has another place."""
+    files = [*sorted(FOLDER.parent.glob("*.py")), FOLDER / "base.safetensors"]
+    digest = hashlib.sha256(json.dumps(SHOWN).encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return kept / f"finetune-{digest.hexdigest()[:24]}.json"
 
 
 def run_of(rank: int, rate: float) -> Recorded:

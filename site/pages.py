@@ -43,8 +43,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
-    if not asked.no_run:
-        finetune.add_twin(out / "text", out / "kept")
+    finetune.add_twin(out / "text", out / "kept", run=not asked.no_run)
     status = render(out)
     if status == 0:
         finetune.write_bundle(out / "html" / "_static" / "finetune")

@@ -31,8 +31,8 @@ class Twister {
   }
 
   uniform(low, high) {
-    const share = (this.next() & 0xffffff) * 2 ** -24;
-    return Math.fround(Math.fround(share * Math.fround(high - low)) + Math.fround(low));
+    const share = (this.next() & 0xffffff) * 2 ** -24, [from, to] = [Math.fround(low), Math.fround(high)];
+    return Math.fround(share * Math.fround(to - from) + from); // rounded once, as a fused multiply-add is
   }
 }
 
