@@ -20,7 +20,7 @@ from ftmath.weights import FOLDER
 from ftmath.world import ANSWERS
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("gemm", "transformer", "lora", "trainer", "worker")
+SOURCES = ("gemm", "pieces", "transformer", "lora", "trainer", "worker")
 PAGE, MARK = "lab/finetune", "<!-- twin -->"
 TASKS = ("flip", "neb", "pig", "please")
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
