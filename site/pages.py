@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # the site's other modules stand beside this one, which tests load by its path
 ROOT = HERE.parent
 LIMIT_SECONDS = 600
 FIRST = ("formulas", "glossary")
@@ -32,6 +33,8 @@ Notebook = dict[str, Any]
 def main(words: Sequence[str] | None = None) -> int:
     """Build the site that the words ask for; return the exit status."""
     asked = arguments(words)
+    import finetune
+
     out: Path = asked.out.resolve()
     pages = staged(ROOT, out / "text", set(asked.parts))
     lessons = [page for page in pages if "source" not in page.relative_to(out / "text").parts]
@@ -40,8 +43,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
+    finetune.add_twin(out / "text", out / "kept", run=not asked.no_run)
     status = render(out)
     if status == 0:
+        finetune.write_bundle(out / "html" / "_static" / "finetune")
         print(f"The site is in {out / 'html'}: {len(pages)} notebooks.")
     if status == 0 and asked.serve:
         serve(out / "html")
@@ -65,6 +70,8 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def staged(root: Path, text: Path, parts: set[int]) -> list[Path]:
     """Copy the front door, the parts, the problems and the sheets to `text`, and return the notebooks."""
+    import finetune
+
     shutil.rmtree(text, ignore_errors=True)
     course = root / "course"
     chosen = [path for path in sorted(course.glob("[0-9][0-9]_*/*.ipynb")) if int(path.parent.name[:2]) in parts]
@@ -74,7 +81,7 @@ def staged(root: Path, text: Path, parts: set[int]) -> list[Path]:
     front = stage(course / "index.ipynb", depth=0)
     for caption, pages in {
         "Parts": [f"{path.parent.name}/theory" for path in chosen if path.stem == "theory"],
-        "Lab": [f"lab/{path.stem}" for path in lab],
+        "Lab": [finetune.PAGE, *(f"lab/{path.stem}" for path in lab)],
         "Graded problems": [f"source/{path.parent.name}/{path.stem}" for path in problems],
         "To look things up": [path.stem for path in sheets],
     }.items():
@@ -84,11 +91,14 @@ def staged(root: Path, text: Path, parts: set[int]) -> list[Path]:
         notebook = stage(path, depth=1)
         if path.stem == "theory" and path.with_name("exercises.ipynb") in chosen:
             notebook = add_tree(notebook, "", ["exercises"])
+        if path.stem == "theory":
+            notebook = finetune.linked(notebook, path.parent.name)
         placed[text / path.relative_to(course)] = notebook
     placed |= {text / path.relative_to(course): stage(path, depth=1) for path in lab}
     placed |= {text / path.relative_to(root): stage(path, depth=2) for path in problems}
     pages = {path: json.dumps(notebook, ensure_ascii=False) for path, notebook in placed.items()}
     pages |= {text / path.name: local_links(path.read_text("utf-8"), depth=0) for path in sheets}
+    pages[text / f"{finetune.PAGE}.md"] = finetune.page()
     for path, said in pages.items():
         write(path, without_dead_links(said, path, set(pages)))
     return list(placed)
