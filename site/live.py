@@ -1,8 +1,8 @@
 """Widgets that answer without a kernel: a page carries a widget's data, and the widget's own script draws it.
 
-A notebook's run records the state of each widget. What the reader's machine needs of it stands in the page itself, beside
-the static twin, since a page that is opened from disk may fetch nothing. For the same reason the scripts, which are
-modules in a notebook, are joined into one classic script.
+A notebook's run records the state of each widget. What the reader's machine needs of it stands in the page itself,
+beside the static twin, since a page that is opened from disk may fetch nothing. For the same reason the scripts, which
+are modules in a notebook, are joined into one classic script.
 """
 
 import json

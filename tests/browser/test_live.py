@@ -1,4 +1,4 @@
-"""Explorers on a web page, opened from disk without a kernel or a network: they move, and their numbers are ftmath's."""
+"""Explorers on a web page, from disk, without a kernel or a network: they move, and their numbers are ftmath's."""
 
 import ast
 import json
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from ftmath import widgets
-from ftmath.widgets import Explorer
 
 ROOT = Path(__file__).parents[2]
 TORCH = "import torch; from torch import eye, randn, tensor, zeros, ones\nfrom ftmath.choose import Option\n"
@@ -29,7 +28,7 @@ EXAMPLES = {
     "prefix_gate_explorer": "prefix_gate_explorer(eye(2), tensor([-1.0, 3.0]), tensor([1.0, 0.0]))",
     "reference_clinic": "reference_clinic()",
     "scorecard_explorer": f"scorecard_explorer({ROWS}, {{'idle': {ROWS}}}, 'new', counts=(25, 50))",
-    "timeline_explorer": "timeline_explorer({'plain': {'bytes': [0, 2**20, 0], 'marks': {'forward': 0, 'backward': 2}}})",
+    "timeline_explorer": "timeline_explorer({'plain': {'bytes': [0, 2**20, 0], 'marks': {'up': 0, 'down': 2}}})",
 }
 """A call of each function of `ftmath.widgets` that the notebooks show, with arguments that need no run."""
 BUILD = """
@@ -107,7 +106,7 @@ def test_every_widget_of_the_notebooks_is_mounted_and_none_is_wider_than_a_phone
 def test_after_each_key_the_numbers_are_those_of_ftmaths_frame(page: Any, name: str):
     names: dict[str, Any] = {}
     exec(f"{TORCH}from ftmath.widgets import *\nmade = {EXAMPLES[name]}", names)
-    made: Explorer = names["made"]
+    made: widgets.Explorer = names["made"]
     root = page.locator(".ftmath-explorer").nth([shown for shown in SHOWN if shown != "MaskPainter"].index(name))
     state = [slider["start"] for slider in made.table["sliders"]]
     for number, slider in enumerate(made.table["sliders"]):
