@@ -1,6 +1,7 @@
 """Sphinx's settings for the site: what a page needs stands beside it, and no request leaves the reader's machine."""
 
 import sys
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,7 +37,7 @@ mathjax_path = "tex-svg.js"
 html_theme = "furo"
 html_title = "Fine-Tuning Math"
 html_static_path = [str(HERE / "static"), *mathjax()]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "figures.css"]
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
@@ -51,5 +52,12 @@ def reachable(app, page, template, context, doctree) -> None:
         context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
+def own_digest() -> str:
+    """Return the digest of the site's own files: where one changes, Sphinx makes every page anew."""
+    files = sorted(path for path in HERE.glob("*") if path.suffix in {".py", ".js"})
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def setup(app) -> None:
+    app.add_config_value("made_by", own_digest(), "env", str)
     app.connect("html-page-context", reachable, priority=900)  # after the theme has made its tree
