@@ -8,6 +8,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # Sphinx stores its settings, so the function that names headings has to be importable
 
+import live  # noqa: E402
+
 
 def mathjax() -> list[str]:
     """Return MathJax's one file, from the package that carries it; none where it isn't installed."""
@@ -25,7 +27,7 @@ language = "en"
 smartquotes = False
 suppress_warnings = ["misc.highlighting_failure"]  # a cell may show what isn't Python
 
-# Notebooks arrive with their outputs. A widget is shown by its static twin, and its scripts are not asked for.
+# Notebooks arrive with their outputs. A widget arrives as its static twin and its data; live.js mounts it.
 nb_execution_mode = "off"
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 nb_ipywidgets_js = {}
@@ -37,7 +39,8 @@ mathjax_path = "tex-svg.js"
 html_theme = "furo"
 html_title = "Fine-Tuning Math"
 html_static_path = [str(HERE / "static"), *mathjax()]
-html_css_files = ["site.css", "figures.css"]
+html_css_files = ["explorer.css", "site.css", "figures.css"]
+html_js_files = ["widgets.js", "live.js"]
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
@@ -54,10 +57,15 @@ def reachable(app, page, template, context, doctree) -> None:
 
 def own_digest() -> str:
     """Return the digest of the site's own files: where one changes, Sphinx makes every page anew."""
-    files = sorted(path for path in HERE.glob("*") if path.suffix in {".py", ".js"})
+    files = sorted([*HERE.glob("*.py"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def add_widgets(app) -> None:
+    live.write_scripts(Path(app.outdir) / "_static")
 
 
 def setup(app) -> None:
     app.add_config_value("made_by", own_digest(), "env", str)
+    app.connect("builder-inited", add_widgets)
     app.connect("html-page-context", reachable, priority=900)  # after the theme has made its tree

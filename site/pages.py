@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # tests load this file by its path
+sys.path.insert(0, str(HERE))  # the site's other modules stand beside this one, which tests load by its path
 
 import figures  # noqa: E402
+import live  # noqa: E402
 import reach  # noqa: E402
 import settle  # noqa: E402
 
@@ -176,7 +177,7 @@ def run(page: Path, kept: Path) -> None:
     if not done.is_file():
         write(done, json.dumps(outputs(page)))
     for cell, found in zip(cells, json.loads(done.read_text("utf-8")), strict=True):
-        cell["outputs"] = [figures.themed(output) for output in found if lasts(output)]
+        cell["outputs"] = [figures.themed(live.alive(output)) for output in found if lasts(output)]
     write(page, json.dumps(notebook, ensure_ascii=False))
 
 
@@ -203,13 +204,13 @@ def outputs(page: Path) -> list[Any]:
         timeout=LIMIT_SECONDS,
         resources={"metadata": {"path": str(page.parent)}},
         extra_arguments=["--log-level=ERROR"],  # each kernel would warn that its messages stay on this machine in clear
-        store_widget_state=False,
     )
     try:
         client.execute()
     except CellExecutionError as error:
         raise RuntimeError(f"{page.parent.name}/{page.name} doesn't run through:\n{error}") from None
-    return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    shown = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return [[live.with_data(output, client.widget_state) for output in outputs] for outputs in shown]
 
 
 # ----------------------------------------------------------------------------------------------------------- rendering

@@ -44,8 +44,7 @@ class Picture:
         """
         seen = self.drawing() if rcParams["savefig.format"] == "svg" else self.image()
         return (
-            f'<figure style="margin:0">{seen}'
-            f"<details><summary>The numbers</summary>{self.table()}</details></figure>"
+            f'<figure style="margin:0">{seen}<details><summary>The numbers</summary>{self.table()}</details></figure>'
         )
 
     def image(self) -> str:

@@ -1,4 +1,4 @@
-"""The web pages in headless Chromium with the network closed: formulas, static twins, search, light and dark."""
+"""The web pages in headless Chromium with the network closed: formulas, widgets, reading, search, light and dark."""
 
 import subprocess
 import sys
@@ -103,11 +103,12 @@ def test_links_between_notebooks_reach_their_headings(page, address: str):
     assert dead == []
 
 
-def test_a_widget_is_shown_by_its_static_twin_and_a_figure_by_its_picture(page, address: str):
+def test_a_widget_moves_where_its_twin_stood_and_a_figure_is_shown_by_its_picture(page, address: str):
     page.goto(f"{address}/05_lora_algebra/theory.html")
-    twin = page.locator(".ftmath-twin").first
-    assert "singular values kept" in twin.inner_text()
-    assert twin.locator("table tr").count() >= 3
+    page.wait_for_selector(".ftmath-live[data-mounted] .ftmath-explorer")
+    assert page.locator(".ftmath-twin").count() == 0
+    page.locator(".ftmath-explorer input").press("Home")
+    assert "1 of 128 singular values kept" in str(page.locator(".ftm-panel svg").first.get_attribute("aria-label"))
     assert page.locator("article figure img[alt]").count() >= 5
     assert page.locator("script[src^=http]").count() == 0
 
