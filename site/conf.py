@@ -1,6 +1,7 @@
 """Sphinx's settings for the site: what a page needs stands beside it, and no request leaves the reader's machine."""
 
 import sys
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,7 +39,7 @@ mathjax_path = "tex-svg.js"
 html_theme = "furo"
 html_title = "Fine-Tuning Math"
 html_static_path = [str(HERE / "static"), *mathjax()]
-html_css_files = ["explorer.css", "site.css"]
+html_css_files = ["explorer.css", "site.css", "figures.css"]
 html_js_files = ["widgets.js", "live.js"]
 html_copy_source = False
 html_use_index = False
@@ -54,10 +55,17 @@ def reachable(app, page, template, context, doctree) -> None:
         context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
+def own_digest() -> str:
+    """Return the digest of the site's own files: where one changes, Sphinx makes every page anew."""
+    files = sorted([*HERE.glob("*.py"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def add_widgets(app) -> None:
     live.write_scripts(Path(app.outdir) / "_static")
 
 
 def setup(app) -> None:
+    app.add_config_value("made_by", own_digest(), "env", str)
     app.connect("builder-inited", add_widgets)
     app.connect("html-page-context", reachable, priority=900)  # after the theme has made its tree
