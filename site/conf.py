@@ -41,6 +41,7 @@ html_title = "Fine-Tuning Math"
 html_static_path = [str(HERE / "static"), *mathjax()]
 html_css_files = ["explorer.css", "site.css", "figures.css"]
 html_js_files = ["widgets.js", "live.js"]
+html_search_scorer = str(HERE / "search.js")
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
@@ -57,7 +58,7 @@ def reachable(app, page, template, context, doctree) -> None:
 
 def own_digest() -> str:
     """Return the digest of the site's own files: where one changes, Sphinx makes every page anew."""
-    files = sorted([*HERE.glob("*.py"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
+    files = sorted([*HERE.glob("*.py"), *HERE.glob("*.js"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
