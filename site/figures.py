@@ -1,4 +1,4 @@
-"""Drawings that follow the page: matplotlib's colours become names that the style sheet gives a colour in each theme."""
+"""Drawings that follow the page: matplotlib's colours become names, for which a style sheet has two sets."""
 
 import hashlib
 import re

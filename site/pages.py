@@ -233,7 +233,8 @@ def render(out: Path) -> int:
     if not settle.mirror(out / "staged", out / "text"):
         settle.forget(*made)
     places = ["-c", str(HERE), "-d", str(out / "doctrees"), str(out / "text"), str(out / "html")]
-    status = sphinx(["-b", "html", "-q", "-W", "--keep-going", *places])
+    # Every page is written, since each shows the others' titles beside it; what takes long is reading.
+    status = sphinx(["-b", "html", "-a", "-q", "-W", "--keep-going", *places])
     if status:  # a warning is given once, when its page is read: the next try reads all pages again
         settle.forget(*made)
     return status

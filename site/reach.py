@@ -1,6 +1,6 @@
-"""What a page's outputs depend on: its code, and the library's files that this code imports, directly or through others.
+"""What a page's outputs depend on: its code, and the library's files that it imports, directly or through others.
 
-A page's fingerprint changes with any of them and with nothing else, so a change runs again only the pages it can reach.
+The fingerprint changes with any of these and with nothing else, so a change runs again only the pages it reaches.
 """
 
 import ast

@@ -82,7 +82,7 @@ def test_outputs_are_kept_until_the_code_changes_and_progress_is_nobodys_busines
     def run(words: str, code: str) -> list:
         cells = [{"cell_type": "markdown", "source": words}, {"cell_type": "code", "source": code, "outputs": []}]
         page.write_text(json.dumps({"cells": cells}))
-        pages.run(page, "key", tmp_path / "kept")
+        pages.run(page, tmp_path / "kept")
         return json.loads(page.read_text())["cells"][1]["outputs"]
 
     assert run("One.", "1") == [KEPT]

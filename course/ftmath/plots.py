@@ -18,7 +18,7 @@ from matplotlib.ticker import NullFormatter
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "x")
 ON_LIGHT, ON_DARK = "#111111", "#fdfdfd"
-"""Words on a shade or in a coloured box: a page that draws black and white in its theme's colours leaves these alone."""
+"""Words on a shade or in a coloured box: a page that gives black and white colours of its own leaves these."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 Numbers = Sequence[float]
 Track = Sequence[tuple[float, float]]
