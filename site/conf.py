@@ -1,11 +1,14 @@
 """Sphinx's settings for the site: what a page needs stands beside it, and no request leaves the reader's machine."""
 
 import sys
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # Sphinx stores its settings, so the function that names headings has to be importable
+
+import live  # noqa: E402
 
 
 def mathjax() -> list[str]:
@@ -24,10 +27,11 @@ language = "en"
 smartquotes = False
 suppress_warnings = ["misc.highlighting_failure"]  # a cell may show what isn't Python
 
-# Notebooks arrive with their outputs. A widget is shown by its static twin, and its scripts are not asked for.
+# Notebooks arrive with their outputs. A widget arrives as its static twin and its data; live.js mounts it.
 nb_execution_mode = "off"
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 nb_ipywidgets_js = {}
+nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 myst_heading_slug_func = "pages.heading_id"
@@ -36,7 +40,9 @@ mathjax_path = "tex-svg.js"
 html_theme = "furo"
 html_title = "Fine-Tuning Math"
 html_static_path = [str(HERE / "static"), *mathjax()]
-html_css_files = ["site.css"]
+html_css_files = ["explorer.css", "site.css", "figures.css"]
+html_js_files = ["widgets.js", "live.js"]
+html_search_scorer = str(HERE / "search.js")
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
@@ -51,5 +57,17 @@ def reachable(app, page, template, context, doctree) -> None:
         context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
 
 
+def own_digest() -> str:
+    """Return the digest of the site's own files: where one changes, Sphinx makes every page anew."""
+    files = sorted([*HERE.glob("*.py"), *HERE.glob("*.js"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
+    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def add_widgets(app) -> None:
+    live.write_scripts(Path(app.outdir) / "_static")
+
+
 def setup(app) -> None:
+    app.add_config_value("made_by", own_digest(), "env", str)
+    app.connect("builder-inited", add_widgets)
     app.connect("html-page-context", reachable, priority=900)  # after the theme has made its tree

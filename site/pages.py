@@ -3,11 +3,10 @@
     python3 start.py site                    every part that is written; open site/out/html/index.html
     python3 start.py site --parts 5 --serve  one part, then a server on this machine
 
-A notebook that ran is kept until its text, the library or torch changes.
+What a notebook's code gave is kept until the code changes, or a file of the library that it reaches, or torch.
 """
 
 import argparse
-import hashlib
 import http.server
 import json
 import os
@@ -17,13 +16,19 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the site's other modules stand beside this one, which tests load by its path
+
+import figures  # noqa: E402
+import live  # noqa: E402
+import reach  # noqa: E402
+import settle  # noqa: E402
+
 ROOT = HERE.parent
+LIBRARY = ROOT / "course" / "ftmath"
 LIMIT_SECONDS = 600
 FIRST = ("formulas", "glossary")
 TREE = "```{{toctree}}\n:hidden:\n{options}\n{pages}\n```"
@@ -36,14 +41,14 @@ def main(words: Sequence[str] | None = None) -> int:
     import finetune
 
     out: Path = asked.out.resolve()
-    pages = staged(ROOT, out / "text", set(asked.parts))
-    lessons = [page for page in pages if "source" not in page.relative_to(out / "text").parts]
+    pages = staged(ROOT, out / "staged", set(asked.parts))
+    lessons = [page for page in pages if "source" not in page.relative_to(out / "staged").parts]
     try:
         run_all([] if asked.no_run else lessons, out, asked.jobs)
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
-    finetune.add_twin(out / "text", out / "kept", run=not asked.no_run)
+    finetune.add_twin(out / "staged", out / "kept", run=not asked.no_run)
     status = render(out)
     if status == 0:
         finetune.write_bundle(out / "html" / "_static" / "finetune")
@@ -161,25 +166,27 @@ def run_all(pages: list[Path], out: Path, jobs: int) -> None:
 
     # What a learner did on this machine is nobody else's business.
     os.environ["FTMATH_PROGRESS"] = str(out / "progress.json")
+    os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")
     (out / "progress.json").unlink(missing_ok=True)
-    key, kept = library_key(), out / "kept"
+    kept = out / "kept"
     kept.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs) as pool:
-        runs = pool.map(partial(run, key=key, kept=kept), pages)
+        runs = pool.map(partial(run, kept=kept), pages)
         for _ in tqdm(runs, total=len(pages), desc="running the notebooks", unit=" notebooks", file=sys.stdout):
             pass
 
 
-def run(page: Path, key: str, kept: Path) -> None:
+def run(page: Path, kept: Path) -> None:
     """Put the outputs into a notebook: those that its code gave before, or those of a run, whose errors are raised."""
     notebook: Notebook = json.loads(page.read_text("utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    text = json.dumps([page.parent.name, page.stem, *("".join(cell["source"]) for cell in cells)])
-    done = kept / f"{hashlib.sha256(f'{key}{text}'.encode()).hexdigest()[:24]}.json"
+    codes = ["".join(cell["source"]) for cell in cells]
+    settings = page.stem + (HERE / "matplotlibrc").read_text("utf-8")
+    done = kept / f"{reach.fingerprint(codes, LIBRARY, page.parent.name, settings)[:24]}.json"
     if not done.is_file():
         write(done, json.dumps(outputs(page)))
     for cell, found in zip(cells, json.loads(done.read_text("utf-8")), strict=True):
-        cell["outputs"] = [output for output in found if lasts(output)]
+        cell["outputs"] = [figures.themed(live.alive(output)) for output in found if lasts(output)]
     write(page, json.dumps(notebook, ensure_ascii=False))
 
 
@@ -206,22 +213,13 @@ def outputs(page: Path) -> list[Any]:
         timeout=LIMIT_SECONDS,
         resources={"metadata": {"path": str(page.parent)}},
         extra_arguments=["--log-level=ERROR"],  # each kernel would warn that its messages stay on this machine in clear
-        store_widget_state=False,
     )
     try:
         client.execute()
     except CellExecutionError as error:
         raise RuntimeError(f"{page.parent.name}/{page.name} doesn't run through:\n{error}") from None
-    return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def library_key() -> str:
-    """Return a fingerprint of what a notebook's outputs depend on besides its text."""
-    files = sorted(path for path in (ROOT / "course" / "ftmath").rglob("*") if path.suffix != ".pyc" and path.is_file())
-    digest = hashlib.sha256(version("torch").encode())
-    for path in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    shown = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    return [[live.with_data(output, client.widget_state) for output in outputs] for outputs in shown]
 
 
 # ----------------------------------------------------------------------------------------------------------- rendering
@@ -237,12 +235,18 @@ def heading_id(title: str) -> str:
 
 
 def render(out: Path) -> int:
-    """Hand the staged text to Sphinx; return its exit status."""
+    """Hand the staged text to Sphinx, which reads what changed since its last success; return its exit status."""
     from sphinx.cmd.build import main as sphinx
 
-    shutil.rmtree(out / "html", ignore_errors=True)
+    made = (out / "doctrees", out / "html")
+    if not settle.mirror(out / "staged", out / "text"):
+        settle.forget(*made)
     places = ["-c", str(HERE), "-d", str(out / "doctrees"), str(out / "text"), str(out / "html")]
-    return sphinx(["-b", "html", "-E", "-q", "-W", "--keep-going", *places])
+    # Every page is written, since each shows the others' titles beside it; what takes long is reading.
+    status = sphinx(["-b", "html", "-a", "-q", "-W", "--keep-going", *places])
+    if status:  # a warning is given once, when its page is read: the next try reads all pages again
+        settle.forget(*made)
+    return status
 
 
 def serve(folder: Path, port: int = 8000) -> None:

@@ -31,9 +31,15 @@ def said(path: Path) -> str:
 
 
 def test_the_examples_hold(pages: ModuleType):
-    failed, tried = doctest.testmod(pages)
-    assert failed == 0
-    assert tried >= 3
+    for module, least in ((pages, 3), (pages.live, 3)):
+        failed, tried = doctest.testmod(module)
+        assert failed == 0
+        assert tried >= least
+
+
+def test_a_script_that_needs_another_is_not_joined(pages: ModuleType):
+    with pytest.raises(ValueError, match="stand alone"):
+        pages.live.classic('import { draw } from "./draw.js";\nexport default { draw };')
 
 
 def test_every_part_problem_and_sheet_is_staged_and_stands_in_the_sidebar(pages: ModuleType, tmp_path: Path):
@@ -76,7 +82,7 @@ def test_outputs_are_kept_until_the_code_changes_and_progress_is_nobodys_busines
     def run(words: str, code: str) -> list:
         cells = [{"cell_type": "markdown", "source": words}, {"cell_type": "code", "source": code, "outputs": []}]
         page.write_text(json.dumps({"cells": cells}))
-        pages.run(page, "key", tmp_path / "kept")
+        pages.run(page, tmp_path / "kept")
         return json.loads(page.read_text())["cells"][1]["outputs"]
 
     assert run("One.", "1") == [KEPT]

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from ftmath.model import Config
-from ftmath.plots import COLOURS, Picture, said
+from ftmath.plots import COLOURS, ON_LIGHT, Picture, said
 
 
 def lora_block(d_out: int, d_in: int, rank: int) -> Picture:
@@ -301,11 +301,14 @@ def box(
     """Draw a matrix about a centre, with its letter above it."""
     axes.add_patch(Rectangle((x - wide / 2, y - tall / 2), wide, tall, facecolor=colour, edgecolor="black", alpha=0.75))
     inside = tall > 0.5 and wide > 0.5
-    word(axes, x, y if inside else y + tall / 2 + 0.18, label, size=7 if small else 11)
+    ink = ON_LIGHT if inside and colour in COLOURS else "black"
+    word(axes, x, y if inside else y + tall / 2 + 0.18, label, size=7 if small else 11, ink=ink)
 
 
-def word(axes: Axes, x: float, y: float, text: str, ha: str = "center", size: float = 11) -> None:
-    axes.text(x, y, text, ha=ha, va="center", fontsize=size)
+def word(
+    axes: Axes, x: float, y: float, text: str, ha: str = "center", size: float = 11, ink: str = "black"
+) -> None:  # fmt: skip
+    axes.text(x, y, text, ha=ha, va="center", fontsize=size, color=ink)
 
 
 __all__ = [

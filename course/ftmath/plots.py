@@ -3,11 +3,13 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -15,6 +17,8 @@ from matplotlib.ticker import NullFormatter
 # Okabe and Ito's colours, which colour-blind readers tell apart; marks and dashes differ too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "x")
+ON_LIGHT, ON_DARK = "#111111", "#fdfdfd"
+"""Words on a shade or in a coloured box: a page that gives black and white colours of its own leaves these."""
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 Numbers = Sequence[float]
 Track = Sequence[tuple[float, float]]
@@ -34,15 +38,38 @@ class Picture:
         return {"text/plain": f"{self.title}\n{self.alt}", "text/html": self.as_html()}
 
     def as_html(self) -> str:
-        """Return the picture as a figure with alt text and a table of its numbers, folded."""
+        """Return the picture as a figure with alt text and a table of its numbers, folded.
+
+        It is an image of dots, or a drawing where matplotlib's setting `savefig.format` is "svg".
+        """
+        seen = self.drawing() if rcParams["savefig.format"] == "svg" else self.image()
+        return (
+            f'<figure style="margin:0">{seen}<details><summary>The numbers</summary>{self.table()}</details></figure>'
+        )
+
+    def image(self) -> str:
+        """Return the picture as an image on white."""
         png = io.BytesIO()
         self.figure.savefig(png, format="png", dpi=110, facecolor="white")
         data = base64.b64encode(png.getvalue()).decode()
         width = int(self.figure.get_figwidth() * 100)
         return (
-            f'<figure style="margin:0"><img alt="{html.escape(self.alt)}" style="max-width:100%;width:{width}px" '
+            f'<img alt="{html.escape(self.alt)}" style="max-width:100%;width:{width}px" '
             f'src="data:image/png;base64,{data}">'
-            f"<details><summary>The numbers</summary>{self.table()}</details></figure>"
+        )
+
+    def drawing(self) -> str:
+        """Return the picture as an SVG without a ground, as wide as its image at most."""
+        svg = io.StringIO()
+        self.figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        drawn = svg.getvalue().partition("<svg ")[2]
+        sides = re.search(r'viewBox="[^"]+"', drawn)
+        inside = re.sub(r"\s*<metadata>.*?</metadata>", "", drawn.partition(">")[2], flags=re.DOTALL)
+        assert sides
+        width = int(self.figure.get_figwidth() * 100)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {sides[0]} role="img" '
+            f'aria-label="{html.escape(self.alt)}" style="max-width:100%;width:{width}px;height:auto">{inside}'
         )
 
     def table(self) -> str:
@@ -232,7 +259,7 @@ def grid(
     for row, numbers in enumerate(values):
         for column, value in enumerate(numbers):
             if few:
-                shade = "white" if abs(value) > 0.6 * most else "black"
+                shade = ON_DARK if abs(value) > 0.6 * most else ON_LIGHT
                 axes.annotate(f"{value:.2g}", (column, row), ha="center", va="center", fontsize=8, color=shade)
     axes.set_xticks(range(len(column_names)), column_names, fontsize=8)
     axes.set_yticks(range(len(row_names)), row_names, fontsize=8)

@@ -1,5 +1,6 @@
-"""The web pages in headless Chromium with the network closed: formulas, static twins, search, light and dark."""
+"""The web pages in headless Chromium with the network closed: formulas, widgets, reading, search, light and dark."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -103,12 +104,13 @@ def test_links_between_notebooks_reach_their_headings(page, address: str):
     assert dead == []
 
 
-def test_a_widget_is_shown_by_its_static_twin_and_a_figure_by_its_picture(page, address: str):
+def test_a_widget_moves_where_its_twin_stood_and_a_figure_is_shown_by_its_picture(page, address: str):
     page.goto(f"{address}/05_lora_algebra/theory.html")
-    twin = page.locator(".ftmath-twin").first
-    assert "singular values kept" in twin.inner_text()
-    assert twin.locator("table tr").count() >= 3
-    assert page.locator("article figure img[alt]").count() >= 5
+    page.wait_for_selector(".ftmath-live[data-mounted] .ftmath-explorer")
+    assert page.locator(".ftmath-twin").count() == 0
+    page.locator(".ftmath-explorer input").press("Home")
+    assert "1 of 128 singular values kept" in str(page.locator(".ftm-panel svg").first.get_attribute("aria-label"))
+    assert page.locator("article figure svg[role=img][aria-label]").count() >= 5
     assert page.locator("script[src^=http]").count() == 0
 
 
@@ -146,3 +148,33 @@ def test_light_and_dark_differ_and_both_can_be_read(page, address: str, tmp_path
         page.screenshot(path=tmp_path / f"{scheme}.png")
     assert backs["light"] > 0.9
     assert backs["dark"] < 0.1
+
+
+def test_figures_are_drawings_whose_words_are_text_in_the_pages_colours(page, address: str, look):
+    seen = {}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(f"{address}/05_lora_algebra/theory.html")
+        drawing = page.locator("article figure svg[role=img]").nth(1)
+        assert len(drawing.get_attribute("aria-label")) > 30
+        assert "rank" in " ".join(drawing.locator("text").all_text_contents())
+        seen[scheme] = drawing.locator("text").first.evaluate("it => getComputedStyle(it).fill")
+        look(drawing, f"figure-{scheme}")
+    assert seen["light"] == "rgb(0, 0, 0)"
+    assert min(map(int, re.findall(r"\d+", seen["dark"]))) > 180
+
+
+def test_a_figure_is_as_wide_as_a_phone_and_no_id_stands_twice(page, address: str):
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{address}/05_lora_algebra/theory.html")
+    page.wait_for_selector("article figure svg[role=img]")
+    for drawing in page.locator("article figure svg[role=img]").all():
+        box = drawing.bounding_box()
+        assert 300 < box["width"] <= 390
+        assert box["x"] >= 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    twice = """() => {
+      const ids = [...document.querySelectorAll('article figure svg [id]')].map(it => it.id);
+      return ids.filter((id, at) => ids.indexOf(id) !== at);
+    }"""
+    assert page.evaluate(twice) == []

@@ -44,15 +44,31 @@ function whisker(x, low, high) {
   return shape("path", { d, class: "whisker" });
 }
 
+// The words of a title in lines that fit a width.
+function wrapped(words, room) {
+  const lines = [""];
+  for (const word of words.split(" ")) {
+    const longer = `${lines[lines.length - 1]} ${word}`.trim();
+    if (7.2 * longer.length <= room) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines.filter(Boolean);
+}
+
 // A panel: bars over named places, lines over numbers, or points with names; `mark` is a dot that follows the slider.
 export function drawPanel(panel, width) {
-  const height = 230, left = 56, right = 20, top = 30, bottom = 44;
+  const left = 56, right = 20, inside = width - left - right, title = wrapped(panel.title, width - left);
+  // Names that are wider than their place stand in rows, one below the other.
+  const named = panel.kind === "bars" && panel.x.some((name) => typeof name === "string");
+  const widest = named ? 6.4 * Math.max(...panel.x.map((name) => name.length)) : 0;
+  const rows = Math.max(1, Math.min(5, Math.ceil((widest * panel.x.length) / inside)));
+  const top = 16 + 14 * title.length, bottom = 32 + 12 * rows, height = 156 + top + bottom;
   const svg = shape("svg", { width, height, role: "img", "aria-label": panel.alt });
-  const inside = width - left - right, tall = height - top - bottom;
+  const tall = height - top - bottom;
   const values = panel.series.flatMap((series) => series.y).concat(panel.mark ? [panel.mark.y] : []);
   const low = panel.low ?? Math.min(0, ...values), high = panel.high ?? Math.max(...values, low + 1e-9);
   const down = (value) => top + tall * (1 - (Math.min(Math.max(value, low), high) - low) / (high - low));
-  svg.append(shape("text", { x: left, y: 16, class: "title" }, panel.title));
+  title.forEach((line, number) => svg.append(shape("text", { x: left, y: 16 + 14 * number, class: "title" }, line)));
   for (const at of ticks(low, high)) {
     svg.append(shape("line", { x1: left, x2: width - right, y1: down(at), y2: down(at), class: "grid" }));
     svg.append(shape("text", { x: left - 6, y: down(at) + 4, "text-anchor": "end" }, short(at)));
@@ -70,12 +86,11 @@ export function drawPanel(panel, width) {
         if (series.ends) svg.append(whisker(x + (each - 1) / 2, ...series.ends[place].map(down)));
       });
     });
-    const every = Math.ceil((panel.x.length * 34) / inside);
-    // Names that are wider than their place stand in two rows.
-    const crowded = panel.x.some((name) => 6 * String(name).length > slot * every);
+    const every = named ? 1 : Math.ceil((panel.x.length * 34) / inside);
     panel.x.forEach((name, place) => {
-      const y = height - bottom + 13 + (crowded && (place / every) % 2 ? 12 : 0);
-      if (place % every === 0) svg.append(shape("text", { x: left + slot * (place + 0.5), y, "text-anchor": "middle" }, String(name)));
+      const half = 3.6 * String(name).length, y = height - bottom + 13 + 12 * (place % rows);
+      const x = Math.max(half, Math.min(width - half, left + slot * (place + 0.5)));
+      if (place % every === 0) svg.append(shape("text", { x, y, "text-anchor": "middle" }, String(name)));
     });
   } else if (panel.kind === "points") {
     const scale = panel.log_x ? Math.log10 : (value) => value;

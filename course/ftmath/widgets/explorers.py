@@ -52,7 +52,7 @@ def lora_explorer(delta: Tensor) -> Explorer:
         kept = tuple(place < r for place in range(count))
         bars = Panel(
             "bars", "Singular values: kept and dropped", tuple(range(1, count + 1)),
-            (Line("sigma", tuple(sigma[:count].tolist()), kept),), "index", "singular value",
+            (Line("σ", tuple(sigma[:count].tolist()), kept),), "index", "singular value",
             f"{r} of {len(sigma)} singular values kept, from {sigma[0]:.3g} down to {sigma[r - 1]:.3g}.", low=0.0,
         )  # fmt: skip
         curve = Panel(

@@ -85,26 +85,26 @@ def beta_explorer(reference: Tensor, reward: Tensor) -> Explorer:
         now = walks[beta][at]
         after = tuple(walks[one][at] for one in BETAS)
         across = Panel(
-            "lines", "KL to the reference, by beta", BETAS,
-            (Line(f"after {int(steps)} steps", after), Line("at the optimum", tuple(ends))), "beta", "nats",
+            "lines", "KL to the reference, by β", BETAS,
+            (Line(f"after {int(steps)} steps", after), Line("at the optimum", tuple(ends))), "β", "nats",
             f"After {int(steps)} steps KL goes from {after[0]:.3g} at beta {BETAS[0]:g} to {after[-1]:.3g} at "
             f"{BETAS[-1]:g}; at the optimum from {ends[0]:.3g} to {ends[-1]:.3g}.",
             low=0.0, high=top, mark={"x": beta, "y": now}, log_x=True,
         )  # fmt: skip
         along = Panel(
-            "lines", f"KL on the way, beta {beta:g}", STEPS,
+            "lines", f"KL on the way, β = {beta:g}", STEPS,
             (Line("on the way", tuple(walks[beta])), Line("the end", (ends[place],) * len(STEPS))), "steps", "nats",
             f"With beta {beta:g}, KL is {now:.3g} nats after {int(steps)} steps and {ends[place]:.3g} at the end.",
             low=0.0, high=top, mark={"x": steps, "y": now}, log_x=True,
         )  # fmt: skip
         return Frame((across, along), (
-            ("beta", said(beta)), ("first step's gradient", said(gradients[place])),
+            ("β", said(beta)), ("first step's gradient", said(gradients[place])),
             ("KL after the steps, nats", said(now)), ("KL at the optimum, nats", f"{ends[place]:.3f}"),
         ))  # fmt: skip
 
     return Explorer(
-        "What beta does: early and in the end",
-        [slider("beta", BETAS, start=1), slider("steps", STEPS, start=2)],
+        "What β does: early and in the end",
+        [slider("β", BETAS, start=1), slider("steps", STEPS, start=2)],
         frame,
     )
 

@@ -506,9 +506,9 @@ predicted("move of the embeddings at gamma 1 over that at 0.3", guess, embedding
 mean_drift, mean_task = ({at: float(np.mean(v)) for at, v in what.items()} for what in (drift, task))
 lines(
     list(range(5)),
-    {f"gamma {gamma:g}": np.mean(moved[1e-3, gamma], axis=0).tolist() for gamma in GAMMAS},
+    {f"γ = {gamma:g}": np.mean(moved[1e-3, gamma], axis=0).tolist() for gamma in GAMMAS},
     log_y=True,
-    title=f"With gamma 0.3 the embeddings move {embeddings[1.0] / embeddings[0.3]:.0f} times less; KL falls from {mean_drift[1e-3, 1.0]:.1f} to "
+    title=f"With γ = 0.3 the embeddings move {embeddings[1.0] / embeddings[0.3]:.0f} times less; KL falls from {mean_drift[1e-3, 1.0]:.1f} to "
     f"{mean_drift[1e-3, 0.3]:.1f}, the task from {mean_task[1e-3, 1.0]:.0%} to {mean_task[1e-3, 0.3]:.0%}",
     x_label="level (0: embeddings)",
     y_label="relative move",
@@ -558,14 +558,14 @@ assert abs(again[1] / layers["gamma 0.6"]["0.001"][0][1] - 1) < 0.25  # another 
 
 # %% fold="picture"
 # Picture: the task against the drift, at three rates each
-named = {"one rate": layers["gamma 1"], "gamma 0.6": layers["gamma 0.6"]}
+named = {"one rate": layers["gamma 1"], "γ = 0.6": layers["gamma 0.6"]}
 dots = {
     name: [(*np.mean(runs, axis=0)[::-1].tolist(), rate) for rate, runs in by_rate.items()]
     for name, by_rate in named.items()
 }
 points(
     dots,
-    title=f"At 95 % of flip, one lower rate drifts by {np.mean(at_95['gamma 1']):.2f} nats, gamma 0.6 by {np.mean(at_95['gamma 0.6']):.2f}",
+    title=f"At 95 % of flip, one lower rate drifts by {np.mean(at_95['gamma 1']):.2f} nats, γ = 0.6 by {np.mean(at_95['gamma 0.6']):.2f}",
     x_label="KL to base, nats per token",
     y_label="accuracy on flip",
     alt="; ".join(
@@ -695,7 +695,7 @@ assert abs(left["Adam with L2, 0.1"][-1] - left["Adam with L2, 0.001"][-1]) < 0.
 lines(
     list(range(1, 61)),
     left,
-    title="Inside the gradient, decay runs at the learning rate, whatever lambda is",
+    title="Inside the gradient, decay runs at the learning rate, whatever λ is",
     x_label="step",
     y_label="weight",
     alt="; ".join(f"{kind}: {path[-1]:.3f} after 60 steps" for kind, path in left.items()) + ".",
@@ -852,13 +852,14 @@ assert all(
     excess_risk(2.0, 30_000, 4, seed) > excess_risk(2.0, 30_000, None, seed) for seed in range(3)
 )  # and full beyond
 crossing = next(n for n, won in zip(SIZES, wins[1.0]) if won < 0.75 * SEEDS)
+SPECTRA = {0.25: "flat spectrum", 1.0: "spectrum 1/i", 2.0: "spectrum 1/i²"}
 lines(
     SIZES,
     {"full (any spectrum)": risks[1.0, None].mean(1).tolist()}
-    | {f"rank 4, spectrum i^-{power:g}": risks[power, 4].mean(1).tolist() for power in POWERS},
+    | {f"rank 4, {SPECTRA[power]}": risks[power, 4].mean(1).tolist() for power in POWERS},
     log_x=True,
     log_y=True,
-    title=f"Full tuning overtakes rank 4 at 60 samples or fewer (flat spectrum), at about {crossing} (i^-1), or not by 2,000 (steep)",
+    title=f"Full tuning overtakes rank 4 at 60 samples or fewer (flat spectrum), at about {crossing} (1/i), or not by 2,000 (steep)",
     x_label="samples",
     y_label="excess risk",
     alt="; ".join(

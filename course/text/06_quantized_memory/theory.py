@@ -176,7 +176,7 @@ bars(
     [f"{bits} bits" for bits in BITS],
     means,
     spread=spread,
-    title=f"Behaviour breaks between 3 and 2 bits: {normal[2]:.0%} -> {normal[3]:.0%} (normal), {uniform[2]:.0%} -> {uniform[3]:.0%} (uniform)",
+    title=f"Behaviour breaks between 3 and 2 bits: {normal[2]:.0%} → {normal[3]:.0%} (normal), {uniform[2]:.0%} → {uniform[3]:.0%} (uniform)",
     y_label="accuracy on the ten skills",
     alt="; ".join(
         f"{book}: " + ", ".join(f"{b} bits {v:.2f}" for b, v in zip(BITS, values)) for book, values in means.items()

@@ -491,7 +491,7 @@ assert (np.diff(slopes) < 0).all()  # concave: each nat buys less than the one b
 half = next(at for at in frontier if at[1] > 1.0)
 points(
     {
-        "closed form": [(x, y, f"beta {beta:g}") for (x, y), beta in zip(frontier, betas)],
+        "closed form": [(x, y, f"β = {beta:g}") for (x, y), beta in zip(frontier, betas)],
         "gradient ascent": [(kl(p, ref4), float(p @ r4), "") for p, _ in climbed.values()],
     },
     curve=("frontier", [at[0] for at in frontier], [at[1] for at in frontier]),
@@ -665,8 +665,8 @@ early, late = (walks[2.0][at] / walks[0.05][at] for at in (2, -1))
 assert abs(early - 1) < 0.05 and late < 0.85
 lines(
     list(range(1, 15)),
-    {f"beta {beta:g}": walk for beta, walk in walks.items()},
-    title=f"Under Adam, betas 40 times apart start alike (ratio {early:.2f}) and part where pairs saturate ({late:.2f})",
+    {f"β = {beta:g}": walk for beta, walk in walks.items()},
+    title=f"Under Adam, values of β 40 times apart start alike (ratio {early:.2f}) and part where pairs saturate ({late:.2f})",
     x_label="step",
     y_label="mean margin h, nats",
     alt="Margins against steps for beta 0.05, 0.5 and 2 lie on one curve at first; at step 14 they are "
@@ -1705,7 +1705,7 @@ assert (proxy[0.0][:, -1] > 1.5 * proxy[0.0][:, 0]).all() and (np.diff(proxy[0.0
 lines(
     rounds,
     {"proxy, no price": proxy[0.0].mean(0).tolist()}
-    | {f"gold, beta {beta:g}": gold[beta].mean(0).tolist() for beta in PRICES},
+    | {f"gold, β = {beta:g}": gold[beta].mean(0).tolist() for beta in PRICES},
     title=f"Without a price gold peaks at {free.mean(0).max():.2f} and ends at {free[:, -1].mean():.2f}, while the proxy only rises",
     x_label="round",
     y_label="thanks per answer; share of gold answers",
@@ -1752,7 +1752,7 @@ assert (
 # The picture: gold against KL, each price a colour.
 points(
     {
-        ("no price" if beta == 0 else f"beta {beta:g}"): [
+        ("no price" if beta == 0 else f"β = {beta:g}"): [
             (x, y, "") for x, y in zip(away[beta].ravel(), gold[beta].ravel())
         ]
         for beta in PRICES

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Part 8: Evaluation and diagnostics
+# # Part 8: evaluation and diagnostics
 #
 # **The claim.** A fine-tuning run is judged by three questions, and each has an error bar: did it learn the task, what did it
 # break, and was it the adapter that did both? A number without its interval answers none of them.

@@ -326,7 +326,7 @@ points(
     title=f"At one loss the update's length follows the rate: LoRA's is {suited.mean():.1f} times full tuning's at rates of their own, "
     f"{same.mean():.1f} times at one rate",
     x_label="learning rate",
-    y_label="|Delta W| / |W| of the linear layers",
+    y_label="‖ΔW‖ / ‖W‖ of the linear layers",
     alt="; ".join(
         f"{kind} " + ", ".join(f"{length(kind, rate).mean():.3f} at {rate:g}" for rate in rates)
         for kind, rates in RATES_OF.items()

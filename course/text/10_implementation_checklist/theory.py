@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Part 10: Implementation checklist
+# # Part 10: implementation checklist
 #
 # **The claim.** The expensive faults of fine-tuning raise no error: a mask off by one place, an adapter that no optimizer holds, a
 # reference that trains along, a gain that is one lucky seed. Each leaves a trace that a few lines of code can look for before the

@@ -76,7 +76,7 @@ assert all(found["logits"] > 5 * (found["weights"] + found["optimizer"]) for fou
 bars(
     list(terms),
     {kind: [found[kind] / GIB for found in terms.values()] for kind in kinds},
-    title="SmolLM2-135M on 8 x 1,024 tokens: the logits weigh more than weights and optimizer together",
+    title="SmolLM2-135M on 8 × 1,024 tokens: the logits weigh more than weights and optimizer together",
     y_label="GiB at the peak, by the form",
     alt="SmolLM2-135M, 8 rows of 1,024 tokens. "
     + "; ".join(f"{name}: " + ", ".join(f"{k} {v[k] / GIB:.2f}" for k in kinds) for name, v in terms.items())
