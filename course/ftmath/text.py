@@ -23,7 +23,7 @@ def demand_libraries(*names: str) -> None:
     for name in names:
         if not installed(name):
             other = "" if PACKED.is_dir() else f"run `{STARTER} model smollm2` once, or "
-            raise ModuleNotFoundError(f"{name} isn't installed: {other}install \"fine-tuning-math[model]\"")
+            raise ModuleNotFoundError(f'{name} isn\'t installed: {other}install "fine-tuning-math[model]"')
 
 
 def installed(name: str) -> bool:

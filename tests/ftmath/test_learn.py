@@ -122,16 +122,16 @@ def test_jupyterlab_opens_on_the_front_door_with_the_courses_settings(tmp_path: 
     ran: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(command, "interpret", lambda words, more: ran.append((words, more)) or 0)
     monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
-    assert command.main(["learn", str(tmp_path), "--no-browser", "--port", "9999"]) == 0
+    assert command.main(["learn", str(tmp_path), "--no-browser", "--port", "9999", "--allow-root"]) == 0
     words = ["-m", "jupyterlab", f"--ServerApp.root_dir={tmp_path}", f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     settings = tmp_path / "course" / ".jupyter"
-    assert ran == [([*words, "--no-browser", "--port=9999"], {"JUPYTER_CONFIG_PATH": str(settings)})]
+    assert ran == [([*words, "--no-browser", "--port=9999", "--allow-root"], {"JUPYTER_CONFIG_PATH": str(settings)})]
     assert (settings / "labconfig" / "page_config.json").is_file()
 
 
 @pytest.mark.parametrize(("pip", "mend"), [(True, " -m pip install "), (False, "uv pip install --python ")])
 def test_without_jupyterlab_the_course_is_there_and_the_mend_is_told(tmp_path, monkeypatch, capsys, pip, mend):
-    monkeypatch.setattr(command, "find_spec", lambda name: name == "pip" and pip or None)
+    monkeypatch.setattr(command, "find_spec", lambda name: (name == "pip" and pip) or None)
     assert command.main(["learn", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "The course is in" in said.out
@@ -141,14 +141,19 @@ def test_without_jupyterlab_the_course_is_there_and_the_mend_is_told(tmp_path, m
     assert (tmp_path / NOTEBOOK).is_file()
 
 
+def test_only_jupyterlab_takes_options_that_the_command_does_not_know(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        command.main(["progress", "--allow-root"])
+    assert "--allow-root isn't known" in capsys.readouterr().err
+
+
 def test_progress_lists_the_exercises(capsys: pytest.CaptureFixture[str]):
     assert command.main(["progress"]) == 0
     assert capsys.readouterr().out.startswith("part 1: 1.1 ")
 
 
 def test_the_list_for_the_wheel_needs_no_torch():
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import hatch_build; " + (
-        f"import pathlib; print(len(hatch_build.listed(pathlib.Path({str(ROOT)!r})))); assert 'torch' not in sys.modules"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "import pathlib, sys; from hatch_build import listed; print(len(listed(pathlib.Path()))); "
+    code += "assert 'torch' not in sys.modules"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(run.stdout) == len(contents(ROOT))

@@ -25,9 +25,12 @@ class Trouble(Exception):
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    asked = parser().parse_args(words)
+    reader = parser()
+    asked, more = reader.parse_known_args(words)
+    if more and asked.command != "learn":
+        reader.error(f"{more[0]} isn't known: `ftmath {asked.command} --help` shows what is")
     try:
-        return run(asked)
+        return run(asked, more)
     except Trouble as trouble:
         sys.stderr.write(f"ftmath: {trouble}\n")
         return 1
@@ -36,7 +39,11 @@ def main(words: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("ftmath", description="Open the course Fine-Tuning Math, and what belongs to it.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    learn = commands.add_parser("learn", help="write the course into a folder and open it in JupyterLab")
+    learn = commands.add_parser(
+        "learn",
+        help="write the course into a folder and open it in JupyterLab",
+        epilog="Other options, such as --allow-root or --ip=ADDRESS, are handed on to JupyterLab.",
+    )
     learn.add_argument("folder", nargs="?", type=Path, default=FOLDER, metavar="DIR", help=f"by default ./{FOLDER}")
     learn.add_argument("--no-open", action="store_true", help="write the course and start nothing")
     learn.add_argument("--no-browser", action="store_true", help="start JupyterLab and print its address")
@@ -49,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def run(asked: argparse.Namespace) -> int:
-    """Do what was asked. Raises Trouble."""
+def run(asked: argparse.Namespace, more: Sequence[str]) -> int:
+    """Do what was asked; `more` is for JupyterLab. Raises Trouble."""
     if asked.command == "progress":
         from ftmath.exercises import progress
 
@@ -60,22 +67,19 @@ def run(asked: argparse.Namespace) -> int:
         return interpret(["-W", "ignore::RuntimeWarning:runpy", "-m", "ftmath.smollm"])
     if asked.command == "lab":
         return interpret(["-m", "ftmath.lab", *asked.words])
-    return learn(asked.folder, starts=not asked.no_open, browser=not asked.no_browser, port=asked.port)
+    write_course(asked.folder)
+    return 0 if asked.no_open else open_course(asked.folder.resolve(), asked.no_browser, asked.port, more)
 
 
-def learn(folder: Path, *, starts: bool, browser: bool, port: int | None) -> int:
-    """Lay the course down and open it. Raises Trouble."""
+def write_course(folder: Path) -> None:
+    """Lay the course down, and say what was done. Raises Trouble."""
     demand_folder(folder)
     try:
         laid = lay_down(course_files(), folder)
     except OSError as error:
         raise Trouble(f"{folder} can't be written to ({error.strerror}): name another folder") from None
     sys.stdout.write("".join(f"{line}\n" for line in laid_lines(laid, folder)))
-    if not starts:
-        return 0
     sys.stdout.flush()
-    demand_jupyterlab()
-    return interpret(jupyterlab(folder.resolve(), browser, port), {"JUPYTER_CONFIG_PATH": settings(folder.resolve())})
 
 
 def demand_folder(folder: Path) -> None:
@@ -119,6 +123,15 @@ def laid_lines(laid: Laid, folder: Path) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------- JupyterLab
 
 
+def open_course(folder: Path, no_browser: bool, port: int | None, more: Sequence[str]) -> int:
+    """Start JupyterLab on the front door. Raises Trouble."""
+    demand_jupyterlab()
+    # Named as a file to open, the front door would make its folder the root, and no link could lead out of course/.
+    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{FRONT}"]
+    words += [*(["--no-browser"] if no_browser else []), *([f"--port={port}"] if port is not None else []), *more]
+    return interpret(words, {"JUPYTER_CONFIG_PATH": settings(folder)})
+
+
 def demand_jupyterlab() -> None:
     """Raise Trouble where there is no JupyterLab, with the command that installs it beside this library."""
     if find_spec("jupyterlab"):
@@ -130,12 +143,6 @@ def demand_jupyterlab() -> None:
     raise Trouble(f"JupyterLab isn't installed beside the course: run `{words} {course}`, then this command again")
 
 
-def jupyterlab(folder: Path, browser: bool, port: int | None) -> list[str]:
-    """Return JupyterLab's words to the interpreter."""
-    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{FRONT}"]
-    return [*words, *([] if browser else ["--no-browser"]), *([f"--port={port}"] if port is not None else [])]
-
-
 def settings(folder: Path) -> str:
     """Return where JupyterLab looks for settings: in the course's own first."""
     return os.pathsep.join(filter(None, [str(folder / "course" / ".jupyter"), os.environ.get("JUPYTER_CONFIG_PATH")]))
@@ -145,8 +152,8 @@ def interpret(words: Sequence[str], more: dict[str, str] | None = None) -> int:
     """Run the interpreter in place of this one, with more in its environment; on Windows, beside it."""
     program, environment = [sys.executable, *words], os.environ | (more or {})
     if os.name != "nt":  # there, replacing a process would give the terminal back too early
-        os.execve(program[0], program, environment)
-    return subprocess.run(program, env=environment, check=False).returncode
+        os.execve(program[0], program, environment)  # noqa: S606
+    return subprocess.run(program, env=environment, check=False).returncode  # noqa: S603
 
 
 def program() -> None:

@@ -1,5 +1,6 @@
-"""List the files of a learner's folder. The build of the wheel loads this file by its path, so it imports nothing of ours.
+"""List the files of a learner's folder.
 
+The build of the wheel loads this file by its path, so it imports nothing of ours.
 What goes in is listed here, so that a master, a solution or a hidden case can't come along by standing nearby.
 """
 

@@ -1,7 +1,7 @@
 """Lay the course's files down in a folder, and never write over what the learner changed.
 
-A hidden file in the folder, the *record*, holds the digest of each file as it was last laid down. A file with another digest
-is the learner's.
+A hidden file in the folder, the *record*, holds the digest of each file as it was last laid down. A file with another
+digest is the learner's.
 """
 
 import hashlib
