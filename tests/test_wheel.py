@@ -146,3 +146,25 @@ def test_from_the_wheel_the_graders_command_says_that_it_needs_the_project(insta
         assert finished.returncode == 2
         assert "git clone" in finished.stderr, finished
     assert run(installed, "ftgrade.commands.cli", "--help", folder=tmp_path).returncode == 0
+
+
+WITHOUT_GRADING = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+hidden = {"jupytext", "nbgrader", "rapidfuzz", "rich", "sqlalchemy"}
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in hidden:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hide())
+from ftgrade.commands.cli import program
+program()
+"""
+
+
+def test_without_the_extra_for_grading_the_graders_command_names_it(installed: Path, tmp_path: Path):
+    words = [sys.executable, "-P", "-c", WITHOUT_GRADING, str(installed), "grade", "--demo"]
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "FTGRADE_HOME": str(ROOT)}
+    finished = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (finished.returncode, "Traceback" in finished.stderr) == (2, False)
+    assert '"fine-tuning-math[grade]"' in finished.stderr
