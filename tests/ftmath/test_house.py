@@ -16,7 +16,7 @@ from floors import floors, imports
 LIBRARY = Path(__file__).parent.parent.parent / "course" / "ftmath"
 PATHS = sorted(LIBRARY.rglob("*.py"))
 HEIGHT_BETWEEN_ROOMS = 6
-HEIGHT_INSIDE = {"exercises": 2, "lab": 3, "project": 3, "widgets": 3}
+HEIGHT_INSIDE = {"exercises": 2, "lab": 3, "learn": 2, "project": 3, "widgets": 3}
 ORDER = [
     (
         "the model and the losses",

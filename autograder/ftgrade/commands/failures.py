@@ -14,6 +14,7 @@ from ftgrade.errors import GradingError
 from ftgrade.intake.gate import line
 
 DISK_IS_FULL = "the disk is full, or a file may not grow: free some space, then run the command again"
+GRADE_EXTRA = '`python3 start.py` installs what grading needs, and elsewhere the extra "fine-tuning-math[grade]"'
 LOST_RIGHTS = "look at who owns it, and whether the disk is mounted read-only"
 GRADEBOOK_WORDS = {
     "locked": "another program is writing to the gradebook (formgrader, or another grader): "
@@ -43,6 +44,8 @@ def everyday_words(error: Exception) -> str:
     >>> everyday_words(sqlite3.OperationalError("database is locked")).partition(":")[0]
     'another program is writing to the gradebook (formgrader, or another grader)'
     """
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "ftgrade").startswith("ftgrade"):
+        return f"the package {error.name} isn't installed: {GRADE_EXTRA}"
     from sqlalchemy.exc import SQLAlchemyError  # not at the top: it takes a moment, and most commands succeed
 
     if type(error).__module__.startswith("nbgrader.") and isinstance(error.__context__, Exception):
@@ -51,8 +54,6 @@ def everyday_words(error: Exception) -> str:
         return gradebook_words(str(getattr(error, "orig", None) or error))
     if isinstance(error, UnicodeDecodeError):
         return f"a file isn't text in UTF-8, save it so: {line(error)}"
-    if isinstance(error, ModuleNotFoundError) and not (error.name or "ftgrade").startswith("ftgrade"):
-        return f"the package {error.name} isn't installed: `python3 start.py` installs what grading needs"
     return system_words(error) if isinstance(error, OSError) else ""
 
 

@@ -14,6 +14,7 @@ from ftmath.lab.cards import FOLDER, Budget, Record, combined, slug, written
 from ftmath.lab.ladder import measure_ceilings, measure_peers, measure_speed
 from ftmath.lab.recipes import measure_one_model
 from ftmath.lab.sweep import measure_fits, measure_memory, measure_timeline, setups_for
+from ftmath.starter import STARTER
 
 Part = Callable[[Record, Budget, torch.device, bool], None]
 PARTS: dict[str, tuple[float, Part]] = {
@@ -34,7 +35,7 @@ def say(text: str) -> None:
 
 
 def arguments(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="start.py lab", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"{STARTER} lab", description=__doc__)
     parser.add_argument("--record", action="store_true", help="write course/ftmath/weights/cards/<card>.json")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="another folder for the record")
     parser.add_argument("--budget-seconds", type=float, default=450, help="the most seconds that a run may take")
@@ -64,10 +65,10 @@ def main(words: list[str]) -> int:
     parts = [part for part in asked.only.split(",") if part]
     odd = [part for part in parts if part not in PARTS]
     if odd:
-        sys.stderr.write(f"start.py lab: no part is called {', '.join(odd)}; there are {', '.join(PARTS)}\n")
+        sys.stderr.write(f"{STARTER} lab: no part is called {', '.join(odd)}; there are {', '.join(PARTS)}\n")
         return 2
     if asked.model and not (asked.model / "config.json").is_file():
-        sys.stderr.write(f"start.py lab: {asked.model} is no folder of a model: it holds no config.json\n")
+        sys.stderr.write(f"{STARTER} lab: {asked.model} is no folder of a model: it holds no config.json\n")
         return 2
     device = best_device()
     device = torch.device("cuda", 0) if device.type == "cuda" else torch.device("cpu")

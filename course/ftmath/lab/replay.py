@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from ftmath.lab.cards import FOLDER, recorded_cards
+from ftmath.starter import STARTER
 
 Found = dict[str, Any]
-NOT_RECORDED = "not recorded: no card's file is here yet (`python3 start.py lab --record` writes one)"
+NOT_RECORDED = f"not recorded: no card's file is here yet (`{STARTER} lab --record` writes one)"
 
 
 def chosen_record(folder: Path = FOLDER) -> Found | None:
