@@ -32,18 +32,6 @@ FIELDS = {
 }
 """The fields of a gradebook, and the names of their columns, also as Moodle writes them in other languages."""
 SECTIONS = ("section", "sections", "group", "groups", "tutorial", "gruppe", "gruppen", "groupe", "groupes", "grupo")
-    "section",
-    "sections",
-    "group",
-    "groups",
-    "tutorial",
-    "gruppe",
-    "gruppen",
-    "groupe",
-    "groupes",
-    "grupo",
-    "grupos",
-)
 WHOLE_NAMES = ("name", "fullname", "studentname")
 CANVAS_IDS = ("sisloginid", "sisuserid")
 NOT_STUDENTS = ("Points Possible", "Student, Test")  # in the first column of Canvas's export
