@@ -275,7 +275,7 @@ def test_a_folder_of_nobody_on_the_roster_is_told_and_booked_only_if_asked(tmp_p
     assert cli.main(grade) == cli.SOME_NEED_A_PERSON
     said = capsys.readouterr().out
     assert "not graded: submitted/zoey belongs to nobody on the roster" in said
-    assert "1 submissions: 1 graded" in said
+    assert "1 submission: 1 graded" in said
     assert list(booked(root)) == ["zo\u00eb"]
     assert cli.main(["todo", "p03", "--course", str(root)]) == cli.SOME_NEED_A_PERSON
     assert "nobody on the roster is called zoey" in capsys.readouterr().out

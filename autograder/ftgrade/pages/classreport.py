@@ -29,6 +29,7 @@ from ftgrade.pages.counts import (
 from ftgrade.pages.feedback import TEMPLATES, environment
 from ftgrade.pages.pictures import Picture
 from ftgrade.pages.roll import Roll
+from ftgrade.words import counted
 
 MANY_NAMES = 12
 MOST_ECHOES = 50
@@ -171,28 +172,17 @@ def problem_pictures(problem: ProblemSummary) -> list[Picture]:
     """Return the pictures of one problem that have anything to show."""
     name, found = problem.stem, []
     if problem.scores:
-        told = (
-            f"Points of {count_words(len(problem.scores), 'student')}: median {problem.median:g} of {problem.points:g}"
-        )
+        told = f"Points of {counted(len(problem.scores), 'student')}: median {problem.median:g} of {problem.points:g}"
         found.append(pictures.points_picture(f"{name}-points", [points_panel(problem)], told))
     if problem.arrivals.times:
         found.append(pictures.pace_picture(f"{name}-pace", [pace_panel(problem)], pace_words(problem.arrivals)))
     if problem.mistakes:
         bars = [pictures.Bar(f"{one.check}: {one.name}", one.students) for one in problem.mistakes[:MOST_BARS]]
         first = problem.mistakes[0]
-        most = count_words(first.students, "student")
+        most = counted(first.students, "student")
         told = f"Mistakes that were named: most often {first.check}: {first.name}, {most}"
         found.append(pictures.bars_picture(f"{name}-mistakes", bars, told))
     return found
-
-
-def count_words(count: int, noun: str) -> str:
-    """Return a count with its noun.
-
-    >>> count_words(1, "student"), count_words(2, "student")
-    ('1 student', '2 students')
-    """
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def pace_words(came: Arrivals) -> str:
