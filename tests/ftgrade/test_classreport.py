@@ -408,7 +408,7 @@ def test_a_class_opens_with_five_pictures_and_each_problem_with_its_own():
     assert labels[0].startswith("How many students have how much of the points. Lowest mean: p03")
     assert labels[1] == "How many had handed in by when. 11 of 12 came after the due date, the dashed line"
     assert labels[2] == "Who is stuck, and where: most in p03. A student may count under two reasons"
-    assert labels[3] == "The mistakes that most students made, of 2 that were named"
+    assert labels[3] == "The mistakes that most students made, of 1 that were named"
     assert labels[4].endswith("discriminate below 0.1")
 
 

@@ -51,6 +51,15 @@ def test_a_new_course_holds_a_configuration_a_secret_and_the_roster(tmp_path: Pa
     }
 
 
+def test_a_roster_s_sections_are_kept_beside_the_ids(tmp_path: Path):
+    roster = tmp_path / "students.csv"
+    roster.write_text("id,Section\nada,Group 1\nbob,\n")
+    assert new_course(tmp_path / "course", roster) == cli.FINE
+    course = Course(tmp_path / "course")
+    assert course.sections() == {"ada": "Group 1"}
+    assert course.enrolled() == ["ada", "bob"]
+
+
 def test_nobody_has_questions_of_their_own_before_they_were_released(tmp_path: Path, roster: Path):
     """A student of the course's own roster is judged on numbers that only a personal release shows."""
     assert new_course(tmp_path / "course", roster) == cli.FINE

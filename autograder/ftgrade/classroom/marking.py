@@ -8,7 +8,8 @@ from typing import Protocol
 
 from ftgrade.course import Course
 from ftgrade.gradebook import late
-from ftgrade.gradebook.book import Book, full_names, open_gradebook, submission_numbers
+from ftgrade.gradebook.book import Book, open_gradebook, submission_numbers
+from ftgrade.gradebook.ledger import full_names
 from ftgrade.gradebook.todo import SERVER, fields_before
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class

@@ -150,7 +150,7 @@ def grade(
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
     nursery = Nursery()  # it imports torch while we import nbgrader
     from ftgrade.classroom.marking import grade_and_book
-    from ftgrade.gradebook import book, late, todo
+    from ftgrade.gradebook import book, late, ledger, todo
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
     from ftgrade.probing.doctor import cache_file, strongest
@@ -164,7 +164,7 @@ def grade(
     with book.open_gradebook(graded.root) as gradebook:
         taken_off = late.booked_penalties(gradebook, problems)
         needs = todo.list_needs(Course(graded.root), gradebook, problems)
-        names = book.full_names(gradebook)
+        names = ledger.full_names(gradebook)
     show_scores(out, done.reports, root, taken_off, names)
     sum_up(out, done, root)
     tell_needs(out, needs, stems, root)

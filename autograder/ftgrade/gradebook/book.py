@@ -262,13 +262,6 @@ class Book:
         return self.course.state / "nbgrader.log"
 
 
-def full_names(gradebook: Gradebook) -> dict[str, str]:
-    """Return the full name of each student who has one, in words that are safe to show."""
-    records: list[Any] = list(gradebook.students)
-    names = {str(one.id): " ".join(filter(None, (one.first_name, one.last_name))) for one in records}
-    return {student: line(name) for student, name in names.items() if name}
-
-
 def submission_numbers(gradebook: Gradebook, stem: str) -> dict[str, str]:
     """Return formgrader's number of each student's submission of a problem, without its grades: they are many."""
     asked = (

@@ -4,6 +4,7 @@ import base64
 import csv
 import hashlib
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,11 +147,14 @@ def stuck_of_all(problems: Sequence[ProblemSummary], everyone: Sequence[Row]) ->
 
 
 def mistakes_of_all(problems: Sequence[ProblemSummary]) -> Picture | None:
-    named = [(problem.stem, one) for problem in problems for one in problem.mistakes]
-    named.sort(key=lambda pair: -pair[1].students)
-    bars = [pictures.Bar(f"{short_name(stem)} {one.name}", one.students) for stem, one in named[:MOST_BARS]]
-    told = f"The mistakes that most students made, of {len(named)} that were named"
-    return pictures.bars_picture("all-mistakes", bars, told) if bars else None
+    who: dict[str, set[str]] = defaultdict(set)
+    for problem in problems:
+        for one in problem.mistakes:
+            who[f"{short_name(problem.stem)} {one.name}"] |= set(one.who)
+    bars = [pictures.Bar(label, len(students)) for label, students in who.items()]
+    bars.sort(key=lambda bar: -bar.count)
+    told = f"The mistakes that most students made, of {len(bars)} that were named"
+    return pictures.bars_picture("all-mistakes", bars[:MOST_BARS], told) if bars else None
 
 
 def items_of_all(problems: Sequence[ProblemSummary]) -> Picture | None:
