@@ -14,11 +14,13 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ftgrade.authoring import build
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import GradingError
+from ftgrade.intake.forms import answer_forms
 from ftgrade.intake.notebook import Cell, parse_submission, read_submission
 from ftgrade.judging.problem import load_problem
 from ftgrade.judging.report import CheckReport, Report
@@ -108,7 +110,8 @@ def main() -> None:
             given = read_submission(catalog.leaves(stem).notebook).cells
             start, worked = time.perf_counter(), time.process_time()
             functions = list(dict.fromkeys(check.of for check in load_problem(catalog, stem).all_checks))
-            echoes = classreport.compare_answers(found, functions, given)
+            found = [replace(one, forms=answer_forms(one.cells, functions, given)) for one in found]
+            echoes = classreport.compare_answers(found, functions)
             comparing, busy = comparing + time.perf_counter() - start, busy + time.process_time() - worked
             pairs += len(echoes)
             start = time.perf_counter()

@@ -9,7 +9,7 @@ import re
 import secrets
 import tempfile
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +136,13 @@ class Course:
         """Return the students of the list of those who are booked; empty without one."""
         return cached_roster(self.enrolled_path, changed) if (changed := changed_at(self.enrolled_path)) else []
 
+    def sections(self) -> dict[str, str]:
+        """Return the section of each booked student whose roster told one."""
+        if not self.enrolled_path.is_file():
+            return {}
+        with self.enrolled_path.open(encoding="utf-8-sig", newline="") as file:
+            return {row["id"]: row["section"] for row in csv.DictReader(file) if row.get("id") and row.get("section")}
+
     @property
     def gradebook_mark(self) -> Path:
         """Return the file that says that this course has had a gradebook."""
@@ -195,11 +202,16 @@ def cached_roster(path: Path, _changed: int) -> list[str]:
     return [row[column].strip() for row in rows[has_header:] if column < len(row)]
 
 
-def write_roster(path: Path, students: Iterable[str]) -> None:
+def write_roster(path: Path, students: Iterable[str], sections: Mapping[str, str] | None = None) -> None:
     """Write a list of students as a course keeps it, in one step; `classroom.roster` reads those of other people."""
     partial = path.with_suffix(".partial")
+    rows = (
+        [["id", "section"], *([student, sections.get(student, "")] for student in students)]
+        if sections
+        else ([["id"], *([student] for student in students)])
+    )
     with partial.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([["id"], *([student] for student in students)])
+        csv.writer(file, lineterminator="\n").writerows(rows)
     partial.replace(path)
 
 

@@ -22,8 +22,10 @@ from ftgrade.intake.forms import answer_forms, answer_parts, definitions, notebo
 from ftgrade.intake.gate import MAX_WORDS
 from ftgrade.intake.notebook import Finding, read_submission
 from ftgrade.judging.report import CheckReport, Report
-from ftgrade.pages import classreport, similarity
-from ftgrade.pages.classreport import Arrivals, Row, Span, class_rows, discrimination, summarise
+from ftgrade.pages import classreport, counts, pictures, similarity
+from ftgrade.pages.arrivals import Arrivals, Span
+from ftgrade.pages.counts import Row, class_rows, discrimination, summarise
+from ftgrade.pages.roll import Roll
 from ftgrade.pages.similarity import Echo, alike_pairs, echoes, similar_answers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +61,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br", "rect"):
+        if tag not in ("meta", "br"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -77,19 +79,22 @@ def whole(*reports: Report, echoes: tuple[Echo, ...] | None = (), arrivals: Arri
 
 
 def demand_static(text: str) -> None:
-    """Demand a page that loads nothing, runs nothing, closes its tags and says every picture in words."""
+    """Demand a page that loads nothing, runs one script of ours, closes its tags and says every picture in words."""
     page = Page(text)
     assert page.open == []
-    assert not {tag for tag, _ in page.tags} & {"script", "img", "link", "iframe", "object", "form"}
+    assert not {tag for tag, _ in page.tags} & {"img", "link", "iframe", "object", "form", "image", "foreignObject"}
+    assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]
     for tag, attributes in page.tags:
         assert not any(name == "style" or name.startswith("on") for name in attributes), tag
-        assert (attributes.get("href") or "#").startswith(("#", "class_report.csv"))
+        assert (attributes.get("href") or "#").startswith(("#", "class_report.csv", "feedback/", "http://localhost:"))
         assert tag != "svg" or (attributes["role"] == "img" and attributes["aria-label"])
-    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
-    assert style
-    assert f"style-src '{classreport.style_hash(style[1])}'; base-uri 'none'" in text
+    for name in ("style", "script"):
+        found = re.search(rf"<{name}>(.*?)</{name}>", text, re.DOTALL)
+        assert found
+        assert f"{name}-src '{classreport.style_hash(found[1])}';" in text
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+    assert {attributes["href"] for tag, attributes in page.tags if tag == "use"} <= {f"#{name}" for name in ids}
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
@@ -172,7 +177,7 @@ def test_a_student_without_a_hand_in_or_stuck_twice_is_told_first():
         summarise(STEM, TITLE, [made("ada", "wrong"), made("bob", "wrong"), made("cyd", "pass")]),
         summarise(other, "Problem 4", [made("ada", "timeout", stem=other), made("cyd", "wrong", stem=other)]),
     ]
-    assert classreport.often_stuck(summaries, class_rows(summaries)) == [
+    assert counts.often_stuck(summaries, class_rows(summaries)) == [
         ("ada", ["p03: nothing right", "p04: nothing right, ran too long"]),
         ("bob", ["p03: nothing right", "p04: not handed in"]),
     ]
@@ -190,7 +195,7 @@ def test_students_stand_in_order_of_their_totals_and_the_class_s_is_told():
     text = classreport.class_report("a course", summaries)
     demand_static(text)
     assert "of 18" in text  # three students, 3 points in each of two problems
-    assert re.search(r"class, all points</th><td class=\"number\">4</td><td class=\"number\">3</td>.*>7<", text)
+    assert re.search(r"class, all points</th><td>4</td><td>3</td><td>7</td>", text)
 
 
 def test_findings_stand_with_integrity_first_and_tell_whose():
@@ -219,8 +224,7 @@ def test_hand_ins_over_time_are_those_worked_by_hand():
     """Of four, due at 20 h: at 10, 12, 12:30 and 30 h; half had come at 12 h, and one was late."""
     came = at(12.5, 10, 30, 12, due=20)
     assert (came.half, came.late) == (NOON, 1)
-    assert came.stairs == "M0 100V75H10V50H12.5V25H100V0"
-    assert came.across([NOON + timedelta(hours=8)]) == [50]
+    assert [so_far for _, so_far in came.steps] == [1, 2, 3, 4]
     assert came.spans == [
         Span("2026-12-01 10:00 UTC", 1, 1, 0), Span("2026-12-01 12:00 UTC", 2, 3, 0),
         Span("2026-12-02 06:00 UTC", 1, 4, 1),
@@ -229,13 +233,12 @@ def test_hand_ins_over_time_are_those_worked_by_hand():
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=40))
-def test_the_plot_ends_with_everybody_and_never_falls(hours: list[int]):
-    found = classreport.staircase(sorted(map(float, hours)))
-    heights = [float(height) for height in re.findall(r"V([\d.e-]+)", found)]
-    assert heights == sorted(heights, reverse=True)
-    assert (len(heights), heights[-1]) == (len(set(hours)), 0)
-    spans = Arrivals({str(number): NOON + timedelta(hours=hour) for number, hour in enumerate(hours)}).spans
-    assert sum(span.count for span in spans) == spans[-1].so_far == len(hours)
+def test_hand_ins_never_fall_and_end_with_everybody(hours: list[int]):
+    came = Arrivals({str(number): NOON + timedelta(hours=hour) for number, hour in enumerate(hours)})
+    heights = [so_far for _, so_far in came.steps]
+    assert heights == sorted(set(heights))
+    assert (len(heights), heights[-1]) == (len(set(hours)), len(hours))
+    assert sum(span.count for span in came.spans) == came.spans[-1].so_far == len(hours)
 
 
 def test_an_hour_that_a_clock_strikes_twice_is_told_as_two():
@@ -244,15 +247,15 @@ def test_an_hour_that_a_clock_strikes_twice_is_told_as_two():
     times = [datetime(2026, 10, 25, hour, 30, tzinfo=UTC).astimezone(berlin) for hour in (1, 0)]
     came = Arrivals(dict(zip(NAMES, times, strict=False)), times[1])
     assert [span.name for span in came.spans] == ["2026-10-25 02:00 CEST", "2026-10-25 02:00 CET"]
-    assert (came.late, came.stairs) == (1, "M0 100V50H100V0")
+    assert (came.late, [so_far for _, so_far in came.steps]) == (1, [1, 2])
 
 
 def test_the_page_tells_when_work_came_in_in_words_a_plot_and_a_table():
     text = whole(*(made(name, "pass") for name in NAMES), arrivals=at(10, 12, 14, 30, due=20))
-    assert text.count('class="stairs"') == text.count('class="due" d="M50 0V100"') == 1
-    told = "Half of 4 had handed in by 2026-12-01 12:00 UTC; 1 came after the due date, 2026-12-01 20:00 UTC."
-    assert f"<b>{told}</b>" in text
-    assert f'aria-label="Hand-ins so far, over time. {told} The numbers stand in the table below."' in text
+    told = "Half of 4 had handed in by 2026-12-01 12:00 UTC; 1 came after the due date, 2026-12-01 20:00 UTC"
+    assert f"<b>{told}.</b>" in text
+    assert f'aria-label="{told}"' in text
+    assert text.count("stroke-dasharray") == 2  # of the class, and of the problem
     assert "1 of 5 tell no time and are left out." in text
     row = text.partition("2026-12-02 06:00 UTC</th>")[2].partition("</tr>")[0]
     assert re.findall(r">(\d+)<", row) == ["1", "1", "4"]
@@ -262,22 +265,21 @@ def test_the_page_tells_when_work_came_in_in_words_a_plot_and_a_table():
 def test_without_a_due_date_none_is_drawn_and_nobody_is_late():
     text = whole(made("ada", "pass"), made("bob", "pass"), arrivals=at(10, 12))
     assert "Half of 2 had handed in by 2026-12-01 10:00 UTC." in text
-    assert 'class="due"' not in text
-    assert "due date" not in text
+    assert "stroke-dasharray" not in text
+    assert "due date" not in text.replace("Late is counted here from the due date", "")
 
 
 @pytest.mark.parametrize("arrivals", [Arrivals(), Arrivals(due=NOON), Arrivals({"someone": NOON})], ids=str)
 def test_where_no_time_is_known_the_page_says_so_and_draws_nothing(arrivals: Arrivals):
     text = whole(made("ada", "pass"), arrivals=arrivals)
     assert "Nobody knows when: the gradebook holds no time of these submissions" in text
-    assert 'class="stairs"' not in text
-    assert "The same as a table" not in text
+    assert f"{STEM}-pace" not in text
+    assert "When work came in, as a table" not in text
 
 
-def test_one_hand_in_is_told_and_not_drawn():
+def test_one_hand_in_is_told():
     text = whole(made("ada", "pass"), arrivals=at(10))
     assert "The one hand-in came at 2026-12-01 10:00 UTC." in text
-    assert 'class="stairs"' not in text
 
 
 @pytest.mark.filterwarnings("ignore:Object of type <Submitted:sqlalchemy.exc.SAWarning")  # nbgrader's own
@@ -296,7 +298,7 @@ def test_times_come_from_the_gradebook_in_the_course_s_zone(tmp_path: Path):
     assert berlin["ada"] == honolulu["ada"] == NOON - timedelta(hours=1)
     assert berlin["ada"].isoformat() == "2026-12-01T12:00:00+01:00"
     for times in (berlin, honolulu):
-        assert 'class="stairs"' in whole(*(made(name, "pass") for name in times), arrivals=Arrivals(times))
+        assert "had handed in by" in whole(*(made(name, "pass") for name in times), arrivals=Arrivals(times))
 
 
 # --------------------------------------------------------------------------------------------------- the page, the CSV
@@ -307,9 +309,11 @@ def test_hostile_names_are_text_on_the_page_and_no_formula_in_the_csv(tmp_path: 
     echo = Echo("f_a", (HOSTILE, "{{ 7 * 7 }}"), (), 1.0, 90, 2, 12)
     reports = [made(name, "wrong", "not-attempted", kinds=(HOSTILE,)) for name in names]
     page = whole(*reports, echoes=(echo,))
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
-    assert "49" not in re.sub(r"<style>.*?</style>|sha256-\S+", "", page, flags=re.DOTALL)
+    drawn = r"<style>.*?</style>|<script>.*?</script>|<svg.*?</svg>|sha256-\S+"
+    assert "49" not in re.sub(drawn, "", page, flags=re.DOTALL)
+    assert not any("alert" in picture or "HYPERLINK" in picture for picture in re.findall(r"(?s)<svg.*?</svg>", page))
     classreport.write_class_report(tmp_path / "class_report.html", HOSTILE, [summarise(STEM, TITLE, reports, [echo])])
     demand_static((tmp_path / "class_report.html").read_text("utf-8"))
     with (tmp_path / "class_report.csv").open(encoding="utf-8", newline="") as file:
@@ -351,6 +355,78 @@ def test_a_class_of_one_has_scores_and_no_correlation():
 def test_a_class_that_only_the_grader_failed_has_no_mean():
     text = whole(made("ada", state="ours", kinds=("ours",)))
     assert '<td class="number">–</td>' in text
+
+
+def test_who_a_student_is_and_where_a_mark_leads_stand_in_the_maps():
+    roll = Roll(
+        {"ada": "Ada <b>Lovelace"}, {"ada": "Group 1"}, frozenset({("ada", STEM)}), {("ada", STEM): "f00"},
+        {(STEM, "b"): 3}, "http://localhost:8888",
+    )  # fmt: skip
+    reports = [made("ada", "pass", "wrong"), made("bob", "pass", "not-attempted")]
+    text = classreport.class_report("a course", [summarise(STEM, TITLE, reports)], roll=roll)
+    demand_static(text)
+    page = f"feedback/ada/{STEM}/{STEM}.html"
+    assert f'<td class="h3"><a href="{page}">1</a></td>' in text  # 1 of 3 points, in the map of problems
+    box = "http://localhost:8888/formgrader/submissions/f00/?index=3#b"
+    assert f'<td class="h0" title="wrong"><a href="{box}">0</a></td>' in text
+    assert '<td class="h0" title="not attempted">–</td>' in text  # bob has no submission that a link could lead to
+    assert text.count('data-section="Group 1"') == 2
+    assert f'<a href="{page}"><bdi>Ada &lt;b&gt;Lovelace</bdi></a> <small class="id"><bdi>ada</bdi></small>' in text
+    assert text.count(f'<a href="{page}"><bdi>') == 2  # in the map of checks, and beside the sentence
+
+
+def test_a_map_stands_in_the_order_of_points_with_every_student_and_check():
+    text = whole(made("ada", "wrong", "pass"), made("bob", "pass", "pass"), made("cyd", state="unreadable"))
+    rows = text.partition('<table class="map people">')[2].partition("</tbody>")[0]
+    assert re.findall(r"<bdi>(\w+)</bdi>", rows) == ["bob", "ada", "cyd"]
+    rows = text.partition("Points by student and check")[2].partition("</tbody>")[0]
+    assert re.findall(r"<bdi>(\w+)</bdi>", rows) == ["bob", "ada", "cyd"]
+    assert re.findall(r'<td class="h\d+" title="[^"]*">', rows) == [
+        '<td class="h10" title="right">', '<td class="h10" title="right">',
+        '<td class="h0" title="wrong">', '<td class="h10" title="right">',
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def a_class(size: int = 12) -> str:
+    """Return the page of a class that has every kind of picture."""
+    kinds = [("pass", "wrong", "timeout"), ("pass", "pass", "pass"), ("wrong", "pass", "not-attempted")]
+    names = [f"s{number:02}" for number in range(size)]
+    came = Arrivals({name: NOON + timedelta(hours=place) for place, name in enumerate(names)}, NOON)
+    return whole(*(made(name, *kinds[place % 3]) for place, name in enumerate(names)), arrivals=came)
+
+
+def test_equal_classes_have_equal_bytes():
+    assert a_class() == a_class()
+
+
+def test_a_class_opens_with_five_pictures_and_each_problem_with_its_own():
+    labels = re.findall(r'<svg viewBox="[^"]*" class="picture" role="img" aria-label="([^"]*)"', a_class())
+    assert len(labels) == 5 + 3
+    assert labels[0].startswith("How many students have how much of the points. Lowest mean: p03")
+    assert labels[1] == "How many had handed in by when. 11 of 12 came after the due date, the dashed line"
+    assert labels[2] == "Who is stuck, and where: most in p03. A student may count under two reasons"
+    assert labels[3] == "The mistakes that most students made, of 1 that were named"
+    assert labels[4].endswith("discriminate below 0.1")
+
+
+def test_a_picture_takes_its_colours_from_the_page_and_carries_no_style():
+    shown = pictures.bars_picture("bars", [pictures.Bar("p03 $x$ <b>", 3)], "three").svg
+    assert "style" not in shown
+    assert not re.search(r"#0[0-9]{5}", shown)
+    assert "p03 $x$ &lt;b&gt;" in shown
+    assert set(re.findall(r'(?:fill|stroke)-(\w+)"', shown)) >= {"ink", "good", "line"}
+
+
+def test_a_user_s_own_settings_of_matplotlib_change_no_picture(monkeypatch: pytest.MonkeyPatch):
+    import matplotlib as mpl
+
+    plain = pictures.bars_picture("bars", [pictures.Bar("a", 3)], "three")
+    monkeypatch.setitem(mpl.rcParams, "font.size", 30)
+    monkeypatch.setitem(mpl.rcParams, "axes.grid", True)
+    assert pictures.bars_picture("bars", [pictures.Bar("a", 3)], "three") == plain
 
 
 def test_long_lists_of_names_are_folded_and_everybody_is_called_so():
@@ -562,4 +638,4 @@ def test_pairs_that_recur_are_told_once_with_where():
         Echo("f", ("ada", "bob"), (), 1.0, 90, 2, 20), Echo("f", ("ada",), ("bob",), 0.95, 90, 2, 20),
         Echo("g", ("bob",), ("ada",), 0.93, 90, 2, 20), Echo("h", ("cyd", "dan"), (), 1.0, 90, 2, 20),
     ])  # fmt: skip
-    assert classreport.recurring_pairs([first]) == [(("ada", "bob"), ["p03 f", "p03 g"])]
+    assert counts.recurring_pairs([first]) == [(("ada", "bob"), ["p03 f", "p03 g"])]

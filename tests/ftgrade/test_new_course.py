@@ -51,6 +51,15 @@ def test_a_new_course_holds_a_configuration_a_secret_and_the_roster(tmp_path: Pa
     }
 
 
+def test_a_roster_s_sections_are_kept_beside_the_ids(tmp_path: Path):
+    roster = tmp_path / "students.csv"
+    roster.write_text("id,Section\nada,Group 1\nbob,\n")
+    assert new_course(tmp_path / "course", roster) == cli.FINE
+    course = Course(tmp_path / "course")
+    assert course.sections() == {"ada": "Group 1"}
+    assert course.enrolled() == ["ada", "bob"]
+
+
 def test_nobody_has_questions_of_their_own_before_they_were_released(tmp_path: Path, roster: Path):
     """A student of the course's own roster is judged on numbers that only a personal release shows."""
     assert new_course(tmp_path / "course", roster) == cli.FINE
@@ -275,7 +284,7 @@ def test_a_folder_of_nobody_on_the_roster_is_told_and_booked_only_if_asked(tmp_p
     assert cli.main(grade) == cli.SOME_NEED_A_PERSON
     said = capsys.readouterr().out
     assert "not graded: submitted/zoey belongs to nobody on the roster" in said
-    assert "1 submissions: 1 graded" in said
+    assert "1 submission: 1 graded" in said
     assert list(booked(root)) == ["zo\u00eb"]
     assert cli.main(["todo", "p03", "--course", str(root)]) == cli.SOME_NEED_A_PERSON
     assert "nobody on the roster is called zoey" in capsys.readouterr().out

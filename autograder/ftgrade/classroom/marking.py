@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ftgrade.course import Course
 from ftgrade.gradebook import late
-from ftgrade.gradebook.book import Book, open_gradebook
+from ftgrade.gradebook.book import Book, open_gradebook, submission_numbers
+from ftgrade.gradebook.ledger import full_names
+from ftgrade.gradebook.todo import SERVER, fields_before
 from ftgrade.grading.grader import Grader
 from ftgrade.grading.run import grade_class
 from ftgrade.judging.report import CheckReport, Report
 from ftgrade.moments import in_zone
 from ftgrade.pages import classreport
 from ftgrade.pages.feedback import page_maker
+from ftgrade.pages.roll import Roll
 
 
 class Progress(Protocol):
@@ -71,7 +75,25 @@ def report_on_class(grader: Grader, by_stem: dict[str, list[Report]], progress: 
         title, came = grader.catalog.title(stem), read_arrivals(root, stem)
         summaries.append(classreport.summarise(stem, title, reports, echoes, came))
         progress.compared(stem)
-    classreport.write_class_report(root / "class_report.html", root.absolute().name, summaries)
+    roll = read_roll(grader.course, summaries)
+    classreport.write_class_report(root / "class_report.html", root.absolute().name, summaries, roll)
+
+
+def read_roll(course: Course, summaries: Sequence[classreport.ProblemSummary]) -> Roll:
+    """Return who is in a class, as its gradebook and its roster tell, and where its pages and its submissions are."""
+    pages, numbers, places = set[tuple[str, str]](), dict[tuple[str, str], str](), dict[tuple[str, str], int]()
+    with open_gradebook(course.root) as gradebook:
+        names = full_names(gradebook)
+        for problem in summaries:
+            stem, students = problem.stem, [report.student for report in problem.reports]
+            folder = course.root / "feedback"
+            pages |= {(one, stem) for one in students if (folder / one / stem / f"{stem}.html").is_file()}
+            numbers |= {(student, stem): number for student, number in submission_numbers(gradebook, stem).items()}
+            # Every graded notebook holds the released cells in their order, so that one tells the place of all fields.
+            booked = (course.root / "autograded" / one / stem / f"{stem}.ipynb" for one in students)
+            if one := next(filter(Path.is_file, booked), None):
+                places |= {(stem, check.name): fields_before(one, check.name) for check in problem.checks}
+    return Roll(names, course.sections(), frozenset(pages), numbers, places, SERVER)
 
 
 def read_arrivals(root: Path, stem: str) -> classreport.Arrivals:

@@ -27,7 +27,7 @@ def new_course(folder: Path, roster: Path, secret: Path | None = None) -> Roster
     known = read_secret(secret) if secret else None
     was_there = folder.is_dir()
     try:
-        fill_course(folder, people.students, known)
+        fill_course(folder, people, known)
     except BaseException:
         empty(folder, remove=not was_there)
         raise
@@ -42,7 +42,7 @@ def demand_plain_path(folder: Path) -> None:
         )
 
 
-def fill_course(folder: Path, people: dict[str, dict[str, str]], secret: bytes | None) -> None:
+def fill_course(folder: Path, people: Roster, secret: bytes | None) -> None:
     """Put the secret, nbgrader's configuration and the gradebook with its students into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     course = Course(folder)
@@ -51,8 +51,8 @@ def fill_course(folder: Path, people: dict[str, dict[str, str]], secret: bytes |
     course.secret()
     book = Book(course)
     book.write_config()
-    enrol(book, people)
-    write_roster(course.enrolled_path, list(people))
+    enrol(book, people.students)
+    write_roster(course.enrolled_path, list(people.students), people.sections)
 
 
 def empty(folder: Path, *, remove: bool) -> None:

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ftgrade.classroom.table import Row, read_table
@@ -31,6 +31,7 @@ FIELDS = {
     "lms_user_id": ("lmsuserid", "lmsid", "canvasid"),
 }
 """The fields of a gradebook, and the names of their columns, also as Moodle writes them in other languages."""
+SECTIONS = ("section", "sections", "group", "groups", "tutorial", "gruppe", "gruppen", "groupe", "groupes", "grupo")
 WHOLE_NAMES = ("name", "fullname", "studentname")
 CANVAS_IDS = ("sisloginid", "sisuserid")
 NOT_STUDENTS = ("Points Possible", "Student, Test")  # in the first column of Canvas's export
@@ -42,6 +43,7 @@ class Roster:
 
     students: dict[str, dict[str, str]]
     notes: tuple[str, ...] = ()
+    sections: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def read_roster(path: Path) -> Roster:
@@ -50,6 +52,7 @@ def read_roster(path: Path) -> Roster:
     columns = {name: column_of(header, names) for name, names in FIELDS.items()}
     column, whole_name = id_column(path, header, rows), column_of(header, WHOLE_NAMES)
     demand_one_column_each(path, header, [column, *filter(None, (whole_name, *columns.values()))])
+    section, sections = column_of(header, SECTIONS), dict[str, str]()
     without: list[str] = []
     if is_canvas(header):
         columns["lms_user_id"], whole_name = "id", "student"
@@ -70,8 +73,10 @@ def read_roster(path: Path) -> Roster:
                 str.strip, row.cells.get(whole_name or "", "").partition(",")
             )
         students[student] = {name: text for name, text in found.items() if text}
+        if of := row.cells.get(section or "", ""):
+            sections[student] = of
     demand_one_number_each(path, students, lines)
-    return Roster(students, tuple(notes(students, without)))
+    return Roster(students, tuple(notes(students, without)), sections)
 
 
 # ------------------------------------------------------------------------------------------------------------- columns

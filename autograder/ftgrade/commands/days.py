@@ -9,6 +9,7 @@ from ftgrade.catalog import home
 from ftgrade.commands.command import COURSE, STEM, STEMS, Done, argument, chosen_or_any, command, one_of
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
+from ftgrade.words import counted, summed
 
 if TYPE_CHECKING:
     from ftgrade.commands.terminal import Out
@@ -124,9 +125,10 @@ def collect(out: "Out", source: Path, pattern: str, stem: str | None, at: str | 
     replaced = sum(one.outcome == "replaced" for one in found.taken)
     aside = f", {replaced} replaced earlier ones, which are in {Course(course).state / 'earlier'}" if replaced else ""
     out.line(
-        *(f"left where it is: {path}: {why}" for path, why in found.left),
+        *(f"left where it is: {text}" for text in summed(found.left, "file")),
         *([f"hint: {found.hint}"] if found.hint else []),
-        f"{len(found.taken)} submissions are in place{aside}; {len(found.left)} files were left.",
+        f"{counted(len(found.taken), 'submission is', 'submissions are')} in place{aside}; "
+        f"{counted(len(found.left), 'file was', 'files were')} left" + (", all in `--json`." if found.left else "."),
     )
     return Done(asdict(found), needs_a_person=bool(found.left))
 
@@ -153,7 +155,11 @@ def todo(out: "Out", stems: list[str], settle: list[str] | None, server: str, co
         if mine := [need for need in needs if need.reason == reason]:
             out.line(f"\n{reason}: {about} ({len(mine)})", *todo_lines(mine))
     links = f" Links lead to formgrader, which `jupyter lab` in {course.absolute()} opens."
-    out.line(f"\n{len(needs)} things need a person.{links}" if needs else "Nothing needs a person.")
+    out.line(
+        f"\n{counted(len(needs), 'thing needs', 'things need')} a person.{links}"
+        if needs
+        else "Nothing needs a person."
+    )
     return Done({"needs": [asdict(need) for need in needs]}, needs_a_person=bool(needs))
 
 
@@ -185,7 +191,8 @@ def diff(out: "Out", stems: list[str], course: Path) -> Done:
         for one in found
     ]
     out.table("The last regrade", columns, rows, left=(columns[1], *columns[4:]))
-    out.line(f"{sum(one.before != one.now for one in found)} scores changed, {len(found)} submissions were regraded.")
+    changed = counted(sum(one.before != one.now for one in found), "score")
+    out.line(f"{changed} changed, {counted(len(found), 'submission was', 'submissions were')} regraded.")
     return Done({"changes": [asdict(one) for one in found]})
 
 
@@ -228,6 +235,6 @@ def verify(out: "Out", course: Path) -> Done:
     changed = [{"student": student, "problem": stem, "words": words} for stem, student, words in found if words]
     out.line(
         *(f"{one['problem']}, {one['student']}: {one['words']}" for one in changed),
-        f"{len(found)} reports, {len(changed)} not as they were written; `ftgrade grade` judges those again.",
+        f"{counted(len(found), 'report')}, {len(changed)} not as written; `ftgrade grade` judges those again.",
     )
     return Done({"reports": len(found), "changed": changed}, needs_a_person=bool(changed))

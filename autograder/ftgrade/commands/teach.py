@@ -13,6 +13,7 @@ from ftgrade.commands.command import COURSE, STEMS, Done, argument, at_least_one
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 from ftgrade.intake.gate import line
+from ftgrade.words import counted, summed
 
 if TYPE_CHECKING:
     from ftgrade.classroom.marking import ClassResult
@@ -42,7 +43,7 @@ def new_course(out: "Out", folder: Path, roster: Path, secret: Path | None) -> D
 
     made = newcourse.new_course(folder, roster, secret)
     students = list(made.students)
-    count = "1 student is" if len(students) == 1 else f"{len(students)} students are"
+    count = counted(len(students), "student is", "students are")
     quoted = shlex.quote(str(folder))
     out.line(
         *(f"look at {roster.name}: {note}" for note in made.notes),
@@ -83,7 +84,8 @@ def release(
         out.line(f"released {stem}: give students {course / 'release' / stem}")
     if students:
         release_personally(catalog, released, problems, listed, out_before)
-        out.line(f"{len(listed)} students have questions of their own: give each {course / 'personal'}/STUDENT")
+        count = counted(len(listed), "student has", "students have")
+        out.line(f"{count} questions of their own: give each {course / 'personal'}/STUDENT")
     if bundle:
         out.line(*(f"bundle: {path}" for path in write_bundle(catalog, released, bundle)))
     return Done({"released": problems, "folder": str(course / "release")})
@@ -141,13 +143,14 @@ def grade(
     if not anyone and graded.strangers(()):
         graded = without_strangers(out, graded)
     doubts = put_in_place(graded, chosen_or_any(catalog, stems), untouched_test(catalog))
-    out.line(*(f"left where it is: {doubt}" for doubt in doubts))
+    left = (doubt.partition(": ")[::2] for doubt in doubts)
+    out.line(*(f"left where it is: {text}" for text in summed(left, "submission")))
     problems = [stem for stem in chosen_or_any(catalog, stems) if graded.students(stem)]
     if not problems:
         raise CourseFault(f"nothing was handed in: put notebooks at {root}/submitted/STUDENT/STEM/STEM.ipynb")
     nursery = Nursery()  # it imports torch while we import nbgrader
     from ftgrade.classroom.marking import grade_and_book
-    from ftgrade.gradebook import book, late, todo
+    from ftgrade.gradebook import book, late, ledger, todo
     from ftgrade.grading.grader import Grader
     from ftgrade.judging.judges import Judges
     from ftgrade.probing.doctor import cache_file, strongest
@@ -161,7 +164,7 @@ def grade(
     with book.open_gradebook(graded.root) as gradebook:
         taken_off = late.booked_penalties(gradebook, problems)
         needs = todo.list_needs(Course(graded.root), gradebook, problems)
-        names = book.full_names(gradebook)
+        names = ledger.full_names(gradebook)
     show_scores(out, done.reports, root, taken_off, names)
     sum_up(out, done, root)
     tell_needs(out, needs, stems, root)
@@ -207,19 +210,16 @@ def show_scores(
     by_student: dict[str, dict[str, Report]] = defaultdict(dict)
     for report in reports:
         by_student[report.student][report.stem] = report
+    lead = ("student", "name") if named else ("student",)
     rows = [
         (
-            student,
-            *([names.get(student, "")] if named else []),
+            *((student, names.get(student, "")) if named else (student,)),
             *(score_text(mine.get(stem), taken_off.get((student, stem), 0.0)) for stem in stems),
-            ", ".join(
-                [*finding_kinds(mine), *(["late"] if any((student, stem) in taken_off for stem in stems) else [])]
-            ),
         )
         for student, mine in sorted(by_student.items())
     ]
-    columns = ("student", *(["name"] if named else []), *(stem.partition("_")[0] for stem in stems), "to look at")
-    out.table("Scores", columns, rows, left=("name", "to look at"))
+    out.scores("Scores", (*lead, *(stem.partition("_")[0] for stem in stems)), rows, len(lead))
+    out.line(*to_look_at(by_student, {student for student, stem in taken_off if stem in by_student.get(student, {})}))
     out.line(
         f"gradebook: {course / 'gradebook.db'}",
         f"feedback pages: {course / 'feedback'}",
@@ -234,9 +234,15 @@ def score_text(report: "Report | None", taken_off: float) -> str:
     return f"{report.score:g}" + (f" - {taken_off:g}" if taken_off else "") + ("*" if report.needs_a_person else "")
 
 
-def finding_kinds(mine: "dict[str, Report]") -> list[str]:
-    """Return what was found about a student's submissions, each kind once."""
-    return list(dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings))
+def to_look_at(by_student: "dict[str, dict[str, Report]]", late: set[str]) -> list[str]:
+    """Return a line for each kind of finding: how many students have it, and a few of them."""
+    found = [
+        (student, kind)
+        for student, mine in sorted(by_student.items())
+        for kind in dict.fromkeys(finding.kind for report in mine.values() for finding in report.findings)
+    ]
+    found += [(student, "late") for student in sorted(late)]
+    return [f"to look at: {text}" for text in summed(found, "student")]
 
 
 def sum_up(out: "Out", done: "ClassResult", course: Path) -> None:
@@ -247,9 +253,14 @@ def sum_up(out: "Out", done: "ClassResult", course: Path) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for who, _, words in (one.partition(": ") for one in failed):
         by_reason[words].append(who)
+    told = [
+        f"{len(reports) - troubled} graded",
+        *([f"{troubled - ours} could not be read"] if troubled > ours else []),
+        *([f"the grader failed on {ours}, so a person must look"] if ours else []),
+        *([f"{len(failed)} could not be booked"] if failed else []),
+    ]
     out.line(
-        f"{len(reports)} submissions: {len(reports) - troubled} graded, {troubled - ours} could not be read, "
-        f"{ours} need a person because the grader failed, {len(failed)} could not be booked.",
+        f"{counted(len(reports), 'submission')}: {', '.join(told)}.",
         *(
             f"not booked: {'; '.join(who)}: {words} (see {course / '.ftgrade' / 'nbgrader.log'})"
             for words, who in by_reason.items()
@@ -260,7 +271,7 @@ def sum_up(out: "Out", done: "ClassResult", course: Path) -> None:
 def tell_needs(out: "Out", needs: "list[Need]", stems: Sequence[str], course: Path) -> None:
     """Print what `ftgrade todo` will say of the same problems."""
     asked = shlex.join(["ftgrade", "todo", *stems, "--course", str(course)])
-    count = "1 thing needs" if len(needs) == 1 else f"{len(needs)} things need"
+    count = counted(len(needs), "thing needs", "things need")
     out.line(f"{count} a person: `{asked}` tells what." if needs else "Nothing needs a person.")
 
 

@@ -1,10 +1,13 @@
 """What people see of a command: lines, tables, and while it works bars with a rate and the time left."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -20,11 +23,19 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+PIPE_COLUMNS = 1_000
+
 
 @cache
 def console(stderr: bool) -> Console:
-    """Return the terminal. It prints text as it is; rich leaves colours out for NO_COLOR and where nobody watches."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    """Return the terminal. It prints text as it is; rich leaves colours out for NO_COLOR and where nobody watches.
+
+    In a pipe or a file a table is as wide as it needs to be, unless COLUMNS says how wide lines are.
+    """
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = PIPE_COLUMNS
+    return made
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()) -> Table:
@@ -34,6 +45,37 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], lef
         made.add_column(name, justify="left" if name == columns[0] or name in left else "right")
     for row in rows:
         made.add_row(*map(Text, row))  # nothing that a student wrote is markup
+    return made
+
+
+def score_tables(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], lead: int, width: int
+) -> list[Table]:
+    """Return a table of scores that fits a width: in several parts if need be, the leading columns in each.
+
+    A leading column beside the first (the names) is left out where it would take over a third of the width.
+    """
+    wide = [max(cell_len(row[place]) for row in (columns, *rows)) for place in range(len(columns))]
+    kept = [0, *(place for place in range(1, lead) if sum(wide[: place + 1]) <= width // 3)]
+    parts: list[list[int]] = [[]]
+    for place in range(lead, len(columns)):
+        taken = sum(wide[one] + 1 for one in (*kept, *parts[-1], place))
+        if parts[-1] and taken > width:
+            parts.append([])
+        parts[-1].append(place)
+    return [score_table(title, columns, rows, [*kept, *part], lead) for part in parts]
+
+
+def score_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], places: Sequence[int], lead: int
+) -> Table:
+    """Return the columns in these places, a space apart, numbers whole."""
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for place in places:
+        justify = "left" if place < lead else "right"
+        made.add_column(columns[place], justify=justify, no_wrap=place >= lead, overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(row[place]) for place in places))
     return made
 
 
@@ -52,6 +94,11 @@ class Out:
         self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[str] = ()
     ) -> None:
         console(self.stderr).print(table(title, columns, rows, left))
+
+    def scores(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], lead: int) -> None:
+        """Print a table of which the first `lead` columns say whose the numbers after them are."""
+        for made in score_tables(title, columns, rows, lead, console(self.stderr).width):
+            console(self.stderr).print(made, "")
 
     def board(self, totals: dict[str, int] | None = None) -> "Board":
         """Return progress bars on stderr, with a row for each problem whose total is known."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.api import Gradebook, MissingEntry, Notebook, SubmittedAssignment, SubmittedNotebook
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.engine import make_url
@@ -262,11 +262,16 @@ class Book:
         return self.course.state / "nbgrader.log"
 
 
-def full_names(gradebook: Gradebook) -> dict[str, str]:
-    """Return the full name of each student who has one, in words that are safe to show."""
-    records: list[Any] = list(gradebook.students)
-    names = {str(one.id): " ".join(filter(None, (one.first_name, one.last_name))) for one in records}
-    return {student: line(name) for student, name in names.items() if name}
+def submission_numbers(gradebook: Gradebook, stem: str) -> dict[str, str]:
+    """Return formgrader's number of each student's submission of a problem, without its grades: they are many."""
+    asked = (
+        gradebook.db.query(SubmittedAssignment.student_id, SubmittedNotebook.id)
+        .join(SubmittedNotebook, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
+        .join(Notebook, Notebook.id == SubmittedNotebook.notebook_id)
+        .filter(Notebook.name == stem)
+    )
+    rows: list[Any] = asked.all()
+    return {str(student): str(number) for student, number in rows}
 
 
 def open_gradebook(course: Path) -> Gradebook:

@@ -15,10 +15,11 @@ from nbgrader.api import Gradebook
 from ftgrade.catalog import Catalog, home
 from ftgrade.errors import CourseFault, GradingError
 from ftgrade.intake.gate import Clean, clean
-from ftgrade.intake.notebook import MAX_CELL_CHARACTERS, Cell
+from ftgrade.intake.notebook import MAX_CELL_CHARACTERS, PERSONAL, Cell
 from ftgrade.intake.placing import ReleasedCell, plain
 from ftgrade.judging.outline import Outline
 from ftgrade.judging.report import STATUS_WORDS, CellNote, CheckReport, Report, safe_score
+from ftgrade.words import counted
 
 Notebook = Any
 NotebookCell = dict[str, Any]
@@ -242,9 +243,38 @@ def write_notes(nb: Notebook, notes: tuple[CellNote, ...]) -> None:
 
 
 def page_summary(report: Report) -> dict[str, Any]:
-    """Return what the feedback page says about the submission as a whole."""
+    """Return what the feedback page says about the submission as a whole, and in a line about each check."""
     findings = [finding.words for finding in report.told_to_student]
-    return {"title": title_of(home(), report.stem), "state": report.state, "findings": findings}
+    steps: dict[str, list[str]] = {}
+    for check in sorted((check for check in report.checks if check.score < check.points), key=points_lost):
+        steps.setdefault(next_words(check), []).append(check.name)
+    return {
+        "title": title_of(home(), report.stem), "state": report.state, "findings": findings,
+        "held": {check.name: held_words(check) for check in report.checks},
+        "next": [[names, words] for words, names in steps.items()],
+        "own": sum(check.points for check in report.checks if check.function == PERSONAL), "checked": report.points,
+    }  # fmt: skip
+
+
+def points_lost(check: CheckReport) -> float:
+    return check.score - check.points
+
+
+def held_words(check: CheckReport) -> str:
+    """Say in a line how a check went, and how much of it held."""
+    word, promises = STATUS_WORDS[check.status], len(check.kept) + len(check.broken)
+    if check.status in ("pass", "not-attempted") or not check.cases:
+        return word
+    if promises > 1:
+        return f"{word}: {len(check.kept)} of {promises} promises hold"
+    return f"{word}: {check.passed} of {counted(check.cases, 'case holds', 'cases hold')}"
+
+
+def next_words(check: CheckReport) -> str:
+    """Say what to do about a check that lacks points."""
+    if check.status == "not-attempted":
+        return check.next_step or "Nothing was handed in for it yet: write it."
+    return check.next_step or check.says or f"It is {STATUS_WORDS[check.status]}: read below what was seen."
 
 
 @cache

@@ -26,12 +26,15 @@ from traitlets.config import Config
 from ftgrade.gradebook import late
 from ftgrade.gradebook.cells import Notebook, NotebookCell, graded_notebook, released_cells, score_of
 from ftgrade.grading.grader import Grader, hash_parts
+from ftgrade.intake.gate import line
 from ftgrade.intake.notebook import read_below
 from ftgrade.intake.quarantine import MAX_OTHER_BYTES, TIMESTAMP, set_aside
 from ftgrade.judging.report import Report
 from ftgrade.moments import read_stamp
 
 Table = Any
+FORM = "2"
+"""Which form a booked notebook has: another number books every report again, from what is stored."""
 Terms = tuple[datetime.datetime | None, datetime.timedelta | None]
 """When a submission was handed in (UTC), and by how much longer its student may take."""
 ASSIGNMENT, NOTEBOOK, CELL, STUDENT, SUBMITTED, SUBMITTED_NOTEBOOK, GRADE, COMMENT = (
@@ -106,7 +109,7 @@ class Ledger:
         gradebook = Gradebook(settings.db_url, settings.course_id)
         self.engine = gradebook.engine
         with gradebook:
-            self.released = released_cells(gradebook, stem)
+            self.released, self.names = released_cells(gradebook, stem), full_names(gradebook)
             record: Any = gradebook.find_notebook(stem, stem)
             self.assignment_id, self.notebook_id = record.assignment.id, record.id
             self.due: datetime.datetime | None = record.assignment.duedate
@@ -318,6 +321,7 @@ class Ledger:
         """Return a short name of all that a student's page shows."""
         booked, entry = self.last_run[student].booked, self.entries[student]
         shown = [*map(entry.score, self.graded), *map(entry.comment, self.answers), entry.penalty]
+        shown.append(self.names.get(student))
         return hash_parts({"booked": booked, "standing": repr(shown), "template": self.pages.digest})
 
     def write_page(self, student: str, document: Notebook) -> None:
@@ -333,6 +337,7 @@ class Ledger:
         most = sum(points for _, points in self.graded.values())
         penalty = entry.penalty or 0.0
         keys = {"notebook": self.stem, "score": entry.total() - penalty, "max_score": most, "late_penalty": penalty}
+        keys |= {"student": student, "name": self.names.get(student, "")}
         goal.parent.mkdir(parents=True, exist_ok=True)
         partial = goal.with_suffix(".partial")
         partial.write_text(self.pages.render(document, {"nbgrader": keys}), "utf-8")
@@ -343,7 +348,14 @@ class Ledger:
 def report_digest(report: Report) -> str:
     """Return a short name of all that a report books and shows."""
     said = "\n".join(f"{finding.kind} {finding.words}" for finding in report.findings)
-    return hash_parts({"state": report.state, "key": report.key, "said": said})
+    return hash_parts({"form": FORM, "state": report.state, "key": report.key, "said": said})
+
+
+def full_names(gradebook: Gradebook) -> dict[str, str]:
+    """Return the full name of each student who has one, in words that are safe to show."""
+    records: list[Any] = list(gradebook.students)
+    names = {str(one.id): " ".join(filter(None, (one.first_name, one.last_name))) for one in records}
+    return {student: line(name) for student, name in names.items() if name}
 
 
 def is_unchanged(cell: NotebookCell) -> bool:
@@ -368,4 +380,4 @@ def upsert_rows(
         connection.execute(update(table).where(table.c.id == bindparam("known")), there)
 
 
-__all__ = ["BookedEntry", "Ledger", "PageMaker", "report_digest"]
+__all__ = ["BookedEntry", "Ledger", "PageMaker", "full_names", "report_digest"]

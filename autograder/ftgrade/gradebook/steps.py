@@ -70,7 +70,11 @@ def configure(c: Any) -> None:
     # The second folder holds formgrader's own page, which is looked up by the same setting.
     templates = Path(__file__).parents[1] / "pages" / "templates"
     c.HTMLExporter.extra_template_basedirs = [str(templates), str(Path(formgrader.__file__).parent / "templates")]
-    c.HTMLExporter.filters = {"markdown2html": "ftgrade.pages.formulas.markdown_html"}
+    c.HTMLExporter.filters = {
+        "markdown2html": "ftgrade.pages.formulas.markdown_html",
+        "prose": "ftgrade.pages.prose.prose",
+        "code_parts": "ftgrade.pages.prose.code_parts",
+    }
 
 
 def gradebook_url(root: Path) -> str:

@@ -18,6 +18,8 @@ from ftgrade.intake.gate import line
 from ftgrade.intake.notebook import PERSONAL
 from ftgrade.judging.report import SAME_NUMBER, Report
 
+SERVER = "http://localhost:8888"
+"""Where formgrader runs unless somebody says otherwise."""
 Reason = Literal["ours", "unreadable", "changed", "manual", "integrity", "coincidence", "sandbox", "ungraded", "nobody"]
 ABOUT: dict[Reason, str] = {
     "ours": "the grader failed, so nobody has a score yet",
@@ -216,4 +218,4 @@ def fields_before(path: Path, cell: str) -> int:
     return 0
 
 
-__all__ = ["ABOUT", "Need", "Reason", "fields_before", "list_needs", "settle"]
+__all__ = ["ABOUT", "SERVER", "Need", "Reason", "fields_before", "list_needs", "settle"]

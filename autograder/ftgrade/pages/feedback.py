@@ -8,6 +8,7 @@ from typing import Any
 import jinja2
 
 from ftgrade.gradebook.ledger import PageMaker
+from ftgrade.pages.prose import code_parts, prose
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -16,7 +17,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 def environment() -> jinja2.Environment:
     """Return the environment of our own pages: everything is escaped, and a missing name is an error."""
     loader = jinja2.FileSystemLoader([TEMPLATES, TEMPLATES / "feedback"])
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    made.filters |= {"prose": prose, "code_parts": code_parts}
+    return made
 
 
 def render_page(document: Any, resources: dict[str, Any]) -> str:
@@ -27,7 +30,7 @@ def render_page(document: Any, resources: dict[str, Any]) -> str:
 @cache
 def templates_digest() -> str:
     """Return a fingerprint of how pages are made."""
-    files = sorted(path for path in TEMPLATES.rglob("*.*") if path.is_file())
+    files = [*sorted(path for path in TEMPLATES.rglob("*.*") if path.is_file()), Path(__file__).with_name("prose.py")]
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
