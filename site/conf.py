@@ -31,6 +31,7 @@ suppress_warnings = ["misc.highlighting_failure"]  # a cell may show what isn't 
 nb_execution_mode = "off"
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 nb_ipywidgets_js = {}
+nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 myst_heading_slug_func = "pages.heading_id"
@@ -41,6 +42,7 @@ html_title = "Fine-Tuning Math"
 html_static_path = [str(HERE / "static"), *mathjax()]
 html_css_files = ["explorer.css", "site.css", "figures.css"]
 html_js_files = ["widgets.js", "live.js"]
+html_search_scorer = str(HERE / "search.js")
 html_copy_source = False
 html_use_index = False
 html_show_sourcelink = False
@@ -57,7 +59,7 @@ def reachable(app, page, template, context, doctree) -> None:
 
 def own_digest() -> str:
     """Return the digest of the site's own files: where one changes, Sphinx makes every page anew."""
-    files = sorted([*HERE.glob("*.py"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
+    files = sorted([*HERE.glob("*.py"), *HERE.glob("*.js"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -37,7 +37,7 @@ from pathlib import Path
 import pages
 if __name__ == "__main__":
     out = Path(sys.argv[2])
-    pages.run(out / "text" / "index.ipynb", "", out / "kept")
+    pages.run(out / "staged" / "index.ipynb", out / "kept")
     sys.exit(pages.render(out))
 """
 READOUTS = "root => [...root.querySelectorAll('.ftm-pair')].map(pair => [...pair.children].map(one => one.textContent))"
@@ -65,8 +65,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> str:
     title = {"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# Widgets"}
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = {"cells": [title, *cells], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    (out / "text").mkdir()
-    (out / "text" / "index.ipynb").write_text(json.dumps(notebook))
+    (out / "staged").mkdir()
+    (out / "staged" / "index.ipynb").write_text(json.dumps(notebook))
     (out / "build.py").write_text(BUILD)
     command = [sys.executable, str(out / "build.py"), str(ROOT / "site"), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
