@@ -158,7 +158,7 @@ def adapter_block(d: int, m: int) -> Picture:
     box(axes, 4.7, 0.55, thin, tall, "", COLOURS[1])
     word(axes, 5.15, 0.1, "$W_{up}$", ha="left")
     word(axes, 6.6, 1.5, "$+$")
-    word(axes, 7.6, 1.5, "$h' = h + W_{up}\\,\\sigma(W_{down} h + b_d) + b_u$", ha="left")
+    word(axes, 7.6, 1.5, "$h$′ $= h + W_{up}\\,\\sigma(W_{down} h + b_d) + b_u$", ha="left")
     word(axes, 3.3, -0.1, f"{m} numbers")
     for start, end in (
         ((0.2, 1.7), (1.2, 2.3)), ((1.2, 2.3), (5.6, 2.3)), ((5.6, 2.3), (6.4, 1.7)), ((0.2, 1.3), (0.7, 0.6)),

@@ -19,6 +19,7 @@ from ftmath.widgets import (
     path_explorer,
     prefix_gate_explorer,
 )  # fmt: skip
+from matplotlib import rc_context
 
 DELTA = torch.randn(12, 9, generator=torch.Generator().manual_seed(0))
 
@@ -107,6 +108,19 @@ def test_a_picture_carries_its_description_and_its_numbers(name: str):
     assert html.unescape(alt[1]) == picture.alt
     assert "<summary>The numbers</summary><table>" in shown["text/html"]
     assert shown["text/plain"] == f"{picture.title}\n{picture.alt}"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_drawn_where_matplotlib_is_asked_for_drawings(name: str):
+    with rc_context({"savefig.format": "svg", "svg.fonttype": "none"}):
+        picture: Picture = PICTURES[name]()
+        shown = picture.as_html()
+    alt = re.search(r'<svg [^>]*role="img" aria-label="([^"]+)"', shown)
+    assert alt
+    assert html.unescape(alt[1]) == picture.alt
+    assert f">{picture.title}</text>" in shown
+    assert "<img" not in shown
+    assert "<metadata" not in shown
 
 
 def test_a_picture_without_a_description_is_refused():

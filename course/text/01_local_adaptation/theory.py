@@ -379,7 +379,7 @@ lines(
     log_x=True,
     log_y=True,
     title=f"At {STEPS[0] * rho:.2%} of the norm the quadratic model misses {max(near):.0%} of the change at most; at {rho / 2:.1%} it misses {min(at_half):.0%} or more",
-    x_label="relative move rho",
+    x_label="relative move ρ",
     y_label="error, share of the change",
     alt=f"Error of the quadratic model against the relative move, three seeds: {min(m[0] for m in missed):.1%} to {max(m[0] for m in missed):.1%} at the "
     f"shortest move, {min(m[-1] for m in missed):.0%} to {max(m[-1] for m in missed):.0%} at the whole update.",
