@@ -143,7 +143,7 @@ def grade(
     if not anyone and graded.strangers(()):
         graded = without_strangers(out, graded)
     doubts = put_in_place(graded, chosen_or_any(catalog, stems), untouched_test(catalog))
-    left = (doubt.partition(": ")[::2] for doubt in doubts)
+    left = [(what, why) for what, _, why in (doubt.partition(": ") for doubt in doubts)]
     out.line(*(f"left where it is: {text}" for text in summed(left, "submission")))
     problems = [stem for stem in chosen_or_any(catalog, stems) if graded.students(stem)]
     if not problems:

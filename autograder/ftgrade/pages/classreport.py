@@ -126,7 +126,8 @@ def pace_of_all(problems: Sequence[ProblemSummary]) -> Picture | None:
 
 def pace_panel(problem: ProblemSummary) -> pictures.Pace:
     came = problem.arrivals
-    marks = sorted([*came.times.values(), *([came.due] if came.due else [])], key=utc)
+    marks = [*came.times.values(), came.due] if came.due else [*came.times.values()]
+    marks.sort(key=utc)
     first, form = utc(marks[0]), "%d %b" if utc(marks[-1]) - utc(marks[0]) >= FEW_DAYS else "%d %b %H:%M"
     steps = [((time - first).total_seconds(), so_far) for time, so_far in came.steps]
     due = (utc(came.due) - first).total_seconds() if came.due else None

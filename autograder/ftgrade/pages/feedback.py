@@ -18,7 +18,8 @@ def environment() -> jinja2.Environment:
     """Return the environment of our own pages: everything is escaped, and a missing name is an error."""
     loader = jinja2.FileSystemLoader([TEMPLATES, TEMPLATES / "feedback"])
     made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    made.filters |= {"prose": prose, "code_parts": code_parts}
+    filters: dict[str, Any] = made.filters
+    filters.update(prose=prose, code_parts=code_parts)
     return made
 
 

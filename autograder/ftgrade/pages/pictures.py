@@ -19,7 +19,7 @@ ROLES = {
 }  # fmt: skip
 """Stand-ins for colours: the page's style sheet says what each role looks like in light, in the dark and on paper."""
 WIDTH = 4.4  # inches of 100 px: a picture fills a phone, and two stand side by side on a desk
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 9.5, "axes.titlesize": 9.5,
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 1,
     "xtick.labelsize": 9, "ytick.labelsize": 9, "text.color": INK, "axes.edgecolor": LINE, "axes.labelcolor": INK,
@@ -249,7 +249,8 @@ def put(element: ElementTree.Element, key: str, value: str, used: set[str], name
     """Put one attribute of a drawing as a page may have it."""
     if key == "style":
         for part in filter(None, map(str.strip, value.split(";"))):
-            put(element, *map(str.strip, part.split(":", 1)), used, name)
+            style, _, said = part.partition(":")
+            put(element, style.strip(), said.strip(), used, name)
     elif key in ("fill", "stroke") and value in ROLES:
         element.set("class", f"{element.get('class', '')} {key}-{ROLES[value]}".strip())
     elif key == "font":
