@@ -9,6 +9,8 @@ first on the public cases for its page.
 """
 
 import argparse
+import os
+import resource
 import shutil
 import signal
 import statistics
@@ -72,12 +74,16 @@ def measure(catalog: Catalog, stem: str, students: int, seconds: float, due: str
         wait_for([Course(root).report_path(student, stem) for student in times], 300)
         reported = time.monotonic() - begun
         process.send_signal(signal.SIGINT)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         process.communicate(timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         took = sorted(path.stat().st_mtime - times[student] for student, path in pages.items() if path.is_file())
         print(
             f"{'before the due date' if due else 'without a due date':<20} {len(took)} of {students} pages  "
             f"median {statistics.median(took):.2f} s  p95 {took[int(0.95 * (len(took) - 1))]:.2f} s  "
-            f"longest {took[-1]:.2f} s  all pages after {paged:.1f} s, all reports after {reported:.1f} s",
+            f"longest {took[-1]:.2f} s  all pages after {paged:.1f} s, all reports after {reported:.1f} s  "
+            f"processor {spent:.0f} s of {reported:.0f} s, load {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores",
             flush=True,
         )
 

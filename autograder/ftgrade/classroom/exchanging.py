@@ -13,6 +13,7 @@ from ftgrade.errors import CourseFault
 from ftgrade.gradebook.book import Book, error_line
 from ftgrade.guard import Mishap, guarded
 from ftgrade.intake.gate import line
+from ftgrade.intake.notebook import read_below
 
 
 def inbound(book: Book) -> Path:
@@ -44,16 +45,30 @@ def collect_from_exchange(book: Book, stems: Sequence[str]) -> Iterator[str]:
                 yield f"{stem}: not collected from the exchange: {words}"
 
 
+MARKS = ("timestamp.txt", "submission_secret.txt")
+"""What the exchange puts beside a submission; nbgrader names the page in the exchange by the second."""
+MAX_MARK_BYTES = 1_000
+
+
 def release_page(book: Book, stem: str, student: str) -> str:
     """Put a student's page into the exchange, as `nbgrader release_feedback` does; return why that failed, if it did.
 
-    A hand-in without a time stamp didn't come through the exchange, so nobody would look for its page there.
+    A hand-in without the exchange's marks didn't come through it, so nobody would look for its page there.
     """
-    if not (book.course.notebook(student, stem).parent / "timestamp.txt").is_file():
+    handed_in = book.course.notebook(student, stem).parent
+    if not all((handed_in / name).is_file() for name in MARKS):
         return ""
     with warnings.catch_warnings():  # nbgrader 0.9.6 misspells an argument of its own
         warnings.filterwarnings("ignore", message="Passing unrecognized arguments", category=DeprecationWarning)
-        return failure_words(guarded(lambda: book.api.release_feedback(stem, student)))
+        return failure_words(guarded(lambda: copy_and_release(book, stem, student, handed_in)))
+
+
+def copy_and_release(book: Book, stem: str, student: str, handed_in: Path) -> Any:
+    """Put the exchange's marks beside the page, as `nbgrader generate_feedback` does, and release it."""
+    for name in MARKS:
+        data = read_below(handed_in.parents[1], handed_in / name, MAX_MARK_BYTES)
+        (book.course.root / "feedback" / student / stem / name).write_bytes(data)
+    return book.api.release_feedback(stem, student)
 
 
 def failure_words(done: Any) -> str:

@@ -5,6 +5,7 @@ killed and starts again finds what is done, and does the rest.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from ftgrade.grading.stages import Stage, for_stage, public_work
 from ftgrade.guard import Mishap, guarded
 from ftgrade.judging.judges import Work
 from ftgrade.judging.report import Judgement, Report
+
+MAX_BOOKED = 8
+"""How many hand-ins a poll judges for marks, oldest first: between two such batches new ones get their pages."""
 
 
 def utc_now() -> datetime:
@@ -85,18 +89,31 @@ class Watch:
     booked: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     told: set[tuple[str, str, str]] = field(default_factory=set[tuple[str, str, str]])
     rules: dict[str, Rule] = field(default_factory=dict[str, Rule])
+    admitted: dict[tuple[str, str], tuple[str, Stage]] = field(default_factory=dict[tuple[str, str], tuple[str, Stage]])
+    backlog: int = 0
+    """How many hand-ins the last poll left to the next."""
     unsteady: int = 0
     """How many hand-ins looked otherwise in the poll before."""
+
+    def warm(self) -> None:
+        """Start the judges and open the records of released problems, so that the first hand-in needn't wait for it."""
+        self.grader.judges.start()
+        for stem in self.stems:
+            if (self.grader.course.root / "release" / stem).is_dir():
+                self.ledger(stem)
 
     def poll(self) -> Iterator[Event]:
         """Do what there is to do. Raises CourseFault."""
         self.rules, self.unsteady = read_rules(self.grader.course), 0
-        arrived = list(self.arrivals())
+        arrived = sorted(self.arrivals(), key=lambda one: self.since.get(one.key, 0.0))
         held = set[tuple[str, str]]()
         admitted: list[tuple[Arrival, Admission]] = []
         for one in arrived:
+            if self.admitted.get(one.key) == (one.look, one.stage):
+                continue
             found = guarded(lambda one=one: self.admit(one))
             if isinstance(found, Admission):
+                self.admitted[one.key] = one.look, one.stage
                 admitted.append((one, found))
                 continue
             held.add(one.key)
@@ -125,7 +142,7 @@ class Watch:
                 stage, is_bounded = self.stage_of(ledger, student)
                 if self.done.get((student, stem)) == (look, stage):
                     continue
-                if (student, stem) in self.done:
+                if self.done.pop((student, stem), None):
                     self.since[student, stem] = time.monotonic()
                 if self.steady.is_steady((student, stem), look):
                     yield Arrival(student, stem, look, stage, is_bounded)
@@ -188,6 +205,7 @@ class Watch:
             shown = guarded(lambda answer=answer, key=key: self.show_one(answer, *wanted[key]))
             if isinstance(shown, Mishap):
                 held.add(key)
+                self.admitted.pop(key, None)
                 yield from self.tell_once(Event("trouble", *key, f"no page: {shown.words}"))
             else:
                 yield Event("page", *key, shown, self.seconds_since(key))
@@ -230,7 +248,8 @@ class Watch:
                 wanted[one.key] = one
             elif one.key not in held:
                 self.done[one.key] = one.look, one.stage
-        found = (self.grader.look_up_safely(*key, False) for key in wanted)
+        self.backlog = max(0, len(wanted) - MAX_BOOKED)
+        found = (self.grader.look_up_safely(*key, False) for key in itertools.islice(wanted, MAX_BOOKED))
         for answer in self.grader.judges.judge_each(found):
             report = answer if isinstance(answer, Report) else self.finish(*answer)
             yield from self.book_one(wanted[report.student, report.stem], report, held)
@@ -244,6 +263,7 @@ class Watch:
         ledger = self.ledger(one.stem)
         stood = ledger.is_booked(report) and (one.student in ledger.without_page or ledger.page_stands(one.student))
         if words := self.ledgers.try_to_book(report):
+            self.since[one.key], self.backlog = time.monotonic(), 0  # others first, and after a pause
             yield from self.tell_once(Event("trouble", *one.key, f"not booked: {words}"))
             return
         seconds, is_new = self.seconds_since(one.key), self.booked.get(one.key) != one.look

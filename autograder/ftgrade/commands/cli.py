@@ -49,7 +49,7 @@ GROUPS: Mapping[str, Sequence[Command]] = {
     "Learn": (learn.check, learn.certificate),
     "Teach": (
         teach.new_course, teach.release, days.due, days.extend, days.collect, teach.grade, live.watch, live.attempts,
-        days.todo, days.diff, days.jplag, days.verify, teach.doctor,
+        live.questions, days.todo, days.diff, days.jplag, days.verify, teach.doctor,
     ),
     "Write problems": (write.new, write.build, write.fill, write.audit),
     "Shell": (completion,),

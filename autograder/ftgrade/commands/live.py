@@ -1,4 +1,4 @@
-"""The commands of a class that is graded while it works: watch it, and bound how often hand-ins are answered."""
+"""The commands of a class at work: watch it, bound how often hand-ins are answered, ask students about their code."""
 
 import argparse
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ftgrade.catalog import Catalog, home
-from ftgrade.commands.command import COURSE, STEMS, Done, argument, at_least_one, chosen_or_any, command
+from ftgrade.commands.command import COURSE, STEM, STEMS, Done, argument, at_least_one, chosen_or_any, command
 from ftgrade.course import Course
 from ftgrade.errors import CourseFault
 
@@ -98,6 +98,7 @@ def watch(
     with opened_watch(catalog, Course(course.absolute()), wanted, workers, allow_unsandboxed) as watched:
         source = dropped(catalog, watched, drop, pattern) if drop else None
         sources = arrivals(catalog, watched, source, exchange)
+        watched.warm()
         with board.opened():
             board.say(f"watching {course.absolute() / 'submitted'}" + (f" and {drop.absolute()}" if drop else ""))
             follow(watched, board, sources, exchange, every, once)
@@ -126,7 +127,8 @@ def follow(
         idle = 0 if count or watched.unsteady else idle + 1
         if once and idle >= IDLE_POLLS:
             return
-        time.sleep(max(0.0, begun + every - time.monotonic()))
+        if not watched.backlog:
+            time.sleep(max(0.0, begun + every - time.monotonic()))
 
 
 @contextlib.contextmanager
@@ -202,4 +204,44 @@ def arrivals(catalog: Catalog, watched: "Watch", drop: "Drop | None", exchange: 
     return bring
 
 
-__all__ = ["attempts", "watch"]
+@command(
+    "make questions on each student's own answer, for an oral",
+    STEM,
+    argument("--allow-unsandboxed", action="store_true", help="run the code even where no sandbox holds"),
+    COURSE,
+    more="Three for each student whose answer was graded: a line of their function is changed, and they say what a "
+    "public example gives then. The answers are computed in the sandbox and stand in a sheet of their own. The same "
+    "submission gets the same questions, and nobody can tell them without the course's secret.",
+)
+def questions(out: "Out", stem: str, allow_unsandboxed: bool, course: Path) -> Done:
+    from ftgrade.sandbox.forking import Nursery
+
+    nursery = Nursery()
+    from ftgrade.classroom.questions import Examiner, sheets_of, write_sheets
+    from ftgrade.gradebook import book
+    from ftgrade.probing.doctor import cache_file, strongest
+
+    catalog, asked = home(), Course(course.absolute())
+    problem = catalog.stem(stem)
+    with contextlib.closing(nursery):
+        examiner = Examiner(nursery, catalog, strongest(cache_file(), allow_unsandboxed))
+        with contextlib.closing(examiner), out.board() as bars:
+            found = list(bars.track(sheets_of(asked, problem, examiner), description="asking"))
+    if not found:
+        raise CourseFault(f"no answer to {problem} was graded yet: `ftgrade grade {problem}` first")
+    with book.open_gradebook(course) as gradebook:
+        names = book.full_names(gradebook)
+    written = write_sheets(asked, problem, catalog.title(problem), found, names)
+    different = {(one.function, one.was, one.now, one.call) for sheet in found for one in sheet.questions}
+    total = sum(len(sheet.questions) for sheet in found)
+    out.line(
+        *(f"{sheet.student}: {sheet.why}" for sheet in found if sheet.why),
+        f"{total} questions, {len(different)} of them different, for {len(found)} students.",
+        f"to ask from: {written[0]}",
+        f"with the answers: {written[1]}",
+    )
+    document = {"questions": total, "different": len(different), "students": len(found)}
+    return Done(document | {"sheets": [str(path) for path in written]})
+
+
+__all__ = ["attempts", "questions", "watch"]
