@@ -19,7 +19,8 @@ from ftgrade.guard import Mishap, guarded
 from ftgrade.intake import collect
 from ftgrade.intake.gate import line
 
-Key, Seen = TypeVar("Key"), TypeVar("Seen")
+Key = TypeVar("Key")
+Seen = TypeVar("Seen")
 Look = tuple[tuple[str, int, int], ...]
 
 

@@ -16,8 +16,7 @@ from ftgrade.errors import CourseFault
 if TYPE_CHECKING:
     from ftgrade.classroom.arrivals import Drop
     from ftgrade.classroom.watching import Watch
-    from ftgrade.commands.terminal import Out
-    from ftgrade.commands.watchboard import WatchBoard
+    from ftgrade.commands.terminal import Out, WatchBoard
 
 IDLE_POLLS = 3
 """A file in a drop folder is steady in the second poll, and seen in `submitted/` in the same."""
@@ -89,7 +88,7 @@ def watch(
     out: "Out", stems: list[str], drop: Path | None, pattern: str, exchange: bool, every: float, once: bool,
     workers: int, allow_unsandboxed: bool, course: Path,
 ) -> Done:  # fmt: skip
-    from ftgrade.commands.watchboard import WatchBoard
+    from ftgrade.commands.terminal import WatchBoard
 
     if drop is not None and not drop.is_dir():
         raise CourseFault(f"there is no folder {drop} to watch")
