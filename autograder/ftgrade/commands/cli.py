@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ftgrade.catalog import home
-from ftgrade.commands import days, exam, learn, manpage, teach, write
+from ftgrade.commands import days, exam, learn, live, manpage, teach, write
 from ftgrade.commands.command import Command, Done, argument, command
 from ftgrade.course import demand_course
 
@@ -48,8 +48,8 @@ def completion(_out: "Out", shell: str) -> Done:
 GROUPS: Mapping[str, Sequence[Command]] = {
     "Learn": (learn.check, learn.certificate),
     "Teach": (
-        teach.new_course, teach.release, days.due, days.extend, days.collect, teach.grade, days.todo, days.diff,
-        days.jplag, days.verify, exam.exam, teach.doctor,
+        teach.new_course, teach.release, days.due, days.extend, days.collect, teach.grade, live.watch, live.attempts,
+        live.questions, days.todo, days.diff, days.jplag, days.verify, exam.exam, teach.doctor,
     ),
     "Write problems": (write.new, write.build, write.fill, write.audit),
     "Shell": (completion,),

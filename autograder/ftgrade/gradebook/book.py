@@ -224,13 +224,16 @@ class Book:
     @contextlib.contextmanager
     def open_ledgers(self, grader: Grader, stems: list[str], pages: PageMaker) -> Generator["Ledgers"]:
         """Hold the records of problems open while a class is graded, and let go of them whatever happens."""
-        directory = cast("CourseDirectory", self.api.coursedir)
         with self.log_to_file():
-            opened = Ledgers({stem: Ledger(grader, directory, self.config, stem, pages) for stem in stems})
+            opened = Ledgers({stem: self.open_ledger(grader, stem, pages) for stem in stems})
             try:
                 yield opened
             finally:
                 opened.close()
+
+    def open_ledger(self, grader: Grader, stem: str, pages: PageMaker) -> Ledger:
+        """Return the records of one released problem."""
+        return Ledger(grader, cast("CourseDirectory", self.api.coursedir), self.config, stem, pages)
 
     @contextlib.contextmanager
     def log_to_file(self) -> Generator[None]:

@@ -119,6 +119,8 @@ class Ledger:
         self.late_policy = late.late_plugin(self.course.root, config)
         self.extensions = late.read_extensions(self.course)
         self.last_run = grader.last_run(stem)
+        self.without_page: set[str] = set()
+        """The students whose page isn't made when a report of theirs is booked: it tells less, or stands."""
         with self.engine.connect() as connection:
             self.entries = self.read_entries(connection)
 
@@ -128,6 +130,19 @@ class Ledger:
             self.last_run.save()
         finally:
             self.engine.dispose()
+
+    def read_terms(self) -> None:
+        """Read again when the problem is due and for whom later, which may change while the ledger is open."""
+        with self.engine.connect() as connection:
+            self.due = connection.execute(
+                select(ASSIGNMENT.c.duedate).where(ASSIGNMENT.c.id == self.assignment_id)
+            ).scalar()
+        self.extensions = late.read_extensions(self.course)
+
+    def due_for(self, student: str) -> datetime.datetime | None:
+        """Return when a student's work is due (UTC), with an extension of the course's list."""
+        until = self.extensions.get((student, self.stem))
+        return self.due if self.due is None or until is None else max(self.due, until)
 
     def note_trouble(self, student: str, trouble: str) -> None:
         """Note why a submission could not be booked, or that it was; `ftgrade todo` tells of it."""
@@ -196,9 +211,13 @@ class Ledger:
                 entry = self.write_records(connection, student, document)
                 self.write_files(student, document)
             self.entries[student] = entry
-            self.last_run[student] = replace(self.last_run[student], booked=report_digest(report), page="")
-            self.write_page(student, document)
-        elif self.last_run[student].page != self.page_state(student) or not self.page_path(student).is_file():
+            page = self.last_run[student].page if student in self.without_page else ""
+            self.last_run[student] = replace(self.last_run[student], booked=report_digest(report), page=page)
+            if student not in self.without_page:
+                self.write_page(student, document)
+        elif student in self.without_page:
+            return
+        elif not self.page_stands(student):
             self.write_page(student, nbformat.v4.reads(self.notebook_path(student).read_text("utf-8")))
 
     def write_records(self, connection: Connection, student: str, document: Notebook) -> BookedEntry:
@@ -324,9 +343,13 @@ class Ledger:
         shown.append(self.names.get(student))
         return hash_parts({"booked": booked, "standing": repr(shown), "template": self.pages.digest})
 
+    def page_stands(self, student: str) -> bool:
+        """Say whether a student's page shows all that is booked."""
+        return self.last_run[student].page == self.page_state(student) and self.page_path(student).is_file()
+
     def write_page(self, student: str, document: Notebook) -> None:
         """Write a student's feedback page from the booked notebook."""
-        entry, goal = self.entries[student], self.page_path(student)
+        entry = self.entries[student]
         for cell in document["cells"]:
             mark = cell["metadata"].get("nbgrader", {})
             name = mark.get("grade_id")
@@ -334,15 +357,30 @@ class Ledger:
                 mark |= {"score": entry.score(name), "points": self.graded[name][1]}
             if name in self.answers:
                 mark["comment"] = entry.comment(name)
-        most = sum(points for _, points in self.graded.values())
         penalty = entry.penalty or 0.0
-        keys = {"notebook": self.stem, "score": entry.total() - penalty, "max_score": most, "late_penalty": penalty}
+        self.put_page(student, document, entry.total() - penalty, penalty)
+        self.last_run[student] = replace(self.last_run[student], page=self.page_state(student))
+
+    def show(self, report: Report, state: str) -> None:
+        """Write a page of a report that isn't booked, such as one on the public cases; `state` names what it shows."""
+        document = graded_notebook(report, self.released, self.kernelspec)
+        scores = {check.name: check.score for check in report.checks}
+        for cell in document["cells"]:
+            mark = cell["metadata"].get("nbgrader", {})
+            if (name := mark.get("grade_id")) in self.graded:
+                mark |= {"score": scores.get(name, 0.0), "points": self.graded[name][1]}
+        self.put_page(report.student, document, report.score, 0.0)
+        self.last_run[report.student] = replace(self.last_run[report.student], page=state)
+
+    def put_page(self, student: str, document: Notebook, score: float, penalty: float) -> None:
+        """Write a page in one step."""
+        goal, most = self.page_path(student), sum(points for _, points in self.graded.values())
+        keys = {"notebook": self.stem, "score": score, "max_score": most, "late_penalty": penalty}
         keys |= {"student": student, "name": self.names.get(student, "")}
         goal.parent.mkdir(parents=True, exist_ok=True)
         partial = goal.with_suffix(".partial")
         partial.write_text(self.pages.render(document, {"nbgrader": keys}), "utf-8")
         partial.replace(goal)
-        self.last_run[student] = replace(self.last_run[student], page=self.page_state(student))
 
 
 def report_digest(report: Report) -> str:

@@ -277,4 +277,4 @@ def failure_report(student: str, stem: str, words: str) -> Report:
     return Report(stem, student, "ours", "", "", 0, (), (make_finding("ours", words),))
 
 
-__all__ = ["Grader", "failure_report", "fill_report", "hash_parts", "untouched_test"]
+__all__ = ["Grader", "failure_report", "fill_report", "hash_parts", "load_failure_report", "untouched_test"]
