@@ -105,7 +105,9 @@ def used(node: ast.AST) -> list[str]:
             found.append(one.id)
         for field, value in ast.iter_fields(one):
             if field not in ("annotation", "returns"):
-                waiting += [child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)]
+                waiting += [
+                    child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)
+                ]
     return found
 
 

@@ -24,7 +24,9 @@ LIBRARY = HERE.parent / "course" / "ftmath"
 KEPT = HERE / "out" / "pyodide"
 CORE = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 WHOLE = ("progress.py", "checks.py", "exercises/__init__.py", "exercises/exercise.py")
-WAYS = 'This {what} needs {packages}, and a page has Python alone. <a href="{up}elsewhere.html">Other ways to run it</a>.'
+WAYS = (
+    'This {what} needs {packages}, and a page has Python alone. <a href="{up}elsewhere.html">Other ways to run it</a>.'
+)
 PERSONAL = "personal_number"  # its question is each student's own, and its public check can't tell a right answer
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
@@ -184,7 +186,10 @@ def problem_mark(
     if needed - {"np"}:
         return elsewhere("function", {"torch"}, depth)
     asked = [
-        {"name": str(ast.literal_eval(call.args[1])), **{word.arg: ast.literal_eval(word.value) for word in call.keywords}}
+        {
+            "name": str(ast.literal_eval(call.args[1])),
+            **{word.arg: ast.literal_eval(word.value) for word in call.keywords},
+        }
         for call in calls
     ]
     return {
@@ -198,7 +203,7 @@ def words_of(line: str) -> set[str]:
 
 
 def given(cells: list[Cell]) -> tuple[str, set[str]]:
-    """Return a notebook's imports of Python's own modules, as text, and the names that its other imports would bring."""
+    """Return a notebook's imports from the standard library, as text, and the names that its other imports bring."""
     lines, missing = list[str](), set[str]()
     trees = [ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
     for node in (node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)):
@@ -226,7 +231,7 @@ def called_for(app: Any, page: str, template: str, context: dict[str, Any], doct
     """Ask for the bench's script and style on the pages that have one."""
     if 'class="workbench' in context.get("body", ""):
         app.add_css_file("workbench.css")
-        app.add_js_file("workbench.js", type="module")
+        app.add_js_file("workbench.js", loading_method="defer")
 
 
 def lay_down(app: Any, error: Exception | None) -> None:

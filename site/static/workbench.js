@@ -1,8 +1,11 @@
 // A bench under an exercise: an editor, Check, Hint, Solution, Reset and Stop. Python runs in a worker that can be ended.
+// No module, since a browser loads none from disk, where this file still says how to serve the pages.
+(() => {
+"use strict";
 const LIMIT_SECONDS = 10, START_SECONDS = 120;
 const GLYPHS = { right: "✓", wrong: "✗", "not started": "–" };
 const SAYS = { right: "right", wrong: "not right yet", "not started": "not started" };
-const here = new URL(".", import.meta.url);
+const here = new URL(".", document.currentScript.src);
 
 // ---------------------------------------------------------------------------------------------------- what is kept
 
@@ -237,3 +240,4 @@ function main() {
 }
 
 main();
+})();
