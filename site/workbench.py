@@ -1,4 +1,4 @@
-"""Exercises that run in the page: Python as WebAssembly beside the pages, and a bench under each exercise it can check.
+"""Exercises that run in the page: Python as WebAssembly beside the pages, and a bench under each exercise.
 
 `fitted` marks the places in a notebook. As an extension of Sphinx this file lays down what the marks need: Pyodide, from
 npm's registry by its pinned version, and ftmath's checks cut down to the exercises that work without torch. Which ones
@@ -61,7 +61,7 @@ def fetch() -> None:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(HERE / "pyodide" / name, folder)
         words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
+        subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603
         shutil.rmtree(KEPT, ignore_errors=True)
         shutil.copytree(folder, KEPT, dirs_exist_ok=True)
 
@@ -86,10 +86,13 @@ def tried() -> dict[str, tuple[Cutting, bool]]:
 
 def working_of(folder: Path, names: list[str]) -> list[str]:
     """Return which modules of one exercise each work, tried by a Python that has its standard library alone."""
-    code = "import json, os, sys; sys.path.insert(0, sys.argv[1]); os.environ['FTMATH_PROGRESS'] = os.devnull; " \
-           "import bench; print(json.dumps(bench.workable(json.loads(sys.argv[2]))))"  # fmt: skip
+    code = (
+        "import json, os, sys; sys.path.insert(0, sys.argv[1]); os.environ['FTMATH_PROGRESS'] = os.devnull; "
+        "import bench; print(json.dumps(bench.workable(json.loads(sys.argv[2]))))"
+    )
     words = [sys.executable, "-I", "-S", "-c", code, str(folder), json.dumps(names)]
-    return json.loads(subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout)
+    found = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603
+    return json.loads(found.stdout)
 
 
 def lay_library(folder: Path, chosen: list[Cutting]) -> None:

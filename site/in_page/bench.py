@@ -145,11 +145,11 @@ def written(asked: Request) -> Callable[..., Any]:
     """Run an answer's text after its notebook's imports, and return its function."""
     text, name = str(asked["text"]), asked["function"]
     space: dict[str, Any] = {"__name__": "answer"}
-    exec(asked["imports"], space)
+    exec(asked["imports"], space)  # noqa: S102
     # A check reads the text of an answer, to see a blank that is still open.
     linecache.cache[ANSWER] = (len(text), None, text.splitlines(keepends=True), ANSWER)
     try:
-        exec(compile(text, ANSWER, "exec", dont_inherit=True), space)
+        exec(compile(text, ANSWER, "exec", dont_inherit=True), space)  # noqa: S102
     except SyntaxError as error:
         raise Stopped(f"Python can't read line {error.lineno}: {error.msg}.") from None
     except Exception as error:
