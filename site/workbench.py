@@ -1,8 +1,8 @@
 """Exercises that run in the page: Python as WebAssembly beside the pages, and a bench under each exercise.
 
-`fitted` marks the places in a notebook. As an extension of Sphinx this file lays down what the marks need: Pyodide, from
-npm's registry by its pinned version, and ftmath's checks cut down to the exercises that work without torch. Which ones
-these are is tried out, not listed. Where npm can't be asked, the site is built without benches.
+`fitted` marks the places in a notebook. As an extension of Sphinx this file lays down what the marks need: Pyodide,
+from npm's registry by its pinned version, and ftmath's checks, cut down to the exercises that work without torch.
+Which ones these are is tried out, not listed. Where npm can't be asked, the site is built without benches.
 """
 
 import ast
