@@ -22,7 +22,7 @@ def mathjax() -> list[str]:
 project = "Fine-Tuning Math"
 author = "The Fine-Tuning Math developers"
 copyright = "the Fine-Tuning Math developers, CC BY 4.0"  # noqa: A001
-extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.githubpages"]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "sphinx.ext.githubpages", "workbench"]
 language = "en"
 smartquotes = False
 suppress_warnings = ["misc.highlighting_failure"]  # a cell may show what isn't Python

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import workbench
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the site's other modules stand beside this one, which tests load by its path
 
@@ -83,6 +85,7 @@ def staged(root: Path, text: Path, parts: set[int]) -> list[Path]:
     lab = sorted((course / "lab").glob("*.ipynb"))
     problems = sorted((root / "source").glob("*/*.ipynb"))
     sheets = sorted(course.glob("*.md"), key=lambda path: (path.stem not in FIRST, path.stem))
+    sheets.append(root / "docs" / "elsewhere.md")
     front = stage(course / "index.ipynb", depth=0)
     for caption, pages in {
         "Parts": [f"{path.parent.name}/theory" for path in chosen if path.stem == "theory"],
@@ -93,14 +96,14 @@ def staged(root: Path, text: Path, parts: set[int]) -> list[Path]:
         front = add_tree(front, caption, pages)
     placed = {text / "index.ipynb": front}
     for path in chosen:
-        notebook = stage(path, depth=1)
+        notebook = workbench.fitted(stage(path, depth=1), depth=1)
         if path.stem == "theory" and path.with_name("exercises.ipynb") in chosen:
             notebook = add_tree(notebook, "", ["exercises"])
         if path.stem == "theory":
             notebook = finetune.linked(notebook, path.parent.name)
         placed[text / path.relative_to(course)] = notebook
     placed |= {text / path.relative_to(course): stage(path, depth=1) for path in lab}
-    placed |= {text / path.relative_to(root): stage(path, depth=2) for path in problems}
+    placed |= {text / path.relative_to(root): workbench.fitted(stage(path, depth=2), depth=2) for path in problems}
     pages = {path: json.dumps(notebook, ensure_ascii=False) for path, notebook in placed.items()}
     pages |= {text / path.name: local_links(path.read_text("utf-8"), depth=0) for path in sheets}
     pages[text / f"{finetune.PAGE}.md"] = finetune.page()

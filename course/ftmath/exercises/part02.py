@@ -271,7 +271,8 @@ def power_itself(sizes: Sequence[int], temperature: float, draws: int) -> tuple[
 
 
 def softmax_of_sizes(sizes: Sequence[int], temperature: float, draws: int) -> tuple[list[float], list[float]]:
-    shares = torch.tensor([size / temperature for size in sizes], dtype=torch.float64).softmax(0).tolist()
+    weights = [math.exp((size - max(sizes)) / temperature) for size in sizes]
+    shares = [weight / sum(weights) for weight in weights]
     return shares, [share * draws / size for share, size in zip(shares, sizes, strict=True)]
 
 
