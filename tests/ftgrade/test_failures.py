@@ -31,6 +31,10 @@ IN_A_COURSE = {
     "diff": [],
     "jplag": ["p03", "OUT"],
     "verify": [],
+    "watch": ["p03", "--once", "-j", "1", "--every", "0.05"],
+    "attempts": [],
+    "questions": ["p03"],
+    "exam": ["p03", "--forms", "1", "-o", "OUT"],
 }
 OPENS_THE_GRADEBOOK = ["release", "due", "extend", "collect", "grade", "todo"]
 

@@ -217,7 +217,7 @@ def questions(out: "Out", stem: str, allow_unsandboxed: bool, course: Path) -> D
 
     nursery = Nursery()
     from ftgrade.classroom.questions import Examiner, sheets_of, write_sheets
-    from ftgrade.gradebook import book
+    from ftgrade.gradebook import book, ledger
     from ftgrade.probing.doctor import cache_file, strongest
 
     catalog, asked = home(), Course(course.absolute())
@@ -229,7 +229,7 @@ def questions(out: "Out", stem: str, allow_unsandboxed: bool, course: Path) -> D
     if not found:
         raise CourseFault(f"no answer to {problem} was graded yet: `ftgrade grade {problem}` first")
     with book.open_gradebook(course) as gradebook:
-        names = book.full_names(gradebook)
+        names = ledger.full_names(gradebook)
     written = write_sheets(asked, problem, catalog.title(problem), found, names)
     different = {(one.function, one.was, one.now, one.call) for sheet in found for one in sheet.questions}
     total = sum(len(sheet.questions) for sheet in found)
