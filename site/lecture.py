@@ -1,7 +1,8 @@
 """A part's lesson, cut into slides: every word and number comes from the notebook and its outputs.
 
-A section becomes up to three slides: its claim with its first formula; its first figure beside its first finding; its
-other findings. A section without a claim in bold and without a finding has none. The speaker's notes hold the prose.
+A section becomes up to three slides: its claim with its first formula; a figure beside the finding that it leads to;
+its other findings. Where another figure comes first, it is below the claim. A section without a claim in bold and
+without a finding has no slide. The speaker's notes hold the prose.
 """
 
 import re
@@ -33,13 +34,17 @@ class Slide:
 
 @dataclass(slots=True)
 class Section:
-    """What a notebook holds from one heading to the next; a figure's place is how much of the prose came before it."""
+    """What a notebook holds from one heading to the next.
+
+    `pair` says which figure and which finding stand together, `places` how many pieces of prose precede each figure.
+    """
 
     title: str
     prose: list[str] = field(default_factory=list[str])
     figures: list[str] = field(default_factory=list[str])
     findings: list[str] = field(default_factory=list[str])
-    before_figure: int = 0
+    places: list[int] = field(default_factory=list[int])
+    pair: tuple[int, int] | None = None
 
 
 def deck(lesson: Notebook, exercises: Notebook, problems: Sequence[Notebook], part: str) -> list[Slide]:
@@ -91,12 +96,14 @@ def htmls(cell: Cell) -> list[str]:
 
 
 def keep_output(section: Section, output: str) -> None:
-    """Add an output to its section, if it's a drawing or a finding."""
+    """Add an output to its section, if it's a drawing or a finding; the first finding below a drawing is its pair."""
     if output.startswith('<div role="note"') and "<b>" in output:
+        if section.figures and not section.pair:
+            section.pair = len(section.figures) - 1, len(section.findings)
         section.findings.append(re.sub(r' style="[^"]*"', "", output).replace("<div", '<div class="finding"', 1))
     elif output.startswith("<figure") and "<svg" in output:
-        section.before_figure = section.before_figure or len(section.prose)
-        section.figures.append(output)
+        section.places.append(len(section.prose))
+        section.figures.append(re.sub(r"<details.*?</details>", "", output, flags=re.DOTALL))
 
 
 def title_slide(opening: Section) -> Slide:
@@ -111,20 +118,21 @@ def title_slide(opening: Section) -> Slide:
 
 def section_slides(section: Section) -> list[Slide]:
     """Return a section's slides; none where it neither claims nor finds anything."""
-    claim, figures, findings = claim_of(section), section.figures[:1], section.findings
+    claim, findings = claim_of(section), section.findings
     if not claim and not findings:
         return []
-    before, after = section.prose[: section.before_figure], section.prose[section.before_figure :]
-    if not figures:
-        before, after = section.prose, []
+    figure, finding = section.pair or (0, 0)
+    place = (section.places[figure] if section.places else len(section.prose)) if claim else 0
+    before, after = "\n\n".join(section.prose[:place]), "\n\n".join(section.prose[place:])
+    shown = tuple(section.figures[figure : figure + 1] + findings[finding : finding + 1])
+    others = tuple(findings[:finding] + findings[finding + 1 :])[:OTHERS]
     slides: list[Slide] = []
     if claim:
-        slides.append(Slide("claim", section.title, claim, notes="\n\n".join(before)))
-    if figures or findings:
-        beside = tuple(figures + findings[:1])
-        slides.append(Slide("figure", section.title, shown=beside, notes="\n\n".join(after if claim else section.prose)))
-    if findings[1:]:
-        slides.append(Slide("findings", section.title, shown=tuple(findings[1 : 1 + OTHERS])))
+        slides.append(Slide("claim", section.title, claim, tuple(section.figures[:figure][:1]), before))
+    if shown:
+        slides.append(Slide("figure", section.title, shown=shown, notes=after))
+    if others:
+        slides.append(Slide("findings", f"{section.title}: more findings", shown=others))
     return slides
 
 

@@ -6,7 +6,7 @@ function start() {
   return Reveal.initialize({
     width: narrow ? 480 : 1280,
     height: narrow ? 960 : 720,
-    margin: 0.03,
+    margin: narrow ? 0.04 : 0.07,
     center: false,
     hash: true,
     transition: "none",
