@@ -1,6 +1,6 @@
 """A part's lesson, cut into slides: every word and number comes from the notebook and its outputs.
 
-A section becomes up to three slides: its claim with its first formula; a figure beside the finding that it leads to;
+A section becomes a few slides: its claim with its first formula; a figure beside the finding that it leads to;
 its other findings. Where another figure comes first, it is below the claim. A section without a claim in bold and
 without a finding has no slide. The speaker's notes hold the prose.
 """
@@ -125,14 +125,15 @@ def section_slides(section: Section) -> list[Slide]:
     place = (section.places[figure] if section.places else len(section.prose)) if claim else 0
     before, after = "\n\n".join(section.prose[:place]), "\n\n".join(section.prose[place:])
     shown = tuple(section.figures[figure : figure + 1] + findings[finding : finding + 1])
-    others = tuple(findings[:finding] + findings[finding + 1 :])[:OTHERS]
+    others = findings[:finding] + findings[finding + 1 :]
     slides: list[Slide] = []
     if claim:
         slides.append(Slide("claim", section.title, claim, tuple(section.figures[:figure][:1]), before))
     if shown:
         slides.append(Slide("figure", section.title, shown=shown, notes=after))
-    if others:
-        slides.append(Slide("findings", f"{section.title}: more findings", shown=others))
+    for start in range(0, len(others), OTHERS):
+        some = tuple(others[start : start + OTHERS])
+        slides.append(Slide("findings", f"{section.title}: more findings", shown=some))
     return slides
 
 

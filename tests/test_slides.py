@@ -98,6 +98,12 @@ def test_a_finding_before_any_figure_leaves_the_figure_to_the_finding_below_it(s
     assert "is round" in shown[1][0]
 
 
+def test_every_finding_has_a_place(slides: ModuleType):
+    notebook = lesson()
+    notebook["cells"][-2:-2] = [gave(FOUND.as_html())] * 4
+    assert [len(slide.shown) for slide in cut(slides, notebook) if slide.kind == "findings"] == [3, 2]
+
+
 def test_no_slide_is_empty_and_no_formula_is_left_as_markdown(slides: ModuleType):
     page = slides.page(cut(slides, lesson()))
     sections = re.findall(r'<section class="(\w+)">(.*?)</section>', page, flags=re.DOTALL)
