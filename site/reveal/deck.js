@@ -1,6 +1,13 @@
 // Starts a deck: formulas first, so that every slide has its final height, then the slides. `?print-pdf` prints.
-const narrow = window.innerWidth < 600;
+const narrow = window === window.top && window.innerWidth < 600; // not a small preview in the speaker's view
 document.body.classList.toggle("narrow", narrow);
+
+// The speaker's view copies the notes but not MathJax's style sheet: there each formula is the MathML that browsers draw.
+function plainNotes() {
+  for (const formula of document.querySelectorAll("aside.notes mjx-container")) {
+    formula.replaceWith(formula.querySelector("math"));
+  }
+}
 
 function start() {
   return Reveal.initialize({
@@ -23,6 +30,6 @@ window.MathJax = {
   svg: { fontCache: "local" },
   options: { enableMenu: false, processHtmlClass: "math", ignoreHtmlClass: "slides" },
   startup: {
-    pageReady: () => MathJax.startup.defaultPageReady().then(start),
+    pageReady: () => MathJax.startup.defaultPageReady().then(plainNotes).then(start),
   },
 };

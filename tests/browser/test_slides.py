@@ -134,7 +134,8 @@ def test_print_puts_each_slide_on_a_page(open_deck: Callable[..., Any], slides: 
     count = page.evaluate("() => Reveal.getTotalSlides()")
     assert page.locator(".pdf-page").count() == count
     page.emulate_media(media="print", color_scheme="dark")
-    assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    ground = "() => getComputedStyle(document.querySelector('.pdf-page')).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
 
 
 def test_s_opens_the_speakers_view_with_the_prose(open_deck: Callable[..., Any]):
@@ -144,3 +145,5 @@ def test_s_opens_the_speakers_view_with_the_prose(open_deck: Callable[..., Any])
         page.keyboard.press("s")
     notes = popup.value.locator(".speaker-controls-notes")
     notes.get_by_text("LoRA sends the input through a narrow place").wait_for(timeout=20_000)
+    assert notes.locator("math").count() > 5
+    assert notes.locator("mjx-container").count() == 0  # else each formula would be there twice
