@@ -4,6 +4,7 @@
     python3 start.py test            run the tests (`test browser`, `course`, `peers`, `hostile`, `cluster`: slow ones)
     python3 start.py test course --nulls   run each conclusion of the notebooks on its control (--record: keep figures)
     python3 start.py site            write the course as web pages, with outputs (site/out/html; minutes)
+    python3 start.py slides          write a slide deck for each part (site/out/slides; --parts 5: one of them)
     python3 start.py model smollm2   fetch a real language model for the demos that can use one (93 MB)
     python3 start.py lab             predict and measure a step's bytes and speed; tune one model (--record: keep it;
                                      --model FOLDER: the one in a Hugging Face folder)
@@ -77,7 +78,7 @@ def main(words: list[str]) -> int:
             install_adapters()
         if words == ["model", "smollm2"] or (words[:1] == ["lab"] and "--model" in words):
             install_model()
-        if words[:1] == ["site"] or words[:2] == ["test", "browser"]:
+        if words[:1] in (["site"], ["slides"]) or words[:2] == ["test", "browser"]:
             install_site()
         if words[:2] == ["test", "cluster"]:
             install_cluster()
@@ -449,6 +450,8 @@ def command(words: list[str]) -> list[str]:
         return ["-m", "pytest", *words[1:]]
     if first == "site":
         return ["site/pages.py", *words[1:]]
+    if first == "slides":
+        return ["site/slides.py", *words[1:]]
     if first == "lab":
         return ["-m", "ftmath.lab", *words[1:]]
     if words == ["model", "smollm2"]:

@@ -46,7 +46,7 @@ def pyodide() -> Path | None:
     except (OSError, ValueError):
         pass
     try:
-        fetch()
+        fetch(HERE / "pyodide", KEPT)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         print(f"The exercises won't run in the page: npm can't get pyodide {pinned} ({said[0] if said else error}).")
@@ -54,16 +54,16 @@ def pyodide() -> Path | None:
     return kept
 
 
-def fetch() -> None:
-    """Let npm install what the lock names, beside the place, and move it there whole."""
-    KEPT.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=KEPT.parent) as folder:
+def fetch(lock: Path, kept: Path) -> None:
+    """Let npm install what a folder's lock names, beside the place, and move it there whole."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / "pyodide" / name, folder)
+            shutil.copy(lock / name, folder)
         words = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603
-        shutil.rmtree(KEPT, ignore_errors=True)
-        shutil.copytree(folder, KEPT, dirs_exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(folder, kept, dirs_exist_ok=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- exercises

@@ -71,7 +71,7 @@ def test_a_students_bundle_installs_the_course_alone(start: ModuleType, whole: b
 def test_what_a_students_bundle_lacks_is_told_before_anything_is_installed(start: ModuleType, monkeypatch, capsys):
     monkeypatch.setattr(start, "present", lambda *_: True)
     (start.ROOT / "autograder").rmdir()
-    for words in (["test"], ["test", "peers"], ["grade", "--demo"], ["site"], ["check", "p03"]):
+    for words in (["test"], ["test", "peers"], ["grade", "--demo"], ["site"], ["slides"], ["check", "p03"]):
         assert start.main(words) == 1
         assert f"without `{words[0]}`: `python3 start.py` opens it" in capsys.readouterr().err
     assert start.asked == []
@@ -113,6 +113,7 @@ def test_a_changed_lock_or_pyproject_is_installed_anew(start: ModuleType):
         (["model", "smollm2"], ["-W", "ignore::RuntimeWarning:runpy", "-m", "ftmath.smollm"]),
         (["lab", "--record"], ["-m", "ftmath.lab", "--record"]),
         (["site", "--parts", "5"], ["site/pages.py", "--parts", "5"]),
+        (["slides", "--parts", "5"], ["site/slides.py", "--parts", "5"]),
         (["grade", "--demo"], ["-m", "ftgrade.commands.cli", "grade", "--demo"]),
     ],
 )
