@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import workbench
-
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the site's other modules stand beside this one, which tests load by its path
 
@@ -28,6 +26,7 @@ import figures  # noqa: E402
 import live  # noqa: E402
 import reach  # noqa: E402
 import settle  # noqa: E402
+import workbench  # noqa: E402
 
 ROOT = HERE.parent
 LIBRARY = ROOT / "course" / "ftmath"

