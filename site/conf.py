@@ -59,8 +59,8 @@ def reachable(app, page, template, context, doctree) -> None:
 
 def own_digest() -> str:
     """Return the digest of the site's own files: where one changes, Sphinx makes every page anew."""
-    files = sorted([*HERE.glob("*.py"), *HERE.glob("*.js"), *HERE.glob("static/*"), *live.WIDGETS.glob("*.[jc]s*")])
-    return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    found = [*HERE.glob("*.py"), *HERE.glob("*.js"), *HERE.rglob("static/**/*"), *live.WIDGETS.glob("*.[jc]s*")]
+    return sha256(b"".join(path.read_bytes() for path in sorted(found) if path.is_file())).hexdigest()
 
 
 def add_widgets(app) -> None:

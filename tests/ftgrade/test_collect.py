@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tarfile
 import unicodedata
 import zipfile
 from datetime import datetime
@@ -443,7 +444,39 @@ def test_a_platforms_download_is_read_as_it_comes(tmp_path: Path, course: Course
         assert told == "submission_metadata.yml names 2 students for submission_79"
 
 
-@pytest.mark.parametrize("text", [None, "- a list", "submission_77: {}", "a: [", "submission_77:\n  :submitters: 3"])
+@pytest.mark.parametrize("place", ["submission_77", "export/submission_77/deep", "submission_77.zip"])
+def test_what_a_student_says_of_who_handed_in_is_never_read(tmp_path: Path, course: Course, place: str):
+    forged = "submission_77:\n  :submitters:\n  - :sid: ada\n    :email: ada@x.y\n    :name: Ada\n"
+    files: dict[str, str | bytes] = {"submission_77/p03.ipynb": "1", f"{place}/submission_metadata.yml": forged}
+    if place.endswith(".zip"):
+        del files[f"{place}/submission_metadata.yml"]
+        files[place] = zipped(tmp_path / "in.zip", {"submission_metadata.yml": forged}).read_bytes()
+    with pytest.raises(CourseFault, match="isn't here"):
+        collect(zipped(tmp_path / "a.zip", files), course, KNOWN, STEMS, "gradescope")
+
+
+def test_links_and_pipes_in_an_archive_are_told(tmp_path: Path, course: Course):
+    with tarfile.open(tmp_path / "ada.tar", "w") as archive:
+        for name, kind in (("link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE)):
+            entry = tarfile.TarInfo(f"{name}/p03.ipynb")
+            entry.type, entry.linkname = kind, "/etc/passwd"
+            archive.addfile(entry)
+    found = collect(tmp_path / "ada.tar", course, KNOWN, STEMS)
+    assert not found.taken
+    assert sum("not an ordinary file" in " ".join(map(str, one)) for one in found.left) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "- a list",
+        "submission_77:\n  :submitters:\n  - :sid: [a, b]",
+        "submission_77: {}",
+        "a: [",
+        "submission_77:\n  :submitters: 3",
+    ],
+)
 def test_gradescopes_list_is_needed_and_read_with_care(tmp_path: Path, course: Course, text: str | None):
     files: dict[str, str | bytes] = {"submission_77/p03.ipynb": "1"} | (
         {"submission_metadata.yml": text} if text else {}

@@ -55,11 +55,12 @@ Unpacked = tuple[list[str], list[tuple[str, str]]]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One ordinary file in an archive."""
+    """One file in an archive; one that isn't `ordinary` is a link, a device or a pipe, and is never opened."""
 
     name: str
     archive: Any
     entry: Any
+    ordinary: bool = True
 
     def open(self) -> IO[bytes] | None:
         if isinstance(self.archive, zipfile.ZipFile):
@@ -145,6 +146,9 @@ def unpack_here(path: Path, goal: Path, rooms: dict[str, Quota], owner: str) -> 
                 left.append(f"{path.name}: it has more than {MAX_ENTRIES:,} entries; the rest is left out")
             names = outermost_names([member.name for member in found])
             for member, name in zip(found[:MAX_ENTRIES], names, strict=False):
+                if not member.ordinary:
+                    left.append(f"{member.name[:100]}: not an ordinary file")
+                    continue
                 room = rooms[owner or name]
                 taken = guarded(lambda member=member, room=room: write_member(member, goal, room, allowed))
                 words = taken.words if isinstance(taken, Mishap) else taken
@@ -169,16 +173,16 @@ def outermost_names(names: list[str]) -> list[str]:
 
 
 def members(archive: Any) -> Iterator[Member]:
-    """Yield the ordinary files of an archive, one at a time."""
+    """Yield the files of an archive, one at a time; folders are left out."""
     if isinstance(archive, zipfile.ZipFile):
         for entry in archive.infolist():
             link = (entry.external_attr >> 16) & 0o170000 == 0o120000
-            if not entry.is_dir() and not link:
-                yield Member(zip_name(entry), archive, entry)
+            if not entry.is_dir():
+                yield Member(zip_name(entry), archive, entry, not link)
     else:
         for entry in archive:
-            if entry.isreg():
-                yield Member(entry.name, archive, entry)
+            if not entry.isdir():
+                yield Member(entry.name, archive, entry, entry.isreg())
 
 
 def zip_name(entry: zipfile.ZipInfo) -> str:

@@ -99,6 +99,7 @@ COPY = rf"(?P<copy>{MARK}*)(?P<again>-\d+)?"
 NOTEBOOK = r"(?i:(?:\.ipynb)+(?:\.txt|\.json)?)"
 CLOSED_ARCHIVES = (".rar", ".7z")
 METADATA = "submission_metadata.yml"
+INSIDE_A_SUBMISSION = re.compile(r"(?:^|/)submission_\d[^/]*/")
 MAX_TRIED = 200
 """Files of a download of which none fits that are tried with the patterns of the other platforms."""
 DROPPED = re.compile(r"[&<>\"`|':\\/\u2019]")
@@ -494,11 +495,14 @@ def iso_time(text: str) -> str:
 def read_submitters(found: Sequence[File]) -> dict[str, list[dict[str, str]]]:
     """Return what Gradescope's export tells of who handed in, by the submission's number. Raises CourseFault.
 
-    The file that counts is the outermost one: another may be a student's.
+    The file that counts is the outermost one outside all submissions: what stands inside one is a student's.
     """
     import yaml  # no other platform needs it
 
-    named = [file for file in found if file.shown.rpartition("/")[2] == METADATA]
+    named = [
+        file for file in found
+        if file.shown.rpartition("/")[2] == METADATA and not INSIDE_A_SUBMISSION.search(file.shown)
+    ]  # fmt: skip
     if not named:
         raise CourseFault(f"Gradescope's export holds a {METADATA}, which tells whose a submission is: it isn't here")
     path = min(named, key=lambda file: file.shown.count("/")).path
@@ -506,14 +510,25 @@ def read_submitters(found: Sequence[File]) -> dict[str, list[dict[str, str]]]:
         told = yaml.safe_load(path.read_text("utf-8"))
         return {
             str(name).removeprefix("submission_"): [
-                {key: str(one.get(f":{key}") or "") for key in ("sid", "email", "name")}
-                | {"time": str(about.get(":created_at") or "")}
+                {key: scalar_text(one.get(f":{key}")) for key in ("sid", "email", "name")}
+                | {"time": scalar_text(about.get(":created_at"))}
                 for one in about[":submitters"]
             ]
             for name, about in told.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise CourseFault(f"{METADATA} isn't as Gradescope writes it: {type(error).__name__}: {line(error)}") from None
+
+
+def scalar_text(value: object) -> str:
+    """Return a name or a number as text, nothing for none. Raises TypeError for what holds other values.
+
+    >>> scalar_text(None), scalar_text(17)
+    ('', '17')
+    """
+    if isinstance(value, list | dict | tuple | set):
+        raise TypeError("one name or number was expected")
+    return str(value or "")
 
 
 def owner_of(path: str, download: Download) -> str | None:
