@@ -79,7 +79,7 @@ def page(browser: Any, site: str) -> Iterator[Any]:
     """Yield the page, opened from disk, at a phone's width and in the dark; it may ask nobody and raise no error."""
     page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme="dark")
     troubles: list[str] = []
-    page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or troubles.append(asked.url))
+    page.on("request", lambda asked: asked.url.startswith(("file:", "data:", "blob:")) or troubles.append(asked.url))
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.goto(site)
     yield page

@@ -49,7 +49,7 @@ def page(browser: Any) -> Iterator[Any]:
     """Yield a page that may ask nobody and raise no error."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     troubles: list[str] = []
-    page.on("request", lambda asked: asked.url.startswith(("file:", "data:")) or troubles.append(asked.url))
+    page.on("request", lambda asked: asked.url.startswith(("file:", "data:", "blob:")) or troubles.append(asked.url))
     page.on("pageerror", lambda error: troubles.append(str(error)))
     yield page
     page.close()
