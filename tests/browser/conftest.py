@@ -8,9 +8,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,6 +133,51 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield started
         started.close()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def folder_served(folder: Path) -> Iterator[str]:
+    """Serve a folder of web pages to this machine, and give its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def serving_pages() -> Callable[[Path], contextlib.AbstractContextManager[str]]:
+    return folder_served
+
+
+@pytest.fixture
+def closed_page(browser: Any, address: str) -> Iterator[Any]:
+    """Yield a page whose requests to any other place are refused and recorded: there must be none, and no error.
+
+    The gate stands before the page's workers too.
+    """
+    context = browser.new_context(viewport={"width": 1280, "height": 1200}, color_scheme="light")
+    strangers, errors = [], []
+
+    def gate(route: Any) -> None:
+        if route.request.url.startswith((address, "data:", "blob:", "file:")):
+            route.continue_()
+        else:
+            strangers.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", gate)
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", lambda answer: errors.append(answer.url) if answer.status >= 400 else None)
+    yield page
+    context.close()
+    assert strangers == []
+    assert errors == []
 
 
 @pytest.fixture

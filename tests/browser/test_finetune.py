@@ -3,10 +3,7 @@
 import importlib
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,6 @@ ROOT = Path(__file__).parents[2]
 ALL = ["q", "k", "v", "o", "gate", "up", "down"]
 
 pytestmark = pytest.mark.browser
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -48,32 +40,14 @@ def built(tmp_path_factory: pytest.TempPathFactory, finetune: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(built: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def address(built: Path, serving_pages: Callable) -> Iterator[str]:
+    with serving_pages(built) as found:
+        yield found
 
 
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    """Yield a page whose requests to any other place are refused and recorded: there must be none, and no error."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1200}, color_scheme="light")
-    strangers, errors = [], []
-
-    def gate(route: Any) -> None:
-        if route.request.url.startswith((address, "data:", "blob:", "file:")):
-            route.continue_()
-        else:
-            strangers.append(route.request.url)
-            route.abort()
-
-    page.route("**/*", gate)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    page.close()
-    assert strangers == []
-    assert errors == []
+def page(closed_page: Any) -> Any:
+    return closed_page
 
 
 def opened(page: Any, address: str) -> None:

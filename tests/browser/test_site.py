@@ -3,11 +3,9 @@
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,11 +16,6 @@ PAGES = ["index", "05_lora_algebra/theory", "05_lora_algebra/exercises", "formul
 pytestmark = pytest.mark.browser
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
 def built(*words: str) -> None:
     command = [sys.executable, str(ROOT / "site" / "pages.py"), *words]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=900)
@@ -30,36 +23,17 @@ def built(*words: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory, serving_pages: Callable) -> Iterator[str]:
     """Build the front door and part 5, and serve them to this machine."""
     out = tmp_path_factory.mktemp("site")
     built("--parts", "5", "--out", str(out))
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(out / "html"))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving_pages(out / "html") as found:
+        yield found
 
 
 @pytest.fixture
-def page(browser, address: str) -> Iterator:
-    """Yield a page whose requests to any other place are refused and recorded: there must be none, and no error."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1200}, color_scheme="light")
-    strangers, errors = [], []
-
-    def gate(route) -> None:
-        if route.request.url.startswith((address, "data:")):
-            route.continue_()
-        else:
-            strangers.append(route.request.url)
-            route.abort()
-
-    page.route("**/*", gate)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("response", lambda answer: errors.append(answer.url) if answer.status >= 400 else None)
-    yield page
-    page.close()
-    assert strangers == []
-    assert errors == []
+def page(closed_page: Any) -> Any:
+    return closed_page
 
 
 def test_every_page_of_the_whole_site_renders_without_a_warning(tmp_path: Path):

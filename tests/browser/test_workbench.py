@@ -5,12 +5,10 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,11 +23,6 @@ LAYERS_FORGOTTEN = RANK.replace("layers * sum", "sum", 1)
 pytestmark = pytest.mark.browser
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site")
@@ -42,34 +35,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(out: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(out / "html"))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def address(out: Path, serving_pages: Callable) -> Iterator[str]:
+    with serving_pages(out / "html") as found:
+        yield found
 
 
 @pytest.fixture
-def page(browser, address: str) -> Iterator:
-    """Yield a page whose requests to any other place are refused and recorded: there must be none, and no error."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1200}, color_scheme="light")
-    strangers, errors = [], []
-
-    def gate(route) -> None:
-        if route.request.url.startswith((address, "data:")):
-            route.continue_()
-        else:
-            strangers.append(route.request.url)
-            route.abort()
-
-    context.route("**/*", gate)
-    page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("response", lambda answer: errors.append(answer.url) if answer.status >= 400 else None)
-    yield page
-    context.close()
-    assert strangers == []
-    assert errors == []
+def page(closed_page: Any) -> Any:
+    return closed_page
 
 
 def bench(page, title: str):
